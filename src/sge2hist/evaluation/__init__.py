@@ -1,0 +1,1 @@
+"""Generated images against the paired dataset -> report."""

@@ -1,0 +1,1 @@
+"""Tensors only: gene VAE and mixture, image autoencoder, placed cells, denoiser, samplers."""

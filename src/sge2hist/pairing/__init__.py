@@ -1,0 +1,1 @@
+"""`Section` -> `PairedDataset`: image checks, bins to cells, QC, labels, split and the alignment report."""

@@ -1,0 +1,1 @@
+"""Instrument folders: one file per vendor format, each returns a `Section`."""

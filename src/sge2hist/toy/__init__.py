@@ -1,0 +1,1 @@
+"""A toy tissue with known truth, written in the vendor folder layout."""

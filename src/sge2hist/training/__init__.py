@@ -1,0 +1,1 @@
+"""`PairedDataset` -> model: data loading, the stages of training, checkpoints."""
