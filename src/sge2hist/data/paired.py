@@ -1,0 +1,190 @@
+"""The paired dataset on disk: cells with raw counts, their positions on one or more slides, types and split."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from sge2hist.data.counts_file import read_csr_rows
+from sge2hist.data.errors import InputError
+from sge2hist.data.files import read_manifest
+from sge2hist.data.gene_panel import GenePanel
+from sge2hist.data.slide_image import SlideImage
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
+    from scipy.sparse import csr_array
+
+KIND = "paired"
+CELLS_NAME = "cells.h5ad"
+UNKNOWN = "unknown"
+SPLITS = ("train", "val", "test")
+DROPPED = "dropped"  # kept out of every split so that patches of two splits never overlap
+
+
+class Item(TypedDict):
+    """One cell as training code of the published method expects it."""
+
+    image: np.ndarray  # uint8 [P, P, 3]
+    gene: np.ndarray  # float32 [G] raw counts
+    type: int  # index into `PairedDataset.types`, -1 = unknown
+
+
+class PairedDataset:
+    """A folder ``X.paired/`` opened for reading.
+
+    Attributes
+    ----------
+    path, manifest
+        The folder and its manifest.
+    obs
+        DataFrame by cell id: cell_type, split, slide, n_counts, n_genes, ...
+    genes
+        The `GenePanel` of the columns of the counts.
+    centre_xy_px
+        float64 [N, 2], x and y in px of the cell's stored slide.
+    slides, slide_ids, slide_of_cell
+        The slides, their ids, and int64 [N] telling which one each cell lies on.
+    types, type_of_cell
+        Names, and int64 [N] index into them (-1 = unknown).
+
+    Example
+    -------
+    >>> data = PairedDataset.open("brain.paired")  # doctest: +SKIP
+    >>> data[0]["image"].shape  # doctest: +SKIP
+    (64, 64, 3)
+    """
+
+    def __init__(
+        self, path: Path, manifest: dict[str, Any], obs: pd.DataFrame, var: pd.DataFrame, centre_xy_px: np.ndarray
+    ) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.obs = obs
+        self.centre_xy_px = np.asarray(centre_xy_px, np.float64)
+        self.genes = GenePanel(list(var.index), list(var["symbol"]))
+        self.um_per_px = float(manifest["um_per_px"])
+        self.patch_um = float(manifest["patch_um"])
+        self.patch_px = int(manifest["patch_px"])
+        self.fingerprint = str(manifest["fingerprint"])
+        self.slide_ids = [str(slide["id"]) for slide in manifest["slides"]]
+        position = {slide_id: number for number, slide_id in enumerate(self.slide_ids)}
+        self.slide_of_cell = np.array([position[str(slide)] for slide in obs["slide"]], np.int64)
+        self.types = [str(name) for name in obs["cell_type"].cat.categories if name != UNKNOWN]
+        code = {name: number for number, name in enumerate(self.types)}
+        per_category = np.array([code.get(str(name), -1) for name in obs["cell_type"].cat.categories], np.int64)
+        self.type_of_cell = per_category[obs["cell_type"].cat.codes.to_numpy()]
+        self._split = obs["split"].astype(str).to_numpy()
+        self._counts: csr_array | None = None
+
+    @classmethod
+    def open(cls, path: str | Path) -> PairedDataset:
+        """Open a paired dataset; only the tables are read, counts and pixels wait until asked for.
+
+        Raises
+        ------
+        InputError
+            If the folder is missing, of another kind or version, or a file of it is missing or damaged.
+        """
+        path = Path(path)
+        manifest = read_manifest(path, KIND)
+        for file in (CELLS_NAME, *(slide["file"] for slide in manifest.get("slides", []))):
+            if not (path / file).is_file():
+                raise InputError(found=f"no {file}", where=str(path), repair="prepare the dataset again")
+        obs, var, centre_xy_px = _read_tables(path / CELLS_NAME)
+        try:
+            return cls(path, manifest, obs, var, centre_xy_px)
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
+            raise InputError(
+                found=f"an incomplete paired dataset ({error!r})", where=str(path), repair="prepare the dataset again"
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self.obs)
+
+    def __getitem__(self, i: int) -> Item:
+        """One cell: its patch at the default size, its raw counts and its type."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        i = int(i) % len(self)
+        gene = self.counts(np.array([i])).toarray()[0].astype(np.float32)
+        return {"image": self.patch(i), "gene": gene, "type": int(self.type_of_cell[i])}
+
+    @cached_property
+    def slides(self) -> list[SlideImage]:
+        """The stored slides, opened lazily, in the order of `slide_ids`."""
+        return [SlideImage.open(self.path / slide["file"]) for slide in self.manifest["slides"]]
+
+    @property
+    def is_toy(self) -> bool:
+        """Whether the tissue was made by this program."""
+        return bool(self.manifest.get("toy", False))
+
+    def rows(self, split: str = "all") -> np.ndarray:
+        """int64 indices of the cells of a split ("train", "val", "test") or of "all" cells."""
+        if split == "all":
+            return np.arange(len(self))
+        if split not in SPLITS:
+            raise InputError(found=f"split {split!r}", expected=f"one of {', '.join(SPLITS)}, all")
+        rows = np.flatnonzero(self._split == split)
+        if len(rows) == 0:
+            counts = ", ".join(f"{name} {int((self._split == name).sum())}" for name in (*SPLITS, DROPPED))
+            raise InputError(
+                found=f"no cell in split {split!r} ({counts})",
+                where=str(self.path),
+                repair="use --split all, or prepare with other --fractions, a smaller --block-um or another --seed",
+            )
+        return rows
+
+    def counts(self, rows: np.ndarray) -> csr_array:
+        """Raw counts of some cells, CSR [len(rows), G]; read from the file unless they are in memory already."""
+        rows = np.asarray(rows, np.int64)
+        if self._counts is not None:
+            return self._counts[rows]
+        return read_csr_rows(self.path / CELLS_NAME, rows)
+
+    def counts_in_memory(self) -> csr_array:
+        """All raw counts, CSR [N, G]; kept, so that later `counts` calls are fast."""
+        if self._counts is None:
+            self._counts = read_csr_rows(self.path / CELLS_NAME)
+        return self._counts
+
+    def patch(self, i: int, *, side_um: float | None = None, out_px: int | None = None) -> np.ndarray:
+        """The H&E around a cell: uint8 [P, P, 3]; side and size default to those of the manifest."""
+        slide = self.slides[self.slide_of_cell[i]]
+        side_um = self.patch_um if side_um is None else side_um
+        return slide.read_patch(self.centre_xy_px[i], side_um, out_px or self.patch_px, self.um_per_px)
+
+    def patches(self, rows: np.ndarray, *, side_um: float | None = None, out_px: int | None = None) -> np.ndarray:
+        """Patches of several cells: uint8 [n, P, P, 3]."""
+        size = out_px or self.patch_px
+        out = np.empty((len(rows), size, size, 3), np.uint8)
+        for position, row in enumerate(rows):
+            out[position] = self.patch(int(row), side_um=side_um, out_px=size)
+        return out
+
+    def adata(self) -> anndata.AnnData:
+        """The cells as an AnnData in memory (raw counts in X, x and y px in ``obsm["spatial"]``)."""
+        import anndata
+
+        return anndata.read_h5ad(self.path / CELLS_NAME)
+
+
+def _read_tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
+    import h5py
+    from anndata.io import read_elem
+
+    try:
+        with h5py.File(path, "r") as file:
+            return read_elem(file["obs"]), read_elem(file["var"]), file["obsm/spatial"][:]
+    except Exception as error:  # anndata wraps whatever h5py met in its own error types
+        raise InputError(
+            found=f"a file that cannot be read ({type(error).__name__}: {error})",
+            where=str(path),
+            expected="the cells.h5ad of a paired dataset",
+            repair="prepare the dataset again",
+        ) from error

@@ -1,0 +1,91 @@
+"""What every reader returns: one tissue section with its counts, positions, scale and lazily opened image.
+
+Coordinates: ``x`` is the column and ``y`` the row, in pixels of the image; pixel (0, 0) covers ``[0, 1) x [0, 1)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sge2hist.data.errors import InputError, Problems
+from sge2hist.data.slide_image import SlideImage
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from scipy.sparse import csr_array
+
+OBSERVATIONS = ("bin", "cell", "spot")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One section as the instrument wrote it; N observations, G genes.
+
+    ``read_counts(None, None)`` gives int32 CSR [N, G]; ``read_counts(group_of_obs, n_groups)`` sums observations by
+    group while streaming (int64 [N], -1 drops the observation) and gives int32 CSR [n_groups, G]. Memory stays bounded
+    by the result and one chunk.
+
+    Raises
+    ------
+    InputError
+        If lengths disagree, ids repeat, a position is not finite, or um/px is not positive.
+    """
+
+    name: str  # slide id
+    technology: str  # "Visium HD", "Xenium", ...
+    software: str  # e.g. "Space Ranger 3.0.0"; "" if unknown
+    observation: str  # "bin" | "cell" | "spot"
+    observation_um: float | None  # bin side or spot diameter
+    obs: pd.DataFrame  # index: barcode or cell id (str, unique); optional array_row, array_col, cell_type, cluster, ...
+    centre_xy_px: np.ndarray  # float64 [N, 2]: x, y in px of `image`
+    genes: pd.DataFrame  # index: Ensembl id (or symbol when there is no id), unique; column "symbol"
+    image: SlideImage
+    um_per_px: float  # the one used
+    um_per_px_sources: dict[str, float]  # every source found, by name
+    read_counts: Callable[[np.ndarray | None, int | None], csr_array]
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        problems = Problems()
+        if self.observation not in OBSERVATIONS:
+            problems.add(found=f"observation {self.observation!r}", where=self.name, expected=str(OBSERVATIONS))
+        if self.centre_xy_px.shape != (len(self.obs), 2):
+            problems.add(
+                found=f"{len(self.obs)} observations but positions of shape {self.centre_xy_px.shape}", where=self.name
+            )
+        elif not np.isfinite(self.centre_xy_px).all():
+            n_bad = int((~np.isfinite(self.centre_xy_px)).any(axis=1).sum())
+            problems.add(found=f"{n_bad} positions that are not finite", where=self.name, expected="x, y in px")
+        for what, index in (("observation", self.obs.index), ("gene", self.genes.index)):
+            if not index.is_unique:
+                problems.add(found=f"repeated {what} id {index[index.duplicated()][0]!r}", where=self.name)
+        if "symbol" not in self.genes.columns:
+            problems.add(found="a gene table without a column 'symbol'", where=self.name)
+        if not (np.isfinite(self.um_per_px) and self.um_per_px > 0):
+            problems.add(found=f"{self.um_per_px} um per px", where=self.name, expected="a positive number")
+        problems.raise_if_any()
+
+    @property
+    def n_obs(self) -> int:
+        """Number of observations N."""
+        return len(self.obs)
+
+    def describe(self) -> str:
+        """One line for people: technology, software, observation, size, scale."""
+        side = f"{self.observation_um:g} um " if self.observation_um else ""
+        software = f" ({self.software})" if self.software else ""
+        return (
+            f"{self.name}: {self.technology}{software}, {self.n_obs:,} {side}{self.observation}s x "
+            f"{len(self.genes):,} genes, image {self.image.width_px} x {self.image.height_px} px "
+            f"at {self.um_per_px:.4g} um/px"
+        )
+
+
+def require_positions(centre_xy_px: np.ndarray, where: str) -> None:
+    """Raise `InputError` when there is no observation at all."""
+    if len(centre_xy_px) == 0:
+        raise InputError(found="no observations", where=where, expected="at least one bin, cell or spot in tissue")
