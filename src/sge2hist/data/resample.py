@@ -10,7 +10,7 @@ import numpy as np
 class Taps(NamedTuple):
     """For each output sample, the input pixels that it takes and their weights (rows sum to one)."""
 
-    index: np.ndarray  # int64 [n_out, n_taps], relative to the first pixel read
+    pixel: np.ndarray  # int64 [n_out, n_taps], relative to the first pixel read
     weight: np.ndarray  # float32 [n_out, n_taps]
 
 
@@ -55,7 +55,7 @@ def resample(pixels_HWC: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
 
 
 def _apply(pixels: np.ndarray, taps: Taps) -> np.ndarray:
-    total = np.zeros((len(taps.index), *pixels.shape[1:]), np.float32)
-    for index, weight in zip(taps.index.T, taps.weight.T, strict=True):
+    total = np.zeros((len(taps.pixel), *pixels.shape[1:]), np.float32)
+    for index, weight in zip(taps.pixel.T, taps.weight.T, strict=True):
         total += weight[:, None, None] * pixels[index]
     return total
