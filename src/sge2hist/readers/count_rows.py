@@ -1,0 +1,34 @@
+"""The `read_counts` of a section whose counts fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.sparse import csr_array
+
+CountReader = Callable[[np.ndarray | None, int | None], csr_array]
+
+
+def grouped_rows(counts_NG: csr_array) -> CountReader:
+    """Reader of int32 counts [N, G] as `Section.read_counts` defines it: whole, or summed by group (-1 = dropped)."""
+    counts_NG = csr_array(counts_NG).astype(np.int32)
+
+    def read_counts(group_of_obs: np.ndarray | None = None, n_groups: int | None = None) -> csr_array:
+        if group_of_obs is None:
+            return counts_NG
+        return sum_rows(
+            counts_NG, group_of_obs, int(group_of_obs.max(initial=-1)) + 1 if n_groups is None else n_groups
+        )
+
+    return read_counts
+
+
+def sum_rows(counts_NG: csr_array, group_of_obs: np.ndarray, n_groups: int) -> csr_array:
+    """Sum rows by group: int32 CSR [n_groups, G]; group -1 is dropped."""
+    kept = np.flatnonzero(group_of_obs >= 0)
+    ones = np.ones(len(kept), dtype=np.int32)
+    summing = csr_array((ones, (group_of_obs[kept], kept)), shape=(n_groups, counts_NG.shape[0]))
+    summed = csr_array(summing @ counts_NG).astype(np.int32)
+    summed.sort_indices()
+    return summed
