@@ -1,7 +1,7 @@
 """How strongly two latent blocks depend on each other: normalised Hilbert-Schmidt independence criterion (HSIC).
 
-Gretton et al. 2005; the unbiased estimator is Song et al. 2012, eq. 5. With a Gaussian kernel it is zero only under independence,
-linear or not; normalised by the two self-terms it lies between 0 and 1 up to sampling noise.
+Gretton et al. 2005; the unbiased estimator is Song et al. 2012, eq. 5. With a Gaussian kernel it is zero only under
+independence, linear or not; normalised by the two self-terms it lies between 0 and 1 up to sampling noise.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def unbiased_hsic(kernel_NN: Tensor, other_NN: Tensor) -> Tensor:
 
 
 def normalised_hsic(a_NA: Tensor, b_NB: Tensor) -> Tensor:
-    """HSIC(a, b) / sqrt(HSIC(a, a) HSIC(b, b)): about 0 when independent, 1 when one determines the other. Scalar, float32.
+    """HSIC(a, b) / sqrt(HSIC(a, a) HSIC(b, b)): 0 when independent, 1 when one determines the other.
 
-    Fewer than 8 samples cannot tell: the result is 0 (still connected to the inputs).
+    Scalar, float32. Fewer than 8 samples cannot tell: the result is 0 (still connected to the inputs).
     """
     if len(a_NA) < 8:
         return 0.0 * (a_NA.sum() + b_NB.sum())

@@ -6,8 +6,8 @@ The negative binomial is written with its logit ``l = log mean - log theta`` (me
 
     log NB(x) = lgamma(x + theta) - lgamma(theta) - lgamma(x + 1) + x * l - (x + theta) * softplus(l)
 
-(equal to the form of scVI, Lopez et al. 2018). Nineteen of twenty counts are zero, where the three lgamma terms vanish, so these
-are computed on the non-zero counts alone. Forward and gradient are closed forms in one `autograd.Function`.
+(equal to the form of scVI, Lopez et al. 2018). Nineteen of twenty counts are zero, where the three lgamma terms vanish,
+so these are computed on the non-zero counts alone. Forward and gradient are closed forms in one `autograd.Function`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def zero_inflated_log_prob(
 
 
 def gaussian_log_prob(target_NG: Tensor, mean_NG: Tensor) -> Tensor:
-    """Log-density of a Gaussian of unit variance without its constant, summed over genes: ``-0.5 * |target - mean|^2``."""
+    """Log-density of a unit-variance Gaussian, no constant, summed over genes: ``-0.5 * |target - mean|^2``."""
     return -0.5 * (target_NG.float() - mean_NG.float()).square().sum(1)
 
 
@@ -65,7 +65,7 @@ class _NegativeBinomial(torch.autograd.Function):
     """Closed-form forward and backward; saves one probability per count and the gradient to log theta."""
 
     @staticmethod
-    def forward(ctx: Any, counts_NG: Tensor, log_mean_NG: Tensor, log_theta_G: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, counts_NG: Tensor, log_mean_NG: Tensor, log_theta_G: Tensor) -> Tensor:
         theta_G = log_theta_G.exp()
         logit_NG = log_mean_NG - log_theta_G
         softplus_NG = F.softplus(logit_NG)
@@ -79,7 +79,7 @@ class _NegativeBinomial(torch.autograd.Function):
         return log_prob_N
 
     @staticmethod
-    def backward(ctx: Any, grad_N: Tensor) -> tuple[None, Tensor | None, Tensor | None]:  # type: ignore[override]  # noqa: D102
+    def backward(ctx: Any, grad_N: Tensor) -> tuple[None, Tensor | None, Tensor | None]:  # type: ignore[override]
         counts_NG, logit_NG, softplus_NG, theta_G, row, column = ctx.saved_tensors
         p_NG = torch.sigmoid(logit_NG)
         grad_logit_NG = (counts_NG - (counts_NG + theta_G) * p_NG) * grad_N[:, None]

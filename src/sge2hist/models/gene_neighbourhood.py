@@ -1,7 +1,7 @@
-"""Heads that make z2 carry the cells around: composition of the neighbours and their mean expression (after scVIVA, scvi-tools).
+"""Heads that make z2 carry the cells around: composition and mean expression of the neighbours (after scVIVA).
 
-What the type of a cell already says about its surroundings is explained by an additive part that reads z1 without sending a gradient
-to it; z2 learns what is left.
+What the type of a cell already says about its surroundings is explained by an additive part that reads z1 without
+sending a gradient to it; z2 learns what is left.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class NeighbourhoodHeads(nn.Module):
         return out[:, : self.n_composition], out[:, self.n_composition :]
 
     def loss(self, z1_NT: Tensor, z2_NM: Tensor, target: Neighbourhood) -> Tensor:
-        """KL(target || predicted composition) + half the squared error of the embedding, summed over dims, mean over cells."""
+        """KL(target || predicted composition) + half the squared error of the embedding, mean over cells, nats."""
         logits_NP, embedding_NE = self(z1_NT, z2_NM)
         entropy_N = -torch.xlogy(target.composition_NP, target.composition_NP).sum(1)
         composition_N = -(target.composition_NP * F.log_softmax(logits_NP, 1)).sum(1) - entropy_N

@@ -1,10 +1,12 @@
 """Encoder and decoder of the gene model: equations of normalisation first, then blocks, then networks.
 
-Shapes: N cells, G genes, Z latent dims. Counts come in raw; everything before the first matrix product and after the last one is
-float32, also under mixed precision.
+Shapes: N cells, G genes, Z latent dims. Counts come in raw; everything before the first matrix product and after the
+last one is float32, also under mixed precision.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ def log_normalised(counts_NG: Tensor, scale: Tensor | float) -> Tensor:
 def mlp(widths: tuple[int, ...], dropout: float) -> nn.Sequential:
     """Linear, layer norm, SiLU, dropout for each pair of widths. Layer norm: no cell depends on its batch."""
     layers: list[nn.Module] = []
-    for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+    for width_in, width_out in pairwise(widths):
         layers += [nn.Linear(width_in, width_out), nn.LayerNorm(width_out), nn.SiLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers)
 
@@ -33,9 +35,9 @@ def mlp(widths: tuple[int, ...], dropout: float) -> nn.Sequential:
 class GeneEncoder(nn.Module):
     """q(z | x): raw counts of any part of the panel -> mean and log-variance.
 
-    Each cell is scaled to the depth that a typical cell has on the same genes, so a gene's input does not depend on which other genes
-    were measured; genes not observed enter as their training mean. Depth and observed share are two further inputs, because they
-    say how sure one can be.
+    Each cell is scaled to the depth that a typical cell has on the same genes: the input of a gene does not depend on
+    which others were measured. Genes not observed enter as their training mean. Depth and observed share are two more
+    inputs, because they say how sure one can be.
     """
 
     scale: Tensor
@@ -71,7 +73,7 @@ class GeneEncoder(nn.Module):
 
 
 class GeneDecoder(nn.Module):
-    """z -> one number per gene, as offset from a bias that starts at the training mean (in float32: bfloat16 has 3 digits)."""
+    """z -> one number per gene: an offset from a bias that starts at the training mean and stays float32."""
 
     def __init__(self, n_genes: int, hidden: tuple[int, ...], n_latent: int, dropout: float) -> None:
         super().__init__()

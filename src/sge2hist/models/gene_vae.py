@@ -1,4 +1,4 @@
-"""The gene model: counts x -> z = (z1 cell type, z2 microenvironment) -> gene proportions (scVI likelihood, VaDE prior).
+"""The gene model: counts x -> z = (z1 type, z2 microenvironment) -> gene proportions (scVI likelihood, VaDE prior).
 
 | symbol | code | shape |
 | --- | --- | --- |
@@ -8,7 +8,8 @@
 | theta | `log_theta_G` | inverse dispersion |
 | gamma | `mixture.best_responsibilities` | N x K |
 
-The loss is the negative evidence lower bound (likelihood summed over genes, KL over dims, mean over the batch) plus named terms.
+The loss is the negative evidence lower bound (likelihood summed over genes, KL over dims, mean over the batch) plus
+named terms.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class GeneVAE(nn.Module):
         hidden_NH = self.decoder.hidden(z_NZ)
         out_NG = self.decoder.weight(hidden_NH).float() + self.decoder.bias_G
         zero_NG = None if self.zero_head is None else self.zero_head(hidden_NH).float()
-        log_theta_G = self.log_theta_G
+        log_theta_G: Tensor = self.log_theta_G
         if observed_G is not None:
             counts_NG, out_NG, log_theta_G = counts_NG[:, observed_G], out_NG[:, observed_G], log_theta_G[observed_G]
             zero_NG = None if zero_NG is None else zero_NG[:, observed_G]
@@ -244,7 +245,7 @@ def standard_normal_kl(mean_ND: Tensor, log_var_ND: Tensor) -> Tensor:
 
 @torch.no_grad()
 def latent_metrics(posterior: Posterior, gamma_NK: Tensor) -> dict[str, Tensor]:
-    """What tells a collapse: active units (Var_x[mean] > 0.01; Burda et al. 2016), entropies of the responsibilities in nats."""
+    """What tells a collapse: active units (Var_x[mean] > 0.01, Burda et al. 2016) and entropies in nats."""
     active_Z = posterior.mean_NZ.var(0, correction=0) > 0.01
     occupancy_K = gamma_NK.mean(0)
     return {

@@ -18,7 +18,7 @@ class MixturePrior(nn.Module):
     """Mixture of K diagonal Gaussians over z1.
 
     Until :meth:`initialise` is called, all components are the same standard normal and receive no gradient, so that
-    :meth:`kl` is exactly the KL to N(0, I). Each component may belong to a named type (`type_of_component_K`, -1 = none).
+    :meth:`kl` is exactly the KL to N(0, I). A component may belong to a named type (`type_of_component_K`, -1 = none).
     """
 
     logits_K: Tensor
@@ -94,7 +94,7 @@ class MixturePrior(nn.Module):
         return 0.5 * (squared_NK + log_vars_KT.sum(1) - log_var_NT.sum(1, keepdim=True) - means_KT.shape[1])
 
     def best_responsibilities(self, mean_NT: Tensor, log_var_NT: Tensor, allowed_NK: Tensor | None = None) -> Tensor:
-        """q(c | x) that minimises :meth:`kl` for this posterior: softmax(log pi_c - KL_c), among the allowed components.
+        """q(c | x) that minimises :meth:`kl`: softmax(log pi_c - KL_c) among the allowed components, [N, K].
 
         VaDE instead takes p(c | z1) at a sample of z1, which is noisier and never better for the bound.
         """
@@ -121,7 +121,7 @@ class MixturePrior(nn.Module):
         return (gamma_NK * self.component_kl(mean_NT, log_var_NT)).sum(1) + kl_category_N
 
     def allowed_components(self, type_N: Tensor) -> Tensor:
-        """Components that a labelled cell may take: those of its type; all when unlabelled (-1) or its type owns none. [N, K]."""
+        """Components that a cell may take, [N, K]: those of its type; all if unlabelled (-1) or its type owns none."""
         own_NK = type_N[:, None] == self.type_of_component_K
         return own_NK | (type_N < 0)[:, None] | ~own_NK.any(1, keepdim=True)
 
@@ -145,7 +145,7 @@ class MixturePrior(nn.Module):
 
 
 def _scaled_squares(z_NT: Tensor, means_KT: Tensor, log_vars_KT: Tensor, var_NT: Tensor | None = None) -> Tensor:
-    """sum_t ((z_t - mu_kt)^2 + var_t) / var_kt, [N, K]; differences first, since expanding the square loses precision."""
+    """sum_t ((z_t - mu_kt)^2 + var_t) / var_kt, [N, K]; differences first: expanding the square loses precision."""
     squares_NKT = (z_NT[:, None] - means_KT).square()
     if var_NT is not None:
         squares_NKT = squares_NKT + var_NT[:, None]

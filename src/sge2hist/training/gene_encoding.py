@@ -1,0 +1,57 @@
+"""Latents of many cells, streamed: memory is bounded by the batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sge2hist.models.gene_vae import GeneVAE
+from sge2hist.training.gene_data import GeneData, dense_counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Posterior of N cells: mean and log-variance of z = (z1, z2), float32 [N, Z]."""
+
+    mean_NZ: np.ndarray
+    log_var_NZ: np.ndarray
+    n_type: int
+
+    @property
+    def z1(self) -> np.ndarray:
+        """Mean of the cell type block [N, T]."""
+        return self.mean_NZ[:, : self.n_type]
+
+    @property
+    def z2(self) -> np.ndarray:
+        """Mean of the microenvironment block [N, M]."""
+        return self.mean_NZ[:, self.n_type :]
+
+
+@torch.no_grad()
+def encode_all(
+    model: GeneVAE,
+    data: GeneData,
+    rows: np.ndarray | None = None,
+    *,
+    observed_G: np.ndarray | None = None,
+    batch_size: int = 1024,
+    device: torch.device | str = "cpu",
+) -> Encoded:
+    """Encode cells (all, or `rows`) in evaluation mode; `observed_G` bool marks the genes that were measured."""
+    was_training = model.training
+    model.eval()
+    n_cells = data.n_cells if rows is None else len(rows)
+    mean_NZ = np.empty((n_cells, model.config.n_latent), np.float32)
+    log_var_NZ = np.empty_like(mean_NZ)
+    observed = None if observed_G is None else torch.from_numpy(np.asarray(observed_G, bool)).to(device)
+    start = 0
+    for part, counts in data.chunks(batch_size, rows):
+        posterior = model.encode(dense_counts(counts, device), observed)
+        mean_NZ[start : start + len(part)] = posterior.mean_NZ.float().cpu().numpy()
+        log_var_NZ[start : start + len(part)] = posterior.log_var_NZ.float().cpu().numpy()
+        start += len(part)
+    model.train(was_training)
+    return Encoded(mean_NZ=mean_NZ, log_var_NZ=log_var_NZ, n_type=model.config.n_type)

@@ -1,0 +1,109 @@
+"""The gene stage: batches of a training split -> loss of the gene model, every choice fixed by (seed, stage, step)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sge2hist.models.gene_config import GeneModelConfig
+from sge2hist.models.gene_vae import GeneLoss, GeneVAE
+from sge2hist.training.gene_data import GeneData, dense_counts, gene_statistics, stage_rng
+from sge2hist.training.neighbourhood import NeighbourhoodTargets, neighbourhood_targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneStageConfig:
+    """How the gene model is trained on expression alone."""
+
+    batch_size: int = 256  # cells per step
+    warmup_steps: int = 400  # KL weight rises linearly from 0 to 1 over these steps
+    use_labels: bool = True  # labelled cells inform the responsibilities once the mixture is initialised
+    radius_um: float = 50.0  # of the neighbourhood that z2 learns to tell
+    seed: int = 0  # of batches and noise
+
+    def __post_init__(self) -> None:
+        """Raise ValueError naming the value outside its range."""
+        if self.batch_size < 1 or self.warmup_steps < 0 or self.radius_um <= 0:
+            raise ValueError("GeneStageConfig: batch_size >= 1, warmup_steps >= 0 and radius_um > 0 are needed")
+
+
+class GeneStage:
+    """Loss of one step, for the stage engine: ``stage.loss(step)["loss"].backward()``.
+
+    Example
+    -------
+    >>> stage = GeneStage(model, data, GeneStageConfig(seed=0))  # doctest: +SKIP
+    >>> stage.loss(0)["loss"]  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: GeneVAE,
+        data: GeneData,
+        config: GeneStageConfig,
+        *,
+        name: str = "gene",
+        device: torch.device | str = "cpu",
+        targets: NeighbourhoodTargets | None = None,
+    ) -> None:
+        """`name` separates the random streams of stages; `targets` are reused when given."""
+        self.model, self.data, self.config, self.name, self.device = model, data, config, name, device
+        self.targets = targets
+        if targets is None and model.config.has_neighbourhood:
+            self.targets = neighbourhood_targets(
+                data,
+                n_composition=model.config.n_composition,
+                n_embedding=model.config.n_neighbour_embedding,
+                radius_um=config.radius_um,
+                seed=config.seed,
+            )
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def rows(self, step: int) -> np.ndarray:
+        """Cells of the batch of a step: shuffled epochs, the same for the same seed whatever ran before."""
+        size = min(self.config.batch_size, self.data.n_cells)
+        per_epoch = max(1, self.data.n_cells // size)
+        epoch, position = divmod(step, per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = stage_rng(self.config.seed, self.name + "/epoch", epoch).permutation(self.data.n_cells)
+        return self._order[position * size : (position + 1) * size]
+
+    def training_pass(self, step: int) -> GeneLoss:
+        """Loss terms, posterior and sample of the batch of a step; `rows(step)` are its cells."""
+        rows = self.rows(step)
+        return self.training_pass_on(rows, self.kl_weight(step), step)
+
+    def training_pass_on(self, rows: np.ndarray, kl_weight: float, step: int) -> GeneLoss:
+        """As :meth:`training_pass`, for cells that the caller chose."""
+        generator = torch.Generator().manual_seed(int(stage_rng(self.config.seed, self.name, step).integers(2**62)))
+        type_N = torch.from_numpy(self.data.type_N[rows]).to(self.device) if self.config.use_labels else None
+        return self.model.training_pass(
+            dense_counts(self.data.read(rows), self.device),
+            kl_weight=kl_weight,
+            type_N=type_N,
+            neighbourhood=None if self.targets is None else self.targets.batch(rows, self.device),
+            generator=generator,
+        )
+
+    def loss(self, step: int) -> dict[str, Tensor]:
+        """Scalar terms of a step; "loss" carries the gradient."""
+        return self.training_pass(step).terms
+
+    def kl_weight(self, step: int) -> float:
+        """Warm-up of the KL and independence terms, 0 to 1 (1 throughout once the mixture is initialised)."""
+        if self.config.warmup_steps == 0 or bool(self.model.mixture.initialised):
+            return 1.0
+        return min(1.0, (step + 1) / self.config.warmup_steps)
+
+
+def build_gene_model(config: GeneModelConfig, data: GeneData, *, seed: int = 0) -> GeneVAE:
+    """A new gene model that starts at the mean cell of the training split; weights drawn from `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = GeneVAE(config)
+    model.set_statistics(gene_statistics(data))
+    return model

@@ -1,0 +1,189 @@
+"""Start of the mixture prior: Gaussian mixtures fitted to the pre-trained z1, the best on held-out cells, pruned."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sge2hist.data.errors import InputError
+from sge2hist.models.gene_vae import GeneVAE
+from sge2hist.training.gene_data import GeneData
+from sge2hist.training.gene_encoding import Encoded, encode_all
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
+
+MAX_FIT_CELLS = 20_000
+VARIANCE_FLOOR = 1e-3
+
+
+class CollapseError(InputError):
+    """The latent space holds nothing a mixture could be fitted to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureReport:
+    """What the initialisation found."""
+
+    n_fitted: int  # components fitted
+    n_kept: int  # components left after pruning
+    held_out_log_likelihood: float  # nats per cell, best restart
+    restarts: tuple[float, ...]  # the same of every restart
+    occupancy_K: np.ndarray  # share of cells per kept component, decreasing
+    active_units_z1: int
+    active_units_z2: int
+
+
+def init_mixture(
+    model: GeneVAE,
+    data: GeneData,
+    seed: int,
+    *,
+    n_restarts: int = 5,
+    min_occupancy: float = 0.005,
+    use_labels: bool = True,
+    device: torch.device | str = "cpu",
+) -> MixtureReport:
+    """Fit the mixture to z1 of the training cells and copy it into ``model.mixture``.
+
+    Labels, when at least one cell in ten carries one, give each type its own components (several for a large type)
+    besides spare ones for what is not labelled; otherwise several k-means starts compete by likelihood on held-out
+    cells. Components with fewer than `min_occupancy` of the cells are dropped.
+
+    Raises
+    ------
+    CollapseError
+        If fewer than two dims of z1 vary between cells: the message says what to change.
+    """
+    rng = np.random.default_rng([seed, 11])
+    rows = np.sort(rng.permutation(data.n_cells)[:MAX_FIT_CELLS])
+    encoded = encode_all(model, data, rows, device=device)
+    check_collapse(encoded)
+    held_out = rng.random(len(rows)) < 0.2
+    if held_out.all() or not held_out.any():
+        held_out[: max(1, len(rows) // 5)] ^= True
+    type_N = data.type_N[rows]
+    labelled = use_labels and (type_N >= 0).mean() >= 0.1
+    n_components = min(model.config.n_components, max(1, (~held_out).sum() // 5))
+    fits = []
+    for restart in range(1 if labelled else n_restarts):
+        start_KT = _label_starts(encoded.z1, type_N, n_components, rng) if labelled else None
+        fit = _fit(encoded.z1[~held_out], n_components, seed * 1000 + restart, start_KT)
+        fits.append((float(fit.score(encoded.z1[held_out])), fit))
+    best_score, best = max(fits, key=lambda pair: pair[0])
+    component_N = best.predict(encoded.z1)
+    occupancy_K = np.bincount(component_N, minlength=best.n_components) / len(rows)
+    kept = np.flatnonzero(occupancy_K >= min_occupancy)
+    kept = kept[np.argsort(-occupancy_K[kept], kind="stable")]
+    owner_K = _owners(best, kept, encoded.z1, type_N, len(data.type_names)) if labelled else np.full(len(kept), -1)
+    as_tensor = torch.from_numpy
+    model.mixture.initialise(
+        as_tensor(best.weights_[kept]),
+        as_tensor(best.means_[kept]),
+        as_tensor(best.covariances_[kept]),
+        as_tensor(owner_K),
+    )
+    active_z1, active_z2 = active_units(encoded)
+    return MixtureReport(
+        n_fitted=best.n_components,
+        n_kept=len(kept),
+        held_out_log_likelihood=best_score,
+        restarts=tuple(score for score, _ in fits),
+        occupancy_K=occupancy_K[kept],
+        active_units_z1=active_z1,
+        active_units_z2=active_z2,
+    )
+
+
+def active_units(encoded: Encoded) -> tuple[int, int]:
+    """Dims of z1 and of z2 whose posterior mean varies between cells by a variance above 0.01."""
+    active_Z = encoded.mean_NZ.var(0) > 0.01
+    return int(active_Z[: encoded.n_type].sum()), int(active_Z[encoded.n_type :].sum())
+
+
+def check_collapse(encoded: Encoded) -> None:
+    """Raise CollapseError when z1 is (nearly) constant; warn when z2 is."""
+    active_z1, active_z2 = active_units(encoded)
+    advice = (
+        "train the gene stage longer, lengthen its KL warm-up, raise free_nats, or check that the counts are raw and the "
+        "cells deep enough (>= 20 counts on the panel)"
+    )
+    if active_z1 < min(2, encoded.n_type):
+        raise CollapseError(
+            found=f"posterior collapse: {active_z1} of {encoded.n_type} dims of z1 vary between cells",
+            where="gene stage",
+            expected="most dims of z1 active (variance of the posterior mean above 0.01)",
+            repair=advice,
+        )
+    n_micro = encoded.mean_NZ.shape[1] - encoded.n_type
+    if active_z2 < max(1, n_micro // 8):
+        warnings.warn(f"only {active_z2} of {n_micro} dims of z2 vary between cells; {advice}", stacklevel=2)
+
+
+def check_occupancy(responsibilities_NK: np.ndarray) -> float:
+    """Effective number of components exp(entropy of the mean responsibilities); warns when all cells share one."""
+    occupancy_K = responsibilities_NK.mean(0)
+    effective = float(np.exp(-(occupancy_K * np.log(np.maximum(occupancy_K, 1e-12))).sum()))
+    if len(occupancy_K) > 1 and effective < 1.2:
+        warnings.warn(
+            f"mixture collapse: {effective:.2f} of {len(occupancy_K)} components are in use; pre-train longer before "
+            "the mixture is fitted, or lower kl_type_weight",
+            stacklevel=2,
+        )
+    return effective
+
+
+def _fit(z1_NT: np.ndarray, n_components: int, seed: int, start_KT: np.ndarray | None) -> GaussianMixture:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    mixture = GaussianMixture(
+        n_components,
+        covariance_type="diag",
+        reg_covar=VARIANCE_FLOOR,
+        max_iter=200,
+        tol=1e-3,
+        init_params="kmeans",
+        means_init=start_KT,
+        random_state=seed % 2**32,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the best of several restarts is good enough to start from
+        return mixture.fit(z1_NT.astype(np.float64))
+
+
+def _label_starts(z1_NT: np.ndarray, type_N: np.ndarray, n_components: int, rng: np.random.Generator) -> np.ndarray:
+    """First means: k-means inside each type (more components for more cells), spare ones on random cells."""
+    from sklearn.cluster import KMeans
+
+    types, counts = np.unique(type_N[type_N >= 0], return_counts=True)
+    n_spare = max(1, n_components // 6) if (type_N < 0).any() else 0
+    n_owned = max(n_components - n_spare, min(len(types), n_components))
+    largest = np.argsort(-counts)[:n_owned]
+    share = np.ones(len(largest), int)
+    while share.sum() < n_owned:  # next component to the type with most cells per component; sqrt favours rare types
+        share[np.argmax(np.sqrt(counts[largest]) / share)] += 1
+    means = []
+    for kind, n_own in zip(types[largest], share, strict=True):
+        own = z1_NT[type_N == kind]
+        n_own = min(n_own, len(own))
+        means.append(KMeans(n_own, n_init=2, random_state=int(rng.integers(2**31))).fit(own).cluster_centers_)
+    found = np.concatenate(means)
+    spare = z1_NT[rng.integers(0, len(z1_NT), n_components - len(found))]
+    return np.concatenate([found, spare]).astype(np.float64)
+
+
+def _owners(fit: GaussianMixture, kept: np.ndarray, z1_NT: np.ndarray, type_N: np.ndarray, n_types: int) -> np.ndarray:
+    """Type that owns each kept component: that of at least half of its labelled cells, else -1."""
+    component_N = fit.predict(z1_NT)
+    owner_K = np.full(len(kept), -1, np.int64)
+    for position, component in enumerate(kept):
+        inside = type_N[component_N == component]
+        votes = np.bincount(inside[inside >= 0], minlength=n_types)
+        if votes.sum() > 0 and votes.max() >= 0.5 * votes.sum():
+            owner_K[position] = int(votes.argmax())
+    return owner_K
