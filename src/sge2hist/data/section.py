@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sge2hist.data.errors import InputError, Problems
+from sge2hist.data.errors import Problems
 from sge2hist.data.slide_image import SlideImage
 
 if TYPE_CHECKING:
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 OBSERVATIONS = ("bin", "cell", "spot")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageReference:
+    """The image that the positions were made for, as the instrument's folder tells it; sizes are (width, height)."""
+
+    size_px: tuple[float, float]  # of the full-resolution image: size of a preview / its scale factor
+    source: str  # e.g. "tissue_hires_image.png"
+    preview_sizes_px: dict[str, tuple[int, int]] = field(default_factory=dict)  # the small copies, by file name
+    cytassist_size_px: tuple[int, int] | None = None  # of the instrument's own low-resolution image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +58,7 @@ class Section:
     um_per_px_sources: dict[str, float]  # every source found, by name
     read_counts: Callable[[np.ndarray | None, int | None], csr_array]
     notes: list[str] = field(default_factory=list)
+    reference: ImageReference | None = None  # what the image should look like; checked when pairing
 
     def __post_init__(self) -> None:
         problems = Problems()
@@ -83,9 +94,3 @@ class Section:
             f"{len(self.genes):,} genes, image {self.image.width_px} x {self.image.height_px} px "
             f"at {self.um_per_px:.4g} um/px"
         )
-
-
-def require_positions(centre_xy_px: np.ndarray, where: str) -> None:
-    """Raise `InputError` when there is no observation at all."""
-    if len(centre_xy_px) == 0:
-        raise InputError(found="no observations", where=where, expected="at least one bin, cell or spot in tissue")

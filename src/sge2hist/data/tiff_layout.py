@@ -67,8 +67,8 @@ def _page_groups(tiff: Any, page: int | None, path: Path) -> list[list[Any]]:
 
 def _colour_pages(level: Any) -> list[Any]:
     pages = [page for page in level.pages if page is not None]
-    if len(pages) == 1 and _is_rgb(pages[0]):
-        return pages
+    if pages and _is_rgb(pages[0]):
+        return pages[:1]  # a stack of equal pages: the first is the slide
     key = pages[0].keyframe if pages else None
     if key is None or key.dtype != np.uint8 or key.samplesperpixel != 1 or len(pages) not in (3, 4):
         return []
