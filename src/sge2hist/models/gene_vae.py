@@ -194,13 +194,14 @@ class GeneVAE(nn.Module):
         n_type, free = self.config.n_type, self.config.free_nats
         mean_NT, log_var_NT = posterior.z1, posterior.log_var_NZ[:, :n_type]
         allowed_NK = None if type_N is None else self.mixture.allowed_components(type_N)
-        gamma_NK = self.mixture.best_responsibilities(mean_NT, log_var_NT, allowed_NK)
+        # optimal responsibilities: their own gradient vanishes, so that of the bound is exact without it
+        gamma_NK = self.mixture.best_responsibilities(mean_NT, log_var_NT, allowed_NK).detach()
         if self.mixture.initialised:
             kl_type = self.mixture.kl(mean_NT, log_var_NT, gamma_NK).mean()
         else:
             kl_type = standard_normal_kl(mean_NT, log_var_NT).mean(0).clamp_min(free).sum()
         kl_micro = standard_normal_kl(posterior.z2, posterior.log_var_NZ[:, n_type:]).mean(0).clamp_min(free).sum()
-        return kl_type, kl_micro, gamma_NK.detach()
+        return kl_type, kl_micro, gamma_NK
 
     def _label_term(self, posterior: Posterior, type_N: Tensor | None) -> Tensor:
         """Mean over labelled cells of -log p(own type | z1), nats; 0 without labels or owned components."""

@@ -117,7 +117,7 @@ class MixturePrior(nn.Module):
         if responsibilities_NK is None:
             return -torch.logsumexp(log_pi_K - self.component_kl(mean_NT, log_var_NT), 1)
         gamma_NK = responsibilities_NK.float()
-        kl_category_N = (torch.xlogy(gamma_NK, gamma_NK) - gamma_NK * log_pi_K).sum(1)
+        kl_category_N = (gamma_NK * (gamma_NK.clamp_min(1e-30).log() - log_pi_K)).sum(1)
         return (gamma_NK * self.component_kl(mean_NT, log_var_NT)).sum(1) + kl_category_N
 
     def allowed_components(self, type_N: Tensor) -> Tensor:
