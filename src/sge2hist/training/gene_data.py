@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -109,11 +108,6 @@ def dense_counts(counts_NG: csr_array, device: torch.device | str = "cpu") -> Te
     place = torch.from_numpy(row * n_genes + counts_NG.indices).to(device)
     values = torch.from_numpy(np.ascontiguousarray(counts_NG.data, np.float32)).to(device)
     return torch.zeros(n_cells * n_genes, device=device).index_add_(0, place, values).view(n_cells, n_genes)
-
-
-def stage_rng(seed: int, stage: str, step: int) -> np.random.Generator:
-    """Generator of every random choice at one step of one stage: nothing else is needed to resume."""
-    return np.random.default_rng([seed, zlib.crc32(stage.encode()), step])
 
 
 def gene_statistics(data: GeneData) -> GeneStatistics:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from sge2hist.models.gene_config import GeneModelConfig
 from sge2hist.models.gene_vae import GeneLoss, GeneVAE
-from sge2hist.training.gene_data import GeneData, dense_counts, gene_statistics, stage_rng
+from sge2hist.training.gene_data import GeneData, dense_counts, gene_statistics
 from sge2hist.training.neighbourhood import NeighbourhoodTargets, neighbourhood_targets
+from sge2hist.training.randomness import stage_generator, stage_rng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class GeneStage:
 
     def training_pass_on(self, rows: np.ndarray, kl_weight: float, step: int) -> GeneLoss:
         """As :meth:`training_pass`, for cells that the caller chose."""
-        generator = torch.Generator().manual_seed(int(stage_rng(self.config.seed, self.name, step).integers(2**62)))
+        generator = stage_generator(self.config.seed, self.name, step)
         type_N = torch.from_numpy(self.data.type_N[rows]).to(self.device) if self.config.use_labels else None
         return self.model.training_pass(
             dense_counts(self.data.read(rows), self.device),

@@ -1,0 +1,110 @@
+"""The H&E autoencoder: the small space that the diffusion runs in.
+
+Every layer looks at a pixel's neighbourhood only, so that it encodes and decodes images of any size, tile by tile, with
+the same result (away from the image's edge). Shape letters: B images, C image channels, L latent channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sge2hist.models.blocks import PixelNorm, ResBlock, conv3
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """Shape of the autoencoder. It shrinks each side 4 times."""
+
+    image_channels: int = 3  # 3 for H&E
+    latent_channels: int = 8  # L
+    width: int = 64  # channels at half resolution; twice as many at a quarter
+    n_blocks: int = 2  # residual blocks per resolution
+    noise_std: float = 0.1  # noise put on the (unit-variance) latent in training, so that near latents decode alike
+
+    def __post_init__(self) -> None:
+        if self.width % 8 or self.n_blocks < 1 or self.latent_channels < 1:
+            raise ValueError("width must be a multiple of 8; n_blocks and latent_channels at least 1")
+
+
+DOWNSAMPLING = 4
+
+
+class Autoencoder(nn.Module):
+    """Images in [-1, 1] <-> latents of zero mean and unit variance per channel."""
+
+    latent_mean_L: Tensor
+    latent_std_L: Tensor
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        fine, coarse = config.width, 2 * config.width
+
+        def blocks(width: int) -> list[nn.Module]:
+            return [ResBlock(width, width, norm="pixel") for _ in range(config.n_blocks)]
+
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            conv3(4 * config.image_channels, fine),
+            *blocks(fine),
+            nn.Conv2d(fine, coarse, 2, stride=2),
+            *blocks(coarse),
+            PixelNorm(coarse),
+            conv3(coarse, config.latent_channels),
+        )
+        self.decoder = nn.Sequential(
+            conv3(config.latent_channels, coarse),
+            *blocks(coarse),
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            conv3(coarse, fine),
+            *blocks(fine),
+            PixelNorm(fine),
+            nn.SiLU(),
+            conv3(fine, 4 * config.image_channels),
+            nn.PixelShuffle(2),
+        )
+        self.register_buffer("latent_mean_L", torch.zeros(config.latent_channels))
+        self.register_buffer("latent_std_L", torch.ones(config.latent_channels))
+
+    def encode_raw(self, image_BCHW: Tensor) -> Tensor:
+        """Return latents as the encoder makes them, before they are standardised."""
+        return self.encoder(image_BCHW.contiguous(memory_format=torch.channels_last))
+
+    def encode(self, image_BCHW: Tensor) -> Tensor:
+        """Return standardised latents [B, L, H/4, W/4] in float32 of images in [-1, 1]; H and W in multiples of 4."""
+        raw = self.encode_raw(image_BCHW).float()
+        return (raw - self.latent_mean_L[:, None, None]) / self.latent_std_L[:, None, None]
+
+    def decode(self, latent_BLHW: Tensor) -> Tensor:
+        """Return images in about [-1, 1] (not clamped), 4 times as large as the standardised latents."""
+        raw = latent_BLHW * self.latent_std_L[:, None, None] + self.latent_mean_L[:, None, None]
+        return self.decoder(raw.contiguous(memory_format=torch.channels_last)).float()
+
+    @torch.no_grad()
+    def set_latent_statistics(self, image_BCHW: Tensor) -> None:
+        """Measure the raw latents of these images and standardise by them from now on."""
+        raw = self.encode_raw(image_BCHW).float()
+        self.latent_mean_L.copy_(raw.mean(dim=(0, 2, 3)))
+        self.latent_std_L.copy_(raw.std(dim=(0, 2, 3)).clamp_min(1e-4))
+
+    def loss(self, image_BCHW: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the reconstruction terms: L1, squared error, and the difference of image gradients (edges)."""
+        raw = self.encode_raw(image_BCHW).float()
+        spread_L = raw.std(dim=(0, 2, 3)).detach()
+        noise = torch.randn(raw.shape, generator=generator, device=generator.device).to(raw.device)
+        noisy = raw + self.config.noise_std * spread_L[:, None, None] * noise
+        out = self.decoder(noisy.contiguous(memory_format=torch.channels_last)).float()
+        error = out - image_BCHW
+        l1, mse = error.abs().mean(), error.square().mean()
+        edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+        # a weak pull on the scale of the latents, which the reconstruction alone leaves free
+        scale = (raw.square().mean(dim=(0, 2, 3)) - 1).square().mean()
+        return {
+            "loss": l1 + mse + edges + 1e-3 * scale,
+            "l1": l1.detach(),
+            "psnr_db": -10 * torch.log10(F.mse_loss(out.clamp(-1, 1), image_BCHW).detach() / 4),
+        }

@@ -1,0 +1,153 @@
+"""The image model: autoencoder (or plain pixels), condition encoder and denoiser, with one loss and one sampler call.
+
+Shape letters: B images, C channels, H W pixels, L latent channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from sge2hist.models.autoencoder import DOWNSAMPLING, Autoencoder, AutoencoderConfig
+from sge2hist.models.diffusion import DiffusionConfig, NoiseModel, expand
+from sge2hist.models.placed_cells import CellMapEncoder, CellVectorEncoder, ConditionConfig, PlacedCells
+from sge2hist.models.samplers import SAMPLERS, guided, karras_sigmas, sample_ancestral
+from sge2hist.models.unet import UNet, UNetConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageModelConfig:
+    """All of the image model."""
+
+    autoencoder: AutoencoderConfig | None = field(default_factory=AutoencoderConfig)  # None: diffusion on pixels
+    condition: ConditionConfig = field(default_factory=ConditionConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    image_channels: int = 3  # 3 for H&E
+    n_latent: int = 64  # width of a cell's z
+    n_slides: int = 1  # slides (stains) that the model can be asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """How images are drawn."""
+
+    sampler: str = "dpmpp-2m"  # "dpmpp-2m", "heun", "euler" or "ancestral"
+    n_steps: int = 12  # steps; heun evaluates the network twice in each, the others once
+    guidance: float = 1.0  # 1: the plain conditional model
+    guidance_interval: tuple[float, float] = (0.2, 5.0)  # noise levels at which guidance acts
+
+    def __post_init__(self) -> None:
+        if self.sampler not in (*SAMPLERS, "ancestral"):
+            raise ValueError(f"sampler is one of {', '.join(SAMPLERS)}, ancestral; not {self.sampler!r}")
+        if self.n_steps < 1:
+            raise ValueError("n_steps must be at least 1")
+
+
+class ImageNoise:
+    """Standard normal noise for a batch in which image i depends on `seeds[i]` alone, on any device and batch size."""
+
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], device: torch.device) -> None:
+        self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        self.shape, self.device = shape, device
+
+    def __call__(self) -> Tensor:
+        """Return the next draw [B, *shape]; drawn on the CPU, so that every device sees the same numbers."""
+        return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(self.device)
+
+
+class ImageModel(nn.Module):
+    """Images of placed cells. `denoise(x, sigma, condition)` is all that samplers know of it."""
+
+    def __init__(self, config: ImageModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.noise_model = NoiseModel(config.diffusion)
+        self.autoencoder = Autoencoder(config.autoencoder) if config.autoencoder else None
+        encoder = CellMapEncoder if config.condition.kind == "map" else CellVectorEncoder
+        self.condition = encoder(config.condition, n_latent=config.n_latent, n_slides=config.n_slides)
+        self.unet = UNet(
+            config.unet,
+            image_channels=self.latent_channels,
+            map_channels=self.condition.map_channels,
+            vector_dim=self.condition.vector_dim,
+        )
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the space that the diffusion runs in."""
+        return self.config.autoencoder.latent_channels if self.config.autoencoder else self.config.image_channels
+
+    @property
+    def downsampling(self) -> int:
+        """Image pixels per latent pixel, along a side."""
+        return DOWNSAMPLING if self.config.autoencoder else 1
+
+    def to_latent(self, image_BCHW: Tensor) -> Tensor:
+        """Return what the diffusion runs on, of images in [-1, 1]."""
+        return self.autoencoder.encode(image_BCHW) if self.autoencoder is not None else image_BCHW
+
+    def to_image(self, latent_BLHW: Tensor) -> Tensor:
+        """Return images clamped to [-1, 1]."""
+        image = self.autoencoder.decode(latent_BLHW) if self.autoencoder is not None else latent_BLHW
+        return image.float().clamp(-1, 1)
+
+    def encode_cells(self, cells: PlacedCells, latent_hw: tuple[int, int]) -> tuple[Tensor | None, Tensor]:
+        """Return the condition (map, vector) of a canvas of `latent_hw` latent pixels."""
+        return self.condition(cells, latent_hw)
+
+    def denoise(self, x_BLHW: Tensor, sigma_B: Tensor, condition: tuple[Tensor | None, Tensor]) -> Tensor:
+        """Return the expected clean latent of x = x0 + sigma n, float32."""
+        c = self.noise_model.scalings(sigma_B)
+        raw = self.unet(expand(c.c_in_B) * x_BLHW, c.c_noise_B, *condition)
+        return expand(c.c_skip_B) * x_BLHW + expand(c.c_out_B) * raw.float()
+
+    def loss(self, latent_BLHW: Tensor, cells: PlacedCells, generator: torch.Generator) -> Tensor:
+        """Return the squared error of the raw network output, [B]: of F for edm, of the noise for ddpm.
+
+        In units of the raw output the edm loss weight lambda(sigma) c_out^2 is 1 (Karras et al. 2022, table 1).
+        """
+        device = latent_BLHW.device
+        sigma_B = self.noise_model.draw_sigmas(len(latent_BLHW), generator).to(device)
+        noise = torch.randn(latent_BLHW.shape, generator=generator, device=generator.device).to(device)
+        x = latent_BLHW + expand(sigma_B) * noise
+        c = self.noise_model.scalings(sigma_B)
+        condition = self.encode_cells(cells, (latent_BLHW.shape[2], latent_BLHW.shape[3]))
+        raw = self.unet(expand(c.c_in_B) * x, c.c_noise_B, *condition).float()
+        target = (latent_BLHW - expand(c.c_skip_B) * x) / expand(c.c_out_B)
+        return (raw - target).square().mean(dim=(1, 2, 3))
+
+    @torch.no_grad()
+    def sample(
+        self, cells: PlacedCells, seeds: Sequence[int], latent_hw: tuple[int, int], config: SamplerConfig
+    ) -> Tensor:
+        """Draw one image per seed, [B, C, H, W] in [-1, 1]; image i depends on its cells and seeds[i] alone."""
+        device = cells.mode_B.device
+        shape = (self.latent_channels, *latent_hw)
+        draw = ImageNoise(seeds, shape, device)
+        told = self.encode_cells(cells, latent_hw)
+        untold = told if config.guidance == 1 else self.encode_cells(cells.unconditioned(), latent_hw)
+
+        def denoiser(condition: tuple[Tensor | None, Tensor]):  # noqa: ANN202
+            return lambda x, sigma: self.denoise(x, torch.full((len(x),), sigma, device=device), condition)
+
+        denoise = guided(denoiser(told), denoiser(untold), config.guidance, config.guidance_interval)
+        sigmas = self.sigmas(config.n_steps)
+        x = draw() * sigmas[0]
+        if config.sampler == "ancestral":
+            x = sample_ancestral(denoise, x, sigmas, draw)
+        else:
+            x = SAMPLERS[config.sampler](denoise, x, sigmas)
+        return self.to_image(x)
+
+    def sigmas(self, n_steps: int) -> list[float]:
+        """Return the sampler's noise levels: Karras's for edm; for ddpm every (T / n_steps)-th of its own, then 0."""
+        sigmas_T = self.noise_model.sigmas_T
+        if sigmas_T is None:
+            return karras_sigmas(n_steps, *self.noise_model.sigma_range)
+        index = torch.linspace(len(sigmas_T) - 1, 0, n_steps).round().long()
+        return [*sigmas_T[index].tolist(), 0.0]

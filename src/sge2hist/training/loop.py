@@ -1,0 +1,249 @@
+"""The one training loop. A stage is a module that returns its loss terms for a step number; the loop does the rest.
+
+Every random choice of step s comes from generators seeded by (seed, stage, s), so a checkpoint needs no generator state:
+a run that was killed and resumed takes the same steps as one that was not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sge2hist.data.errors import InputError
+from sge2hist.training.checkpoint import (
+    Ema,
+    load_checkpoint,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    save_checkpoint,
+)
+from sge2hist.training.progress import Meter, TrainingLog
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class Stage(nn.Module):
+    """One stage of training.
+
+    Subclasses hold the modules they train and return from ``forward(step)`` a dict of scalar terms; "loss" carries the
+    gradient. `refresh(step)` is called before step s whenever s is a multiple of `plan.refresh_every`, and after a resume.
+    """
+
+    def forward(self, step: int) -> dict[str, Tensor]:
+        """Return the loss terms of a step."""
+        raise NotImplementedError
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return optimizer groups; a group's "scale" multiplies the learning rate."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "scale": 1.0}]
+
+    def refresh(self, step: int) -> None:
+        """Recompute what is cached between steps; must depend on the weights and the step alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """How long and how fast a stage trains."""
+
+    name: str
+    n_steps: int  # steps of the stage; with a time budget, an upper limit
+    learning_rate: float
+    items_per_step: int  # cells or patches, for the throughput shown
+    budget_s: float | None = None  # seconds; the schedule then follows the clock instead of the step
+    warmup: float = 0.02  # share of the stage in which the learning rate rises
+    decay: float = 0.5  # last share of the stage in which it falls to zero (half a cosine)
+    clip_norm: float = 1.0  # largest gradient norm
+    weight_decay: float = 0.0
+    refresh_every: int = 250  # steps between `Stage.refresh` calls; checkpoints are taken only there
+    ema: bool = False  # average the weights, and end with the average
+
+    def learning_rate_at(self, share: float) -> float:
+        """Learning rate at a share (0 to 1) of the stage."""
+        rise = min(1.0, (share + 1e-3) / self.warmup) if self.warmup else 1.0
+        left = (1 - share) / self.decay if self.decay else 1.0
+        fall = 1.0 if left >= 1 else 0.5 - 0.5 * float(torch.cos(torch.tensor(torch.pi * max(left, 0.0))))
+        return self.learning_rate * rise * fall
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What all stages of one training share: where it is written, how often, and how far an earlier attempt came."""
+
+    directory: Path  # X.model/training
+    accelerator: Accelerator
+    say: Callable[[str], None] = print
+    checkpoint_every_s: float = 120.0
+    stages_done: dict[str, float] = field(default_factory=dict)  # name -> seconds it took
+    pending: tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None = None  # checkpoint of the stage under way
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The file of the latest checkpoint."""
+        return self.directory / "checkpoint.safetensors"
+
+    @property
+    def log(self) -> TrainingLog:
+        """The csv log."""
+        return TrainingLog(self.directory / "log.csv")
+
+    def resume(self) -> None:
+        """Pick up the latest checkpoint, if there is one."""
+        if self.checkpoint_path.is_file():
+            sections, position = load_checkpoint(self.checkpoint_path)
+            self.stages_done = dict(position["stages_done"])
+            self.pending = (sections, position)
+            self.log.rewind(set(self.stages_done), position["stage"], position["step"])
+
+    def restore_module(self, module: nn.Module) -> None:
+        """Load the weights of the pending checkpoint."""
+        if self.pending is not None:
+            module.load_state_dict(self.pending[0]["model"])
+
+
+def run_stage(
+    stage: Stage,
+    plan: StagePlan,
+    run: Run,
+    model: nn.Module,
+    *,
+    preview: Callable[[int], None] | None = None,
+    preview_every_s: float = 300.0,
+) -> None:
+    """Train `stage` (whose modules belong to `model`) as planned; skipped when it is already done.
+
+    `model` is what a checkpoint stores. `preview(step)` is called at intervals, with averaged weights if there are any.
+
+    Raises
+    ------
+    InputError
+        When the loss is not finite: training stops at the last good checkpoint and says so.
+    """
+    if plan.name in run.stages_done:
+        return
+    accelerator = run.accelerator
+    optimizer = torch.optim.AdamW(
+        stage.parameter_groups(), lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay
+    )
+    ema = Ema(stage) if plan.ema else None
+    step, elapsed_before = _restore(run, plan, optimizer, ema)
+    prepared, optimizer_ready = accelerator.prepare(stage, optimizer)
+    stage.train()
+    started = last_checkpoint = last_preview = time.monotonic()
+    meter = Meter(run.say if accelerator.is_main_process else lambda _: None)
+
+    while True:
+        elapsed = elapsed_before + time.monotonic() - started
+        share = step / plan.n_steps if plan.budget_s is None else max(step / plan.n_steps, elapsed / plan.budget_s)
+        if share >= 1:
+            break
+        if step % plan.refresh_every == 0:
+            now = time.monotonic()
+            if step and (now - last_checkpoint > run.checkpoint_every_s):
+                _save(run, plan, model, optimizer, ema, step, elapsed)
+                last_checkpoint = now
+            if preview is not None and step and now - last_preview > preview_every_s:
+                _preview(preview, stage, ema, step)
+                last_preview = now
+            stage.refresh(step)
+        for group in optimizer.param_groups:
+            group["lr"] = plan.learning_rate_at(share) * group["scale"]
+        terms = _step(prepared, optimizer_ready, accelerator, plan, step)
+        if ema is not None:
+            ema.update(stage, step)
+        step += 1
+        meter.add(terms, plan.items_per_step * accelerator.num_processes)
+        left = elapsed / share - elapsed if share > 0 else 0.0
+        fields = meter.report(plan.name, step, share, left)
+        if fields is not None and accelerator.is_main_process:
+            run.log.write(plan.name, step, elapsed, fields)
+
+    elapsed = elapsed_before + time.monotonic() - started
+    fields = meter.report(plan.name, step, 1.0, 0.0, now=True)
+    if fields is not None and accelerator.is_main_process:
+        run.log.write(plan.name, step, elapsed, fields)
+    if ema is not None:
+        ema.copy_to(stage)
+    stage.eval()
+    accelerator.free_memory()
+    run.stages_done[plan.name] = elapsed
+
+
+def finish_stage(run: Run, model: nn.Module, name: str) -> None:
+    """Write a checkpoint that says: everything up to `name` is done."""
+    if run.accelerator.is_main_process:
+        position = {"stage": name, "step": 0, "elapsed_s": 0.0, "stages_done": run.stages_done, "under_way": False}
+        save_checkpoint(run.checkpoint_path, {"model": model.state_dict()}, position)
+    run.pending = None
+
+
+def _step(
+    prepared: nn.Module, optimizer: Any, accelerator: Accelerator, plan: StagePlan, step: int
+) -> dict[str, float]:
+    with accelerator.autocast():
+        terms = prepared(step * accelerator.num_processes + accelerator.process_index)
+    loss = terms["loss"]
+    if not torch.isfinite(loss):
+        raise InputError(
+            found=f"a loss of {float(loss)} at step {step} of stage {plan.name}",
+            expected="a finite loss",
+            repair="run the same command to go on from the last checkpoint, with a lower --learning-rate",
+        )
+    optimizer.zero_grad(set_to_none=True)
+    accelerator.backward(loss)
+    accelerator.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], plan.clip_norm)
+    optimizer.step()
+    return {name: float(value.detach()) for name, value in terms.items()}
+
+
+def _restore(run: Run, plan: StagePlan, optimizer: torch.optim.Optimizer, ema: Ema | None) -> tuple[int, float]:
+    if run.pending is None:
+        return 0, 0.0
+    sections, position = run.pending
+    run.pending = None
+    if not position["under_way"] or position["stage"] != plan.name:
+        return 0, 0.0
+    load_optimizer_tensors(optimizer, sections.get("optimizer", {}))
+    if ema is not None:
+        ema.average = {name: value.float() for name, value in sections["ema"].items()}
+    run.say(f"resuming {plan.name} at step {position['step']:,}")
+    return int(position["step"]), float(position["elapsed_s"])
+
+
+def _save(
+    run: Run,
+    plan: StagePlan,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: Ema | None,
+    step: int,
+    elapsed: float,
+) -> None:
+    if not run.accelerator.is_main_process:
+        return
+    sections = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizer)}
+    if ema is not None:
+        sections["ema"] = ema.average
+    position = {
+        "stage": plan.name, "step": step, "elapsed_s": elapsed, "stages_done": run.stages_done, "under_way": True,
+    }  # fmt: skip
+    save_checkpoint(run.checkpoint_path, sections, position)
+
+
+def _preview(preview: Callable[[int], None], stage: Stage, ema: Ema | None, step: int) -> None:
+    """Show what the averaged weights make, then put the training weights back."""
+    kept = {name: value.detach().clone() for name, value in stage.named_parameters()}
+    if ema is not None:
+        ema.copy_to(stage)
+    stage.eval()
+    preview(step)
+    stage.train()
+    with torch.no_grad():
+        for name, value in stage.named_parameters():
+            value.copy_(kept[name])
