@@ -27,7 +27,7 @@ def fibre_eosin(rng: np.random.Generator, architecture: Architecture, um_per_px:
 def muscle_eosin(rng: np.random.Generator, architecture: Architecture) -> Field:
     """Dense straight fibres in bundles with thin pale gaps; mean over muscle as the cell type says."""
     phase = architecture.muscle_phase_um
-    fibres = 1.0 + 0.10 * fibre_profile(rng, phase, 5.0) + 0.05 * fibre_profile(rng, phase, 2.6)
+    fibres = 1.0 + 0.16 * fibre_profile(rng, phase, 5.0) + 0.06 * fibre_profile(rng, phase, 2.6)
     bundles = fibre_profile(rng, phase, 34.0)
     gap = np.exp(-((bundles / 0.09) ** 2))  # where the profile crosses zero: a thin line every bundle or so
     return _with_mean(np.clip(fibres, 0.2, None) * (1.0 - 0.75 * gap), architecture, Region.MUSCLE, "Muscle")
