@@ -46,15 +46,8 @@ def read(
         If the image, positions, scale or raw counts are missing, several slides share the file, or it is damaged.
     """
     path = Path(path)
-    if image is None:
-        raise InputError(
-            found="no H&E image",
-            where=str(path),
-            expected="the image that obsm['spatial'] is in px of",
-            repair="give --image",
-        )
-    slide = SlideImage.open(image)
-    with _opened(path) as file:
+    slide = _open_image(image, path)
+    with opened(path) as file:
         obs, var = (_table(file, name, path) for name in ("obs", "var"))
         _refuse_several_slides(obs, path)
         genes, notes = read_genes(var)
@@ -87,7 +80,18 @@ def read(
     )
 
 
-class _opened:
+def _open_image(image: str | Path | None, path: Path) -> SlideImage:
+    if image is None:
+        raise InputError(
+            found="no H&E image",
+            where=str(path),
+            expected="the image that obsm['spatial'] is in px of",
+            repair="give --image",
+        )
+    return SlideImage.open(image)
+
+
+class opened:
     """An h5ad opened for reading; whatever the HDF5 library says of a damaged file becomes one InputError."""
 
     def __init__(self, path: Path) -> None:
@@ -168,7 +172,7 @@ def _reopening_reader(path: Path, place: str, shape: tuple[int, int]) -> CountRe
     """The file is opened anew for each reading, so that a section can be kept, copied and sent to other processes."""
 
     def read_counts(group_of_obs: np.ndarray | None = None, n_groups: int | None = None) -> Any:
-        with _opened(path) as file:
+        with opened(path) as file:
             return count_reader(file, place, shape, str(path))(group_of_obs, n_groups)
 
     return read_counts

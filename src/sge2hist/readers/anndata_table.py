@@ -14,7 +14,7 @@ from scipy.sparse import csc_array, csr_array, vstack
 
 from sge2hist.data.errors import InputError
 from sge2hist.readers.count_rows import CountReader, sum_rows
-from sge2hist.readers.tables import unique_ids
+from sge2hist.readers.tenx_matrix import unique_names
 
 CHUNK_ENTRIES = 20_000_000  # stored values (or dense cells) decoded at a time
 COUNT_PLACES = ("layers/counts", "layers/raw_counts", "X", "raw/X")
@@ -36,8 +36,9 @@ def read_genes(var: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     names = [str(name) for name in var.index]
     ids = _first_column(var, ID_COLUMNS)
     symbols = _first_column(var, SYMBOL_COLUMNS)
-    unique, n_repeated = unique_ids(ids or names)
-    notes = [f"{n_repeated} repeated gene ids kept apart by a suffix"] if n_repeated else []
+    unique = unique_names(ids or names)
+    n_renamed = sum(new != old for new, old in zip(unique, ids or names, strict=True))
+    notes = [f"{n_renamed} repeated gene ids made unique by a suffix"] if n_renamed else []
     return pd.DataFrame({"symbol": symbols or names}, index=pd.Index(unique, name="gene_id")), notes
 
 

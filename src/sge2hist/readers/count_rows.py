@@ -32,3 +32,21 @@ def sum_rows(counts_NG: csr_array, group_of_obs: np.ndarray, n_groups: int) -> c
     summed = csr_array(summing @ counts_NG).astype(np.int32)
     summed.sort_indices()
     return summed
+
+
+def regrouped(read_rows: CountReader, observation_of_row: np.ndarray, n_obs: int) -> CountReader:
+    """`read_counts` of observations made of rows (-1 = row dropped), from that of the rows.
+
+    Parameters
+    ----------
+    observation_of_row
+        int64 [rows]: observation that each row of the file belongs to.
+    """
+
+    def read_counts(group_of_obs: np.ndarray | None = None, n_groups: int | None = None) -> csr_array:
+        if group_of_obs is None:
+            return read_rows(observation_of_row, n_obs)
+        n_groups = int(group_of_obs.max(initial=-1)) + 1 if n_groups is None else n_groups
+        return read_rows(np.append(group_of_obs, -1)[observation_of_row], n_groups)  # index -1 stays -1
+
+    return read_counts

@@ -25,7 +25,8 @@ from sge2hist.data.section import Section
 from sge2hist.data.slide_image import SlideImage
 from sge2hist.readers.array_pitch import fit_array
 from sge2hist.readers.count_rows import grouped_rows
-from sge2hist.readers.tables import as_float, read_delimited, unique_ids
+from sge2hist.readers.tables import as_float, read_delimited
+from sge2hist.readers.tenx_matrix import unique_names
 
 SPOT_PITCH_UM = 200.0
 SPOT_DIAMETER_UM = 100.0
@@ -154,9 +155,7 @@ def read(
         sources["--um-per-px"] = um_per_px
     notes.append(f"spots lie {fit.rms_um:.1f} um off their array (root mean square)")
     matrix = csr_array(counts.loc[shared].to_numpy())
-    gene_ids, n_repeated = unique_ids([str(gene) for gene in counts.columns])
-    if n_repeated:
-        notes.append(f"{n_repeated} repeated gene names kept apart by a suffix")
+    gene_ids = unique_names([str(gene) for gene in counts.columns])
     return Section(
         name=files.name,
         technology="Spatial Transcriptomics",

@@ -21,7 +21,8 @@ from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.section import Section
 from sge2hist.data.slide_image import SlideImage
 from sge2hist.readers.count_rows import grouped_rows
-from sge2hist.readers.tables import damaged, unique_ids
+from sge2hist.readers.tables import damaged
+from sge2hist.readers.tenx_matrix import unique_names
 
 NO_POSITIONS = (
     "the pickle holds no positions: cells are laid out as a mosaic and a split by spatial blocks is impossible; "
@@ -153,8 +154,7 @@ def _checked(cells: Any, path: Path) -> tuple[list[str], list[np.ndarray], np.nd
         raise InputError(
             found="gene values that are not counts", where=str(path), expected="raw counts (whole numbers >= 0)"
         )
-    names, _ = unique_ids([str(name) for name in cells])
-    return names, images, counts_NG.astype(np.int32), types
+    return unique_names([str(name) for name in cells]), images, counts_NG.astype(np.int32), types
 
 
 def _problem(cell: Any) -> str:

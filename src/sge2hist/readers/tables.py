@@ -85,20 +85,3 @@ def as_float(values: np.ndarray, what: str, path: str | Path) -> np.ndarray:
         return np.asarray(values).astype(np.float64)
     except (ValueError, TypeError) as error:
         raise InputError(found=f"{what} that is not a number ({error})", where=str(path)) from error
-
-
-def unique_ids(names: Sequence[str]) -> tuple[list[str], int]:
-    """Names made unique by a suffix for the repeated ones, and how many were repeated."""
-    seen: dict[str, int] = {}
-    taken = set(names)
-    out = []
-    for name in names:
-        count = seen.get(name, 0)
-        seen[name] = count + 1
-        candidate = name
-        while count and candidate in taken:
-            candidate = f"{name}-{count}"
-            count += 1
-        taken.add(candidate)
-        out.append(candidate)
-    return out, len(names) - len(seen)
