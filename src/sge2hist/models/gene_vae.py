@@ -24,6 +24,7 @@ from sge2hist.models.gene_independence import normalised_hsic
 from sge2hist.models.gene_likelihoods import gaussian_log_prob, negative_binomial_log_prob, zero_inflated_log_prob
 from sge2hist.models.gene_neighbourhood import Neighbourhood, NeighbourhoodHeads
 from sge2hist.models.gene_networks import GeneDecoder, GeneEncoder, library_size, log_normalised
+from sge2hist.models.gene_novelty import NoveltyReference, fit_score, latent_score
 from sge2hist.models.mixture import MixturePrior
 
 __all__ = ["GeneLoss", "GeneModelConfig", "GeneStatistics", "GeneVAE", "Neighbourhood", "Posterior"]
@@ -84,6 +85,7 @@ class GeneVAE(nn.Module):
         self.encoder = GeneEncoder(config.n_genes, config.hidden, config.n_latent, config.dropout)
         self.decoder = GeneDecoder(config.n_genes, config.hidden, config.n_latent, config.dropout)
         self.mixture = MixturePrior(config.n_components, config.n_type)
+        self.novelty = NoveltyReference()
         self.log_theta_G = nn.Parameter(torch.full((config.n_genes,), 2.0))
         self.zero_head = nn.Linear(config.hidden[0], config.n_genes) if config.likelihood == "zinb" else None
         self.heads = None
@@ -113,6 +115,17 @@ class GeneVAE(nn.Module):
             positive_NG = torch.expm1(out_NG.clamp(1e-6, 12.0))
             return positive_NG / positive_NG.sum(1, keepdim=True)
         return torch.softmax(out_NG, 1)
+
+    def novelty_scores(
+        self, counts_NG: Tensor, posterior: Posterior, observed_G: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Fit and latent score of each cell (see gene_novelty.py), [N] each; low is unusual."""
+        proportions_NG = self.decode(posterior.mean_NZ)
+        if observed_G is not None:
+            counts_NG, proportions_NG = counts_NG[:, observed_G], proportions_NG[:, observed_G]
+            proportions_NG = proportions_NG / proportions_NG.sum(1, keepdim=True)
+        latent_N = latent_score(self.mixture.log_prob(posterior.z1), posterior.z2)
+        return fit_score(counts_NG, proportions_NG), latent_N
 
     def log_likelihood(self, counts_NG: Tensor, z_NZ: Tensor, observed_G: Tensor | None = None) -> Tensor:
         """log p(x | z) over the observed genes (bool [G]), [N], nats. Empty cells count 0."""

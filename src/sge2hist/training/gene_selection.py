@@ -1,4 +1,4 @@
-"""Which genes a model reads: the most informative ones and the markers of labelled types, from streamed sparse counts."""
+"""Which genes a model reads: the most informative ones and the markers of labelled types, from streamed counts."""
 
 from __future__ import annotations
 

@@ -80,13 +80,8 @@ def init_mixture(
     kept = np.flatnonzero(occupancy_K >= min_occupancy)
     kept = kept[np.argsort(-occupancy_K[kept], kind="stable")]
     owner_K = _owners(best, kept, encoded.z1, type_N, len(data.type_names)) if labelled else np.full(len(kept), -1)
-    as_tensor = torch.from_numpy
-    model.mixture.initialise(
-        as_tensor(best.weights_[kept]),
-        as_tensor(best.means_[kept]),
-        as_tensor(best.covariances_[kept]),
-        as_tensor(owner_K),
-    )
+    parts = (best.weights_[kept], best.means_[kept], _posterior_variance(best, encoded)[kept], owner_K)
+    model.mixture.initialise(*(torch.from_numpy(part) for part in parts))
     active_z1, active_z2 = active_units(encoded)
     return MixtureReport(
         n_fitted=best.n_components,
@@ -109,8 +104,8 @@ def check_collapse(encoded: Encoded) -> None:
     """Raise CollapseError when z1 is (nearly) constant; warn when z2 is."""
     active_z1, active_z2 = active_units(encoded)
     advice = (
-        "train the gene stage longer, lengthen its KL warm-up, raise free_nats, or check that the counts are raw and the "
-        "cells deep enough (>= 20 counts on the panel)"
+        "train the gene stage longer, lengthen its KL warm-up, raise free_nats, or check that the counts are raw and "
+        "the cells deep enough (>= 20 counts on the panel)"
     )
     if active_z1 < min(2, encoded.n_type):
         raise CollapseError(
@@ -154,6 +149,17 @@ def _fit(z1_NT: np.ndarray, n_components: int, seed: int, start_KT: np.ndarray |
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the best of several restarts is good enough to start from
         return mixture.fit(z1_NT.astype(np.float64))
+
+
+def _posterior_variance(fit: GaussianMixture, encoded: Encoded) -> np.ndarray:
+    """Variance of z1 in each component, [K, T]: that of the fitted means plus the mean posterior variance of its cells.
+
+    The prior describes samples of q(z1 | x), which spread more than their means; the variance of the means alone would
+    charge every cell tens of nats.
+    """
+    responsibilities_NK = fit.predict_proba(encoded.z1)
+    var_NT = np.exp(encoded.log_var_NZ[:, : encoded.n_type].astype(np.float64))
+    return fit.covariances_ + (responsibilities_NK.T @ var_NT) / np.maximum(responsibilities_NK.sum(0), 1e-9)[:, None]
 
 
 def _label_starts(z1_NT: np.ndarray, type_N: np.ndarray, n_components: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,86 @@
+"""Which named type each mixture component stands for: the only way types are asked for (never by component index)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypeRow:
+    """One component of the mixture: one row of ``types.csv``."""
+
+    component: int
+    name: str  # of the cell type; several components may share it
+    n_cells: int  # training cells assigned to the component
+    n_labelled: int  # of these, cells that carry a label
+    purity: float  # share of the labelled cells that carry the majority label; nan without labels
+    weight: float  # mixture weight pi
+    markers: tuple[str, ...]  # symbols of the top marker genes
+
+
+class TypeTable:
+    """Rows of all components, in order of component."""
+
+    def __init__(self, rows: list[TypeRow]) -> None:
+        self.rows = sorted(rows, key=lambda row: row.component)
+        if [row.component for row in self.rows] != list(range(len(rows))):
+            raise ValueError(f"TypeTable: components {[row.component for row in rows]} must be 0, 1, 2, ... once each")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def names(self) -> list[str]:
+        """Distinct type names, those with most cells first."""
+        cells: dict[str, int] = {}
+        for row in self.rows:
+            cells[row.name] = cells.get(row.name, 0) + row.n_cells
+        return sorted(cells, key=lambda name: (-cells[name], name))
+
+    @property
+    def name_of_component(self) -> list[str]:
+        """Type name of each component."""
+        return [row.name for row in self.rows]
+
+    def components(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Components of a type (int64) and their weights (sum to 1). The name is matched without regard to case.
+
+        Raises
+        ------
+        KeyError
+            For an unknown name; the message lists the known ones.
+        """
+        wanted = name.strip().casefold()
+        rows = [row for row in self.rows if row.name.casefold() == wanted]
+        if not rows:
+            raise KeyError(f"no cell type {name!r}; known: {', '.join(self.names)}")
+        weights = np.array([max(row.weight, 1e-12) for row in rows])
+        return np.array([row.component for row in rows], np.int64), weights / weights.sum()
+
+    def draw(self, name: str, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Components of `n` random cells of a type, int64 [n]."""
+        components, weights = self.components(name)
+        return rng.choice(components, n, p=weights)
+
+    def type_probabilities(self, responsibilities_NK: np.ndarray) -> np.ndarray:
+        """Sum responsibilities over the components of each type: [N, len(names)], columns in the order of `names`."""
+        member_KC = np.array([[row.name == name for name in self.names] for row in self.rows], float)
+        return responsibilities_NK @ member_KC
+
+    def renamed(self, new_names: Mapping[str, str]) -> TypeTable:
+        """A table in which old names (or component numbers as text) are replaced by new ones.
+
+        Raises
+        ------
+        KeyError
+            For an old name that is not in the table.
+        """
+        known = {row.name for row in self.rows} | {str(row.component) for row in self.rows}
+        unknown = [old for old in new_names if old not in known]
+        if unknown:
+            raise KeyError(f"no cell type or component {', '.join(map(repr, unknown))}; known: {', '.join(self.names)}")
+        by_number = {row.component: new_names.get(str(row.component), new_names.get(row.name)) for row in self.rows}
+        return TypeTable([replace(row, name=by_number[row.component] or row.name) for row in self.rows])
