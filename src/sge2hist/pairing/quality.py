@@ -1,0 +1,99 @@
+"""Which cells and genes are kept, and how many each filter removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.section import Section
+from sge2hist.pairing.config import PrepareConfig
+from sge2hist.pairing.tissue import TissueMap
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+class Removal(TypedDict):
+    """One line of the table of filters."""
+
+    filter: str
+    removed: int
+    left: int
+
+
+@dataclass
+class Filters:
+    """A mask that filters narrow one after the other, each with its count."""
+
+    what: str  # what is filtered: "cells", "genes"
+    keep: np.ndarray  # bool [N]
+    removals: list[Removal] = field(default_factory=list)
+
+    def apply(self, name: str, passes: np.ndarray) -> None:
+        """Keep only what passes as well; `passes` is bool [N]."""
+        before = int(self.keep.sum())
+        self.keep = self.keep & passes
+        left = int(self.keep.sum())
+        self.removals.append({"filter": name, "removed": before - left, "left": left})
+
+    def require_some(self, where: str) -> None:
+        """Raise `InputError` with the whole table when nothing is left."""
+        if not self.keep.any():
+            table = "; ".join(f"{line['filter']}: -{line['removed']:,}" for line in self.removals)
+            raise InputError(
+                found=f"no {self.what} left after the filters ({table})",
+                where=where,
+                expected="some that pass",
+                repair="relax the filter that removes most (--min-counts, --min-genes, --min-tissue-fraction, ...)",
+            )
+
+
+def filter_by_place(section: Section, tissue: TissueMap, config: PrepareConfig) -> tuple[Filters, np.ndarray]:
+    """Filters that need no counts: centre and patch inside the image, tissue in the patch.
+
+    Returns
+    -------
+    The filters, and the tissue share of each patch (float [N]).
+    """
+    size = np.array([section.image.width_px, section.image.height_px])
+    centre = section.centre_xy_px
+    half_px = config.patch_um / section.um_per_px / 2
+    filters = Filters("cells", np.ones(section.n_obs, bool))
+    filters.apply("centre inside the image", ((centre >= 0) & (centre < size)).all(axis=1))
+    if not config.keep_border:
+        inside = ((centre - half_px >= -0.5) & (centre + half_px <= size + 0.5)).all(axis=1)
+        filters.apply(f"patch of {config.patch_um:g} um inside the image", inside)
+    fraction = tissue.fraction(centre, config.patch_um)
+    filters.apply(
+        f"tissue in at least {config.min_tissue_fraction:.0%} of the patch", fraction >= config.min_tissue_fraction
+    )
+    filters.require_some(section.name)
+    return filters, fraction
+
+
+def filter_by_counts(counts_NG: csr_array, filters: Filters, config: PrepareConfig, where: str) -> None:
+    """Filters on UMI and genes of the cells that `filters` still keeps (the rows of `counts_NG`)."""
+    rows = np.flatnonzero(filters.keep)
+    n_counts, n_genes = np.zeros(len(filters.keep)), np.zeros(len(filters.keep))
+    n_counts[rows], n_genes[rows] = counts_per_cell(counts_NG), np.diff(counts_NG.indptr)
+    filters.apply(f"at least {config.min_counts} UMI", n_counts >= config.min_counts)
+    filters.apply(f"at least {config.min_genes} genes", n_genes >= config.min_genes)
+    filters.require_some(where)
+
+
+def filter_genes(counts_NG: csr_array, config: PrepareConfig) -> Filters:
+    """Genes seen in enough of the kept cells."""
+    n_cells = np.bincount(counts_NG.indices[counts_NG.data > 0], minlength=counts_NG.shape[1])
+    filters = Filters("genes", np.ones(counts_NG.shape[1], bool))
+    filters.apply(f"seen in at least {config.min_cells_per_gene} cells", n_cells >= config.min_cells_per_gene)
+    filters.require_some("all sections")
+    return filters
+
+
+def counts_per_cell(counts_NG: csr_array) -> np.ndarray:
+    """UMI of each cell, int64 [N]."""
+    total = np.concatenate([[0], np.cumsum(counts_NG.data, dtype=np.int64)])
+    return np.diff(total[counts_NG.indptr])
