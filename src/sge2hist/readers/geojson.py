@@ -6,6 +6,7 @@ Space Ranger 4 writes one Polygon per cell, `properties.cell_id` an integer from
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import read_json
+from sge2hist.readers.geojson_features import EXPECTED, features_of
 from sge2hist.readers.tables import damaged
 
 ID_KEYS = ("cell_id", "id", "cell", "label", "name")
@@ -75,17 +76,13 @@ def read_geojson(path: str | Path) -> Polygons:
         If the file is damaged, is no FeatureCollection of polygons, has none, or repeats an id.
     """
     path = Path(path)
-    content = read_json(path, expected="a GeoJSON FeatureCollection of polygons")
-    features = content.get("features")
-    if not isinstance(features, list) or not features:
-        raise InputError(found="no features", where=str(path), expected="a GeoJSON FeatureCollection of polygons")
     try:
-        return _flatten(features, path)
+        return _flatten(features_of(path), path)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise damaged(path, "GeoJSON file", error) from error
 
 
-def _flatten(features: list[Any], path: Path) -> Polygons:
+def _flatten(features: Iterable[Any], path: Path) -> Polygons:
     ids, classes, polygon_of_ring, is_hole, rings = [], [], [], [], []
     for number, feature in enumerate(features):
         geometry = feature["geometry"]
@@ -100,6 +97,8 @@ def _flatten(features: list[Any], path: Path) -> Polygons:
                 polygon_of_ring.append(number)
                 is_hole.append(index > 0)
                 rings.append(_ring(corners, f"{path}: feature {number}"))
+    if not ids:
+        raise InputError(found="no features", where=str(path), expected=EXPECTED)
     if len(set(ids)) != len(ids):
         raise InputError(found="repeated cell ids", where=str(path), expected="one polygon per cell id")
     present = np.zeros(len(ids), bool)
