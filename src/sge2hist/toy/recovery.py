@@ -1,0 +1,181 @@
+"""How much of the toy's known truth is found again in generated patches.
+
+Every number stands between two others: the same measurement on the real (rendered) patches of the same cells, which is
+the best that can be expected, and on generated patches dealt out to the wrong cells, which is what chance gives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from sge2hist.toy.patch_traits import TRAIT_NAMES, PatchTraits, look_of_patches, measure_patches
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraitRecovery:
+    """One trait; Pearson correlations between measurement and truth, nan where undefined."""
+
+    trait: str
+    n_cells: int
+    n_types: int
+    over_cells: float  # generated patch of a cell against the truth at that cell
+    over_cells_real: float  # rendered patch against the truth: what the measurement itself allows
+    over_cells_shuffled: float  # generated patch of another cell against the truth
+    over_types: float  # means per type, generated against the truth
+    over_types_real: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypeRecovery:
+    """Type of the centre cell told from the patch by a linear discriminant fitted on real patches of other cells."""
+
+    n_cells: int
+    n_types: int
+    accuracy: float  # balanced over types, on generated patches
+    accuracy_real: float  # on the rendered patches of the same cells
+    accuracy_shuffled: float  # on generated patches dealt to the wrong cells
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyRecovery:
+    """What came back of types and morphology."""
+
+    traits: tuple[TraitRecovery, ...]
+    types: TypeRecovery
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, for a JSON file."""
+        return {"toy": True, **asdict(self)}
+
+    def lines(self) -> list[str]:
+        """A small table for people."""
+        types = self.types
+        rows = [
+            f"{'toy truth found again in generated patches':42s} {'generated':>10s} {'real':>8s} {'shuffled':>9s}",
+            f"{f'cell type ({types.n_types} types, {types.n_cells} cells)':42s} "
+            f"{types.accuracy:10.2f} {types.accuracy_real:8.2f} {types.accuracy_shuffled:9.2f}",
+        ]
+        for trait in self.traits:
+            name = f"r({trait.trait}), {trait.n_cells} cells"
+            numbers = (trait.over_cells, trait.over_cells_real, trait.over_cells_shuffled)
+            rows.append(f"{name:42s} {numbers[0]:10.2f} {numbers[1]:8.2f} {numbers[2]:9.2f}")
+            name = f"  its means over {trait.n_types} types"
+            rows.append(f"{name:42s} {trait.over_types:10.2f} {trait.over_types_real:8.2f}")
+        return rows
+
+
+def recover(
+    *,
+    generated: np.ndarray,
+    real: np.ndarray,
+    truth: PatchTraits,
+    type_N: np.ndarray,
+    training_images: np.ndarray,
+    training_types: np.ndarray,
+    um_per_px: float,
+    seed: int = 0,
+) -> ToyRecovery:
+    """Compare generated patches with the truth at their cells.
+
+    Parameters
+    ----------
+    generated, real
+        uint8 [n, P, P, 3], the generated and the rendered patch of the same n cells.
+    truth
+        `true_patches` around the same cells.
+    type_N
+        True type of each cell, int64 [n]; -1 is left out of everything that is about types.
+    training_images, training_types
+        Rendered patches uint8 [m, P, P, 3] of other (training) cells and their types, for the type classifier.
+    um_per_px
+        Of all the images.
+    """
+    shuffle = derangement(len(generated), np.random.default_rng(seed))
+    measured, reference = measure_patches(generated, um_per_px), measure_patches(real, um_per_px)
+    traits = tuple(_recover_trait(name, measured, reference, truth, type_N, shuffle) for name in TRAIT_NAMES)
+    types = _recover_types(generated, real, type_N, training_images, training_types, um_per_px, shuffle)
+    return ToyRecovery(traits=traits, types=types)
+
+
+def means_by_type(values_N: np.ndarray, type_N: np.ndarray, n_types: int) -> np.ndarray:
+    """Mean of the known values of each type, float64 [n_types]; nan for a type without any."""
+    usable = np.isfinite(values_N) & (type_N >= 0)
+    total = np.bincount(type_N[usable], weights=values_N[usable], minlength=n_types)
+    count = np.bincount(type_N[usable], minlength=n_types)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson correlation over the entries known in both; nan for fewer than three or without any variation."""
+    both = np.isfinite(a) & np.isfinite(b)
+    if both.sum() < 3 or np.ptp(a[both]) == 0 or np.ptp(b[both]) == 0:
+        return float("nan")
+    return float(np.corrcoef(a[both], b[both])[0, 1])
+
+
+def derangement(n: int, rng: np.random.Generator) -> np.ndarray:
+    """A random permutation of n without fixed points (n > 1): a random cycle."""
+    order = rng.permutation(n)
+    shuffled = np.empty(n, dtype=np.int64)
+    shuffled[order] = np.roll(order, 1)
+    return shuffled
+
+
+def _recover_trait(
+    name: str,
+    measured: PatchTraits,
+    reference: PatchTraits,
+    truth: PatchTraits,
+    type_N: np.ndarray,
+    shuffle: np.ndarray,
+) -> TraitRecovery:
+    generated, real, true = (getattr(traits, name) for traits in (measured, reference, truth))
+    n_types = int(type_N.max(initial=-1)) + 1
+    by_type = [means_by_type(values, type_N, n_types) for values in (generated, real, true)]
+    return TraitRecovery(
+        trait=name,
+        n_cells=int((np.isfinite(generated) & np.isfinite(true)).sum()),
+        n_types=int(np.isfinite(by_type[2]).sum()),
+        over_cells=correlation(generated, true),
+        over_cells_real=correlation(real, true),
+        over_cells_shuffled=correlation(generated[shuffle], true),
+        over_types=correlation(by_type[0], by_type[2]),
+        over_types_real=correlation(by_type[1], by_type[2]),
+    )
+
+
+def _recover_types(
+    generated: np.ndarray,
+    real: np.ndarray,
+    type_N: np.ndarray,
+    training_images: np.ndarray,
+    training_types: np.ndarray,
+    um_per_px: float,
+    shuffle: np.ndarray,
+) -> TypeRecovery:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    labelled = training_types >= 0
+    features = look_of_patches(training_images[labelled], um_per_px)
+    n_types = len(np.unique(training_types[labelled]))
+    # Equal priors and a shrunk covariance: rare types count as much, and few training patches do not break it.
+    classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(n_types, 1.0 / n_types))
+    classifier.fit(features, training_types[labelled])
+    guess = classifier.predict(look_of_patches(generated, um_per_px))
+    guess_real = classifier.predict(look_of_patches(real, um_per_px))
+    known = type_N >= 0
+    return TypeRecovery(
+        n_cells=int(known.sum()),
+        n_types=n_types,
+        accuracy=_balanced_accuracy(guess[known], type_N[known]),
+        accuracy_real=_balanced_accuracy(guess_real[known], type_N[known]),
+        accuracy_shuffled=_balanced_accuracy(guess[shuffle][known], type_N[known]),
+    )
+
+
+def _balanced_accuracy(guess: np.ndarray, truth: np.ndarray) -> float:
+    """Mean over the types that occur of the share of their cells that was guessed right."""
+    return float(np.mean([(guess[truth == index] == index).mean() for index in np.unique(truth)]))
