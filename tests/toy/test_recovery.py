@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sge2hist.toy.patch_traits import TRAIT_NAMES, PatchTraits, measure_patches, true_patches, unmix
-from sge2hist.toy.recovery import correlation, derangement, means_by_type, recover
+from sge2hist.toy.recovery import correlation, derangement, means_by_type, recover, recover_asked
 from sge2hist.toy.render import StainMaps, stain_to_rgb
 
 SIDE_PX = 64
@@ -79,6 +79,23 @@ def test_perfect_images_recover_the_truth_and_shuffled_ones_do_not(tiny_tissue, 
         assert trait.n_types == 6
     assert recovery.as_dict()["toy"] is True
     assert len(recovery.lines()) == 2 + 2 * len(TRAIT_NAMES)
+
+
+def test_images_asked_by_type(tiny_tissue, patches):
+    images, centre, types = patches
+    half = np.random.default_rng(0).uniform(size=len(images)) < 0.5
+    training = {
+        "training_images": images[~half],
+        "training_types": types[~half],
+        "training_truth": true_patches(tiny_tissue.cells.xy_um, _traits(tiny_tissue), centre[~half], 64.0),
+        "um_per_px": 1.0,
+    }
+    right = recover_asked(generated=images[half], asked_N=types[half], **training)
+    assert right.accuracy > 0.7
+    assert min(right.over_types.values()) > 0.5
+    wrong = recover_asked(generated=images[half], asked_N=(types[half] + 1) % 6, **training)
+    assert wrong.accuracy < 0.3
+    assert right.as_dict()["toy"] is True
 
 
 def test_empty_patches_give_unknown_rather_than_errors():

@@ -6,6 +6,7 @@ the best that can be expected, and on generated patches dealt out to the wrong c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,6 +38,26 @@ class TypeRecovery:
     accuracy: float  # balanced over types, on generated patches
     accuracy_real: float  # on the rendered patches of the same cells
     accuracy_shuffled: float  # on generated patches dealt to the wrong cells
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedRecovery:
+    """Images asked for by type name; chance is 1 / n_types."""
+
+    n_images: int
+    n_types: int
+    accuracy: float  # balanced share of images whose look is that of the type asked for
+    over_types: dict[str, float]  # per trait, correlation of means per type with the truth
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, for a JSON file."""
+        return {"toy": True, **asdict(self)}
+
+    def lines(self) -> list[str]:
+        """A small table for people."""
+        name = f"asked by name ({self.n_types} types, {self.n_images} images)"
+        rows = [f"{name:42s} {self.accuracy:10.2f} {'':>8s} {1.0 / self.n_types:9.2f}"]
+        return rows + [f"{f'  means of {trait} over types':42s} {r:10.2f}" for trait, r in self.over_types.items()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +121,38 @@ def recover(
     return ToyRecovery(traits=traits, types=types)
 
 
+def recover_asked(
+    *,
+    generated: np.ndarray,
+    asked_N: np.ndarray,
+    training_images: np.ndarray,
+    training_types: np.ndarray,
+    training_truth: PatchTraits,
+    um_per_px: float,
+) -> AskedRecovery:
+    """Judge images that were asked for by type, without any cell behind them.
+
+    Parameters: `generated` uint8 [n, P, P, 3] with the type asked for `asked_N` int64 [n]; rendered training patches with
+    types and truth as in `recover`, for the classifier and for what each type looks like.
+    """
+    n_types = int(max(asked_N.max(), training_types.max())) + 1
+    guess = _fit_type_classifier(training_images, training_types, um_per_px)(generated)
+    measured = measure_patches(generated, um_per_px)
+    over_types = {
+        name: correlation(
+            means_by_type(getattr(measured, name), asked_N, n_types),
+            means_by_type(getattr(training_truth, name), training_types, n_types),
+        )
+        for name in TRAIT_NAMES
+    }
+    return AskedRecovery(
+        n_images=len(asked_N),
+        n_types=len(np.unique(asked_N)),
+        accuracy=_balanced_accuracy(guess, asked_N),
+        over_types=over_types,
+    )
+
+
 def means_by_type(values_N: np.ndarray, type_N: np.ndarray, n_types: int) -> np.ndarray:
     """Mean of the known values of each type, float64 [n_types]; nan for a type without any."""
     usable = np.isfinite(values_N) & (type_N >= 0)
@@ -156,24 +209,29 @@ def _recover_types(
     um_per_px: float,
     shuffle: np.ndarray,
 ) -> TypeRecovery:
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
-    labelled = training_types >= 0
-    features = look_of_patches(training_images[labelled], um_per_px)
-    n_types = len(np.unique(training_types[labelled]))
-    # Equal priors and a shrunk covariance: rare types count as much, and few training patches do not break it.
-    classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(n_types, 1.0 / n_types))
-    classifier.fit(features, training_types[labelled])
-    guess = classifier.predict(look_of_patches(generated, um_per_px))
-    guess_real = classifier.predict(look_of_patches(real, um_per_px))
-    known = type_N >= 0
+    guess_type = _fit_type_classifier(training_images, training_types, um_per_px)
+    guess, guess_real, known = guess_type(generated), guess_type(real), type_N >= 0
     return TypeRecovery(
         n_cells=int(known.sum()),
-        n_types=n_types,
+        n_types=len(np.unique(type_N[known])),
         accuracy=_balanced_accuracy(guess[known], type_N[known]),
         accuracy_real=_balanced_accuracy(guess_real[known], type_N[known]),
         accuracy_shuffled=_balanced_accuracy(guess[shuffle][known], type_N[known]),
     )
+
+
+def _fit_type_classifier(
+    images: np.ndarray, type_N: np.ndarray, um_per_px: float
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Fit a linear discriminant on real patches; returns a function from images to type indices."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    labelled = type_N >= 0
+    n_types = len(np.unique(type_N[labelled]))
+    # Equal priors and a shrunk covariance: rare types count as much, and few training patches do not break it.
+    classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(n_types, 1.0 / n_types))
+    classifier.fit(look_of_patches(images[labelled], um_per_px), type_N[labelled])
+    return lambda others: classifier.predict(look_of_patches(others, um_per_px))
 
 
 def _balanced_accuracy(guess: np.ndarray, truth: np.ndarray) -> float:
