@@ -24,6 +24,7 @@ from sge2hist.training.checkpoint import (
     save_checkpoint,
 )
 from sge2hist.training.progress import Meter, TrainingLog
+from sge2hist.training.randomness import stage_rng
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -78,6 +79,7 @@ class Run:
 
     directory: Path  # X.model/training
     accelerator: Accelerator
+    seed: int
     say: Callable[[str], None] = print
     checkpoint_every_s: float = 120.0
     stages_done: dict[str, float] = field(default_factory=dict)  # name -> seconds it took
@@ -154,7 +156,7 @@ def run_stage(
             stage.refresh(step)
         for group in optimizer.param_groups:
             group["lr"] = plan.learning_rate_at(share) * group["scale"]
-        terms = _step(prepared, optimizer_ready, accelerator, plan, step)
+        terms = _step(prepared, optimizer_ready, run, plan, step)
         if ema is not None:
             ema.update(stage, step)
         step += 1
@@ -183,11 +185,13 @@ def finish_stage(run: Run, model: nn.Module, name: str) -> None:
     run.pending = None
 
 
-def _step(
-    prepared: nn.Module, optimizer: Any, accelerator: Accelerator, plan: StagePlan, step: int
-) -> dict[str, float]:
-    with accelerator.autocast():
-        terms = prepared(step * accelerator.num_processes + accelerator.process_index)
+def _step(prepared: nn.Module, optimizer: Any, run: Run, plan: StagePlan, step: int) -> dict[str, float]:
+    accelerator = run.accelerator
+    own_step = step * accelerator.num_processes + accelerator.process_index
+    # dropout layers draw from torch's own generator: lend them one that is a function of the step
+    with torch.random.fork_rng(), accelerator.autocast():
+        torch.manual_seed(int(stage_rng(run.seed, plan.name + "/layers", own_step).integers(2**62)))
+        terms = prepared(own_step)
     loss = terms["loss"]
     if not torch.isfinite(loss):
         raise InputError(

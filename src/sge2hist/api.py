@@ -1,0 +1,116 @@
+"""The model as a notebook uses it: one object to load, train, and ask for images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.paired import PairedDataset
+from sge2hist.generation.jobs import Job, job_from_adata, job_from_paired, job_from_types
+from sge2hist.generation.run import images_of
+from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.gene_types import TypeTable
+from sge2hist.models.image_model import SamplerConfig
+
+if TYPE_CHECKING:
+    import anndata
+
+    from sge2hist.training.config import TrainConfig
+
+
+@dataclass(kw_only=True)
+class SGE2Hist:
+    """A trained model.
+
+    Example
+    -------
+    >>> model = SGE2Hist.from_pretrained("brain.model")  # doctest: +SKIP
+    >>> model.generate_from_types("Podocyte", n=16, seed=0).shape  # doctest: +SKIP
+    (16, 64, 64, 3)
+    """
+
+    bundle: ModelBundle
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, device: str = "cpu") -> SGE2Hist:
+        """Load a model folder, or a model of the hub ("owner/name", downloaded once and cached).
+
+        Raises
+        ------
+        InputError
+            If there is no such model.
+        """
+        path = Path(name)
+        if not path.exists() and str(name).count("/") == 1 and not str(name).startswith((".", "/", "~")):
+            path = _from_hub(str(name))
+        return cls(bundle=ModelBundle.load(path, device=device))
+
+    @classmethod
+    def train(
+        cls, dataset: PairedDataset, output: str | Path, config: TrainConfig | None = None, *, overwrite: bool = False
+    ) -> SGE2Hist:
+        """Train on a paired dataset, write the model to `output`, and return it; resumes a run that was stopped."""
+        from sge2hist.training.train import train
+
+        return cls(bundle=train(dataset, output, config, overwrite=overwrite))
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write the model folder."""
+        self.bundle.save(Path(path))
+
+    @property
+    def types(self) -> TypeTable:
+        """Components of the mixture with their names, purity and markers."""
+        return self.bundle.types
+
+    def generate_from_genes(
+        self,
+        cells: anndata.AnnData | PairedDataset,
+        *,
+        rows: Sequence[int] | np.ndarray | None = None,
+        n_samples: int = 1,
+        seed: int = 0,
+        sampler: SamplerConfig | None = None,
+    ) -> np.ndarray:
+        """Images of cells from their RNA, uint8 [cells, samples, H, W, 3].
+
+        Cells of a `PairedDataset` are drawn among their neighbours, those of an AnnData (raw counts in X) each alone.
+        """
+        if isinstance(cells, PairedDataset):
+            chosen = cells.rows("all") if rows is None else np.asarray(rows, np.int64)
+            job = job_from_paired(self.bundle, cells, chosen, n_samples=n_samples, seed=seed)
+        else:
+            chosen_cells = cells if rows is None else cells[np.asarray(rows)]
+            job = job_from_adata(self.bundle, chosen_cells, n_samples=n_samples, seed=seed)
+        images = self._draw(job, sampler)
+        return images.reshape(-1, n_samples, *images.shape[1:])
+
+    def generate_from_types(
+        self, names: str | Sequence[str], *, n: int = 16, seed: int = 0, sampler: SamplerConfig | None = None
+    ) -> np.ndarray:
+        """Images of cell types by name, uint8 [types * n, H, W, 3], one type after the other."""
+        wanted = [names] if isinstance(names, str) else list(names)
+        return self._draw(job_from_types(self.bundle, wanted, n=n, seed=seed), sampler)
+
+    def _draw(self, job: Job, sampler: SamplerConfig | None) -> np.ndarray:
+        if len(job) == 0:
+            raise InputError(found="no cell to draw", expected="at least one")
+        return np.concatenate(list(images_of(self.bundle, job, sampler)))
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            found=f"no folder {name!r}, and the hub did not give a model of that name ({type(error).__name__})",
+            expected="a model folder written by `sge2hist train`, or owner/name of a model on the hub",
+        ) from error

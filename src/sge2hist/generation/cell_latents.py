@@ -1,0 +1,66 @@
+"""Expression -> latents of cells, streamed, whatever the panel the expression comes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sge2hist.data.gene_panel import Alignment, GenePanel
+from sge2hist.models.bundle import ModelBundle
+
+CHUNK = 1024  # cells whose counts are dense at one time
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellLatents:
+    """Posterior means and depths of N cells; `row_N` says which row of the source each one is."""
+
+    row_N: np.ndarray  # int64, rising
+    mean_NZ: np.ndarray  # float32
+    depth_N: np.ndarray  # float32, log counts over the training median, clipped to +-3
+    alignment: Alignment
+
+    def find(self, rows: np.ndarray) -> np.ndarray:
+        """Positions of source rows in the arrays."""
+        return np.searchsorted(self.row_N, rows)
+
+
+def encode_cells(
+    bundle: ModelBundle,
+    read_counts: Callable[[np.ndarray], object],
+    panel: GenePanel,
+    rows: np.ndarray,
+    *,
+    progress: Callable[[int], None] = lambda n: None,
+) -> CellLatents:
+    """Encode source rows (sorted and made unique here). `read_counts(rows)` returns raw counts, CSR [n, G_source].
+
+    Raises
+    ------
+    InputError
+        If the panels share no gene.
+    """
+    alignment = bundle.genes.align(panel)
+    gene = bundle.model.gene
+    device = next(gene.parameters()).device
+    rows = np.unique(np.asarray(rows, np.int64))
+    mean_NZ = np.empty((len(rows), gene.config.n_latent), np.float32)
+    depth_N = np.empty(len(rows), np.float32)
+    median = float(gene.encoder.scale)
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK]
+        counts, observed_G = bundle.genes.gather(read_counts(part), alignment)  # type: ignore[arg-type]
+        dense_NG = torch.from_numpy(counts.toarray().astype(np.float32)).to(device)
+        observed = None if observed_G.all() else torch.from_numpy(observed_G).to(device)
+        with torch.no_grad():
+            posterior = gene.encode(dense_NG, observed)
+        mean_NZ[start : start + len(part)] = posterior.mean_NZ.float().cpu().numpy()
+        # on a part of the panel a cell is as deep as its counts on the same genes would be in the training data
+        share = float(gene.encoder.mean_proportion_G[torch.from_numpy(observed_G).to(device)].sum())
+        library = counts.sum(axis=1) / max(share, 1e-6)
+        depth_N[start : start + len(part)] = np.clip(np.log((library + 1) / (median + 1)), -3, 3)
+        progress(len(part))
+    return CellLatents(row_N=rows, mean_NZ=mean_NZ, depth_N=depth_N, alignment=alignment)

@@ -1,0 +1,259 @@
+"""What to generate: a table of images and, for any slice of it, the placed cells. One function per way of asking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sge2hist.data.cell_index import CellIndex
+from sge2hist.data.errors import InputError
+from sge2hist.data.gene_panel import GenePanel
+from sge2hist.data.paired import UNKNOWN, PairedDataset
+from sge2hist.generation.cell_latents import CellLatents, encode_cells
+from sge2hist.generation.drawing import Windows, image_seed, lone_cells, neighbourhoods
+from sge2hist.models.bundle import ModelBundle
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
+
+CONTEXTS = ("neighbours", "centre")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """N images to draw."""
+
+    obs: pd.DataFrame  # one row per image: cell_id, row, condition_row, cell_type, sample, seed
+    windows: Callable[[slice], Windows]  # placed cells of a slice of the images
+    latents: dict[str, np.ndarray] = field(default_factory=dict)  # name -> [N, ...] of the centre cells, for obsm
+    manifest: dict[str, Any] = field(default_factory=dict)  # how it was asked for
+    report: str = ""  # one line about the genes, for people
+
+    def __len__(self) -> int:
+        return len(self.obs)
+
+
+def job_from_paired(
+    bundle: ModelBundle,
+    dataset: PairedDataset,
+    rows: np.ndarray,
+    *,
+    n_samples: int = 1,
+    seed: int = 0,
+    context: str = "neighbours",
+    shuffle_cells: bool = False,
+    resample: bool = False,
+    progress: Callable[[int], None] = lambda n: None,
+) -> Job:
+    """Images of cells of a paired dataset from their RNA.
+
+    `context` "neighbours" places all cells around each cell, "centre" the cell alone. `shuffle_cells` draws each image from
+    the expression (and neighbourhood) of another of the cells: the baseline that ignores the RNA.
+
+    Raises
+    ------
+    InputError
+        If the dataset's resolution differs from the model's by over 1 % (unless `resample`), or no gene is shared.
+    """
+    _check_context(context)
+    _check_resolution(bundle, dataset, resample)
+    rows = np.asarray(rows, np.int64)
+    order = np.random.default_rng([seed, 77]).permutation(len(rows)) if shuffle_cells else np.arange(len(rows))
+    condition_row = np.repeat(rows[order], n_samples)
+    centre_um_N2 = dataset.centre_xy_px * dataset.um_per_px
+    index = CellIndex(centre_um_N2, dataset.slide_of_cell)
+    side_um, reach_um = bundle.config.patch_um, bundle.config.reach_um
+
+    def place(rows_B: np.ndarray) -> tuple[np.ndarray, Windows]:
+        return neighbourhoods(
+            index, dataset.slide_of_cell[rows_B], centre_um_N2[rows_B], side_um=side_um, reach_um=reach_um, stain=0
+        )
+
+    needed = rows
+    if context == "neighbours":
+        needed = np.unique(np.concatenate([place(rows[i : i + 512])[0] for i in range(0, len(rows), 512)]))
+    latents = encode_cells(bundle, dataset.counts, dataset.genes, needed, progress=progress)
+
+    def windows(part: slice) -> Windows:
+        rows_B = condition_row[part]
+        if context == "centre":
+            at = latents.find(rows_B)
+            return lone_cells(latents.mean_NZ[at], latents.depth_N[at], side_um)
+        row_M, placed = place(rows_B)
+        at = latents.find(row_M)
+        return Windows(**{**vars(placed), "z_MZ": latents.mean_NZ[at], "depth_M": latents.depth_N[at]})
+
+    obs = _table(dataset.obs, rows, n_samples, seed, condition_row)
+    return Job(
+        obs=obs,
+        windows=windows,
+        latents=_centre_latents(bundle, latents, condition_row),
+        manifest={
+            "mode": "genes", "context": context, "shuffled": shuffle_cells, "data_path": str(dataset.path.resolve()),
+            "data_fingerprint": dataset.fingerprint, "toy": bundle.is_toy or dataset.is_toy,
+        },
+        report=latents.alignment.summary(),
+    )  # fmt: skip
+
+
+def job_from_adata(
+    bundle: ModelBundle,
+    adata: anndata.AnnData,
+    *,
+    n_samples: int = 1,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda n: None,
+) -> Job:
+    """Images of the cells of any AnnData with raw counts in X, each cell alone.
+
+    Genes are found by Ensembl id (var_names, or var["gene_ids"]) or symbol (var_names, or var["symbol"]).
+
+    Raises
+    ------
+    InputError
+        If X is not raw counts, or no gene is shared.
+    """
+    from scipy.sparse import csr_array
+
+    counts = csr_array(adata.X)
+    _check_counts(counts)
+    rows = np.arange(adata.n_obs)
+    latents = encode_cells(bundle, lambda part: counts[part], panel_of(adata), rows, progress=progress)
+    condition_row = np.repeat(rows, n_samples)
+
+    def windows(part: slice) -> Windows:
+        at = condition_row[part]
+        return lone_cells(latents.mean_NZ[at], latents.depth_N[at], bundle.config.patch_um)
+
+    obs = _table(adata.obs, rows, n_samples, seed, condition_row)
+    obs["row"] = -1
+    return Job(
+        obs=obs,
+        windows=windows,
+        latents=_centre_latents(bundle, latents, condition_row),
+        manifest={"mode": "genes", "context": "centre", "shuffled": False, "toy": bundle.is_toy},
+        report=latents.alignment.summary(),
+    )
+
+
+def job_from_types(
+    bundle: ModelBundle, names: list[str], *, n: int = 16, seed: int = 0, z2_like: np.ndarray | None = None
+) -> Job:
+    """`n` images of each named cell type: z1 from its mixture components, z2 from the prior or `z2_like` [n_micro].
+
+    Raises
+    ------
+    InputError
+        If a name is not one of the model's.
+    """
+    import pandas as pd
+
+    gene = bundle.model.gene
+    n_type, n_micro = gene.config.n_type, gene.config.n_micro
+    chosen = [bundle.components_of(name) for name in names]  # all names are checked before anything is drawn
+    z, records = [], []
+    for name, (components, weights) in zip(names, chosen, strict=True):
+        for sample in range(n):
+            seed_i = image_seed(seed, f"type {name.casefold()}", sample)
+            generator = torch.Generator().manual_seed(seed_i)
+            pick = int(torch.multinomial(torch.from_numpy(weights), 1, generator=generator))
+            z1 = gene.mixture.sample(torch.tensor([components[pick]]), generator)[0].cpu()
+            z2 = torch.randn(n_micro, generator=generator) if z2_like is None else torch.from_numpy(z2_like).float()
+            z.append(torch.cat([z1, z2]).numpy())
+            records.append({"cell_id": f"{name} {sample}", "cell_type": name, "sample": sample, "seed": seed_i})
+    z_NZ = np.stack(z)
+    obs = pd.DataFrame(records).assign(row=-1, condition_row=-1)
+
+    def windows(part: slice) -> Windows:
+        return lone_cells(z_NZ[part], np.zeros(len(z_NZ[part]), np.float32), bundle.config.patch_um)
+
+    return Job(
+        obs=obs,
+        windows=windows,
+        latents={"X_sge2hist_z1": z_NZ[:, :n_type], "X_sge2hist_z2": z_NZ[:, n_type:]},
+        manifest={
+            "mode": "types",
+            "types": names,
+            "z2": "prior" if z2_like is None else "reference cell",
+            "toy": bundle.is_toy,
+        },
+    )
+
+
+def z2_of_cell(bundle: ModelBundle, dataset: PairedDataset, cell_id: str) -> np.ndarray:
+    """Microenvironment latent of a cell of a paired dataset, float32 [n_micro]."""
+    if cell_id not in dataset.obs.index:
+        raise InputError(
+            found=f"cell {cell_id!r}", where=str(dataset.path), expected=f"an id such as {dataset.obs.index[0]!r}"
+        )
+    row = np.array([dataset.obs.index.get_loc(cell_id)], np.int64)
+    return encode_cells(bundle, dataset.counts, dataset.genes, row).mean_NZ[0, bundle.model.gene.config.n_type :]
+
+
+def panel_of(adata: anndata.AnnData) -> GenePanel:
+    """Gene panel of an AnnData: ids from var["gene_ids"] or var_names, symbols from var["symbol"] or var_names."""
+    names = [str(name) for name in adata.var_names]
+    ids = [str(i) for i in adata.var["gene_ids"]] if "gene_ids" in adata.var else names
+    symbols = [str(s) for s in adata.var["symbol"]] if "symbol" in adata.var else names
+    if len(set(ids)) != len(ids):
+        raise InputError(found="repeated gene ids", expected="unique ids", repair="adata.var_names_make_unique()")
+    return GenePanel(ids, symbols)
+
+
+def _check_counts(counts: Any) -> None:
+    sample = counts.data[:100_000]
+    if len(sample) and (sample.min() < 0 or not np.array_equal(sample, np.round(sample))):
+        raise InputError(
+            found=f"values such as {sample[sample != np.round(sample)][:1]} in X",
+            expected="raw integer counts",
+            repair='put raw counts into X (for example adata.X = adata.layers["counts"])',
+        )
+
+
+def _check_context(context: str) -> None:
+    if context not in CONTEXTS:
+        raise InputError(found=f"context {context!r}", expected=f"one of {', '.join(CONTEXTS)}")
+
+
+def _check_resolution(bundle: ModelBundle, dataset: PairedDataset, resample: bool) -> None:
+    own, theirs = bundle.config.um_per_px, dataset.patch_um / dataset.patch_px
+    if abs(theirs / own - 1) > 0.01 and not resample:
+        raise InputError(
+            found=f"patches of {theirs:g} um/px in the data and a model of {own:g} um/px",
+            where=str(dataset.path),
+            expected="the same resolution",
+            repair=f"--resample generates at the model's {own:g} um/px all the same, or prepare the data with "
+            f"--patch-um {bundle.config.patch_um:g} --patch-px {bundle.config.patch_px}",
+        )
+
+
+def _table(
+    source: pd.DataFrame, rows: np.ndarray, n_samples: int, seed: int, condition_row: np.ndarray
+) -> pd.DataFrame:
+    import pandas as pd
+
+    ids = source.index.astype(str).to_numpy()[rows]
+    kinds = source["cell_type"].astype(str).to_numpy()[rows] if "cell_type" in source else np.full(len(rows), UNKNOWN)
+    sample = np.tile(np.arange(n_samples), len(rows))
+    repeated = np.repeat(ids, n_samples)
+    return pd.DataFrame(
+        {
+            "cell_id": repeated,
+            "row": np.repeat(rows, n_samples),
+            "condition_row": condition_row,
+            "cell_type": np.repeat(kinds, n_samples),
+            "sample": sample,
+            "seed": [image_seed(seed, key, int(s)) for key, s in zip(repeated, sample, strict=True)],
+        }
+    )
+
+
+def _centre_latents(bundle: ModelBundle, latents: CellLatents, condition_row: np.ndarray) -> dict[str, np.ndarray]:
+    z = latents.mean_NZ[latents.find(condition_row)]
+    n_type = bundle.model.gene.config.n_type
+    return {"X_sge2hist_z1": z[:, :n_type], "X_sge2hist_z2": z[:, n_type:]}

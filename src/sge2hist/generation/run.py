@@ -1,0 +1,67 @@
+"""Draws a job's images in batches, into memory or onto disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from sge2hist.data.files import check_output, require_disk_space
+from sge2hist.generation.drawing import batches, draw
+from sge2hist.generation.jobs import Job
+from sge2hist.generation.set import GeneratedSet, writing
+from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.image_model import SamplerConfig
+
+BATCH = 64
+PNG_BYTES_PER_PX = 3  # at most, before compression
+
+
+def images_of(
+    bundle: ModelBundle, job: Job, sampler: SamplerConfig | None = None, *, batch: int = BATCH
+) -> Iterator[np.ndarray]:
+    """Yield batches of images, uint8 [<= batch, P, P, C], in the order of the job's table."""
+    for part in batches(len(job), batch):
+        seeds = job.obs["seed"].to_numpy()[part]
+        yield draw(bundle, job.windows(part), seeds, sampler or bundle.config.sampler)
+
+
+def generate(
+    bundle: ModelBundle,
+    job: Job,
+    output: str | Path,
+    *,
+    sampler: SamplerConfig | None = None,
+    seed: int = 0,
+    batch: int = BATCH,
+    overwrite: bool = False,
+    progress: Callable[[int], None] = lambda n: None,
+) -> GeneratedSet:
+    """Draw all images of a job into the folder `output`; memory does not grow with their number.
+
+    Raises
+    ------
+    InputError
+        If `output` exists and `overwrite` is false, or the disk is too small.
+    """
+    check_output(output, overwrite=overwrite)
+    require_disk_space(output, len(job) * bundle.config.patch_px**2 * PNG_BYTES_PER_PX)
+    sampler = sampler or bundle.config.sampler
+    manifest = {
+        "model_fingerprint": bundle.fingerprint,
+        "model_preset": bundle.config.preset,
+        "um_per_px": bundle.config.um_per_px,
+        "patch_um": bundle.config.patch_um,
+        "patch_px": bundle.config.patch_px,
+        "n_samples": int(job.obs["sample"].max()) + 1 if len(job) else 0,
+        "sampler": asdict(sampler),
+        "seed": seed,
+        **job.manifest,
+    }
+    with writing(output, job.obs, job.latents, manifest, overwrite=overwrite) as writer:
+        for images in images_of(bundle, job, sampler, batch=batch):
+            writer.add(images)
+            progress(len(images))
+    return GeneratedSet.open(output)

@@ -1,0 +1,190 @@
+"""A model folder ``X.model/``: config.json, model.safetensors (averaged weights), genes.csv, types.csv, README.md."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.files import FORMAT_VERSION, atomic_path, sha256_of
+from sge2hist.data.gene_panel import GenePanel
+from sge2hist.models.gene_types import TypeRow, TypeTable
+from sge2hist.models.joint_model import JointModel, ModelConfig
+
+KIND = "model"
+CONFIG_NAME, WEIGHTS_NAME, GENES_NAME, TYPES_NAME = "config.json", "model.safetensors", "genes.csv", "types.csv"
+
+
+@dataclass(kw_only=True)
+class ModelBundle:
+    """A trained model with all that is needed to use it: no expression and no images."""
+
+    model: JointModel
+    genes: GenePanel
+    types: TypeTable
+    provenance: dict[str, Any] = field(default_factory=dict)  # data, training, seed, toy flag: see `train`
+    fingerprint: str = ""  # sha256 of the weights file, set when saved or loaded
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's configuration."""
+        return self.model.config
+
+    @property
+    def is_toy(self) -> bool:
+        """Whether it was trained on toy tissue."""
+        return bool(self.provenance.get("toy", False))
+
+    def components_of(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the components called `name` (case does not matter) and their weights.
+
+        Raises
+        ------
+        InputError
+            If no component has this name.
+        """
+        try:
+            return self.types.components(name)
+        except KeyError as error:
+            close = difflib.get_close_matches(name, self.types.names, n=1, cutoff=0.5)
+            raise InputError(
+                found=f"cell type {name!r}",
+                expected=f"one of: {', '.join(self.types.names)}",
+                repair=f"did you mean {close[0]!r}?" if close else "`sge2hist types MODEL` lists them",
+            ) from error
+
+    def save(self, path: Path) -> None:
+        """Write the bundle into the folder `path`; config.json comes last and makes it a model."""
+        from safetensors.torch import save_file
+
+        path.mkdir(parents=True, exist_ok=True)
+        state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
+        with atomic_path(path / WEIGHTS_NAME) as partial:
+            save_file(state, partial, metadata={"format": "pt"})
+        with atomic_path(path / GENES_NAME) as partial:
+            self.genes.to_csv(partial)
+        write_types(path, self.types)
+        self.fingerprint = sha256_of(path / WEIGHTS_NAME)
+        content = {
+            "kind": KIND,
+            "format_version": FORMAT_VERSION,
+            "model": self.config.to_dict(),
+            "provenance": self.provenance,
+            "weights_sha256": self.fingerprint,
+        }
+        with atomic_path(path / CONFIG_NAME) as partial:
+            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path, *, device: str = "cpu") -> ModelBundle:
+        """Open a model folder, in evaluation mode.
+
+        Raises
+        ------
+        InputError
+            If a file is missing, damaged, or does not belong to the others.
+        """
+        content = _read_config(path)
+        try:
+            config = ModelConfig.from_dict(content["model"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(found=f"a config that does not fit ({error})", where=str(path / CONFIG_NAME)) from error
+        model = JointModel(config)
+        fingerprint = _load_weights(model, path / WEIGHTS_NAME, content.get("weights_sha256"))
+        genes = GenePanel.from_csv(path / GENES_NAME)
+        if len(genes) != config.gene.n_genes:
+            raise InputError(
+                found=f"{len(genes)} genes", where=str(path / GENES_NAME), expected=f"{config.gene.n_genes}"
+            )
+        return cls(
+            model=model.to(device).eval(),
+            genes=genes,
+            types=read_types(path),
+            provenance=content.get("provenance", {}),
+            fingerprint=fingerprint,
+        )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not (path / CONFIG_NAME).is_file():
+        unfinished = (path / "training").is_dir()
+        raise InputError(
+            found="a model whose training has not finished" if unfinished else "no model (config.json)",
+            where=str(path),
+            expected="a folder written by `sge2hist train`",
+            repair="run the same `sge2hist train` command again: it resumes" if unfinished else "check the path",
+        )
+    try:
+        content = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(found=f"a damaged config ({error})", where=str(path / CONFIG_NAME)) from error
+    if content.get("kind") != KIND or content.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            found=f"kind {content.get('kind')!r}, format version {content.get('format_version')!r}",
+            where=str(path / CONFIG_NAME),
+            expected=f"kind {KIND!r}, format version {FORMAT_VERSION}",
+            repair="install the version of sge2hist that wrote it, or train again",
+        )
+    return content
+
+
+def _load_weights(model: JointModel, path: Path, expected_sha256: str | None) -> str:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        fingerprint = sha256_of(path)
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(found=f"weights that cannot be read ({error})", where=str(path)) from error
+    if expected_sha256 and fingerprint != expected_sha256:
+        raise InputError(
+            found="weights that are not the ones of config.json (sha256 differs)",
+            where=str(path),
+            repair="copy the model folder again",
+        )
+    try:
+        model.load_state_dict({name: value.to(torch.float32) if value.is_floating_point() else value
+                               for name, value in state.items()})  # fmt: skip
+    except RuntimeError as error:
+        raise InputError(found=f"weights of another shape ({error})", where=str(path)) from error
+    return fingerprint
+
+
+TYPE_COLUMNS = {
+    "component": int, "name": str, "n_cells": int, "n_labelled": int, "purity": float, "weight": float,
+    "markers": lambda text: tuple(text.split()),
+}  # fmt: skip
+
+
+def write_types(path: Path, types: TypeTable) -> None:
+    """Write types.csv into a model folder: one row per component, markers separated by spaces."""
+    with atomic_path(path / TYPES_NAME) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(TYPE_COLUMNS), lineterminator="\n")
+        writer.writeheader()
+        for row in types.rows:
+            values = asdict(row) | {"markers": " ".join(row.markers)}
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in values.items()})
+
+
+def read_types(path: Path) -> TypeTable:
+    """Read types.csv of a model folder.
+
+    Raises
+    ------
+    InputError
+        If it is missing or a row does not parse.
+    """
+    try:
+        with open(path / TYPES_NAME, newline="", encoding="utf-8") as file:
+            rows = [{k: parse(row[k]) for k, parse in TYPE_COLUMNS.items()} for row in csv.DictReader(file)]
+        return TypeTable([TypeRow(**row) for row in rows])
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(found=f"an unreadable type table ({error!r})", where=str(path / TYPES_NAME)) from error

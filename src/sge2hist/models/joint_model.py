@@ -1,0 +1,79 @@
+"""Gene model and image model together, and every number that decides their shape."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from sge2hist.models.gene_config import GeneModelConfig
+from sge2hist.models.gene_vae import GeneVAE
+from sge2hist.models.image_model import ImageModel, ImageModelConfig, SamplerConfig
+from sge2hist.models.placed_cells import HALO_NODES
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The whole model. Written to ``config.json``."""
+
+    preset: str  # the preset that it started from
+    um_per_px: float  # resolution of its images
+    patch_px: int  # side of a patch
+    gene: GeneModelConfig
+    image: ImageModelConfig
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)  # defaults for generation
+
+    def __post_init__(self) -> None:
+        if self.um_per_px <= 0 or self.patch_px < 8:
+            raise ValueError("um_per_px must be positive and patch_px at least 8")
+        if self.gene.n_latent != self.image.n_latent:
+            raise ValueError(f"the image model reads {self.image.n_latent} dims and z has {self.gene.n_latent}")
+        coarsest = (4 if self.image.autoencoder else 1) * 2 ** (len(self.image.unet.channels) - 1)
+        if self.patch_px % coarsest:
+            raise ValueError(f"patch_px must be a multiple of {coarsest}, not {self.patch_px}")
+
+    @property
+    def patch_um(self) -> float:
+        """Side of a patch in um."""
+        return self.patch_px * self.um_per_px
+
+    @property
+    def reach_um(self) -> float:
+        """How far beyond the edge of a canvas cells still enter its condition."""
+        condition = self.image.condition
+        if condition.kind == "vector":
+            return 0.0
+        return (HALO_NODES - 0.5) * condition.grid_um + condition.splat_um
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain containers, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Rebuild from :meth:`to_dict`'s output; raises TypeError or ValueError when it does not fit."""
+        return _build(cls, values)
+
+
+def _build(kind: Any, values: Any) -> Any:
+    """Rebuild nested dataclasses and tuples from plain containers."""
+    if isinstance(kind, types.UnionType):
+        return None if values is None else _build(next(k for k in typing.get_args(kind) if k is not type(None)), values)
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: _build(hints[name], value) for name, value in values.items()})  # type: ignore[operator]
+    return tuple(values) if typing.get_origin(kind) is tuple else values
+
+
+class JointModel(nn.Module):
+    """`gene` encodes cells, `image` draws them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gene = GeneVAE(config.gene)
+        self.image = ImageModel(config.image)

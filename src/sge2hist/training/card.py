@@ -1,0 +1,33 @@
+"""The model card that every model folder carries."""
+
+from __future__ import annotations
+
+from sge2hist.models.bundle import ModelBundle
+
+
+def model_card(bundle: ModelBundle) -> str:
+    """Return README.md of a model folder: what it is, what it was trained on, what it is not for."""
+    config, provenance = bundle.config, bundle.provenance
+    seconds = provenance.get("stage_seconds", {})
+    toy = "**Trained on toy tissue: its images show no real tissue.**\n\n" if bundle.is_toy else ""
+    stages = ", ".join(f"{name} {value / 60:.1f} min" for name, value in seconds.items())
+    names = "\n".join(f"- {name}" for name in bundle.types.names)
+    return f"""# SGE2Hist model ({config.preset})
+
+{toy}Generates H&E patches of {config.patch_px} x {config.patch_px} px ({config.patch_um:g} um, {config.um_per_px:g} um/px) from the
+expression of {len(bundle.genes):,} genes, or from a cell type's name. Everything it makes is synthetic: not for diagnosis.
+
+- data: {provenance.get("technology", "unknown")}, {provenance.get("n_train_cells", 0):,} training cells, slides {", ".join(provenance.get("slides", []))},
+  fingerprint `{str(provenance.get("data_fingerprint", ""))[:16]}`
+- training: {stages}; seed {provenance.get("seed")}; sge2hist {provenance.get("sge2hist_version")}, torch {provenance.get("torch_version")}
+- it holds weights, gene names, type names and summary statistics; no expression and no images
+
+Cell types that can be asked for:
+
+{names}
+
+```
+sge2hist generate MODEL --from cells.h5ad -o images.generated
+sge2hist generate MODEL --types "{bundle.types.names[0] if bundle.types.names else "NAME"}" -n 16 -o type.generated
+```
+"""

@@ -1,0 +1,53 @@
+"""What a user decides about a training run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sge2hist.data.errors import InputError
+from sge2hist.training.presets import PRESETS
+
+STAGE_SHARES = {"autoencoder": 0.14, "gene": 0.08, "mixture": 0.02, "joint": 0.76}
+"""How a time budget is divided over the stages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run."""
+
+    preset: str = "small"  # a row of the preset table
+    hours: float | None = None  # time budget over all stages; None: the preset's steps
+    steps: int | None = None  # joint steps; the other stages keep the preset's; None: the preset's
+    seed: int = 0  # of weights, batches and noise
+    patch_px: int | None = None  # side of a patch; None: the dataset's
+    um_per_px: float | None = None  # resolution; None: the dataset's patch_um / patch_px
+    learning_rate: float | None = None  # of the joint stage; None: the preset's
+    batch: int | None = None  # patches per joint step; None: the preset's
+    use_labels: bool = True  # labelled cells inform the mixture
+    checkpoint_every_s: float = 120.0
+    preview_every_s: float = 600.0
+    mixed_precision: str = "auto"  # "auto", "bf16" or "no"
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise InputError(found=f"--preset {self.preset}", expected=f"one of {', '.join(PRESETS)}")
+        for name in ("hours", "steps", "patch_px", "um_per_px", "learning_rate", "batch"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InputError(found=f"--{name.replace('_', '-')} {value}", expected="a positive number")
+        if self.hours is not None and self.steps is not None:
+            raise InputError(found="--hours and --steps", expected="one of the two")
+        if self.mixed_precision not in ("auto", "bf16", "no"):
+            raise InputError(found=f"--mixed-precision {self.mixed_precision}", expected="auto, bf16 or no")
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a run to go on where another stopped."""
+        values = asdict(self)
+        for name in ("checkpoint_every_s", "preview_every_s", "hours"):
+            del values[name]
+        return values
+
+    def budget_s(self, stage: str) -> float | None:
+        """Seconds for a stage, or None."""
+        return None if self.hours is None else self.hours * 3600 * STAGE_SHARES[stage]

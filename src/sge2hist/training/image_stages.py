@@ -1,0 +1,165 @@
+"""The stages that see images: the autoencoder, and the joint training of gene model and image model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sge2hist.models.autoencoder import Autoencoder
+from sge2hist.models.joint_model import JointModel
+from sge2hist.models.placed_cells import MODE_ALL, MODE_CENTRE, MODE_NONE, PlacedCells
+from sge2hist.training.gene_data import GeneData, dense_counts
+from sge2hist.training.gene_encoding import encode_all
+from sge2hist.training.gene_stage import GeneStage
+from sge2hist.training.loop import Stage
+from sge2hist.training.patches import PatchBatch, PatchSource
+from sge2hist.training.randomness import stage_generator, stage_rng
+
+
+class GeneTraining(Stage):
+    """The gene model on expression alone (see :class:`GeneStage`)."""
+
+    def __init__(self, gene_stage: GeneStage) -> None:
+        super().__init__()
+        self.model = gene_stage.model
+        self._stage = gene_stage
+
+    def forward(self, step: int) -> dict[str, Tensor]:
+        """Return the loss terms of a step."""
+        return self._stage.loss(step)
+
+
+class AutoencoderTraining(Stage):
+    """The image autoencoder on crops of the training part of the slides."""
+
+    def __init__(self, autoencoder: Autoencoder, source: PatchSource, *, batch: int, seed: int, device: str) -> None:
+        super().__init__()
+        self.model = autoencoder
+        self._source, self._batch, self._seed, self._device = source, batch, seed, device
+
+    def images(self, step: int, name: str = "autoencoder") -> Tensor:
+        """Return the crops of a step, in [-1, 1]."""
+        return self._source.batch(self._batch, stage_rng(self._seed, name, step)).image_BCHW.to(self._device)
+
+    def forward(self, step: int) -> dict[str, Tensor]:
+        """Return the loss terms of a step."""
+        return self.model.loss(self.images(step), stage_generator(self._seed, "autoencoder/noise", step))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointConfig:
+    """How gene model and image model are trained together."""
+
+    batch: int = 64  # patches per step
+    n_gradient_cells: int = 256  # cells per step that are encoded afresh, with gradients; the others come from a cache
+    n_expression_cells: int = 128  # cells per step whose expression is reconstructed
+    diffusion_weight: float = 10.0  # lambda_diff of the published loss
+    share_centre: float = 0.15  # patches told their centre cell alone
+    share_none: float = 0.10  # patches told nothing, for guidance
+    share_slide: float = 0.5  # patches told their slide (stain)
+    gene_rate: float = 0.1  # learning rate of the gene model over that of the image model
+    seed: int = 0
+
+
+class JointTraining(Stage):
+    """Both models at once: L = lambda_diff L_image + ELBO / genes.
+
+    The ELBO is a sum over genes and the image loss a mean over pixels; dividing by the number of genes brings them to one
+    scale. Encoding all cells of all patches with gradients would cost more than the image network, so each step encodes
+    the centre cells and some random others; the rest come from a cache of latents that is renewed every few hundred steps.
+    """
+
+    def __init__(
+        self, model: JointModel, source: PatchSource, gene_stage: GeneStage, all_cells: GeneData, config: JointConfig,
+        *, train_row_of_cell: np.ndarray, device: str,
+    ) -> None:  # fmt: skip
+        """`all_cells`: every cell of the dataset on the panel; `train_row_of_cell` int64 [N]: its row in the gene stage's
+        data, -1 when it is not there.
+        """
+        super().__init__()
+        self.model = model
+        if model.image.autoencoder is not None:
+            model.image.autoencoder.requires_grad_(False)
+        self._source, self._gene_stage, self._cells, self._config = source, gene_stage, all_cells, config
+        self._train_row, self._device = train_row_of_cell, device
+        self._mean_NZ = torch.zeros(0)
+        self.depth_N = cell_depths(all_cells, float(model.gene.encoder.scale))
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Image model at full rate, gene model at a tenth: it is trained already."""
+        image = [p for p in self.model.image.parameters() if p.requires_grad]
+        return [
+            {"params": image, "scale": 1.0},
+            {"params": list(self.model.gene.parameters()), "scale": self._config.gene_rate},
+        ]
+
+    def refresh(self, step: int) -> None:
+        """Encode all cells anew with the present weights."""
+        encoded = encode_all(self.model.gene, self._cells, device=self._device)
+        self._mean_NZ = torch.from_numpy(encoded.mean_NZ).to(self._device)
+
+    def forward(self, step: int) -> dict[str, Tensor]:
+        """Return the loss terms of a step."""
+        config = self._config
+        rng = stage_rng(config.seed, "joint", step)
+        crops = self._source.batch(config.batch, rng)
+        mode_B = rng.choice(
+            [MODE_NONE, MODE_CENTRE, MODE_ALL],
+            size=config.batch,
+            p=[config.share_none, config.share_centre, 1 - config.share_none - config.share_centre],
+        )
+        told_slide_B = rng.random(config.batch) < config.share_slide
+        cells = self._place(crops, mode_B, np.where(told_slide_B, crops.slide_B + 1, 0), step, rng)
+        with torch.no_grad():
+            latent = self.model.image.to_latent(crops.image_BCHW.to(self._device))
+        image_B = self.model.image.loss(latent, cells, stage_generator(config.seed, "joint/noise", step))
+        image = image_B.mean()
+        expression = self._expression_terms(crops.centre_row_B, step)
+        loss = config.diffusion_weight * image + expression["loss"] / self.model.gene.config.n_genes
+        shown = ("reconstruction", "kl_type", "kl_micro", "independence")
+        return {"loss": loss, "image": image} | {name: expression[name] for name in shown}
+
+    def _place(
+        self, crops: PatchBatch, mode_B: np.ndarray, slide_B: np.ndarray, step: int, rng: np.random.Generator
+    ) -> PlacedCells:
+        """Keep the cells that each crop is told, with fresh latents for some of them and cached ones for the rest."""
+        mode_M = mode_B[crops.crop_M]
+        kept = np.flatnonzero((mode_M == MODE_ALL) | ((mode_M == MODE_CENTRE) & crops.is_centre_M))
+        row_M = crops.row_M[kept]
+        z_MZ = self._mean_NZ[torch.from_numpy(row_M)]
+        centre = np.flatnonzero(crops.is_centre_M[kept])
+        others = np.flatnonzero(~crops.is_centre_M[kept])
+        n_more = max(0, min(self._config.n_gradient_cells - len(centre), len(others)))
+        fresh = np.concatenate([centre, rng.choice(others, n_more, replace=False)]) if n_more else centre
+        if len(fresh):
+            posterior = self.model.gene.encode(dense_counts(self._cells.read(row_M[fresh]), self._device))
+            sample = posterior.sample(stage_generator(self._config.seed, "joint/posterior", step))
+            # a cell shown alone is drawn from its posterior, as a cell type is drawn from its component
+            alone = torch.from_numpy(mode_M[kept][fresh] == MODE_CENTRE).to(self._device)
+            z_fresh = torch.where(alone[:, None], sample, posterior.mean_NZ).float()
+            z_MZ = z_MZ.index_put((torch.from_numpy(fresh).to(self._device),), z_fresh)
+        return PlacedCells(
+            z_MZ=z_MZ,
+            depth_M=torch.from_numpy(self.depth_N[row_M]),
+            xy_um_M2=torch.from_numpy(crops.xy_um_M2[kept]),
+            image_M=torch.from_numpy(crops.crop_M[kept]),
+            mode_B=torch.from_numpy(mode_B),
+            slide_B=torch.from_numpy(slide_B),
+        ).to(self._device)
+
+    def _expression_terms(self, centre_row_B: np.ndarray, step: int) -> dict[str, Tensor]:
+        rng = stage_rng(self._config.seed, "joint/expression", step)
+        own = self._train_row[centre_row_B]
+        n_more = max(0, self._config.n_expression_cells - len(own))
+        rows = np.concatenate([own, rng.integers(self._gene_stage.data.n_cells, size=n_more)])
+        return self._gene_stage.training_pass_on(rows[: self._config.n_expression_cells], 1.0, step).terms
+
+
+def cell_depths(cells: GeneData, median_library: float) -> np.ndarray:
+    """Log of each cell's counts on the panel over the training median, clipped to +-3, float32 [N]."""
+    library_N = np.concatenate([np.asarray(counts.sum(1)).ravel() for _, counts in cells.chunks(16384)])
+    return np.clip(np.log((library_N + 1) / (median_library + 1)), -3, 3).astype(np.float32)

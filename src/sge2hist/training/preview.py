@@ -1,0 +1,69 @@
+"""Preview of a training run: the same validation cells each time, real above generated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sge2hist.data.files import atomic_path
+from sge2hist.models.joint_model import JointModel
+from sge2hist.models.placed_cells import MODE_ALL, PlacedCells
+from sge2hist.training.gene_data import GeneData, dense_counts
+from sge2hist.training.patches import PatchSource
+
+
+class Preview:
+    """Draws ``preview_<step>.png`` into a folder: per cell, the real patch and two generated ones."""
+
+    def __init__(
+        self,
+        model: JointModel,
+        source: PatchSource,
+        cells: GeneData,
+        depth_N: np.ndarray,
+        rows: np.ndarray,
+        directory: Path,
+        device: str,
+    ) -> None:
+        """`rows`: dataset rows of the cells to show."""
+        self._model, self._cells, self._depth_N, self._device = model, cells, depth_N, device
+        self._directory = directory
+        self._crops = source.crops(rows, source.centre_um_N2[rows], np.zeros((len(rows), 3), bool))
+
+    @torch.no_grad()
+    def __call__(self, step: int) -> Path:
+        """Write the picture and return its path."""
+        from PIL import Image
+
+        crops, model = self._crops, self._model
+        mean_MZ = model.gene.encode(dense_counts(self._cells.read(crops.row_M), self._device)).mean_NZ.float()
+        n = len(crops.centre_row_B)
+        cells = PlacedCells(
+            z_MZ=mean_MZ.cpu(),
+            depth_M=torch.from_numpy(self._depth_N[crops.row_M]),
+            xy_um_M2=torch.from_numpy(crops.xy_um_M2),
+            image_M=torch.from_numpy(crops.crop_M),
+            mode_B=torch.full((n,), MODE_ALL),
+            slide_B=torch.zeros(n, dtype=torch.long),
+        ).to(self._device)
+        side = model.config.patch_px // model.image.downsampling
+        rows = [_to_uint8(crops.image_BCHW)]
+        sampler = model.config.sampler
+        if sampler.n_steps > 50:  # a thousand steps are not for a preview
+            sampler = type(sampler)(sampler="dpmpp-2m", n_steps=20)
+        for sample in range(2):
+            with torch.autocast(torch.device(self._device).type, torch.bfloat16):
+                images = model.image.sample(cells, [1000 * sample + i for i in range(n)], (side, side), sampler)
+            rows.append(_to_uint8(images.cpu()))
+        picture = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
+        path = self._directory / f"preview_{step:07d}.png"
+        with atomic_path(path) as partial:
+            Image.fromarray(picture).save(partial, format="png")
+        return path
+
+
+def _to_uint8(image_BCHW: Tensor) -> np.ndarray:
+    return ((image_BCHW[:, :3].clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()

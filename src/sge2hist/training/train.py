@@ -1,0 +1,280 @@
+"""`PairedDataset` -> model folder: all stages in order, resumable at any moment."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import sge2hist
+from sge2hist.data.errors import InputError
+from sge2hist.data.files import atomic_path
+from sge2hist.data.gene_panel import GenePanel
+from sge2hist.data.paired import PairedDataset
+from sge2hist.models.bundle import CONFIG_NAME, ModelBundle
+from sge2hist.models.joint_model import JointModel
+from sge2hist.training.accelerate import make_accelerator
+from sge2hist.training.config import TrainConfig
+from sge2hist.training.gene_data import GeneData, gene_statistics
+from sge2hist.training.gene_selection import select_genes
+from sge2hist.training.gene_stage import GeneStage, GeneStageConfig
+from sge2hist.training.image_stages import (
+    AutoencoderTraining,
+    GeneTraining,
+    JointConfig,
+    JointTraining,
+)
+from sge2hist.training.loop import Run, StagePlan, finish_stage, run_stage
+from sge2hist.training.mixture_init import init_mixture
+from sge2hist.training.patches import PatchSource
+from sge2hist.training.presets import IS_PAPER, PRESETS, model_config
+from sge2hist.training.preview import Preview
+from sge2hist.training.type_names import name_components
+
+RUN_NAME = "run.json"
+
+
+def train(
+    dataset: PairedDataset,
+    output: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> ModelBundle:
+    """Train a model and write it to the folder `output`; the same call resumes a run that was stopped.
+
+    Raises
+    ------
+    InputError
+        If `output` holds another run or something else, if the dataset has no training cells, if a stage collapses.
+    """
+    config = config or TrainConfig()
+    output = Path(output)
+    dataset.rows("train")  # an empty split is an error before any work
+    directory = _open_output(output, dataset, config, overwrite)
+    if (output / CONFIG_NAME).is_file():
+        say(f"{output} is trained already; --overwrite trains it again")
+        return ModelBundle.load(output)
+    return _Training(dataset, output, directory, config, say).run()
+
+
+def _open_output(output: Path, dataset: PairedDataset, config: TrainConfig, overwrite: bool) -> Path:
+    directory = output / "training"
+    identity = {"config": config.identity(), "data": dataset.fingerprint, "version": sge2hist.__version__}
+    if output.exists() and overwrite:
+        if not (directory / RUN_NAME).is_file() and any(output.iterdir()):
+            raise InputError(
+                found="something that is not a model of ours", where=str(output), repair="choose another output"
+            )
+        shutil.rmtree(output)
+    if (directory / RUN_NAME).is_file():
+        known = json.loads((directory / RUN_NAME).read_text(encoding="utf-8"))
+        if known != identity:
+            changed = [k for k in identity["config"] if known.get("config", {}).get(k) != identity["config"][k]]
+            changed += [k for k in ("data", "version") if known.get(k) != identity[k]]
+            raise InputError(
+                found=f"a training run with other settings ({', '.join(changed)})",
+                where=str(output),
+                repair="give the same settings to resume it, --overwrite to start anew, or another output",
+            )
+        return directory
+    if output.exists() and any(output.iterdir()):
+        raise InputError(found="an existing output", where=str(output), repair="choose another output name")
+    directory.mkdir(parents=True, exist_ok=True)
+    with atomic_path(directory / RUN_NAME) as partial:
+        partial.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+    return directory
+
+
+class _Training:
+    """One run: the data on the model's panel, the model, and the stages in order."""
+
+    def __init__(
+        self, dataset: PairedDataset, output: Path, directory: Path, config: TrainConfig, say: Callable[[str], None]
+    ) -> None:
+        self.dataset, self.output, self.config, self.say = dataset, output, config, say
+        self.preset = PRESETS[config.preset]
+        accelerator = make_accelerator(config.mixed_precision)
+        self.device = str(accelerator.device)
+        self.runner = Run(
+            directory=directory,
+            accelerator=accelerator,
+            seed=config.seed,
+            say=say if accelerator.is_main_process else lambda _: None,
+            checkpoint_every_s=config.checkpoint_every_s,
+        )
+
+    def run(self) -> ModelBundle:
+        """Run or resume all stages and write the model."""
+        say, dataset = self.runner.say, self.dataset
+        say(f"{len(dataset.rows('train')):,} training cells; reading expression")
+        columns = select_genes(dataset, self.preset.genes)
+        self.panel = GenePanel([dataset.genes.ids[c] for c in columns], [dataset.genes.symbols[c] for c in columns])
+        self.all_cells = GeneData.from_paired(dataset, dataset.rows("all"), columns)
+        self.train_rows = dataset.rows("train")
+        self.train_cells = GeneData.from_paired(dataset, self.train_rows, columns)
+        self.model = self._build_model()
+        self.runner.resume()
+        self.runner.restore_module(self.model)
+        self.model.to(self.device)
+        model_um_per_px = self.model.config.um_per_px
+        say(f"{len(columns):,} genes, {sum(p.numel() for p in self.model.parameters()) / 1e6:.1f} M parameters")
+        self.source = PatchSource(
+            dataset,
+            patch_px=self.model.config.patch_px,
+            um_per_px=model_um_per_px,
+            reach_um=self.model.config.reach_um,
+            jitter_um=0.0 if self._is_paper else self.model.config.image.condition.grid_um,
+        )
+        self._train_autoencoder()
+        gene_stage = self._train_gene_model()
+        self._train_jointly(gene_stage)
+        return self._write(columns)
+
+    @property
+    def _is_paper(self) -> bool:
+        return self.config.preset in IS_PAPER
+
+    def _build_model(self) -> JointModel:
+        dataset, config = self.dataset, self.config
+        patch_px = config.patch_px or dataset.patch_px
+        um_per_px = config.um_per_px or dataset.patch_um / dataset.patch_px
+        shape = model_config(
+            config.preset,
+            n_genes=len(self.panel),
+            n_types=len(dataset.types),
+            um_per_px=um_per_px,
+            patch_px=patch_px,
+            cell_spacing_um=float(dataset.manifest.get("observation_um") or 0.0),
+            n_slides=len(dataset.slide_ids),
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            model = JointModel(shape)
+        model.gene.set_statistics(gene_statistics(self.train_cells))
+        return model
+
+    def _plan(self, name: str, n_steps: int, learning_rate: float, items: int, **more: float | bool) -> StagePlan:
+        budget = self.config.budget_s(name)
+        return StagePlan(
+            name=name,
+            n_steps=n_steps if budget is None else 10**9,
+            learning_rate=learning_rate,
+            items_per_step=items,
+            budget_s=budget,
+            **more,  # type: ignore[arg-type]
+        )
+
+    def _train_autoencoder(self) -> None:
+        autoencoder = self.model.image.autoencoder
+        if autoencoder is None or "autoencoder" in self.runner.stages_done:
+            return
+        batch = min(32, max(8, self.preset.batch))
+        stage = AutoencoderTraining(
+            autoencoder, self.source, batch=batch, seed=self.config.seed, device=self.device
+        )
+        run_stage(stage, self._plan("autoencoder", self.preset.ae_steps, 2e-3, batch), self.runner, self.model)
+        with torch.no_grad():
+            images = torch.cat([stage.images(i, "autoencoder/statistics") for i in range(max(1, 512 // batch))])
+            autoencoder.set_latent_statistics(images)
+        finish_stage(self.runner, self.model, "autoencoder")
+
+    def _train_gene_model(self) -> GeneStage:
+        gene_config = GeneStageConfig(use_labels=self.config.use_labels, seed=self.config.seed)
+        gene = self.model.gene
+        stage = GeneStage(gene, self.train_cells, gene_config, device=self.device)
+        batch = gene_config.batch_size
+        if "gene" not in self.runner.stages_done:
+            plan = self._plan("gene", self.preset.gene_steps, 1e-3, batch)
+            run_stage(GeneTraining(stage), plan, self.runner, self.model)
+            report = init_mixture(
+                gene, self.train_cells, self.config.seed, use_labels=self.config.use_labels, device=self.device
+            )
+            self.runner.say(
+                f"mixture: {report.n_kept} of {report.n_fitted} components kept, "
+                f"{report.active_units_z1} of {gene.config.n_type} z1 and {report.active_units_z2} of "
+                f"{gene.config.n_micro} z2 units active"
+            )
+            finish_stage(self.runner, self.model, "gene")
+        mixture = GeneStage(
+            gene, self.train_cells, gene_config, name="mixture", device=self.device, targets=stage.targets
+        )
+        if "mixture" not in self.runner.stages_done:
+            plan = self._plan("mixture", self.preset.mixture_steps, 3e-4, batch)
+            run_stage(GeneTraining(mixture), plan, self.runner, self.model)
+            finish_stage(self.runner, self.model, "mixture")
+        return mixture
+
+    def _train_jointly(self, gene_stage: GeneStage) -> None:
+        batch = self.config.batch or self.preset.batch
+        train_row_of_cell = np.full(len(self.dataset), -1, np.int64)
+        train_row_of_cell[self.train_rows] = np.arange(len(self.train_rows))
+        joint = JointConfig(
+            batch=batch,
+            seed=self.config.seed,
+            n_gradient_cells=4 * batch,
+            n_expression_cells=2 * batch,
+            share_centre=0.9 if self._is_paper else 0.15,
+        )
+        stage = JointTraining(
+            self.model, self.source, gene_stage, self.all_cells, joint,
+            train_row_of_cell=train_row_of_cell, device=self.device,
+        )  # fmt: skip
+        plan = self._plan(
+            "joint",
+            self.config.steps or self.preset.joint_steps,
+            self.config.learning_rate or self.preset.learning_rate,
+            batch,
+            ema=True,
+        )
+        preview = Preview(
+            self.model, self.source, self.all_cells, stage.depth_N, self._preview_rows(), self.runner.directory, self.device
+        )
+        done = "joint" in self.runner.stages_done
+        run_stage(
+            stage, plan, self.runner, self.model, preview=preview, preview_every_s=self.config.preview_every_s
+        )
+        if not done:
+            finish_stage(self.runner, self.model, "joint")
+            self.model.eval()
+            preview(plan.n_steps if plan.budget_s is None else 0)
+
+    def _preview_rows(self) -> np.ndarray:
+        split = self.dataset.obs["split"].astype(str).to_numpy()
+        rows = np.flatnonzero(split == "val")
+        rows = rows if len(rows) else self.train_rows
+        return np.sort(np.random.default_rng(self.config.seed).choice(rows, min(8, len(rows)), replace=False))
+
+    def _write(self, columns: np.ndarray) -> ModelBundle:
+        self.model.eval()
+        bundle = ModelBundle(
+            model=self.model,
+            genes=self.panel,
+            types=name_components(self.model.gene, self.train_cells, device=self.device),
+            provenance={
+                "data_fingerprint": self.dataset.fingerprint,
+                "technology": self.dataset.manifest.get("technology", ""),
+                "slides": self.dataset.slide_ids,
+                "toy": self.dataset.is_toy,
+                "seed": self.config.seed,
+                "training": asdict(self.config),
+                "stage_seconds": self.runner.stages_done,
+                "n_train_cells": len(self.train_rows),
+                "sge2hist_version": sge2hist.__version__,
+                "torch_version": torch.__version__,
+            },
+        )
+        from sge2hist.training.card import model_card
+
+        with atomic_path(self.output / "README.md") as partial:
+            partial.write_text(model_card(bundle), encoding="utf-8")
+        bundle.save(self.output)
+        self.runner.say(f"wrote {self.output}")
+        return bundle
+
