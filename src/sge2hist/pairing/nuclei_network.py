@@ -141,6 +141,7 @@ class NetworkSegmenter:
     """Callable of an H&E image at 0.5 um/px: uint8 [H, W, 3] -> int32 labels [H, W], 0 = no nucleus."""
 
     um_per_px = NETWORK_UM_PER_PX
+    parallel = True
 
     def __init__(
         self,

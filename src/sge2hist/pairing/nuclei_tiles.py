@@ -26,9 +26,10 @@ Progress = Callable[[int, int], None]  # tiles done, tiles in all
 
 
 class Segmenter(Protocol):
-    """Finds nuclei in one image: uint8 [H, W, 3] at `um_per_px` -> int32 labels [H, W], 0 = none. Must be picklable."""
+    """Finds nuclei in one image: uint8 [H, W, 3] at `um_per_px` -> int32 labels [H, W], 0 = none."""
 
     um_per_px: float
+    parallel: bool  # may be sent to other processes
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Label the nuclei."""
@@ -100,7 +101,7 @@ def segment_slide(
         raise InputError(found=f"{um_per_px} um per px", where=str(slide.path), expected="a positive number")
     width, height = max(1, round(slide.width_px / step)), max(1, round(slide.height_px / step))
     tiles = list(_tiles(width, height, config, halo=round(config.halo_um / segmenter.um_per_px)))
-    n_processes = min(config.processes or os.cpu_count() or 1, len(tiles))
+    n_processes = min(config.processes or os.cpu_count() or 1, len(tiles)) if segmenter.parallel else 1
     report = progress or (lambda done, n_tiles: None)
     parts: list[Runs] = []
     n_labels = 0
