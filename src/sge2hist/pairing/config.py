@@ -24,8 +24,6 @@ class PrepareConfig:
 
     # leiden | clusters | markers:NAME | markers:FILE.csv | none | FILE.csv (cell, type) | a column of the cells
     types: str = "leiden"
-        "leiden"  # leiden | clusters | markers:NAME or markers:FILE.csv | none | FILE.csv | a column of the cells
-    )
     resolution: float = 1.0  # of Leiden: higher gives more clusters
     marker_margin: float = 0.3  # least difference of score between the best and the next type
 

@@ -1,4 +1,4 @@
-"""Is this the image that the positions were made for? Wrong scale, turned, preview and CytAssist images are told apart."""
+"""Is this the image that the positions were made for? Wrong scale, turned, preview, CytAssist: told apart."""
 
 from __future__ import annotations
 

@@ -62,14 +62,13 @@ def filter_by_place(section: Section, tissue: TissueMap, config: PrepareConfig) 
     centre = section.centre_xy_px
     half_px = config.patch_um / section.um_per_px / 2
     filters = Filters("cells", np.ones(section.n_obs, bool))
-    filters.apply("centre inside the image", ((centre >= 0) & (centre < size)).all(axis=1))
+    filters.apply("centre inside the image", np.all((centre >= 0) & (centre < size), axis=1))
     if not config.keep_border:
-        inside = ((centre - half_px >= -0.5) & (centre + half_px <= size + 0.5)).all(axis=1)
+        inside = np.all((centre - half_px >= -0.5) & (centre + half_px <= size + 0.5), axis=1)
         filters.apply(f"patch of {config.patch_um:g} um inside the image", inside)
     fraction = tissue.fraction(centre, config.patch_um)
-    filters.apply(
-        f"tissue in at least {config.min_tissue_fraction:.0%} of the patch", fraction >= config.min_tissue_fraction
-    )
+    least = config.min_tissue_fraction
+    filters.apply(f"tissue in at least {least:.0%} of the patch", fraction >= least)
     filters.require_some(section.name)
     return filters, fraction
 

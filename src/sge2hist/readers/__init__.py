@@ -1,1 +1,106 @@
 """Instrument folders: one file per vendor format, each returns a `Section`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sge2hist.data.section import Section
+
+# Options that each format understands, beside `image`.
+_OPTIONS = {
+    "visium_hd": ("bin_um", "name"),
+    "visium_hd_segmented": ("um_per_px", "name"),
+    "xenium": ("um_per_px", "alignment"),
+    "visium": ("um_per_px", "name"),
+    "legacy_st": ("um_per_px", "sections"),
+    "anndata": ("um_per_px", "layer"),
+    "spatialdata": ("um_per_px", "layer", "table", "bin_um"),
+    "published_pickle": ("um_per_px", "genes"),
+}
+
+
+def open_sections(
+    path: str | Path,
+    *,
+    format: str = "auto",
+    image: str | Path | None = None,
+    bin_um: int | None = None,
+    um_per_px: float | None = None,
+    name: str | None = None,
+    alignment: str | Path | None = None,
+    sections: list[str] | None = None,
+    layer: str | None = None,
+    table: str | None = None,
+    genes: str | Path | None = None,
+) -> list[Section]:
+    """Open an instrument folder or file as one or more sections; counts and pixels are read later.
+
+    Parameters
+    ----------
+    format
+        A key of `readers.detect.FORMATS`, or "auto" to recognise it.
+    image
+        The H&E; not needed where the format holds it.
+    bin_um
+        Side of the bins (Visium HD, SpatialData).
+    um_per_px
+        Scale of the image, where the format does not state it, or to override what it states.
+    name
+        Slide id.
+    alignment
+        Xenium: csv that maps H&E px to DAPI px.
+    sections
+        Legacy ST: which sections of the folder.
+    layer, table
+        AnnData and SpatialData: where raw counts are, which table.
+    genes
+        Published pickle: csv ``gene_id,symbol`` in the order of its vectors.
+
+    Raises
+    ------
+    InputError
+        If the format is not recognised, an option does not belong to it, or the reader finds something wrong.
+    """
+    from sge2hist.data.errors import InputError
+    from sge2hist.readers.detect import FORMATS, detect_format
+
+    if format != "auto" and format not in FORMATS:
+        raise InputError(found=f"--format {format}", expected=f"auto, {', '.join(FORMATS)}")
+    chosen = detect_format(path).format if format == "auto" else format
+    given: dict[str, Any] = {
+        "bin_um": bin_um, "um_per_px": um_per_px, "name": name, "alignment": alignment, "sections": sections,
+        "layer": layer, "table": table, "genes": genes,
+    }  # fmt: skip
+    options = {key: value for key, value in given.items() if value is not None}
+    foreign = [key for key in options if key not in _OPTIONS[chosen]]
+    if foreign:
+        raise InputError(
+            found=f"--{foreign[0].replace('_', '-')} with {FORMATS[chosen]}",
+            where=str(path),
+            expected=f"only {', '.join('--' + key.replace('_', '-') for key in _OPTIONS[chosen])}",
+            repair="leave it out",
+        )
+    return _read(chosen, path, image, options)
+
+
+def _read(chosen: str, path: str | Path, image: str | Path | None, options: dict[str, Any]) -> list[Section]:
+    if chosen == "legacy_st":
+        from sge2hist.readers import legacy_st
+
+        return legacy_st.read_all(path, image=image, **options)
+    if chosen == "spatialdata":
+        from sge2hist.readers import spatialdata_zarr
+
+        return spatialdata_zarr.read_all(path, image=str(image) if image is not None else None, **options)
+    if chosen == "published_pickle":
+        from sge2hist.readers import published_pickle
+
+        # two white pixels between pictures: neighbours in different splits then share nothing, and none is dropped
+        return [published_pickle.read(path, gap_px=2, **options)]
+    from importlib import import_module
+
+    module = {"anndata": "anndata_file"}.get(chosen, chosen)
+    reader = import_module(f"sge2hist.readers.{module}")
+    return [reader.read(path, image=image, **options)]

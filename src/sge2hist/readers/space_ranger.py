@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
+from typing import Any
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import read_json
@@ -71,7 +72,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     try:
         if path.suffix.lower() in (".tif", ".tiff"):
             with tifffile.TiffFile(path) as tiff:
-                page = tiff.pages[0].keyframe
+                page: Any = tiff.pages[0]
                 return int(page.imagewidth), int(page.imagelength)
         with Image.open(path) as picture:
             return picture.size

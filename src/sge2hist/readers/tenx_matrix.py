@@ -131,8 +131,7 @@ class TenxMatrix:
             pieces.append((first, last, csr_array(summing @ chunk)))
             piece_groups.append(present)
         if not pieces:
-            none: csr_array = csr_array((n_groups, len(self.genes)), dtype=np.int32)
-            return none
+            return _no_counts(n_groups, len(self.genes))
         stacked = self._concatenate(pieces)
         # A group whose observations fell into several chunks has several rows here: add them up.
         rows = np.concatenate(piece_groups)
@@ -151,7 +150,7 @@ class TenxMatrix:
         indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]) if pieces else np.zeros(1, np.int64)
         data, indices = np.empty(n_nonzero, np.int32), np.empty(n_nonzero, np.int32)
         start = 0
-        empty: csr_array = csr_array((0, 0), dtype=np.int32)
+        empty = _no_counts(0, 0)
         for position in range(len(pieces)):
             piece = pieces[position][2]
             data[start : start + piece.nnz], indices[start : start + piece.nnz] = piece.data, piece.indices
@@ -195,6 +194,13 @@ class TenxMatrix:
         keep = columns >= 0
         kept_before = np.concatenate([[0], np.cumsum(keep)])
         return columns[keep].astype(np.int32), data[keep], kept_before[indptr]
+
+
+def _no_counts(n_rows: int, n_columns: int) -> csr_array:
+    from scipy.sparse import csr_array
+
+    nothing = np.empty(0, np.int32)
+    return csr_array((nothing, nothing, np.zeros(n_rows + 1, np.int32)), shape=(n_rows, n_columns))
 
 
 def _check_lengths(path: Path, matrix: h5py.Group, n_features: int, n_barcodes: int) -> None:

@@ -1,0 +1,204 @@
+"""`sge2hist prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sge2hist.data.section import Section
+    from sge2hist.pairing.cells import CellsConfig
+
+_CELLS, _FILTERS, _SPLIT = "Cells and types", "Filters", "Split"
+
+
+def prepare(
+    outs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="What the instrument wrote: Space Ranger's outs/, a Xenium folder, .h5ad, .zarr, ... "
+            "Several become one dataset with one slide each."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write, e.g. kidney.paired.")],
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="The microscope H&E (TIFF, BTF, OME-TIFF, SVS, JPEG, PNG), one for each input, in the same "
+            "order. Space Ranger never copies it into outs/."
+        ),
+    ] = None,
+    format: Annotated[str, typer.Option(help="Format of the input; auto recognises it.")] = "auto",
+    bin_um: Annotated[
+        int | None, typer.Option(help="Bins of this side as cells, e.g. 8 or 16; finer ones are summed. Visium HD.")
+    ] = None,
+    patch_um: Annotated[
+        float,
+        typer.Option(help="Side of the H&E patch: 64 shows a cell and its neighbours, 128 a tubule."),
+    ] = 64.0,
+    patch_px: Annotated[int, typer.Option(help="Pixels of that side. patch-um / patch-px is what a model sees.")] = 64,
+    um_per_px: Annotated[
+        float | None, typer.Option(help="Resolution of the stored slide; default: that of the image given.")
+    ] = None,
+    image_um_per_px: Annotated[
+        float | None, typer.Option(help="Scale of the image given, where the format does not state it.")
+    ] = None,
+    shift_um: Annotated[
+        str, typer.Option(help="X,Y added to the positions (right, down), when alignment.png shows a shift.")
+    ] = "0,0",
+    check_alignment: Annotated[bool, typer.Option(help="Measure the shift; refuse 50 um or more.")] = True,
+    alignment: Annotated[Path | None, typer.Option(help="Xenium: csv that maps H&E to DAPI pixels.")] = None,
+    cells: Annotated[
+        str,
+        typer.Option(
+            help="How 2 um bins become cells: segmentation (Space Ranger 4), nuclei (of the H&E), labels "
+            "(yours), bins (no cells), auto (the first that is possible).",
+            rich_help_panel=_CELLS,
+        ),
+    ] = "auto",
+    labels: Annotated[
+        Path | None, typer.Option(help="Label image or GeoJSON for --cells labels.", rich_help_panel=_CELLS)
+    ] = None,
+    expand_um: Annotated[
+        float | None, typer.Option(help="Growth of nuclei into cells; default 8.", rich_help_panel=_CELLS)
+    ] = None,
+    segmenter: Annotated[
+        str, typer.Option(help="network, classical, stardist, auto.", rich_help_panel=_CELLS)
+    ] = "auto",
+    types: Annotated[
+        str,
+        typer.Option(
+            help="Cell types from: leiden | clusters (Space Ranger's) | markers:kidney | markers:FILE.csv "
+            "(rows type,gene) | FILE.csv (rows cell,type) | a column of the cells | none.",
+            rich_help_panel=_CELLS,
+        ),
+    ] = "leiden",
+    resolution: Annotated[float, typer.Option(help="Of Leiden: more gives more types.", rich_help_panel=_CELLS)] = 1.0,
+    marker_margin: Annotated[
+        float,
+        typer.Option(help="Lead of the best type; more gives more unknown.", rich_help_panel=_CELLS),
+    ] = 0.3,
+    min_counts: Annotated[int, typer.Option(help="UMI of a cell.", rich_help_panel=_FILTERS)] = 20,
+    min_genes: Annotated[int, typer.Option(help="Genes of a cell.", rich_help_panel=_FILTERS)] = 10,
+    min_cells: Annotated[int, typer.Option(help="Cells of a gene.", rich_help_panel=_FILTERS)] = 3,
+    min_tissue: Annotated[float, typer.Option(help="Share of tissue in a patch.", rich_help_panel=_FILTERS)] = 0.1,
+    keep_border: Annotated[
+        bool, typer.Option("--keep-border", help="Keep patches that reach past the image.", rich_help_panel=_FILTERS)
+    ] = False,
+    fractions: Annotated[str, typer.Option(help="Of train,val,test.", rich_help_panel=_SPLIT)] = "0.7,0.1,0.2",
+    split_block_um: Annotated[
+        float | None,
+        typer.Option(help="Side of the blocks; default 500, or 8 patch sides if more.", rich_help_panel=_SPLIT),
+    ] = None,
+    holdout_slide: Annotated[
+        list[str] | None, typer.Option(help="This slide becomes the test set, whole.", rich_help_panel=_SPLIT)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the split and of Leiden.", rich_help_panel=_SPLIT)] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier dataset of this name.")] = False,
+) -> None:
+    """Pair gene expression with H&E: instrument folder and image -> paired dataset.
+
+    Checks that the image is the right one, filters cells, splits the tissue into blocks for training and testing (with
+    a gap, so that no picture shows both), names cell types, and writes OUTPUT: cells.h5ad, slide.ome.tif,
+    manifest.json and **alignment.png, which you should look at**.
+
+    Example: `sge2hist prepare run/outs --image he.tif --bin-um 16 -o kidney.paired`
+    """
+    from sge2hist.cli.prepare_progress import stages
+    from sge2hist.data.files import check_output
+    from sge2hist.pairing.cells import CellsConfig
+    from sge2hist.pairing.config import PrepareConfig
+    from sge2hist.pairing.prepare import prepare as run
+
+    check_output(output, overwrite=overwrite)
+    shift = _numbers(shift_um, 2, "--shift-um", "X,Y")
+    config = PrepareConfig(
+        patch_um=patch_um, patch_px=patch_px, um_per_px=um_per_px, shift_um=(shift[0], shift[1]),
+        min_counts=min_counts, min_genes=min_genes, min_cells_per_gene=min_cells, min_tissue_fraction=min_tissue,
+        keep_border=keep_border, types=types, resolution=resolution, marker_margin=marker_margin,
+        split_block_um=split_block_um, fractions=tuple(_numbers(fractions, 3, "--fractions", "train,val,test")),
+        holdout_slides=tuple(holdout_slide or ()), seed=seed, check_alignment=check_alignment,
+    )  # fmt: skip
+    how = CellsConfig(method=cells, labels=labels, segmenter=segmenter, expand_um=expand_um)
+    images = _one_image_each(outs, image or [])
+    with stages() as progress:
+        opened = []
+        for path, picture in zip(outs, images, strict=True):
+            found = _open(path, picture, format, bin_um, image_um_per_px, alignment, how)
+            for section in found:
+                typer.echo(section.describe())
+                opened.append(_cells(section, path, how, config.shift_um, progress))
+        dataset = run(opened, output, config=config, progress=progress, overwrite=overwrite)
+    _tell(dataset.manifest, output)
+
+
+def _numbers(text: str, count: int, option: str, expected: str) -> tuple[float, ...]:
+    from sge2hist.data.errors import InputError
+
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != count:
+        raise InputError(found=f"{option} {text}", expected=f"{expected}, {count} numbers with commas between")
+    return values
+
+
+def _one_image_each(outs: list[Path], images: list[Path]) -> list[Path | None]:
+    from sge2hist.data.errors import InputError
+
+    if not images:
+        return [None] * len(outs)
+    if len(images) != len(outs):
+        raise InputError(
+            found=f"{len(images)} images for {len(outs)} inputs", expected="one --image for each, in the same order"
+        )
+    return list(images)
+
+
+def _open(
+    path: Path,
+    image: Path | None,
+    format: str,
+    bin_um: int | None,
+    um_per_px: float | None,
+    alignment: Path | None,
+    how: CellsConfig,
+) -> list[Section]:
+    """Open one input; Visium HD without --bin-um is read at 2 um when cells can be made of it."""
+    from sge2hist.readers import open_sections
+    from sge2hist.readers.detect import detect_format
+
+    found = detect_format(path).format if format == "auto" else format
+    wants_cells = how.method in ("segmentation", "nuclei", "labels") or (how.method == "auto" and bin_um is None)
+    if found == "visium_hd" and wants_cells and bin_um is None:
+        from sge2hist.readers.visium_hd_folder import find_squares
+
+        sides = find_squares(path)
+        bin_um = 2 if 2 in sides else None
+    return open_sections(path, format=found, image=image, bin_um=bin_um, um_per_px=um_per_px, alignment=alignment)
+
+
+def _cells(section: Section, path: Path, how: CellsConfig, shift_um: tuple[float, float], progress) -> Section:  # type: ignore[no-untyped-def]
+    from sge2hist.pairing.cells import cells_of_section
+
+    made = cells_of_section(
+        section, config=how, folder=path, shift_um=shift_um,
+        progress=lambda done, total: progress("finding nuclei", done, total),
+    )  # fmt: skip
+    if made is not section:
+        typer.echo(made.notes[-1])
+    return made
+
+
+def _tell(manifest: dict, output: Path) -> None:  # type: ignore[type-arg]
+    split, types = manifest["split"]["counts"], manifest["types"]
+    typer.echo(f"{manifest['n_cells']:,} {manifest['observation']}s x {manifest['n_genes']:,} genes in {output}")
+    typer.echo("split: " + ", ".join(f"{name} {count:,}" for name, count in split.items()))
+    typer.echo(f"types ({types['source']}): {', '.join(types['names'])}; unknown {types['unknown']:,}")
+    for record in manifest["alignment"]:
+        for warning in record["warnings"]:
+            typer.secho(f"warning: {record['slide']}: {warning}", fg=typer.colors.YELLOW, err=True)
+    typer.echo(f"now look at {output / 'alignment.png'}")

@@ -1,0 +1,69 @@
+"""Judging the shift between image and counts: warn, or refuse when it is gross and certain."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.section import Section
+from sge2hist.pairing.collect import SectionCells
+from sge2hist.pairing.image_checks import share_inside
+from sge2hist.pairing.registration import Shift
+
+WARN_UM = 5.0
+GROSS_UM = 50.0
+
+
+def shifted(section: Section, shift_um: tuple[float, float]) -> Section:
+    """The section with its positions moved by `shift_um` (x to the right, y downwards)."""
+    if shift_um == (0.0, 0.0):
+        return section
+    moved = section.centre_xy_px + np.array(shift_um) / section.um_per_px
+    return dataclasses.replace(section, centre_xy_px=moved)
+
+
+def judge_shift(shift: Shift | None, section: Section, applied_um: tuple[float, float]) -> list[str]:
+    """Warnings about the shift that was measured.
+
+    Raises
+    ------
+    InputError
+        If it is 50 um or more and the confidence is high.
+    """
+    if shift is None:
+        return ["too few observations to measure the shift between image and counts: look at alignment.png"]
+    total = applied_um[0] + shift.x_um, applied_um[1] + shift.y_um
+    option = f"--shift-um {total[0]:.0f},{total[1]:.0f}"
+    if shift.confidence == "low":
+        return ["the shift between image and counts could not be measured with confidence: look at alignment.png"]
+    if shift.length_um >= GROSS_UM and shift.confidence == "high":
+        raise InputError(
+            found=f"counts shifted by {shift.length_um:.0f} um against the image "
+            f"(x {shift.x_um:.0f}, y {shift.y_um:.0f}; correlation {shift.correlation_unshifted:.3f} "
+            f"as given, {shift.correlation:.3f} shifted)",
+            where=section.name,
+            expected=f"less than {GROSS_UM:g} um: the image that the positions were made for",
+            repair=f"check the image; if it is right, {option} (or --no-check-alignment to go on as it is)",
+        )
+    if shift.length_um >= WARN_UM:
+        return [
+            f"counts look shifted by {shift.length_um:.0f} um against the image (confidence {shift.confidence}): "
+            f"look at alignment.png; {option} corrects it"
+        ]
+    return []
+
+
+def alignment_record(part: SectionCells, applied_um: tuple[float, float], warnings: list[str]) -> dict[str, Any]:
+    """The numbers of one section's alignment, for the manifest."""
+    section = part.section
+    return {
+        "slide": section.name,
+        "um_per_px_sources": section.um_per_px_sources,
+        "inside_image": share_inside(section.centre_xy_px, section.image.width_px, section.image.height_px),
+        "applied_shift_um": list(applied_um),
+        "measured_shift": part.shift.summary() if part.shift is not None else None,
+        "warnings": warnings,
+    }

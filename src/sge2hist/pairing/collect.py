@@ -1,0 +1,142 @@
+"""Several sections -> one table of kept cells with counts over one gene list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.gene_panel import GenePanel
+from sge2hist.data.section import Section
+from sge2hist.pairing.config import PrepareConfig
+from sge2hist.pairing.quality import Removal, counts_per_cell, filter_by_counts, filter_by_place, filter_genes
+from sge2hist.pairing.registration import Shift, estimate_shift
+from sge2hist.pairing.tissue import TissueMap
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from scipy.sparse import csr_array
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+
+@dataclass(frozen=True, kw_only=True)
+class SectionCells:
+    """The cells of one section that pass its filters."""
+
+    section: Section
+    tissue: TissueMap
+    rows: np.ndarray  # int64: observations kept
+    counts_NG: csr_array
+    tissue_fraction: np.ndarray  # float [N]
+    removals: list[Removal]
+    shift: Shift | None  # measured on all observations inside the image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """All kept cells of all sections, N, over one list of genes, G."""
+
+    counts_NG: csr_array
+    genes: GenePanel
+    obs: pd.DataFrame  # index: cell id, unique over the sections
+    instrument_obs: pd.DataFrame  # the readers' tables, index: id as the instrument gave it
+    centre_xy_px: np.ndarray  # of the section's image
+    centre_xy_um: np.ndarray
+    slide_of_cell: np.ndarray
+    gene_removals: list[Removal]
+
+
+def collect_section(section: Section, tissue: TissueMap, config: PrepareConfig) -> SectionCells:
+    """Filter by place, read the counts of what is left, filter by counts."""
+    filters, fraction = filter_by_place(section, tissue, config)
+    placed = np.flatnonzero(filters.keep)
+    group = np.full(section.n_obs, -1, np.int64)
+    group[placed] = np.arange(len(placed))
+    counts = section.read_counts(group, len(placed))
+    shift = None
+    if config.check_alignment:
+        shift = estimate_shift(tissue, section.centre_xy_px[placed], counts_per_cell(counts))
+    filter_by_counts(counts, filters, config, section.name)
+    kept = filters.keep[placed]
+    return SectionCells(
+        section=section,
+        tissue=tissue,
+        rows=placed[kept],
+        counts_NG=counts if kept.all() else counts[np.flatnonzero(kept)],
+        tissue_fraction=fraction[placed[kept]],
+        removals=filters.removals,
+        shift=shift,
+    )
+
+
+def merge_sections(parts: list[SectionCells], config: PrepareConfig) -> Cells:
+    """Stack the sections over the union of their genes and drop genes that are hardly ever seen.
+
+    Raises
+    ------
+    InputError
+        If two sections share a name, or a section shares no gene with the first.
+    """
+    import pandas as pd
+    from scipy.sparse import csr_array
+
+    names = [part.section.name for part in parts]
+    if len(set(names)) != len(names):
+        raise InputError(found=f"sections with the same name ({', '.join(names)})", expected="one name each")
+    genes, stacked = _stack_counts(parts)
+    kept = filter_genes(stacked, config)
+    if not kept.keep.all():
+        columns = np.flatnonzero(kept.keep)
+        stacked = csr_array(stacked[:, columns])
+        genes = GenePanel([genes.ids[c] for c in columns], [genes.symbols[c] for c in columns])
+    tables = [part.section.obs.iloc[part.rows] for part in parts]
+    for part, table in zip(parts, tables, strict=True):
+        if len(parts) > 1:
+            table.index = pd.Index([f"{part.section.name}:{cell}" for cell in table.index], name="cell_id")
+    slide_of_cell = np.concatenate([np.full(len(part.rows), i, np.int64) for i, part in enumerate(parts)])
+    centre_xy_px = np.concatenate([part.section.centre_xy_px[part.rows] for part in parts])
+    scale = np.array([part.section.um_per_px for part in parts])[slide_of_cell]
+    obs = pd.concat(tables)
+    instrument = pd.concat([part.section.obs.iloc[part.rows] for part in parts])
+    return Cells(
+        counts_NG=stacked,
+        genes=genes,
+        obs=_describe_cells(obs, stacked, parts, slide_of_cell),
+        instrument_obs=instrument,
+        centre_xy_px=centre_xy_px,
+        centre_xy_um=centre_xy_px * scale[:, None],
+        slide_of_cell=slide_of_cell,
+        gene_removals=kept.removals,
+    )
+
+
+def _describe_cells(obs: Any, counts_NG: csr_array, parts: list[SectionCells], slide_of_cell: np.ndarray) -> Any:
+    import pandas as pd
+
+    names = [part.section.name for part in parts]
+    obs = obs.drop(columns=[name for name in ("cell_type", "split", "slide") if name in obs.columns])
+    obs = obs.rename_axis("cell_id")
+    obs["slide"] = pd.Categorical([names[slide] for slide in slide_of_cell], categories=names)
+    obs["n_counts"] = counts_per_cell(counts_NG)
+    obs["n_genes"] = np.diff(counts_NG.indptr).astype(np.int64)
+    obs["tissue_fraction"] = np.concatenate([part.tissue_fraction for part in parts]).astype(np.float32)
+    return obs
+
+
+def _stack_counts(parts: list[SectionCells]) -> tuple[GenePanel, csr_array]:
+    from scipy.sparse import csr_array, vstack
+
+    panels = [GenePanel(list(p.section.genes.index), list(p.section.genes["symbol"])) for p in parts]
+    if all(panel == panels[0] for panel in panels):
+        return panels[0], parts[0].counts_NG if len(parts) == 1 else csr_array(vstack([p.counts_NG for p in parts]))
+    ids = dict.fromkeys(gene for panel in panels for gene in panel.ids)
+    symbol = {g: s for panel in reversed(panels) for g, s in zip(panel.ids, panel.symbols, strict=True)}
+    union = GenePanel(list(ids), [symbol[gene] for gene in ids])
+    for panel in panels[1:]:
+        panels[0].align(panel)  # raises when sections share no gene
+    gathered = [union.gather(p.counts_NG, union.align(panel))[0] for p, panel in zip(parts, panels, strict=True)]
+    return union, csr_array(vstack(gathered))

@@ -1,0 +1,135 @@
+"""Cell types: from a column or table of the user, Space Ranger's clusters, marker genes, or Leiden clusters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.gene_panel import GenePanel
+from sge2hist.data.paired import UNKNOWN
+from sge2hist.pairing.config import PrepareConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from scipy.sparse import csr_array
+
+SMOOTH_SIDES = 1.6  # bins within this many sides are neighbours: the eight around a bin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """A name for every cell."""
+
+    names: np.ndarray  # object [N]; "unknown" where there is none
+    source: str  # for the manifest
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelInputs:
+    """What labelling may look at; N cells after the filters."""
+
+    counts_NG: csr_array
+    genes: GenePanel
+    obs: pd.DataFrame  # index: id that the instrument gave; columns as the reader left them
+    centre_xy_um: np.ndarray
+    slide_of_cell: np.ndarray
+    train_rows: np.ndarray
+    bin_um: float | None  # side of a bin, None for cells and spots
+
+
+def label_cells(inputs: LabelInputs, config: PrepareConfig) -> Labels:
+    """Label as `config.types` says.
+
+    Raises
+    ------
+    InputError
+        If the column, table or marker set does not exist or names no cell.
+    """
+    kind, _, argument = config.types.partition(":")
+    if config.types == "none":
+        return Labels(names=_all_unknown(inputs), source="none")
+    if config.types == "leiden":
+        from sge2hist.pairing.leiden import leiden_types
+
+        names = leiden_types(inputs.counts_NG, inputs.train_rows, resolution=config.resolution, seed=config.seed)
+        return Labels(names=names, source=f"leiden, resolution {config.resolution:g}")
+    if kind == "markers":
+        return _by_markers(inputs, argument, config)
+    if config.types == "clusters":
+        return _by_column(inputs, "cluster", "Space Ranger has written no clusters for this bin size")
+    if config.types.lower().endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
+        return _by_table(inputs, Path(config.types))
+    return _by_column(inputs, argument if kind == "column" and argument else config.types, "")
+
+
+def _all_unknown(inputs: LabelInputs) -> np.ndarray:
+    return np.full(len(inputs.obs), UNKNOWN, dtype=object)
+
+
+def _by_markers(inputs: LabelInputs, name: str, config: PrepareConfig) -> Labels:
+    from sge2hist.pairing import markers
+
+    columns, warnings = markers.marker_columns(markers.read_markers(name), inputs.genes)
+    neighbours = None
+    if inputs.bin_um is not None:
+        radius_um = SMOOTH_SIDES * inputs.bin_um
+        neighbours = markers.neighbour_weights(inputs.centre_xy_um, inputs.slide_of_cell, radius_um)
+    names = markers.marker_types(
+        inputs.counts_NG, columns, inputs.train_rows, margin=config.marker_margin, neighbours=neighbours
+    )
+    return Labels(names=names, source=f"markers {Path(name).name}", warnings=warnings)
+
+
+def _by_column(inputs: LabelInputs, column: str, reason: str) -> Labels:
+    if column not in inputs.obs.columns:
+        columns = ", ".join(str(name) for name in inputs.obs.columns) or "no column"
+        raise InputError(
+            found=f"no column {column!r} among those of the cells ({columns})",
+            where="--types",
+            expected=reason or "a column, a csv file, leiden, clusters, markers:NAME or none",
+            repair="--types leiden",
+        )
+    return Labels(names=_clean(inputs.obs[column].to_numpy(dtype=object)), source=f"column {column}")
+
+
+def _by_table(inputs: LabelInputs, path: Path) -> Labels:
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, sep="\t" if ".tsv" in path.name else ",", dtype=str)
+    except (OSError, ValueError, UnicodeDecodeError) as error:
+        raise InputError(
+            found=f"a table that cannot be read ({error})", where=str(path), expected="a csv: cell id, type"
+        ) from error
+    if table.shape[1] < 2:
+        raise InputError(found="one column", where=str(path), expected="two: cell id, type (under a header)")
+    if table.iloc[:, 0].duplicated().any():
+        raise InputError(found="a cell id listed twice", where=str(path), expected="each id once")
+    names = pd.Series(table.iloc[:, 1].to_numpy(), index=table.iloc[:, 0]).reindex(inputs.obs.index)
+    n_found = int(names.notna().sum())
+    if n_found == 0:
+        raise InputError(
+            found=f"no id in common: {table.iloc[0, 0]!r} against {inputs.obs.index[0]!r}",
+            where=str(path), expected="ids as the instrument wrote them",
+        )  # fmt: skip
+    warnings = [] if n_found == len(names) else [f"{len(names) - n_found:,} cells are not in {path.name}: unknown"]
+    return Labels(names=_clean(names.to_numpy(dtype=object)), source=f"table {path.name}", warnings=warnings)
+
+
+def _clean(values: np.ndarray) -> np.ndarray:
+    """Missing values and empty text become "unknown"."""
+    import pandas as pd
+
+    text = np.array(
+        [UNKNOWN if missing else str(v).strip() for v, missing in zip(values, pd.isna(values), strict=True)]
+    )
+    text = text.astype(object)
+    text[(text == "") | (text == "nan")] = UNKNOWN
+    if (text == UNKNOWN).all():
+        raise InputError(found="no type at all, only empty values", where="--types", repair="--types leiden")
+    return text

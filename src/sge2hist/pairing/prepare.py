@@ -1,0 +1,171 @@
+"""Sections -> paired dataset: check, filter, split, label, and write, in that order."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.files import atomic_directory, check_output, require_disk_space
+from sge2hist.data.paired import PairedDataset
+from sge2hist.data.section import Section
+from sge2hist.pairing.alignment import alignment_record, judge_shift, shifted
+from sge2hist.pairing.collect import Cells, Progress, SectionCells, collect_section, merge_sections
+from sge2hist.pairing.config import PrepareConfig
+from sge2hist.pairing.image_checks import check_image
+from sge2hist.pairing.labels import LabelInputs, Labels, label_cells
+from sge2hist.pairing.report import ReportInputs, write_report
+from sge2hist.pairing.split import split_cells
+from sge2hist.pairing.tissue import map_tissue
+from sge2hist.pairing.write import Prepared, type_order, write_cells, write_paired_manifest, write_slides
+
+LARGEST_MAP_SIDE = 2500  # px of the low-resolution map on which tissue and shift are measured
+FINEST_MAP_UM = 4.0
+BYTES_PER_NONZERO = 5  # of the compressed counts, generously
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress shown."""
+
+
+def prepare(
+    sections: list[Section],
+    output: str | Path,
+    *,
+    config: PrepareConfig | None = None,
+    progress: Progress = _silent,
+    overwrite: bool = False,
+) -> PairedDataset:
+    """Write a paired dataset from sections and open it.
+
+    Parameters
+    ----------
+    sections
+        What the readers return; several become one dataset with a column `slide`.
+    output
+        Folder to write, by custom ``NAME.paired``; it appears only when it is complete.
+    progress
+        Called as ``progress(stage, done, total)``.
+
+    Raises
+    ------
+    InputError
+        If the image does not match, nothing passes the filters, a split is empty, labels are not found, the output
+        exists, or the disk is full; nothing is left behind then.
+    """
+    config = _with_toy_flag(config or PrepareConfig(), sections)
+    check_output(output, overwrite=overwrite)
+    if not sections:
+        raise InputError(found="no section", expected="at least one")
+    _check_holdout(sections, config)
+    checked = []
+    for section in sections:
+        section, warnings = check_image(section)
+        checked.append((shifted(section, config.shift_um), warnings))
+    um_per_px = config.um_per_px or max(section.um_per_px for section, _ in checked)
+    parts, alignment = [], []
+    for number, (section, warnings) in enumerate(checked):
+        progress("reading counts", number, len(checked))
+        part = _collect(section, config)
+        if config.check_alignment:
+            warnings = [*warnings, *judge_shift(part.shift, section, config.shift_um)]
+        parts.append(part)
+        alignment.append(alignment_record(part, config.shift_um, warnings))
+    progress("reading counts", len(checked), len(checked))
+    cells = merge_sections(parts, config)
+    gap_um = config.patch_um + 2 * um_per_px  # the patch and the pixels that its border may share
+    progress("splitting and labelling", 0, 1)
+    split = _split(cells, parts, config, gap_um)
+    labels = _label(cells, parts, split, config)
+    alignment[0]["warnings"] = [*alignment[0]["warnings"], *labels.warnings]
+    progress("splitting and labelling", 1, 1)
+    prepared = Prepared(
+        parts=parts, cells=cells, split=split, labels=labels, um_per_px=um_per_px, gap_um=gap_um, alignment=alignment,
+        config=config,
+    )  # fmt: skip
+    _write(prepared, output, overwrite=overwrite, progress=progress)
+    return PairedDataset.open(output)
+
+
+def _check_holdout(sections: list[Section], config: PrepareConfig) -> None:
+    names = [section.name for section in sections]
+    unknown = [name for name in config.holdout_slides if name not in names]
+    if unknown:
+        raise InputError(found=f"--holdout-slide {unknown[0]}", expected=f"one of {', '.join(names)}")
+    if config.holdout_slides and set(config.holdout_slides) == set(names):
+        raise InputError(found="every slide held out", expected="at least one slide to train on")
+
+
+def _collect(section: Section, config: PrepareConfig) -> SectionCells:
+    longest_um = max(section.image.width_px, section.image.height_px) * section.um_per_px
+    map_um_per_px = max(FINEST_MAP_UM, longest_um / LARGEST_MAP_SIDE, section.um_per_px)
+    return collect_section(section, map_tissue(section, map_um_per_px), config)
+
+
+def _split(cells: Cells, parts: list[SectionCells], config: PrepareConfig, gap_um: float) -> np.ndarray:
+    held = tuple(i for i, part in enumerate(parts) if part.section.name in config.holdout_slides)
+    return split_cells(
+        cells.centre_xy_um,
+        cells.slide_of_cell,
+        block_um=config.block_um,
+        gap_um=gap_um,
+        fractions=config.fractions,
+        seed=config.seed,
+        test_slides=held,
+    )
+
+
+def _label(cells: Cells, parts: list[SectionCells], split: np.ndarray, config: PrepareConfig) -> Labels:
+    first = parts[0].section
+    inputs = LabelInputs(
+        counts_NG=cells.counts_NG,
+        genes=cells.genes,
+        obs=cells.instrument_obs,
+        centre_xy_um=cells.centre_xy_um,
+        slide_of_cell=cells.slide_of_cell,
+        train_rows=np.flatnonzero(split == "train"),
+        bin_um=first.observation_um if first.observation == "bin" else None,
+    )
+    return label_cells(inputs, config)
+
+
+def _write(prepared: Prepared, output: str | Path, *, overwrite: bool, progress: Progress) -> None:
+    n_pixels = sum(
+        part.section.image.width_px * part.section.image.height_px * (part.section.um_per_px / prepared.um_per_px) ** 2
+        for part in prepared.parts
+    )
+    # lossless H&E takes about two bytes per pixel; the half-size level waits on disk while the slide is written
+    require_disk_space(output, int(3.5 * n_pixels) + BYTES_PER_NONZERO * prepared.cells.counts_NG.nnz)
+    with atomic_directory(output, overwrite) as folder:
+        slides = write_slides(folder, prepared, progress)
+        progress("cells", 0, 1)
+        cells_hash = write_cells(folder, prepared)
+        progress("cells", 1, 1)
+        for number in range(len(prepared.parts)):
+            _report(folder, prepared, number)
+            progress("alignment report", number + 1, len(prepared.parts))
+        write_paired_manifest(folder, prepared, slides, cells_hash)
+
+
+def _report(folder: Path, prepared: Prepared, number: int) -> None:
+    part = prepared.parts[number]
+    mine = prepared.cells.slide_of_cell == number
+    inputs = ReportInputs(
+        part=part,
+        split=prepared.split[mine],
+        cell_type=prepared.labels.names[mine],
+        types=type_order(prepared.labels.names),
+        record=prepared.alignment[number],
+        warnings=prepared.alignment[number]["warnings"],
+        toy=prepared.config.toy,
+    )
+    name = "alignment.png" if number == 0 else f"alignment.{number}.png"
+    write_report(folder / name, inputs)
+
+
+def _with_toy_flag(config: PrepareConfig, sections: list[Section]) -> PrepareConfig:
+    """Mark the dataset as toy when a section says that this program simulated it."""
+    toy = config.toy or any(section.software.startswith("sge2hist toy") for section in sections)
+    return dataclasses.replace(config, toy=toy)

@@ -1,0 +1,188 @@
+"""``alignment.png``: one page on which a person can judge whether counts and image belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sge2hist.pairing.collect import SectionCells
+from sge2hist.pairing.quality import counts_per_cell
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ZOOMS_UM = (1500.0, 400.0)
+SMOOTH_UM = (60.0, 25.0, 10.0)  # of the contours: whole slide, then the zooms
+SPLIT_COLOURS = {"train": "#4477aa", "val": "#ccbb44", "test": "#ee6677", "dropped": "#dddddd"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportInputs:
+    """What the page shows for one section; cells are those kept, in the order of `part.rows`."""
+
+    part: SectionCells
+    split: np.ndarray  # object [n]
+    cell_type: np.ndarray  # object [n]
+    types: list[str]
+    record: dict[str, Any]  # see `alignment_record`
+    warnings: list[str]
+    toy: bool
+
+
+def write_report(path: Path, inputs: ReportInputs) -> None:
+    """Draw the page as PNG. The figure is built without pyplot: no global state, no display."""
+    from matplotlib.figure import Figure
+
+    section = inputs.part.section
+    figure = Figure(figsize=(19, 14), dpi=100, layout="constrained")
+    title = section.describe() + ("  [TOY TISSUE: simulated]" if inputs.toy else "")
+    figure.suptitle(title, fontsize=13)
+    grid = figure.add_gridspec(3, 4)
+    _draw_slide(figure.add_subplot(grid[0:2, 0:2]), inputs)
+    for column, (side_um, smooth_um) in enumerate(zip(ZOOMS_UM, SMOOTH_UM[1:], strict=True), start=2):
+        _draw_zoom(figure.add_subplot(grid[0, column]), inputs, side_um, smooth_um)
+    _draw_surface(figure.add_subplot(grid[1, 2]), inputs)
+    _write_lines(figure.add_subplot(grid[1, 3]), _alignment_lines(inputs), "alignment")
+    _draw_split(figure.add_subplot(grid[2, 0]), inputs)
+    _draw_types(figure.add_subplot(grid[2, 1:3]), inputs)
+    _write_lines(figure.add_subplot(grid[2, 3]), _filter_lines(inputs), "filters")
+    figure.savefig(path, format="png")
+
+
+def _draw_slide(axes: Axes, inputs: ReportInputs) -> None:
+    section = inputs.part.section
+    pixels, step_px = section.image.thumbnail(1400)
+    step_um = step_px * section.um_per_px
+    extent_um = (0, pixels.shape[1] * step_um, pixels.shape[0] * step_um, 0)
+    axes.imshow(pixels, extent=extent_um)
+    _contours(axes, inputs, (0, 0, extent_um[1], extent_um[2]), SMOOTH_UM[0])
+    for side_um in ZOOMS_UM:
+        x, y = _zoom_corner(inputs, side_um)
+        axes.plot([x, x + side_um, x + side_um, x, x], [y, y, y + side_um, y + side_um, y], "k-", linewidth=1.5)
+    axes.set(title="slide, contours of UMI density", xlabel="x, um", ylabel="y, um")
+
+
+def _draw_zoom(axes: Axes, inputs: ReportInputs, side_um: float, smooth_um: float) -> None:
+    section = inputs.part.section
+    x, y = _zoom_corner(inputs, side_um)
+    scale = section.um_per_px
+    pixels = section.image.read_window(x / scale, y / scale, side_um / scale, side_um / scale, 700, 700)
+    axes.imshow(pixels, extent=(x, x + side_um, y + side_um, y))
+    _contours(axes, inputs, (x, y, x + side_um, y + side_um), max(smooth_um, (section.observation_um or 0) * 0.7))
+    axes.set(title=f"{side_um:g} um", xlim=(x, x + side_um), ylim=(y + side_um, y))
+
+
+def _zoom_corner(inputs: ReportInputs, side_um: float) -> tuple[float, float]:
+    """Upper left corner (x, y in um) of the window where the stain varies most: edges are what alignment shows on."""
+    from scipy.ndimage import uniform_filter
+
+    tissue = inputs.part.tissue
+    height, width = tissue.density.shape
+    size = max(1, round(side_um / tissue.um_per_px))
+    mean = uniform_filter(tissue.density, size, mode="constant")
+    contrast = uniform_filter(tissue.density**2, size, mode="constant") - mean**2
+    score = contrast * (uniform_filter(tissue.mask.astype(np.float32), size, mode="constant") > 0.8)
+    half_y, half_x = min(size // 2, (height - 1) // 2), min(size // 2, (width - 1) // 2)
+    inner = score[half_y : height - half_y, half_x : width - half_x]
+    row, column = np.unravel_index(int(np.argmax(inner)), inner.shape)
+    return float(column * tissue.um_per_px), float(row * tissue.um_per_px)
+
+
+def _contours(axes: Axes, inputs: ReportInputs, box_um: tuple[float, float, float, float], smooth_um: float) -> None:
+    """Contours at the 50th, 75th and 90th percentile of the smoothed UMI per observation inside the box."""
+    from scipy.ndimage import gaussian_filter
+
+    part = inputs.part
+    centre_um = part.section.centre_xy_px[part.rows] * part.section.um_per_px
+    step = max((box_um[2] - box_um[0]) / 500, smooth_um / 4)
+    margin = 3 * smooth_um
+    edges = [np.arange(box_um[axis] - margin, box_um[axis + 2] + margin + step, step) for axis in (0, 1)]
+    counts = counts_per_cell(part.counts_NG)
+    sums, _, _ = np.histogram2d(centre_um[:, 1], centre_um[:, 0], bins=[edges[1], edges[0]], weights=counts)
+    number, _, _ = np.histogram2d(centre_um[:, 1], centre_um[:, 0], bins=[edges[1], edges[0]])
+    density = gaussian_filter(sums, smooth_um / step)
+    if part.section.observation != "cell":  # bins and spots lie on a grid: per observation, so that gaps do not show
+        weight = gaussian_filter(number, smooth_um / step)
+        density = np.where(weight > 0.02 * weight.max(), density / np.maximum(weight, 1e-9), 0)
+    values = density[density > 0]
+    if len(values) == 0:
+        return
+    levels = np.unique(np.percentile(values, [50, 75, 90]))
+    if len(levels) > 1:
+        middle = [(edge[1:] + edge[:-1]) / 2 for edge in edges]
+        axes.contour(middle[0], middle[1], density, levels=levels, cmap="winter", linewidths=0.8)
+
+
+def _draw_surface(axes: Axes, inputs: ReportInputs) -> None:
+    shift = inputs.part.shift
+    if shift is None:
+        axes.set_axis_off()
+        return
+    reach_um = (shift.surface.shape[0] // 2 + 0.5) * shift.step_um
+    axes.imshow(shift.surface, extent=(-reach_um, reach_um, reach_um, -reach_um), cmap="magma")
+    axes.axhline(0, color="white", linewidth=0.4)
+    axes.axvline(0, color="white", linewidth=0.4)
+    axes.plot(shift.x_um, shift.y_um, "c+", markersize=14)
+    axes.set(title="correlation of haematoxylin and UMI by shift", xlabel="x shift, um", ylabel="y shift, um")
+
+
+def _draw_split(axes: Axes, inputs: ReportInputs) -> None:
+    for name, colour in SPLIT_COLOURS.items():
+        _dots(axes, inputs, inputs.split == name, colour, name)
+    axes.set(aspect="equal", title="split")
+    axes.invert_yaxis()
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.05), ncols=2, markerscale=6, fontsize=8, frameon=False)
+
+
+def _draw_types(axes: Axes, inputs: ReportInputs) -> None:
+    from matplotlib import colormaps
+
+    _dots(axes, inputs, ~np.isin(inputs.cell_type, inputs.types), "#e8e8e8", "unknown")
+    for number, name in enumerate(inputs.types):
+        _dots(axes, inputs, inputs.cell_type == name, colormaps["tab20"](number % 20), name)
+    axes.set(aspect="equal", title="cell types")
+    axes.invert_yaxis()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), markerscale=6, fontsize=8, frameon=False)
+
+
+def _dots(axes: Axes, inputs: ReportInputs, chosen: np.ndarray, colour: Any, name: str) -> None:
+    part = inputs.part
+    x_um, y_um = (part.section.centre_xy_px[part.rows][chosen] * part.section.um_per_px).T
+    axes.scatter(x_um, y_um, s=1.5, color=colour, linewidths=0, label=f"{name} {int(chosen.sum()):,}")
+
+
+def _alignment_lines(inputs: ReportInputs) -> list[str]:
+    record = inputs.record
+    lines = ["um per px:"]
+    lines += [f"  {value:.4f}  {name}" for name, value in record["um_per_px_sources"].items()]
+    lines.append(f"centres inside the image: {record['inside_image']:.2%}")
+    x_um, y_um = record["applied_shift_um"]
+    lines.append(f"shift applied: x {x_um:g}, y {y_um:g} um")
+    shift = record["measured_shift"]
+    if shift is None:
+        lines.append("shift that remains: not measured")
+    else:
+        lines.append(f"shift that remains: x {shift['x_um']:.1f}, y {shift['y_um']:.1f} um")
+        lines.append(f"  confidence {shift['confidence']} (z {shift['z']:.1f}, prominence {shift['prominence']:.1f})")
+        lines.append(f"  correlation {shift['correlation_unshifted']:.3f}, best {shift['correlation']:.3f}")
+    return lines + [f"! {warning}" for warning in inputs.warnings]
+
+
+def _filter_lines(inputs: ReportInputs) -> list[str]:
+    lines = [f"{inputs.part.section.n_obs:>10,}  read"]
+    lines += [f"{-line['removed']:>10,}  {line['filter']}" for line in inputs.part.removals]
+    return [*lines, f"{len(inputs.part.rows):>10,}  kept"]
+
+
+def _write_lines(axes: Axes, lines: list[str], title: str) -> None:
+    import textwrap
+
+    wrapped = [
+        piece for line in lines for piece in textwrap.wrap(line, 62, subsequent_indent="    ", drop_whitespace=False)
+    ]
+    axes.set_axis_off()
+    axes.set_title(title, loc="left")
+    axes.text(0, 1, "\n".join(wrapped), va="top", family="monospace", fontsize=8, transform=axes.transAxes)

@@ -1,0 +1,160 @@
+"""Writing a paired dataset: slides, cells, report and manifest, into a folder that appears only when complete."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sge2hist.data.files import sha256_of, write_manifest
+from sge2hist.data.paired import CELLS_NAME, KIND, UNKNOWN
+from sge2hist.data.section import Section
+from sge2hist.data.slide_writer import TILE_PX, write_slide
+from sge2hist.pairing.collect import Cells, Progress, SectionCells
+from sge2hist.pairing.config import PrepareConfig
+from sge2hist.pairing.labels import Labels
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """All that goes into the folder."""
+
+    parts: list[SectionCells]
+    cells: Cells
+    split: np.ndarray
+    labels: Labels
+    um_per_px: float  # of the stored slides
+    gap_um: float
+    alignment: list[dict[str, Any]]  # one record per section
+    config: PrepareConfig
+
+
+def slide_file(sections: list[Section], number: int) -> str:
+    """File name of a slide: the first is ``slide.ome.tif``, further ones carry their id."""
+    safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in sections[number].name)
+    return "slide.ome.tif" if number == 0 else f"slide.{number}.{safe}.ome.tif"
+
+
+def write_slides(folder: Path, prepared: Prepared, progress: Progress) -> list[dict[str, Any]]:
+    """Write every section's image at the common resolution; returns the manifest's entries."""
+    sections = [part.section for part in prepared.parts]
+    entries = []
+    for number, part in enumerate(prepared.parts):
+        section = part.section
+        (height, width), tiles = section.image.resampled_tiles(section.um_per_px, prepared.um_per_px, TILE_PX)
+        n_tiles = -(-height // TILE_PX) * -(-width // TILE_PX)
+        path = folder / slide_file(sections, number)
+        toy = "TOY TISSUE, simulated; " if prepared.config.toy else ""
+        counted = _counted(tiles, n_tiles, f"slide {section.name}", progress)
+        description = f"{toy}{section.technology} {section.name}"
+        pixels = write_slide(path, counted, prepared.um_per_px, (height, width), description)
+        entries.append(
+            {
+                "id": section.name,
+                "file": path.name,
+                "um_per_px": prepared.um_per_px,
+                "width_px": width,
+                "height_px": height,
+                "source": section.image.path.name,
+                "source_um_per_px": section.um_per_px,
+                "sha256": sha256_of(path),
+                "pixels": pixels,
+                "stain": part.tissue.stain(),
+            }
+        )
+    return entries
+
+
+def _counted(tiles: Iterator[np.ndarray], total: int, stage: str, progress: Progress) -> Iterator[np.ndarray]:
+    for number, tile in enumerate(tiles, start=1):
+        yield tile
+        progress(stage, number, total)
+
+
+def type_order(names: np.ndarray) -> list[str]:
+    """Types in natural order ("Cluster 2" before "Cluster 10"), without "unknown"."""
+    import re
+
+    def key(name: str) -> list[Any]:
+        return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+    return sorted({str(name) for name in names} - {UNKNOWN}, key=key)
+
+
+def write_cells(folder: Path, prepared: Prepared) -> str:
+    """Write ``cells.h5ad`` and return a hash of what it says."""
+    import anndata
+    import pandas as pd
+
+    cells = prepared.cells
+    stored_xy_px = stored_positions(prepared)
+    obs = cells.obs.copy()
+    obs["cell_type"] = pd.Categorical(prepared.labels.names, categories=[*type_order(prepared.labels.names), UNKNOWN])
+    obs["split"] = pd.Categorical(prepared.split, categories=["train", "val", "test", "dropped"])
+    for column in obs.columns:  # text of the instrument may hold missing values, which HDF5 strings cannot
+        if obs[column].dtype == object:
+            obs[column] = pd.Categorical(obs[column].where(obs[column].notna(), "").astype(str))
+    var = pd.DataFrame({"symbol": cells.genes.symbols}, index=pd.Index(cells.genes.ids, name="gene_id"))
+    uns = {"sge2hist": {"um_per_px": prepared.um_per_px, "toy": prepared.config.toy}}
+    table = anndata.AnnData(X=cells.counts_NG, obs=obs, var=var, obsm={"spatial": stored_xy_px}, uns=uns)
+    table.write_h5ad(folder / CELLS_NAME, compression="lzf")
+    digest = blake2b(digest_size=16)
+    for names in (obs.index, var.index, obs["cell_type"], obs["split"], obs["slide"]):
+        digest.update("\n".join(str(name) for name in names).encode())
+    for array in (stored_xy_px, cells.counts_NG.indptr, cells.counts_NG.indices, cells.counts_NG.data):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def stored_positions(prepared: Prepared) -> np.ndarray:
+    """x, y in px of the stored slides: float64 [N, 2]."""
+    return prepared.cells.centre_xy_um / prepared.um_per_px
+
+
+def write_paired_manifest(folder: Path, prepared: Prepared, slides: list[dict[str, Any]], cells_hash: str) -> None:
+    """Write ``manifest.json`` last: a folder without it is no dataset."""
+    config, cells, first = prepared.config, prepared.cells, prepared.parts[0].section
+    fingerprint = blake2b("|".join([cells_hash, *(s["pixels"] for s in slides)]).encode(), digest_size=16).hexdigest()
+    names = ("train", "val", "test", "dropped")
+    write_manifest(
+        folder,
+        KIND,
+        fingerprint=fingerprint,
+        toy=config.toy,
+        technology=first.technology,
+        software=first.software,
+        slides=slides,
+        um_per_px=prepared.um_per_px,
+        observation=first.observation,
+        observation_um=first.observation_um,
+        patch_um=config.patch_um,
+        patch_px=config.patch_px,
+        n_cells=len(cells.obs),
+        n_genes=len(cells.genes),
+        qc={
+            "cells": {part.section.name: part.removals for part in prepared.parts},
+            "genes": cells.gene_removals,
+            "read": {part.section.name: part.section.n_obs for part in prepared.parts},
+        },
+        split={
+            "seed": config.seed,
+            "block_um": config.block_um,
+            "gap_um": prepared.gap_um,
+            "fractions": config.fractions,
+            "holdout_slides": config.holdout_slides,
+            "counts": {name: int((prepared.split == name).sum()) for name in names},
+        },
+        types={
+            "source": prepared.labels.source,
+            "names": type_order(prepared.labels.names),
+            "unknown": int((prepared.labels.names == UNKNOWN).sum()),
+        },
+        alignment=prepared.alignment,
+        notes={part.section.name: part.section.notes for part in prepared.parts},
+        seed=config.seed,
+        config=dataclasses.asdict(config),
+    )

@@ -1,0 +1,101 @@
+"""What kind of instrument folder or file is this? Decided by the names of files, without reading counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sge2hist.data.errors import InputError
+
+FORMATS = {
+    "visium_hd": "Visium HD, binned outputs (Space Ranger 3 or later)",
+    "visium_hd_segmented": "Visium HD, segmented cells (Space Ranger 4 or later)",
+    "xenium": "Xenium (Xenium Onboard Analysis)",
+    "visium": "Visium v1 or v2 (Space Ranger)",
+    "legacy_st": "legacy Spatial Transcriptomics (counts and spot selection as tsv)",
+    "anndata": "AnnData (.h5ad) with an image",
+    "spatialdata": "SpatialData store (.zarr)",
+    "published_pickle": "pickle of the published method's code",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detected:
+    """The format of a path."""
+
+    format: str  # a key of FORMATS
+    description: str  # for people
+
+
+def detect_format(path: str | Path) -> Detected:
+    """Recognise a path.
+
+    Raises
+    ------
+    InputError
+        If it does not exist, is still packed, or is nothing known.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(found="no such file or folder", where=str(path))
+    found = _file_format(path) if path.is_file() else _folder_format(path)
+    if found is None:
+        raise _unknown(path)
+    return Detected(format=found, description=FORMATS[found])
+
+
+def _file_format(path: Path) -> str | None:
+    name = path.name.lower()
+    if name.endswith(".h5ad"):
+        return "anndata"
+    if name.endswith((".pkl", ".pickle", ".p")):
+        return "published_pickle"
+    return None
+
+
+def _folder_format(path: Path) -> str | None:
+    if _has(path, "experiment.xenium"):
+        return "xenium"
+    if _is_spatialdata(path):
+        return "spatialdata"
+    for folder in (path, path / "outs"):
+        if not folder.is_dir():
+            continue
+        if folder.name.startswith("square_") or any(folder.glob("square_*um")) or _has(folder, "binned_outputs"):
+            return "visium_hd"
+        if folder.name == "segmented_outputs" or _has(folder, "segmented_outputs"):
+            return "visium_hd_segmented"
+        spatial = folder if folder.name == "spatial" else folder / "spatial"
+        if _has(spatial, "tissue_positions.csv") or _has(spatial, "tissue_positions_list.csv"):
+            return "visium"
+    if any(path.rglob("*_selection.tsv")):
+        return "legacy_st"
+    return None
+
+
+def _has(folder: Path, name: str) -> bool:
+    """`folder/name` or, as in public downloads, `folder/<ID>_name`."""
+    return folder.is_dir() and ((folder / name).exists() or any(folder.glob(f"*_{name}")))
+
+
+def _is_spatialdata(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs", ".zmetadata"))
+
+
+def _unknown(path: Path) -> InputError:
+    if path.is_dir():
+        packed = sorted([*path.glob("*outputs*.tar*"), *path.glob("outs/*outputs*.tar*")])
+        if packed:
+            return InputError(
+                found=f"{packed[0].name}, still packed",
+                where=str(packed[0].parent),
+                expected="the unpacked folder",
+                repair=f"tar -xf {packed[0]} -C {packed[0].parent}",
+            )
+    inside = ", ".join(sorted(child.name for child in path.iterdir())[:8]) if path.is_dir() else path.name
+    return InputError(
+        found=f"no format that is known ({inside or 'an empty folder'})",
+        where=str(path),
+        expected="; ".join(FORMATS.values()),
+        repair=f"give the folder that the instrument's software wrote, or --format ({', '.join(FORMATS)})",
+    )
