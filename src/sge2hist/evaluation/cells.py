@@ -1,0 +1,219 @@
+"""Which cells are evaluated, which real patches stand beside them, and how images are paired with cells.
+
+All sets are judged on the same cells, those that every set shows. The floor is made of other real cells, from the
+same split, first those whose patches share
+no pixel with an evaluated one.
+
+Shape letters: N evaluated cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import KDTree
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.paired import PairedDataset
+from sge2hist.evaluation.config import EvaluateConfig
+from sge2hist.evaluation.inputs import ImageSet
+
+FEWEST_CELLS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """The cells of one evaluation, all as rows of the paired dataset.
+
+    Attributes:
+        rows_N: evaluated cells, ascending.
+        floor_rows: other real cells, at most N, for the floor.
+        floor_note: where they come from, in words.
+        train_rows, val_rows: cells on which judges are fitted and tuned.
+        shuffle_N: for each cell, the position of another one (a derangement).
+        images: set name -> one int64 [N] per sample, the image of each cell.
+        own_cells: whether images claim to show these very cells (False: only cells of the same type).
+        notes: what a reader should know about the choice.
+    """
+
+    rows_N: np.ndarray
+    floor_rows: np.ndarray
+    floor_note: str
+    train_rows: np.ndarray
+    val_rows: np.ndarray
+    shuffle_N: np.ndarray
+    images: dict[str, list[np.ndarray]]
+    own_cells: bool
+    notes: list[str]
+
+
+def choose_cells(
+    sets: list[ImageSet], data: PairedDataset, config: EvaluateConfig, patch_um: float, rng: np.random.Generator
+) -> Cells:
+    """Return the cells of an evaluation.
+
+    Raises
+    ------
+    InputError
+        When the sets share fewer than 20 cells, or sets with and without cells are mixed.
+    """
+    notes: list[str] = []
+    own_cells = all(images.names_cells for images in sets)
+    if own_cells:
+        rows = shared_rows(sets, config.max_cells, rng, notes)
+        images = {images.name: images_of_rows(images, rows, config.max_samples) for images in sets}
+    else:
+        if len(sets) > 1:
+            raise InputError(
+                found="several sets, of which some name no cell for each image",
+                where=", ".join(images.name for images in sets if not images.names_cells),
+                expected="sets made for the same cells, or a single set",
+                repair="evaluate the sets made from cell types one by one",
+            )
+        rows, indices = stand_in_rows(sets[0], data, config, rng, notes)
+        images = {sets[0].name: [indices]}
+    note_split(rows, data, config.split, notes)
+    floor_rows, floor_note = choose_floor(rows, data, config.split, patch_um, rng)
+    return Cells(
+        rows_N=rows,
+        floor_rows=floor_rows,
+        floor_note=floor_note,
+        train_rows=some(data.rows("train"), config.max_train, rng),
+        val_rows=some(data.rows("val"), config.max_val, rng),
+        shuffle_N=derangement(len(rows), rng),
+        images=images,
+        own_cells=own_cells,
+        notes=notes,
+    )
+
+
+def some(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Return at most `most` of the rows, drawn at random, ascending."""
+    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
+
+
+def derangement(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a permutation that leaves nothing in its place: a random cycle through all."""
+    order = rng.permutation(n)
+    result = np.empty(n, np.int64)
+    result[order] = np.roll(order, -1)
+    return result
+
+
+def shared_rows(sets: list[ImageSet], most: int, rng: np.random.Generator, notes: list[str]) -> np.ndarray:
+    """Return the cells that every set shows, at most `most`; notes what was left out."""
+    shared = set(sets[0].row_M.tolist())
+    for images in sets[1:]:
+        shared &= set(images.row_M.tolist())
+    rows = np.array(sorted(shared), np.int64)
+    if len(rows) < FEWEST_CELLS:
+        raise InputError(
+            found=f"{len(rows)} cells in common",
+            where=", ".join(images.name for images in sets),
+            expected=f"at least {FEWEST_CELLS}",
+            repair="generate the sets from the same cells (same --split, -n and seed)",
+        )
+    largest = max(len(np.unique(images.row_M)) for images in sets)
+    if len(rows) < largest:
+        notes.append(f"{len(rows)} cells are shown by every set; the largest set shows {largest}.")
+    if len(rows) > most:
+        notes.append(f"{most} of {len(rows)} cells were drawn at random.")
+    return some(rows, most, rng)
+
+
+def images_of_rows(images: ImageSet, rows: np.ndarray, most_samples: int) -> list[np.ndarray]:
+    """Return, for each sample that covers every row (at most `most_samples`, lowest number first), the image of each
+    row.
+    """
+    found = []
+    for sample in np.unique(images.sample_M):
+        of_sample = np.flatnonzero(images.sample_M == sample)
+        order = of_sample[np.argsort(images.row_M[of_sample], kind="stable")]
+        position = np.searchsorted(images.row_M[order], rows)
+        inside = position < len(order)
+        if inside.all() and np.array_equal(images.row_M[order[position]], rows):
+            found.append(order[position])
+        if len(found) == most_samples:
+            break
+    if not found:
+        raise InputError(
+            found="no sample number that is there for every cell",
+            where=images.name,
+            expected="a column `sample` that starts at 0 for each cell",
+            repair="leave the column out: repeats are then numbered",
+        )
+    return found
+
+
+def stand_in_rows(
+    images: ImageSet, data: PairedDataset, config: EvaluateConfig, rng: np.random.Generator, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return real cells of the same types as images that name no cell, and the images that found one."""
+    pool = data.rows(config.split)
+    code = {name: number for number, name in enumerate(data.types)}
+    wanted = np.array([code.get(name, -1) for name in images.type_M])
+    rows, indices = [], []
+    for type_index in np.unique(wanted):
+        candidates = pool if type_index < 0 else pool[data.type_of_cell[pool] == type_index]
+        mine = rng.permutation(np.flatnonzero(wanted == type_index))
+        count = min(len(candidates), len(mine), config.max_cells)
+        rows.append(rng.choice(candidates, count, replace=False))
+        indices.append(mine[:count])
+    notes.append(
+        "Images name no cell: each stands beside a random real cell of its type, "
+        "and metrics that need the own cell are left out."
+    )
+    order = np.argsort(np.concatenate(rows), kind="stable")
+    if len(order) < FEWEST_CELLS:
+        raise InputError(
+            found=f"{len(order)} images with a real cell of their type",
+            where=images.name,
+            expected=f"at least {FEWEST_CELLS}",
+        )
+    return np.concatenate(rows)[order], np.concatenate(indices)[order]
+
+
+def note_split(rows: np.ndarray, data: PairedDataset, split: str, notes: list[str]) -> None:
+    """Note how many evaluated cells lie outside the split: scores on training cells prove nothing."""
+    if split != "all":
+        outside = int((~np.isin(rows, data.rows(split))).sum())
+        if outside:
+            notes.append(f"Warning: {outside} of {len(rows)} evaluated cells are not in split '{split}'.")
+
+
+def choose_floor(
+    rows: np.ndarray, data: PairedDataset, split: str, patch_um: float, rng: np.random.Generator
+) -> tuple[np.ndarray, str]:
+    """Return other real cells, as many as evaluated ones if there are, and where they come from."""
+    same = np.setdiff1d(data.rows(split), rows)
+    clear = same[~overlaps(same, rows, data, patch_um)] if len(same) else same
+    elsewhere = [np.setdiff1d(data.rows(name), np.union1d(rows, same)) for name in ("val", "train")]
+    pools = {
+        f"split '{split}', no pixel shared": clear,
+        f"split '{split}', patches may overlap": np.setdiff1d(same, clear),
+        "split 'val'": elsewhere[0],
+        "split 'train'": np.setdiff1d(elsewhere[1], elsewhere[0]),
+    }
+    chosen, parts = [], []
+    for name, pool in pools.items():
+        count = min(len(rows) - sum(map(len, chosen)), len(pool))
+        if count > 0:
+            chosen.append(rng.choice(pool, count, replace=False))
+            parts.append(f"{count} from {name}")
+    floor = np.concatenate(chosen) if chosen else np.empty(0, np.int64)
+    return np.sort(floor), "; ".join(parts) or "no other cells"
+
+
+def overlaps(candidates: np.ndarray, rows: np.ndarray, data: PairedDataset, patch_um: float) -> np.ndarray:
+    """Return bool: whether a candidate's patch shares pixels with the patch of any of the rows (squares on the same
+    slide).
+    """
+    side_px = patch_um / data.um_per_px
+    result = np.zeros(len(candidates), bool)
+    for slide in np.unique(data.slide_of_cell[candidates]):
+        mine, others = data.slide_of_cell[candidates] == slide, rows[data.slide_of_cell[rows] == slide]
+        if len(others):
+            distance, _ = KDTree(data.centre_xy_px[others]).query(data.centre_xy_px[candidates[mine]], p=np.inf)
+            result[mine] = distance < side_px
+    return result

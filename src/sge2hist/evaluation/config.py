@@ -1,0 +1,64 @@
+"""How an evaluation is run: every choice in one place, written into the report."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sge2hist.data.errors import Problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Settings of `evaluate`; the defaults suit up to 10,000 images on two CPU cores."""
+
+    extractor: str = "auto"  # auto, densenet121-imagenet, texture-v1, module:callable or a TorchScript file
+    extractor_input_px: int | None = (
+        None  # side to which images are resized for the extractor; None = the extractor's own
+    )
+    split: str = "test"  # split of the paired dataset from which evaluated cells and floor come
+    max_cells: int = 10_000  # at most so many cells are evaluated, drawn at random
+    max_train: int = 5_000  # real training patches to which classifier and expression head are fitted
+    max_val: int = 2_000  # real validation patches on which genes and penalties are chosen
+    max_train_for_copies: int = 200_000  # training patches searched for copies
+    max_copies_checked: int = 5_000  # evaluated images whose nearest training patch is looked for
+    max_samples: int = 3  # samples per cell that are scored when a set holds several
+    n_bootstrap: int = 200  # resamples for cheap statistics
+    n_groups: int = 10  # leave-out groups of the jackknife for Frechet distance and KID
+    block_um: float | None = None  # side of the spatial blocks that are resampled; None = twice the patch side
+    neighbours: int = 5  # k of precision, recall, density and coverage
+    n_genes: int = 2_000  # genes (highest mean in training cells) that the expression head predicts
+    smallest_type: int = 50  # a type is listed by itself from so many evaluated cells on
+    gallery: int = 8  # cells in each gallery row
+    umap: bool = True  # draw a UMAP of the features (some ten seconds)
+    seed: int = 0  # seed of every random choice made here
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        problems = Problems()
+        smallest = {
+            "max_cells": 20,
+            "max_train": 50,
+            "max_val": 20,
+            "max_train_for_copies": 50,
+            "n_bootstrap": 0,
+            "n_groups": 2,
+            "neighbours": 1,
+            "n_genes": 1,
+            "smallest_type": 5,
+            "gallery": 1,
+        }
+        for name, least in smallest.items():
+            if getattr(self, name) < least:
+                problems.add(
+                    found=f"{name} = {getattr(self, name)}", where="EvaluateConfig", expected=f"at least {least}"
+                )
+        if self.split not in ("train", "val", "test", "all"):
+            problems.add(found=f"split {self.split!r}", where="EvaluateConfig", expected="train, val, test or all")
+        if self.block_um is not None and self.block_um <= 0:
+            problems.add(found=f"block_um = {self.block_um}", where="EvaluateConfig", expected="more than 0")
+        problems.raise_if_any()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)

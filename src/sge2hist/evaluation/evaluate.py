@@ -1,0 +1,348 @@
+"""Judge sets of generated images against a paired dataset and write the report.
+
+The order of work: open and check everything; choose cells; describe real patches and fit judges; describe each set;
+score; write.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import sge2hist
+from sge2hist.data.errors import InputError
+from sge2hist.data.files import atomic_directory, check_output, write_json, write_manifest
+from sge2hist.data.paired import PairedDataset
+from sge2hist.evaluation import results
+from sge2hist.evaluation.cells import Cells, choose_cells
+from sge2hist.evaluation.config import EvaluateConfig
+from sge2hist.evaluation.copies import Copies, look_for_copies
+from sge2hist.evaluation.describe import Described, Progress, describe
+from sge2hist.evaluation.extractors import resolve_extractor
+from sge2hist.evaluation.inputs import ImageSet, open_image_set
+from sge2hist.evaluation.latent import latent_report, neighbourhood_composition
+from sge2hist.evaluation.measure import Measured, measure, real_figures
+from sge2hist.evaluation.reference import Geometry, Reference, build_reference
+from sge2hist.evaluation.similarity import psnr, ssim
+
+FORMAT_VERSION = 1
+
+
+def evaluate(
+    generated_paths: list[str | Path],
+    paired: str | Path | PairedDataset,
+    output: str | Path | None = None,
+    config: EvaluateConfig | None = None,
+    progress: Progress | None = None,
+    *,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Score one or several sets of images and return the report.
+
+    Parameters
+    ----------
+    generated_paths
+        Generated sets, or folders (or csv tables) of images; `name=path` names a set in the tables. A set made with
+        shuffled expression by the same model as
+        another one becomes that one's shuffled baseline.
+    paired
+        The paired dataset that the cells come from.
+    output
+        Folder for report.json and report.html; None = only return the report.
+    progress
+        Called as progress(what, done, of).
+
+    Raises
+    ------
+    InputError
+        Before any slow work when inputs do not fit together.
+    """
+    config = config or EvaluateConfig()
+    started = time.monotonic()
+    if output is not None:
+        check_output(output, overwrite=overwrite)
+    data = paired if isinstance(paired, PairedDataset) else PairedDataset.open(paired)
+    sets, shuffled = split_shuffled(open_sets(generated_paths, data))
+    geometry = common_geometry([*sets, *shuffled.values()], data)
+    extractor = resolve_extractor(config.extractor, input_px=config.extractor_input_px)
+    rng = np.random.default_rng(config.seed)
+    cells = choose_cells([*sets, *shuffled.values()], data, config, geometry.patch_um, rng)
+    reference = build_reference(data, cells, config, geometry, extractor, rng, progress)
+    described = describe_sets(reference, sets, cells, progress)
+    described_shuffled = {
+        name: describe_set(reference, images, cells.images[images.name][0], progress, with_thumbnails=False)
+        for name, images in shuffled.items()
+    }
+    measured = {}
+    for images in sets:
+        if progress is not None:
+            progress(f"scores of {images.name}", 0, 1)
+        measured[images.name] = measure(reference, described[images.name][0], described_shuffled.get(images.name))
+    real = real_figures(reference)
+    copies = add_copies(reference, described, measured, real, rng, progress)
+    add_similarity(reference, sets, measured)
+    report = assemble(reference, sets, described, described_shuffled, measured, real, copies, rng)
+    report["seconds"] = round(time.monotonic() - started, 1)
+    if output is not None:
+        write_report(report, reference, sets, shuffled, described, measured, Path(output), overwrite)
+    return report
+
+
+def open_sets(paths: list[str | Path], data: PairedDataset) -> list[ImageSet]:
+    """Return the opened sets; names must differ."""
+    if not paths:
+        raise InputError(found="no set of images", expected="at least one generated set or folder of images")
+    sets = []
+    for given in paths:
+        name, separator, path = str(given).partition("=")
+        named = bool(separator) and not Path(given).exists()
+        sets.append(open_image_set(path if named else given, data, name if named else None))
+    names = [images.name for images in sets]
+    if len(set(names)) < len(names):
+        raise InputError(
+            found=f"sets of equal name: {', '.join(names)}", expected="different names", repair="give them as name=path"
+        )
+    return sets
+
+
+def split_shuffled(sets: list[ImageSet]) -> tuple[list[ImageSet], dict[str, ImageSet]]:
+    """Return the sets to be judged, and by their name the shuffled set of the same model, where one was given."""
+    proper = [images for images in sets if not images.is_shuffled]
+    baseline: dict[str, ImageSet] = {}
+    rest = []
+    for images in sets:
+        if not images.is_shuffled:
+            continue
+        model = images.manifest.get("model_fingerprint", images.manifest.get("model"))
+        partners = [
+            p.name
+            for p in proper
+            if model
+            and p.manifest.get("model_fingerprint", p.manifest.get("model")) == model
+            and p.name not in baseline
+        ]
+        if partners:
+            baseline[partners[0]] = images
+        else:
+            rest.append(images)
+    return proper + rest, baseline
+
+
+def common_geometry(sets: list[ImageSet], data: PairedDataset) -> Geometry:
+    """Return the size of the compared patches; raises `InputError` when the sets differ."""
+    sides = {images.name: (float(images.manifest.get("patch_um", data.patch_um)), images.image_px) for images in sets}
+    if len(set(sides.values())) > 1:
+        listing = ", ".join(f"{name}: {um:g} um in {px} px" for name, (um, px) in sides.items())
+        raise InputError(
+            found=listing, expected="patches of one size", repair="evaluate sets of different patch size one by one"
+        )
+    patch_um, patch_px = next(iter(sides.values()))
+    return Geometry(patch_um=patch_um, patch_px=patch_px)
+
+
+def describe_set(
+    reference: Reference, images: ImageSet, indices: np.ndarray, progress: Progress | None, with_thumbnails: bool = True
+) -> Described:
+    """Describe the images that stand beside the evaluated cells."""
+    return describe(
+        images.images,
+        indices,
+        reference.extractor,
+        segmenter=reference.segmenter,
+        with_thumbnails=with_thumbnails,
+        progress=progress,
+        what=images.name,
+    )
+
+
+def describe_sets(
+    reference: Reference, sets: list[ImageSet], cells: Cells, progress: Progress | None
+) -> dict[str, list[Described]]:
+    """Describe every sample of every set; the first one is what the table shows."""
+    return {
+        images.name: [
+            describe_set(reference, images, indices, progress, number == 0)
+            for number, indices in enumerate(cells.images[images.name])
+        ]
+        for images in sets
+    }
+
+
+def add_copies(
+    reference: Reference,
+    described: dict[str, list[Described]],
+    measured: dict[str, Measured],
+    real: dict[str, Any],
+    rng: np.random.Generator,
+    progress: Progress | None,
+) -> Copies | None:
+    """Add the share of copies to the figures; None when evaluated cells are training cells, whose own patches would
+    be found.
+    """
+    if np.isin(reference.cells.rows_N, reference.data.rows("train")).any():
+        return None
+    copies = look_for_copies(reference, {name: samples[0] for name, samples in described.items()}, rng, progress)
+    for name, share in copies.shares.items():
+        measured[name].matched["copied"] = share
+    real["copied"] = copies.real
+    return copies
+
+
+def add_similarity(reference: Reference, sets: list[ImageSet], measured: dict[str, Measured], most: int = 1000) -> None:
+    """Add PSNR and SSIM over at most 1,000 cells."""
+    if not reference.cells.own_cells:
+        return
+    n = len(reference.real)
+    chosen = np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
+    real = reference.patches(reference.cells.rows_N[chosen])
+    for images in sets:
+        generated = images.images(reference.cells.images[images.name][0][chosen])
+        for name, function in (("psnr", psnr), ("ssim", ssim)):
+            values = np.full(n, np.nan)
+            values[chosen] = function(generated, real)
+            measured[images.name].matched[name] = reference.resampling.mean(values)
+
+
+def assemble(
+    reference: Reference,
+    sets: list[ImageSet],
+    described: dict[str, list[Described]],
+    shuffled: dict[str, Described],
+    measured: dict[str, Measured],
+    real: dict[str, Any],
+    copies: Copies | None,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Return the report as plain values (docs/evaluation.md has its schema)."""
+    data, cells, config = reference.data, reference.cells, reference.config
+    first = {name: samples[0] for name, samples in described.items()}
+    report: dict[str, Any] = {
+        "kind": "report",
+        "format_version": FORMAT_VERSION,
+        "sge2hist_version": sge2hist.__version__,
+        "synthetic": True,
+        "toy": bool(data.manifest.get("toy")) or any(images.is_toy for images in sets),
+        "config": config.as_dict(),
+        "data": data_entry(reference),
+        "extractor": {
+            "name": reference.extractor.name,
+            "note": reference.extractor.note,
+            **reference.extractor.details,
+        },
+        "notes": cells.notes
+        + ([] if copies is not None else ["Evaluated cells are training cells: copies were not looked for."]),
+        "sets": [set_description(images, cells, images.name in shuffled) for images in sets],
+        "metrics": results.metric_table(measured, real, cells.own_cells),
+        "differences": results.differences(measured),
+        "per_type": results.per_type(reference, first),
+        "morphometry": results.morphometry_tables(reference, first, shuffled) if cells.own_cells else {},
+        "over_samples": sample_spread(reference, described, measured),
+        "over_slides": {name: results.over_slides(reference, found) for name, found in measured.items()}
+        if len(data.slide_ids) > 1
+        else {},
+        "copies": None
+        if copies is None
+        else {"n_train_patches": copies.n_train, "n_checked": len(copies.checked_N), "threshold": copies.threshold},
+        "latent": latents(reference, sets, rng),
+    }
+    return report
+
+
+def data_entry(reference: Reference) -> dict[str, Any]:
+    """Return what the report says about the dataset and the cells."""
+    data, cells = reference.data, reference.cells
+    return {
+        "name": data.path.name,
+        "fingerprint": data.fingerprint,
+        "technology": data.manifest.get("technology", ""),
+        "observation": data.manifest.get("observation", ""),
+        "types_source": (data.manifest.get("types") or {}).get("source", ""),
+        "split": reference.config.split,
+        "n_cells": len(cells.rows_N),
+        "n_floor": len(cells.floor_rows),
+        "floor": cells.floor_note,
+        "n_train": len(cells.train_rows),
+        "n_val": len(cells.val_rows),
+        "n_genes_read": int(reference.measured_NG.shape[1]),
+        "patch_um": reference.geometry.patch_um,
+        "patch_px": reference.geometry.patch_px,
+        "um_per_px": reference.geometry.um_per_px,
+        "resampled": reference.resampling.unit,
+    }
+
+
+def set_description(images: ImageSet, cells: Cells, own_shuffled: bool) -> dict[str, Any]:
+    """Return what the report says about one set."""
+    kept = ("mode", "sampler", "seed", "n_samples", "model_fingerprint", "model", "guidance")
+    return {
+        "name": images.name,
+        "n_images": len(images),
+        "n_samples_scored": len(cells.images[images.name]),
+        "image_px": images.image_px,
+        "shuffled_on_purpose": images.is_shuffled,
+        "shuffled_baseline": "images generated from other cells' expression"
+        if own_shuffled
+        else "the same images given to other cells",
+        "manifest": {key: images.manifest[key] for key in kept if key in images.manifest},
+    }
+
+
+def sample_spread(
+    reference: Reference, described: dict[str, list[Described]], measured: dict[str, Measured]
+) -> dict[str, Any]:
+    """Return the spread of every metric over samples, for sets with several."""
+    spread = {}
+    for name, samples in described.items():
+        if len(samples) > 1:
+            others = [measure(reference, sample, None).matched for sample in samples[1:]]
+            spread[name] = results.over_samples([measured[name].matched, *others])
+    return spread
+
+
+def latents(reference: Reference, sets: list[ImageSet], rng: np.random.Generator) -> dict[str, Any]:
+    """Return the report on stored latents of each set that has them."""
+    data, cells = reference.data, reference.cells
+    found: dict[str, Any] = {}
+    for images in sets:
+        if (images.z1 is None and images.z2 is None) or not cells.own_cells:
+            continue
+        index = cells.images[images.name][0]
+        composition = neighbourhood_composition(
+            cells.rows_N, data.centre_xy_px, data.slide_of_cell, data.type_of_cell, len(data.types)
+        )
+        found[images.name] = latent_report(
+            None if images.z1 is None else images.z1[index],
+            None if images.z2 is None else images.z2[index],
+            data.counts(cells.rows_N),
+            reference.types_N,
+            composition,
+            reference.block_N,
+            rng,
+        )
+    return found
+
+
+def write_report(
+    report: dict[str, Any],
+    reference: Reference,
+    sets: list[ImageSet],
+    shuffled: dict[str, ImageSet],
+    described: dict[str, list[Described]],
+    measured: dict[str, Measured],
+    output: Path,
+    overwrite: bool,
+) -> None:
+    """Write report.json and report.html."""
+    from sge2hist.evaluation.page.build import build_page
+    from sge2hist.evaluation.pictures import gather_pictures
+
+    pictures = gather_pictures(reference, sets, shuffled, described, measured)
+    with atomic_directory(output, overwrite=overwrite) as folder:
+        write_manifest(
+            folder, "report", toy=report["toy"], synthetic=True, sets=[entry["name"] for entry in report["sets"]]
+        )
+        write_json(folder / "report.json", report)
+        (folder / "report.html").write_text(build_page(report, pictures), encoding="utf-8")

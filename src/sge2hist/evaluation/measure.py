@@ -1,0 +1,179 @@
+"""The metrics of one set of images against the reference: a name -> figure table.
+
+The same functions score generated images, other real patches (the floor) and images given to the wrong cells
+(shuffled).
+
+Shape letters: N evaluated cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sge2hist.evaluation import retrieval
+from sge2hist.evaluation import type_agreement as agreement
+from sge2hist.evaluation.describe import Described
+from sge2hist.evaluation.estimate import Estimate, Resampling, plain
+from sge2hist.evaluation.frechet import frechet_estimate
+from sge2hist.evaluation.kernel import grouped_kid, kid_estimate, kid_of
+from sge2hist.evaluation.manifold import manifold_scores
+from sge2hist.evaluation.morphometry import compare_distributions, pearson_estimate
+from sge2hist.evaluation.reference import Reference
+
+Figures = dict[str, Estimate]
+FEWEST_OF_TYPE = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one set scores: matched and shuffled figures by metric id, and per-cell values for galleries."""
+
+    matched: Figures
+    shuffled: Figures
+    rank_share_N: np.ndarray
+
+
+def realism(real_ND: np.ndarray, other_ND: np.ndarray, resampling: Resampling, neighbours: int) -> Figures:
+    """Return Frechet distance, KID, precision, recall, density and coverage of images against real patches (equally
+    many).
+    """
+    k = min(neighbours, len(real_ND) - 1)
+    return {
+        "frechet": frechet_estimate(real_ND, other_ND, resampling),
+        "kid": kid_estimate(real_ND, other_ND, resampling),
+        **manifold_scores(real_ND, other_ND, k).estimates(resampling),
+    }
+
+
+def type_kids(
+    real_ND: np.ndarray, type_real_N: np.ndarray, other_ND: np.ndarray, type_other_N: np.ndarray
+) -> dict[int, float]:
+    """Return KID within each type that has at least 20 patches on both sides."""
+    result = {}
+    for type_index in np.unique(type_real_N[type_real_N >= 0]):
+        real, other = real_ND[type_real_N == type_index], other_ND[type_other_N == type_index]
+        if min(len(real), len(other)) >= FEWEST_OF_TYPE:
+            result[int(type_index)] = kid_of(real, other)
+    return result
+
+
+def type_kid_estimate(
+    real_ND: np.ndarray, other_ND: np.ndarray, types_N: np.ndarray, resampling: Resampling
+) -> Estimate | None:
+    """Return the mean over types of KID within the type, with the jackknife; None when no type has enough cells."""
+    values, replicates = [], []
+    for type_index in np.unique(types_N[types_N >= 0]):
+        mine = types_N == type_index
+        if mine.sum() >= FEWEST_OF_TYPE:
+            value, without = grouped_kid(real_ND[mine], other_ND[mine], resampling.group_N[mine], resampling.n_groups)
+            values.append(value)
+            replicates.append(without)
+    # A type that lies in one group only cannot be left out: there its own value stands in.
+    filled = [np.where(np.isfinite(without), without, value) for value, without in zip(values, replicates, strict=True)]
+    return resampling.jackknifed(float(np.mean(values)), np.mean(filled, axis=0)) if values else None
+
+
+def right_type(reference: Reference, features_ND: np.ndarray) -> Figures:
+    """Return macro-F1 and its normalised form; nothing when the data has fewer than two types."""
+    if reference.classifier is None or len(np.unique(reference.types_N[reference.types_N >= 0])) < 2:
+        return {}
+    f1 = agreement.f1_estimate(reference.types_N, reference.named(features_ND), reference.resampling)
+    return {"type_f1": f1, "type_f1_normalised": agreement.normalised(f1, reference.real_f1, reference.chance_f1)}
+
+
+def right_genes(reference: Reference, features_ND: np.ndarray) -> Figures:
+    """Return expression recovery and its ratio to real patches."""
+    found: Figures = {}
+    for n_genes, estimate in reference.recovered(features_ND).items():
+        found[f"expression_{n_genes}"] = estimate
+        found[f"expression_ratio_{n_genes}"] = estimate.combined(reference.real_recovery[n_genes], agreement.safe_ratio)
+    return found
+
+
+def right_place(reference: Reference, features_ND: np.ndarray) -> tuple[Figures, np.ndarray]:
+    """Return the retrieval figures and each cell's rank."""
+    share_N = retrieval.rank_shares(features_ND, reference.real.features_ND)
+    named = retrieval.retrieval_estimates(share_N, reference.resampling)
+    return {f"retrieval_{name}": estimate for name, estimate in named.items()}, share_N
+
+
+def right_anatomy(reference: Reference, images: Described) -> Figures:
+    """Return the median over the morphometric statistics of the per-cell correlation."""
+    parts = [
+        pearson_estimate(images.morphometry[name], real, reference.resampling)
+        for name, real in reference.real.morphometry.items()
+    ]
+    replicates = np.median([part.replicates for part in parts], axis=0)
+    value = float(np.median([part.value for part in parts]))
+    first = parts[0]
+    return {
+        "morphometry_correlation": Estimate(
+            value=value, replicates=replicates, method=first.method, n=first.n, unit=first.unit
+        )
+    }
+
+
+def anatomy_distributions(real: Described, other: Described) -> Figures:
+    """Return the medians over the statistics of 1 - KS and of the ratio of spreads."""
+    compared = [compare_distributions(values, other.morphometry[name]) for name, values in real.morphometry.items()]
+    return {
+        "morphometry_one_minus_ks": plain(np.nanmedian([c.one_minus_ks for c in compared]), len(other)),
+        "morphometry_spread_ratio": plain(np.nanmedian([c.spread_ratio for c in compared]), len(other)),
+    }
+
+
+def own_cell_metrics(reference: Reference, images: Described) -> tuple[Figures, np.ndarray]:
+    """Return every metric that compares an image with its own cell."""
+    place, share_N = right_place(reference, images.features_ND)
+    return right_genes(reference, images.features_ND) | place | right_anatomy(reference, images), share_N
+
+
+def measure(reference: Reference, images: Described, shuffled: Described | None) -> Measured:
+    """Return the figures of one set.
+
+    Parameters
+    ----------
+    images
+        Described in the order of the evaluated cells.
+    shuffled
+        Images that the same model made from other cells' expression, in the same order; None = the same images, each
+        given to another cell.
+    """
+    real, config = reference.real, reference.config
+    matched = realism(real.features_ND, images.features_ND, reference.resampling, config.neighbours)
+    matched |= anatomy_distributions(real, images)
+    apart: Figures = {}
+    if shuffled is None:
+        shuffled = images.take(reference.cells.shuffle_N)
+    else:
+        apart = realism(real.features_ND, shuffled.features_ND, reference.resampling, config.neighbours)
+    for into, described in ((matched, images), (apart, shuffled)):
+        kid = type_kid_estimate(real.features_ND, described.features_ND, reference.types_N, reference.resampling)
+        into.update({} if kid is None else {"type_kid": kid})
+        into.update(right_type(reference, described.features_ND))
+    share_N = np.full(len(images), np.nan)
+    if reference.cells.own_cells:
+        own, share_N = own_cell_metrics(reference, images)
+        matched |= own
+        apart |= own_cell_metrics(reference, shuffled)[0]
+    return Measured(matched=matched, shuffled=apart, rank_share_N=share_N)
+
+
+def real_figures(reference: Reference) -> Figures:
+    """Return what real tissue scores: the floor of the realism metrics and the ceiling of the others."""
+    found: Figures = {}
+    if reference.floor_resampling is not None:
+        real = reference.real.take(reference.partner)
+        floor, resampling = reference.floor, reference.floor_resampling
+        found |= realism(real.features_ND, floor.features_ND, resampling, reference.config.neighbours)
+        found |= anatomy_distributions(real, floor)
+        type_floor = reference.data.type_of_cell[reference.cells.floor_rows]
+        kids = type_kids(real.features_ND, reference.types_N[reference.partner], floor.features_ND, type_floor)
+        if kids:
+            found["type_kid"] = plain(float(np.mean(list(kids.values()))), len(floor))
+    found |= right_type(reference, reference.real.features_ND)
+    found |= {f"expression_{n}": estimate for n, estimate in reference.real_recovery.items()}
+    found |= {f"expression_ratio_{n}": plain(1.0, len(reference.real)) for n in reference.real_recovery}
+    return found

@@ -1,0 +1,187 @@
+"""The real side of an evaluation: real patches described, judges fitted on training cells, and what real patches score.
+
+Shape letters: N evaluated cells, D features, G genes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sge2hist.data.paired import PairedDataset
+from sge2hist.evaluation import expression_recovery as recovery
+from sge2hist.evaluation import type_agreement as agreement
+from sge2hist.evaluation.cells import Cells
+from sge2hist.evaluation.config import EvaluateConfig
+from sge2hist.evaluation.describe import Described, Progress, describe
+from sge2hist.evaluation.estimate import Estimate, Resampling, make_resampling, spatial_blocks
+from sge2hist.evaluation.extractors import Extractor
+from sge2hist.evaluation.nuclei import NucleiSegmenter
+
+PATCHES_FOR_SEGMENTER = 500
+FEWEST_FLOOR = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Size of the compared patches."""
+
+    patch_um: float
+    patch_px: int
+
+    @property
+    def um_per_px(self) -> float:
+        """Resolution of the compared patches."""
+        return self.patch_um / self.patch_px
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Everything that generated images are held against.
+
+    Attributes:
+        real: the evaluated cells' own patches.
+        floor: other real patches (perhaps fewer than N).
+        resampling: weights shared by all metrics; floor_resampling: the same for the pairs (real[partner[i]],
+            floor[i]).
+        partner: positions among the evaluated cells that stand opposite the floor's patches (all of them unless the
+            floor is smaller).
+        types_N: type index of each evaluated cell, -1 = unknown.
+        classifier: names types from features; None when the data has fewer than two types.
+        head: reads expression from features; measured_NG: measured expression of its best genes.
+    """
+
+    data: PairedDataset
+    cells: Cells
+    config: EvaluateConfig
+    geometry: Geometry
+    extractor: Extractor
+    segmenter: NucleiSegmenter
+    block_N: np.ndarray
+    resampling: Resampling
+    floor_resampling: Resampling | None
+    partner: np.ndarray
+    real: Described
+    floor: Described
+    types_N: np.ndarray
+    classifier: agreement.TypeClassifier | None
+    head: recovery.ExpressionHead
+    measured_NG: np.ndarray
+
+    def patches(self, rows: np.ndarray) -> np.ndarray:
+        """Return real patches at the compared size, uint8 [n, P, P, 3]."""
+        return self.data.patches(rows, side_um=self.geometry.patch_um, out_px=self.geometry.patch_px)
+
+    @cached_property
+    def real_f1(self) -> Estimate:
+        """Macro-F1 of the classifier on the cells' own real patches."""
+        return agreement.f1_estimate(self.types_N, self.named(self.real.features_ND), self.resampling)
+
+    @cached_property
+    def chance_f1(self) -> Estimate:
+        """Macro-F1 of the same predictions given to other cells."""
+        predicted = self.named(self.real.features_ND)[self.cells.shuffle_N]
+        return agreement.f1_estimate(self.types_N, predicted, self.resampling)
+
+    @cached_property
+    def real_recovery(self) -> dict[int, Estimate]:
+        """Expression recovery from the cells' own real patches."""
+        return self.recovered(self.real.features_ND)
+
+    def named(self, features_ND: np.ndarray) -> np.ndarray:
+        """Return the type that the classifier sees in each image."""
+        if self.classifier is None:
+            raise ValueError("no classifier: fewer than two cell types")
+        return self.classifier.predict(features_ND)
+
+    def recovered(self, features_ND: np.ndarray) -> dict[int, Estimate]:
+        """Return the expression recovery of images that stand beside the evaluated cells."""
+        return recovery.recovery_estimates(
+            self.head.predict(features_ND), self.measured_NG, np.arange(self.measured_NG.shape[1]), self.resampling
+        )
+
+
+def build_reference(
+    data: PairedDataset,
+    cells: Cells,
+    config: EvaluateConfig,
+    geometry: Geometry,
+    extractor: Extractor,
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+) -> Reference:
+    """Describe the real patches and fit the judges; only training cells are used for fitting, validation cells for
+    choosing.
+    """
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        return data.patches(rows, side_um=geometry.patch_um, out_px=geometry.patch_px)
+
+    some_train = rng.choice(cells.train_rows, min(PATCHES_FOR_SEGMENTER, len(cells.train_rows)), replace=False)
+    segmenter = NucleiSegmenter.fit(read(np.sort(some_train)), geometry.um_per_px)
+    real = describe(
+        read, cells.rows_N, extractor, segmenter=segmenter, with_thumbnails=True, progress=progress, what="real patches"
+    )
+    floor = describe(
+        read, cells.floor_rows, extractor, segmenter=segmenter, progress=progress, what="other real patches"
+    )
+    train = describe(read, cells.train_rows, extractor, progress=progress, what="training patches").features_ND
+    val = describe(read, cells.val_rows, extractor, progress=progress, what="validation patches").features_ND
+    if progress is not None:
+        progress("fitting judges", 0, 1)
+    types = data.type_of_cell
+    classifier = agreement.fit_type_classifier(train, types[cells.train_rows], val, types[cells.val_rows])
+    head, measured = fit_head(data, cells, config, train, val)
+    side_um = config.block_um or 2 * geometry.patch_um
+    block_N = spatial_blocks(
+        data.centre_xy_px[cells.rows_N] * data.um_per_px, data.slide_of_cell[cells.rows_N], side_um
+    )
+    partner = np.sort(rng.permutation(len(cells.rows_N))[: len(cells.floor_rows)])
+    return Reference(
+        data=data,
+        cells=cells,
+        config=config,
+        geometry=geometry,
+        extractor=extractor,
+        segmenter=segmenter,
+        block_N=block_N,
+        resampling=make_resampling(block_N, n_replicates=config.n_bootstrap, n_groups=config.n_groups, rng=rng),
+        floor_resampling=None
+        if len(partner) < FEWEST_FLOOR
+        else make_resampling(block_N[partner], n_replicates=config.n_bootstrap, n_groups=config.n_groups, rng=rng),
+        partner=partner,
+        real=real,
+        floor=floor,
+        types_N=types[cells.rows_N],
+        classifier=classifier,
+        head=head,
+        measured_NG=measured,
+    )
+
+
+def fit_head(
+    data: PairedDataset, cells: Cells, config: EvaluateConfig, train_ND: np.ndarray, val_ND: np.ndarray
+) -> tuple[recovery.ExpressionHead, np.ndarray]:
+    """Return the expression head, cut down to its best genes (best first), and their measured expression in the
+    evaluated cells.
+    """
+    counts = data.counts(cells.train_rows)
+    genes = recovery.frequent_genes(counts, config.n_genes)
+    head = recovery.fit_expression_head(
+        train_ND,
+        recovery.log_normalised(counts, genes),
+        val_ND,
+        recovery.log_normalised(data.counts(cells.val_rows), genes),
+    )
+    best = head.order_G[: recovery.CHOSEN[-1]]
+    cut = recovery.ExpressionHead(
+        mean_D=head.mean_D,
+        scale_D=head.scale_D,
+        weights_DG=head.weights_DG[:, best],
+        offsets_G=head.offsets_G[best],
+        order_G=best,
+        penalty=head.penalty,
+    )
+    return cut, recovery.log_normalised(data.counts(cells.rows_N), genes[best])
