@@ -16,8 +16,9 @@ from skimage.transform import resize
 
 from sge2hist.pairing.nuclei_training import LabelledTile
 
-# Median nucleus diameter at 0.5 um/px: 8.5 um, that of the histolytics images. The tiles of nuclei_he come without um/px and with
-# magnifications that differ five times, so each source slide is scaled until its median nucleus has this size.
+# Median nucleus diameter at 0.5 um/px: 8.5 um, that of the histolytics images. The tiles of nuclei_he come without
+# um/px and with magnifications that differ five times, so each source slide is scaled until its median nucleus has
+# this size.
 TYPICAL_DIAMETER_PX = 17.0
 
 
@@ -30,7 +31,7 @@ class SplitTiles:
 
 
 def read_nuclei_he(folder: Path, *, held_out_share: float = 0.3, seed: int = 0) -> SplitTiles:
-    """107 tiles of Data Science Bowl 2018; whole source slides are held out until they hold the share of tiles asked for."""
+    """107 tiles of Data Science Bowl 2018; whole source slides are held out until they make up the share asked for."""
     paths = sorted(folder.glob("*_image.png"))
     images = [imread(path)[..., :3] for path in paths]
     labels = [imread(path.with_name(path.name.replace("_image", "_labels"))).astype(np.int32) for path in paths]
@@ -53,8 +54,9 @@ def read_nuclei_he(folder: Path, *, held_out_share: float = 0.3, seed: int = 0) 
 def neighbouring_tiles(images: np.ndarray, *, step: float = 0.95, uniqueness: float = 0.4) -> np.ndarray:
     """Source slide of each tile [N], found by tiles whose edges continue each other.
 
-    Many tiles of this set are cut side by side from the same field. Two tiles belong together when the step over their common edge
-    is smaller than the step between the last two rows (or columns) inside one of them, and the next best partner is far worse.
+    Many tiles of this set are cut side by side from the same field. Two tiles belong together when the step over
+    their common edge is smaller than the step between the last two rows (or columns) inside one of them, and the next
+    best partner is far worse.
     """
     n_tiles, pixels = len(images), images.astype(np.float32)
     links = []
@@ -75,7 +77,10 @@ def neighbouring_tiles(images: np.ndarray, *, step: float = 0.95, uniqueness: fl
 def read_histolytics(folder: Path) -> SplitTiles:
     """Two H&E images of 1500 px at 0.5 um/px with 1,718 nuclei; the lower right quarter of each is held out."""
     train, held_out = [], []
-    for image_name, nuclei_name in (("hgsc_nest.jpg", "hgsc_nest.parquet"), ("hgsc_stromal_he.jpg", "hgsc_stromal_cells.parquet")):
+    for image_name, nuclei_name in (
+        ("hgsc_nest.jpg", "hgsc_nest.parquet"),
+        ("hgsc_stromal_he.jpg", "hgsc_stromal_cells.parquet"),
+    ):
         image = imread(folder / image_name)
         outlines = shapely.from_wkb(pq.read_table(folder / nuclei_name)["geometry"].to_pylist())
         labels = np.zeros(image.shape[:2], np.int32)
@@ -86,7 +91,9 @@ def read_histolytics(folder: Path) -> SplitTiles:
         middle = image.shape[0] // 2
         for rows, columns in ((0, 0), (0, 1), (1, 0), (1, 1)):
             part = np.s_[rows * middle : (rows + 1) * middle, columns * middle : (columns + 1) * middle]
-            (held_out if rows and columns else train).append(LabelledTile(image[part], _renumbered(labels[part]), image_name))
+            (held_out if rows and columns else train).append(
+                LabelledTile(image[part], _renumbered(labels[part]), image_name)
+            )
     return SplitTiles(train, held_out)
 
 

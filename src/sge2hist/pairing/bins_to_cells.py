@@ -1,8 +1,8 @@
 """From 2 um bins to cells: which nucleus holds a bin, one connected piece for each nucleus, growth into the cytoplasm.
 
-The rule is Space Ranger 4's: a bin belongs to a nucleus if its centre lies inside the outline; the largest 8-connected piece stays;
-then bins go to the nearest nucleus within 4 bins (8 um). Distances are between bin centres on the array, so they do not depend
-on how the array lies on the image.
+The rule is Space Ranger 4's: a bin belongs to a nucleus if its centre lies inside the outline; the largest
+8-connected piece stays; then bins go to the nearest nucleus within 4 bins (8 um). Distances are between bin centres
+on the array, so they do not depend on how the array lies on the image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ class ExpansionConfig:
     """How far a cell reaches beyond its nucleus."""
 
     distance_um: float = 8.0  # bins up to this far from the nearest bin of the nucleus; 0 = nuclei only
-    volume_ratio: float | None = None  # cell volume / nucleus volume; when given, each nucleus grows by a distance of its own
+    volume_ratio: float | None = (
+        None  # cell volume / nucleus volume; when given, each nucleus grows by a distance of its own
+    )
     max_distance_um: float = 20.0  # no cell reaches further than this by its volume ratio
 
     def __post_init__(self) -> None:
@@ -102,7 +104,9 @@ def bins_to_cells(
     )
 
 
-def _grid(nucleus_of_bin: np.ndarray, row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+def _grid(
+    nucleus_of_bin: np.ndarray, row: np.ndarray, column: np.ndarray
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Nucleus + 1 on the smallest grid that holds all bins (0 = none), and the place of each bin in it."""
     if len(row) == 0:
         return np.zeros((1, 1), np.int32), (row, column)
@@ -120,7 +124,7 @@ def _grid(nucleus_of_bin: np.ndarray, row: np.ndarray, column: np.ndarray) -> tu
 
 
 def largest_pieces(grid: np.ndarray) -> np.ndarray:
-    """Keep the largest 8-connected piece of each positive label (of equal ones, the first in reading order): int [R, C]."""
+    """Largest 8-connected piece of each positive label (of equal ones, the first in reading order): int [R, C]."""
     piece, n_pieces = label_pieces(grid, background=0, connectivity=2, return_num=True)
     if n_pieces == 0:
         return grid
@@ -167,7 +171,7 @@ def grow(cells: np.ndarray, limit_bins: np.ndarray) -> np.ndarray:
     if largest < 1:
         return cells.astype(np.int32)
     nearest = np.empty((2, *cells.shape), np.int32)
-    ndimage.distance_transform_edt(cells == 0, return_distances=False, return_indices=True, indices=nearest)
+    ndimage.distance_transform_edt(cells == 0, return_distances=False, return_indices=True, indices=nearest)  # type: ignore[call-overload]
     grown = cells[nearest[0], nearest[1]].astype(np.int32)
     rows, columns = np.ogrid[: cells.shape[0], : cells.shape[1]]
     squared = (nearest[0] - rows) ** 2 + (nearest[1] - columns) ** 2  # whole numbers: exact comparison at the limit

@@ -1,7 +1,7 @@
 """A label image of a whole slide as horizontal runs: exact, and a hundredth of the memory of the image.
 
-A slide of 450 megapixels is 1.8 GB as int32 labels; its 500,000 nuclei are about 9 million runs of one row each. A run says
-"in this row, columns `start` to `stop` (exclusive) belong to this nucleus".
+A slide of 450 megapixels is 1.8 GB as int32 labels; its 500,000 nuclei are about 9 million runs of one row each. A
+run says "in this row, columns `start` to `stop` (exclusive) belong to this nucleus".
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+Runs = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # row, start, stop, label of R runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,9 @@ class LabelRuns:
         out = np.zeros((height, width), np.int32)
         first, last = np.searchsorted(self.row, (top, top + height))
         for index in range(first, last):
-            out[self.row[index] - top, max(self.start[index] - left, 0) : max(self.stop[index] - left, 0)] = self.label[index] + 1
+            out[self.row[index] - top, max(self.start[index] - left, 0) : max(self.stop[index] - left, 0)] = (
+                self.label[index] + 1
+            )
         return out
 
     def area_px(self) -> np.ndarray:
@@ -73,13 +77,13 @@ class LabelRuns:
             return np.stack([moment_x, moment_y], 1) / np.where(area > 0, area, np.nan) * self.image_px
 
 
-def runs_of_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def runs_of_labels(labels: np.ndarray) -> Runs:
     """Row, start, stop and label - 1 of the runs of a label image [H, W] (0 = none), each int32 [R], in row order."""
     padded = np.zeros((labels.shape[0], labels.shape[1] + 2), labels.dtype)
     padded[:, 1:-1] = labels
     row, step = np.nonzero(padded[:, 1:] != padded[:, :-1])  # a change between column step-1 and step
     before, after = padded[row, step], padded[row, step + 1]
-    starts, stops = after > 0, before > 0
+    starts, stops = after != 0, before != 0
     # changes of a row alternate: each start is closed by the next stop, so both lists pair up in order
     return (
         row[starts].astype(np.int32),
@@ -90,7 +94,7 @@ def runs_of_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def join_runs(
-    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    parts: Sequence[Runs],
     *,
     width_px: int,
     height_px: int,
@@ -99,7 +103,9 @@ def join_runs(
 ) -> LabelRuns:
     """Sort runs of several parts of a slide; where two overlap, the one that starts first keeps the pixels."""
     empty = (np.empty(0, np.int32),) * 4
-    row, start, stop, label = (np.concatenate(column) for column in zip(*[empty, *parts], strict=True))
+    row, start, stop, label = (
+        np.concatenate(column).astype(np.int32, copy=False) for column in zip(*[empty, *parts], strict=True)
+    )
     start, stop = np.clip(start, 0, width_px), np.clip(stop, 0, width_px)
     inside = (row >= 0) & (row < height_px) & (start < stop)
     row, start, stop, label = row[inside], start[inside], stop[inside], label[inside]

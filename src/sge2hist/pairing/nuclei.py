@@ -1,8 +1,8 @@
 """Nuclei in H&E without a trained model: haematoxylin density, threshold, distance transform, watershed.
 
-The steps and their constants are those of formats.md 6.2: optical density, haematoxylin channel (Ruifrok & Johnston 2001), Gaussian
-of 0.6 um, Otsu inside the tissue, opening, hole filling, distance transform, peaks at least 2 um apart, watershed, nuclei of at
-least 8 um2. Every function works on one array; `nuclei_tiles` runs them over a slide.
+The steps and their constants are those of formats.md 6.2: optical density, haematoxylin channel (Ruifrok & Johnston
+2001), Gaussian of 0.6 um, Otsu inside the tissue, opening, hole filling, distance transform, peaks at least 2 um
+apart, watershed, nuclei of at least 8 um2. Every function works on one array; `nuclei_tiles` runs them over a slide.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from skimage.segmentation import watershed
 
 from sge2hist.data.errors import InputError
 
-# Stain vectors of haematoxylin, eosin and the residual in optical density (Ruifrok & Johnston 2001, as in skimage.color.hed_from_rgb).
+# Stain vectors of haematoxylin, eosin and the residual in optical density (Ruifrok & Johnston 2001, as in
+# skimage.color.hed_from_rgb).
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 
 
@@ -37,12 +38,18 @@ class NucleiConfig:
 
     def __post_init__(self) -> None:
         lengths = (self.smoothing_um, self.opening_um, self.min_peak_distance_um, self.min_depth_um)
-        if min(*lengths, self.tissue_density) < 0 or self.surroundings_um <= 0 or not 0 <= self.min_area_um2 < self.max_area_um2:
-            raise InputError(found=f"{self}", where="NucleiConfig", expected="lengths >= 0 and 0 <= min_area_um2 < max_area_um2")
+        if (
+            min(*lengths, self.tissue_density) < 0
+            or self.surroundings_um <= 0
+            or not 0 <= self.min_area_um2 < self.max_area_um2
+        ):
+            raise InputError(
+                found=f"{self}", where="NucleiConfig", expected="lengths >= 0 and 0 <= min_area_um2 < max_area_um2"
+            )
 
 
 def optical_density(image: np.ndarray) -> np.ndarray:
-    """-log10 of the transmitted light, uint8 [..., 3] -> float32 [..., 3] in [0, 2.41]; white is 0 (a table of 256 values)."""
+    """-log10 of the transmitted light, uint8 [..., 3] -> float32 [..., 3] in [0, 2.41]; white is 0 (by a table)."""
     return (-np.log10((np.arange(256) + 1.0) / 256)).astype(np.float32)[image]
 
 
@@ -67,8 +74,8 @@ class ClassicalSegmenter:
     um_per_px
         Pixel side of the images that it will be given.
     threshold
-        Amount of haematoxylin between nuclei and the rest; None = Otsu inside the tissue of each image. One number for a
-        whole slide (see `slide_threshold`) makes the tiles agree.
+        Amount of haematoxylin between nuclei and the rest; None = Otsu inside the tissue of each image. One number
+        for a whole slide (see `slide_threshold`) makes the tiles agree.
     """
 
     parallel = True
@@ -107,7 +114,7 @@ class ClassicalSegmenter:
         return amount, ndimage.uniform_filter(mean_density, 9) > self.config.tissue_density
 
     def _local_threshold(self, amount: np.ndarray, tissue: np.ndarray, threshold: float) -> np.ndarray:
-        """Mean of the slide's threshold and of (local mean + half a local standard deviation), both inside the tissue."""
+        """Mean of the slide's threshold and of (local mean + half a local standard deviation), inside the tissue."""
         side_px = max(3, round(self.config.surroundings_um / self.um_per_px))
         share = np.maximum(ndimage.uniform_filter(tissue.astype(np.float32), side_px), 1e-3)
         inside = np.where(tissue, amount, 0)

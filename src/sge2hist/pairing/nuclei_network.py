@@ -1,10 +1,10 @@
 """A small U-Net that outlines nuclei in H&E, with weights that come with the package.
 
-The network sees optical density at 0.5 um/px and predicts, for each pixel, whether it lies in a nucleus and how deep inside
-(0 at the outline, 1 at the deepest point of that nucleus). Touching nuclei meet where the depth is low, so the pixels deeper than a
-threshold fall apart into one seed per nucleus, and a watershed on the depth gives the outlines. This is the star-convex idea of
-StarDist (Schmidt et al. 2018) and the distance maps of HoVer-Net (Graham et al. 2019) reduced to what a CPU runs at about a
-megapixel per second.
+The network sees optical density at 0.5 um/px and predicts, for each pixel, whether it lies in a nucleus and how deep
+inside (0 at the outline, 1 at the deepest point of that nucleus). Touching nuclei meet where the depth is low, so the
+pixels deeper than a threshold fall apart into one seed per nucleus, and a watershed on the depth gives the outlines.
+This is the star-convex idea of StarDist (Schmidt et al. 2018) and the distance maps of HoVer-Net (Graham et al. 2019)
+reduced to what a CPU runs at about a megapixel per second.
 
 Shapes: B batch, C channel, H row, W column.
 """
@@ -47,8 +47,8 @@ class ConvBlock(nn.Module):
 class NucleiUNet(nn.Module):
     """Optical density [B, 3, H, W] -> nucleus logit and depth [B, 2, H, W]; H and W multiples of 8.
 
-    Pixels are folded 2 x 2 into channels first and unfolded last: three quarters of the cost of a full-resolution level is saved,
-    and the outline is still predicted at full resolution.
+    Pixels are folded 2 x 2 into channels first and unfolded last: three quarters of the cost of a full-resolution
+    level is saved, and the outline is still predicted at full resolution.
     """
 
     def __init__(self, widths: tuple[int, int, int] = (24, 48, 96), *, normalised: bool = False) -> None:
@@ -63,7 +63,7 @@ class NucleiUNet(nn.Module):
         self.head = nn.Conv2d(a, 8, 1)
 
     def forward(self, density_BCHW: Tensor) -> Tensor:
-        """[B, 3, H, W] optical density -> [B, 2, H, W]: logit of being nucleus, depth (unbounded, trained towards [0, 1])."""
+        """[B, 3, H, W] optical density -> [B, 2, H, W]: logit of being nucleus, and depth (trained towards [0, 1])."""
         fine = self.fine(nn.functional.pixel_unshuffle(density_BCHW, 2))
         middle = self.middle(nn.functional.max_pool2d(fine, 2))
         coarse = self.coarse(nn.functional.max_pool2d(middle, 2))
@@ -91,7 +91,7 @@ def folded(network: NucleiUNet) -> NucleiUNet:
 
 
 def save_weights(network: NucleiUNet, path: Path, *, metadata: dict[str, str]) -> None:
-    """Write a folded network as float16 safetensors; `metadata` says where the weights come from (data, licence, recipe)."""
+    """Write a folded network as float16 safetensors; `metadata` says where the weights come from (data, recipe)."""
     tensors = {name: value.half().contiguous() for name, value in folded(network).state_dict().items()}
     widths = ",".join(str(width) for width in network.widths)
     save_file(tensors, str(path), metadata={"kind": "sge2hist-nuclei-unet", "widths": widths, **metadata})
@@ -106,7 +106,9 @@ def load_network(path: Path | None = None) -> NucleiUNet:
     path = WEIGHTS_FILE if path is None else Path(path)
     expected = "safetensors weights of the nucleus network"
     if not path.is_file():
-        raise InputError(found="no weights file", where=str(path), expected=expected, repair="reinstall, or give another file")
+        raise InputError(
+            found="no weights file", where=str(path), expected=expected, repair="reinstall, or give another file"
+        )
     try:
         with safe_open(str(path), framework="pt") as stored:
             metadata = stored.metadata() or {}
@@ -134,7 +136,9 @@ class NetworkConfig:
         if not 0 < self.nucleus_probability < 1 or not 0 < self.seed_depth < 1:
             raise InputError(found=f"{self}", where="NetworkConfig", expected="probability and depth between 0 and 1")
         if self.window_px < 64 or self.window_px % MULTIPLE_PX:
-            raise InputError(found=f"window_px {self.window_px}", where="NetworkConfig", expected="a multiple of 8, at least 64")
+            raise InputError(
+                found=f"window_px {self.window_px}", where="NetworkConfig", expected="a multiple of 8, at least 64"
+            )
 
 
 class NetworkSegmenter:
@@ -151,7 +155,7 @@ class NetworkSegmenter:
         nuclei: NucleiConfig | None = None,
     ) -> None:
         self.network = load_network() if network is None else network
-        self.network = self.network.to(memory_format=torch.channels_last).eval()
+        self.network = self.network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.config = config or NetworkConfig()
         self.nuclei = nuclei or NucleiConfig()
 
@@ -193,4 +197,6 @@ def labels_of_maps(
 ) -> np.ndarray:
     """Turn the two maps [H, W] into int32 labels [H, W]: seeds where deep, watershed on the depth, area limits."""
     inside = probability > config.nucleus_probability
-    return labels_of_seeds(inside, depth, inside & (depth > config.seed_depth), um_per_px=NETWORK_UM_PER_PX, config=nuclei)
+    return labels_of_seeds(
+        inside, depth, inside & (depth > config.seed_depth), um_per_px=NETWORK_UM_PER_PX, config=nuclei
+    )

@@ -1,7 +1,8 @@
 """StarDist as the segmenter, where the user has installed it (`pip install stardist tensorflow`).
 
-Not run in this project's tests: its weights are downloaded at first use. What is tested is the way from and to it, with a stand-in.
-Schmidt et al., Cell Detection with Star-convex Polygons, MICCAI 2018; weights "2D_versatile_he" of the authors.
+Not run in this project's tests: its weights are downloaded at first use. What is tested is the way from and to it,
+with a stand-in. Schmidt et al., Cell Detection with Star-convex Polygons, MICCAI 2018; weights "2D_versatile_he" of
+the authors.
 """
 
 from __future__ import annotations

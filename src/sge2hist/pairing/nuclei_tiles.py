@@ -1,7 +1,8 @@
-"""Run a nucleus segmenter over a slide of any size: tiles with a halo, several processes, memory that does not grow with the slide.
+"""Run a nucleus segmenter over a slide of any size: tiles with a halo, several processes, bounded memory.
 
-Each tile is read with a halo around it, so that nuclei on its border are seen whole; a nucleus belongs to the tile that holds its
-centre of mass, which makes it appear once. What comes back from a tile are runs (see `label_runs`), not pixels.
+Each tile is read with a halo around it, so that nuclei on its border are seen whole; a nucleus belongs to the tile
+that holds its centre of mass, which makes it appear once. What comes back from a tile are runs (see `label_runs`),
+not pixels.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ import numpy as np
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.slide_image import SlideImage
-from sge2hist.pairing.label_runs import LabelRuns, join_runs, runs_of_labels
+from sge2hist.pairing.label_runs import LabelRuns, Runs, join_runs, runs_of_labels
 
-Runs = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
 
 

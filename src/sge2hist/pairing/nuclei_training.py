@@ -1,6 +1,7 @@
 """Training of the nucleus network from labelled tiles: targets, augmentation, loss, loop.
 
-Used by `recipes/train_nuclei.py`; nothing here runs when slides are prepared. Shapes: B batch, C channel, H row, W column.
+Used by `recipes/train_nuclei.py`; nothing here runs when slides are prepared. Shapes: B batch, C channel, H row, W
+column.
 """
 
 from __future__ import annotations
@@ -45,15 +46,19 @@ class NucleiTrainingConfig:
 
     def __post_init__(self) -> None:
         if self.crop_px % 8 or self.crop_px < 32:
-            raise InputError(found=f"crop_px {self.crop_px}", where="NucleiTrainingConfig", expected="a multiple of 8, at least 32")
+            raise InputError(
+                found=f"crop_px {self.crop_px}", where="NucleiTrainingConfig", expected="a multiple of 8, at least 32"
+            )
         if self.steps < 1 or self.batch < 1:
             raise InputError(found=f"{self}", where="NucleiTrainingConfig", expected="at least one step and one crop")
         if not 0 < self.scale_range[0] <= self.scale_range[1]:
-            raise InputError(found=f"scale_range {self.scale_range}", where="NucleiTrainingConfig", expected="0 < low <= high")
+            raise InputError(
+                found=f"scale_range {self.scale_range}", where="NucleiTrainingConfig", expected="0 < low <= high"
+            )
 
 
 def normalised_depth(labels: np.ndarray) -> np.ndarray:
-    """Distance to the outline of the own nucleus over its maximum in that nucleus: float32 [H, W] in [0, 1], 0 outside."""
+    """Distance to the outline of the own nucleus over its maximum there: float32 [H, W] in [0, 1], 0 outside."""
     depth = np.zeros(labels.shape, np.float32)
     for index, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is None:
@@ -65,14 +70,16 @@ def normalised_depth(labels: np.ndarray) -> np.ndarray:
 
 
 class TileSampler:
-    """Random crops of labelled tiles, rotated, scaled, mirrored and re-stained; a batch depends on (seed, step) only."""
+    """Random crops of labelled tiles, turned, scaled, mirrored and re-stained; a batch depends on (seed, step) only."""
 
     def __init__(self, tiles: Sequence[LabelledTile], config: NucleiTrainingConfig) -> None:
         self.config = config
         self.layers = []
         for tile in tiles:
             density = optical_density(tile.image)
-            layer = np.concatenate([density, (tile.labels > 0)[..., None], normalised_depth(tile.labels)[..., None]], -1)
+            layer = np.concatenate(
+                [density, (tile.labels > 0)[..., None], normalised_depth(tile.labels)[..., None]], -1
+            )
             self.layers.append(torch.from_numpy(layer.astype(np.float32)).permute(2, 0, 1))
         area = np.array([layer.shape[1] * layer.shape[2] for layer in self.layers], float)
         self.probability = area / area.sum()
@@ -139,7 +146,7 @@ def train_nuclei_network(
         raise InputError(found="no labelled tiles", where="train_nuclei_network", expected="at least one")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # inside fork_rng: the caller's random state is untouched
-        network = NucleiUNet(normalised=True).to(memory_format=torch.channels_last)
+        network = NucleiUNet(normalised=True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema), use_buffers=True
     )
@@ -160,4 +167,5 @@ def train_nuclei_network(
         running = loss.item() if step == 0 else 0.95 * running + 0.05 * loss.item()
         if step % 50 == 0:
             log(step, time.monotonic() - start, running)
-    return average.module
+    network.load_state_dict(average.module.state_dict())
+    return network
