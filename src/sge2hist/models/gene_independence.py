@@ -1,41 +1,56 @@
-"""How strongly two latent blocks depend on each other: normalised Hilbert-Schmidt independence criterion (HSIC).
+"""Independence of z2 and the cell type: an adversary that tries to tell the type from z2, and z2 moved until it cannot.
 
-Gretton et al. 2005; the unbiased estimator is Song et al. 2012, eq. 5. With a Gaussian kernel it is zero only under
-independence, linear or not; normalised by the two self-terms it lies between 0 and 1 up to sampling noise.
+The adversary A predicts the targets t = (z1, responsibilities), standardised over the batch, from standardised z2. It
+minimises |t - A(z2)|^2; the encoder minimises |A(z2)|^2, which pulls every prediction to the mean, the best guess of who
+knows nothing. Both are bounded, and R^2 = 1 - |t - A(z2)|^2 / |t|^2 measures what is left: 0 = independent as far as A
+can tell, 1 = z2 determines the type.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
+
+MIN_CELLS = 8  # fewer cells give no spread to standardise by
 
 
-def gaussian_kernel(x_ND: Tensor) -> Tensor:
-    """exp(-d^2 / median d^2) between rows, [N, N]; the bandwidth is taken without gradient."""
-    squared_N1 = x_ND.square().sum(1, keepdim=True)
-    distance_NN = (squared_N1 + squared_N1.T - 2 * (x_ND @ x_ND.T)).clamp_min(0)
-    median = distance_NN.detach().median().clamp_min(1e-6)
-    return torch.exp(-distance_NN / median)
+class Dependence(NamedTuple):
+    """Scalars of one batch."""
+
+    adversary: Tensor  # gradient to the adversary alone: mean squared error, about 1 when nothing can be told
+    confusion: Tensor  # gradient to z2 alone: mean squared prediction, 0 when nothing can be told
+    r2: Tensor  # explained share of the variance of the targets, no gradient
 
 
-def unbiased_hsic(kernel_NN: Tensor, other_NN: Tensor) -> Tensor:
-    """Unbiased HSIC of two kernel matrices of the same N >= 4 samples, scalar."""
-    n = len(kernel_NN)
-    k = kernel_NN - torch.diag(kernel_NN.diagonal())
-    l = other_NN - torch.diag(other_NN.diagonal())  # noqa: E741
-    k_rows, l_rows = k.sum(1), l.sum(1)
-    cross = (k * l).sum() + k_rows.sum() * l_rows.sum() / ((n - 1) * (n - 2)) - 2 * (k_rows * l_rows).sum() / (n - 2)
-    return cross / (n * (n - 3))
+class TypeAdversary(nn.Module):
+    """Two-layer network z2 -> (z1, responsibilities). N cells, T dims of z1, M dims of z2, K components."""
+
+    def __init__(self, n_type: int, n_micro: int, n_components: int, width: int = 128) -> None:
+        super().__init__()
+        self.n_type, self.n_components = n_type, n_components
+        self.network = nn.Sequential(nn.Linear(n_micro, width), nn.SiLU(), nn.Linear(width, n_type + n_components))
+
+    def forward(self, z1_NT: Tensor, gamma_NK: Tensor, z2_NM: Tensor) -> Dependence:
+        """Compare z2 with z1 and the responsibilities (K may have been pruned since); targets receive no gradient."""
+        if len(z2_NM) < MIN_CELLS:
+            zero = 0.0 * z2_NM.sum()
+            return Dependence(zero, zero, zero.detach())
+        with torch.autocast(z2_NM.device.type, enabled=False):
+            target_ND = _standardised(torch.cat([z1_NT, gamma_NK], 1).detach().float())
+            spread_M = z2_NM.detach().float().std(0).clamp_min(1e-3)
+            input_NM = (z2_NM.float() - z2_NM.detach().float().mean(0)) / spread_M
+            n_targets = target_ND.shape[1]
+            guess_ND = self.network(input_NM.detach())[:, :n_targets]
+            adversary = (target_ND - guess_ND).square().mean()
+            frozen = {name: value.detach() for name, value in self.network.named_parameters()}
+            confusion = functional_call(self.network, frozen, (input_NM,))[:, :n_targets].square().mean()
+        return Dependence(adversary, confusion, (1 - adversary / target_ND.square().mean().clamp_min(1e-6)).detach())
 
 
-def normalised_hsic(a_NA: Tensor, b_NB: Tensor) -> Tensor:
-    """HSIC(a, b) / sqrt(HSIC(a, a) HSIC(b, b)): 0 when independent, 1 when one determines the other.
-
-    Scalar, float32. Fewer than 8 samples cannot tell: the result is 0 (still connected to the inputs).
-    """
-    if len(a_NA) < 8:
-        return 0.0 * (a_NA.sum() + b_NB.sum())
-    with torch.autocast(a_NA.device.type, enabled=False):
-        a_NN, b_NN = gaussian_kernel(a_NA.float()), gaussian_kernel(b_NB.float())
-        self_terms = unbiased_hsic(a_NN, a_NN).clamp_min(1e-6) * unbiased_hsic(b_NN, b_NN).clamp_min(1e-6)
-        return unbiased_hsic(a_NN, b_NN) / self_terms.sqrt()
+def _standardised(x_ND: Tensor) -> Tensor:
+    """Zero mean and unit spread per column; constant columns become zero."""
+    centred_ND = x_ND - x_ND.mean(0)
+    return centred_ND / centred_ND.std(0, correction=0).clamp_min(1e-3)

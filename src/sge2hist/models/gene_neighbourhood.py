@@ -1,7 +1,7 @@
 """Heads that make z2 carry the cells around: composition and mean expression of the neighbours (after scVIVA).
 
-What the type of a cell already says about its surroundings is explained by an additive part that reads z1 without
-sending a gradient to it; z2 learns what is left.
+What the type of a cell already says about its surroundings is explained by an additive part that reads its
+responsibilities (not z1, which could then hold the surroundings in place of z2); z2 learns what is left.
 """
 
 from __future__ import annotations
@@ -28,21 +28,23 @@ class Neighbourhood(NamedTuple):
 class NeighbourhoodHeads(nn.Module):
     """Predict composition and embedding of the neighbours from z2 (and, additively, from a detached z1)."""
 
-    def __init__(self, n_type: int, n_micro: int, n_composition: int, n_embedding: int, width: int = 128) -> None:
+    def __init__(self, n_components: int, n_micro: int, n_composition: int, n_embedding: int, width: int = 128) -> None:
         super().__init__()
         self.n_composition = n_composition
         n_out = n_composition + n_embedding
         self.from_micro = nn.Sequential(nn.Linear(n_micro, width), nn.SiLU(), nn.Linear(width, n_out))
-        self.from_type = nn.Sequential(nn.Linear(n_type, width), nn.SiLU(), nn.Linear(width, n_out))
+        self.of_component_KO = nn.Parameter(torch.zeros(n_components, n_out))
 
-    def forward(self, z1_NT: Tensor, z2_NM: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the composition [N, P] and the embedding [N, E]."""
-        out = (self.from_micro(z2_NM) + self.from_type(z1_NT.detach())).float()
-        return out[:, : self.n_composition], out[:, self.n_composition :]
+    def forward(self, gamma_NK: Tensor, z2_NM: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the composition [N, P] and the embedding [N, E]; K may be smaller than built (pruned)."""
+        with torch.autocast(z2_NM.device.type, enabled=False):
+            of_type_NO = gamma_NK.detach().float() @ self.of_component_KO[: gamma_NK.shape[1]]
+            out_NO = self.from_micro(z2_NM.float()) + of_type_NO
+        return out_NO[:, : self.n_composition], out_NO[:, self.n_composition :]
 
-    def loss(self, z1_NT: Tensor, z2_NM: Tensor, target: Neighbourhood) -> Tensor:
+    def loss(self, gamma_NK: Tensor, z2_NM: Tensor, target: Neighbourhood) -> Tensor:
         """KL(target || predicted composition) + half the squared error of the embedding, mean over cells, nats."""
-        logits_NP, embedding_NE = self(z1_NT, z2_NM)
+        logits_NP, embedding_NE = self(gamma_NK, z2_NM)
         entropy_N = -torch.xlogy(target.composition_NP, target.composition_NP).sum(1)
         composition_N = -(target.composition_NP * F.log_softmax(logits_NP, 1)).sum(1) - entropy_N
         embedding_N = 0.5 * (embedding_NE - target.embedding_NE).square().sum(1)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sge2hist.models.gene_config import GeneModelConfig
-from sge2hist.models.gene_independence import normalised_hsic
+from sge2hist.models.gene_independence import TypeAdversary
 from sge2hist.models.gene_likelihoods import gaussian_log_prob, negative_binomial_log_prob, zero_inflated_log_prob
 from sge2hist.models.gene_neighbourhood import Neighbourhood, NeighbourhoodHeads
 from sge2hist.models.gene_networks import GeneDecoder, GeneEncoder, library_size, log_normalised
@@ -86,12 +86,13 @@ class GeneVAE(nn.Module):
         self.decoder = GeneDecoder(config.n_genes, config.hidden, config.n_latent, config.dropout)
         self.mixture = MixturePrior(config.n_components, config.n_type)
         self.novelty = NoveltyReference()
+        self.adversary = TypeAdversary(config.n_type, config.n_micro, config.n_components)
         self.log_theta_G = nn.Parameter(torch.full((config.n_genes,), 2.0))
         self.zero_head = nn.Linear(config.hidden[0], config.n_genes) if config.likelihood == "zinb" else None
         self.heads = None
         if config.has_neighbourhood:
             self.heads = NeighbourhoodHeads(
-                config.n_type, config.n_micro, config.n_composition, config.n_neighbour_embedding
+                config.n_components, config.n_micro, config.n_composition, config.n_neighbour_embedding
             )
 
     @torch.no_grad()
@@ -185,20 +186,26 @@ class GeneVAE(nn.Module):
         z_NZ = posterior.sample(generator)
         reconstruction = -self.log_likelihood(counts_NG, self._drop_micro(z_NZ, generator)).mean()
         kl_type, kl_micro, gamma_NK = self._kl_terms(posterior, type_N)
-        independence = normalised_hsic(posterior.z1.detach(), posterior.z2)
+        dependence = self.adversary(posterior.z1, gamma_NK, posterior.z2)
         labels = self._label_term(posterior, type_N)
         around = reconstruction.new_zeros(())
         if self.heads is not None and neighbourhood is not None:
-            around = self.heads.loss(z_NZ[:, : config.n_type], z_NZ[:, config.n_type :], neighbourhood)
+            around = self.heads.loss(gamma_NK, z_NZ[:, config.n_type :], neighbourhood)
         loss = (
             reconstruction
             + kl_weight * (config.kl_type_weight * kl_type + config.kl_micro_weight * kl_micro)
-            + kl_weight * config.independence_weight * independence
+            + config.independence_weight * (kl_weight * dependence.confusion + dependence.adversary)
             + config.label_weight * labels
             + config.neighbourhood_weight * around
         )
         terms = {"loss": loss, "reconstruction": reconstruction, "kl_type": kl_type, "kl_micro": kl_micro}
-        terms |= {"independence": independence, "labels": labels, "neighbourhood": around}
+        terms |= {"independence": dependence.r2}
+        terms |= {
+            "confusion": dependence.confusion,
+            "adversary": dependence.adversary,
+            "labels": labels,
+            "neighbourhood": around,
+        }
         terms |= latent_metrics(posterior, gamma_NK)
         return GeneLoss(terms=terms, posterior=posterior, z_NZ=z_NZ)
 

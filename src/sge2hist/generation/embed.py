@@ -1,0 +1,164 @@
+"""Latents, types and a novelty flag for any expression: what the gene model alone says about cells of an AnnData."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.gene_panel import Alignment, GenePanel
+from sge2hist.models.gene_novelty import FLAG_BELOW
+from sge2hist.models.gene_types import TypeTable
+from sge2hist.models.gene_vae import GeneVAE
+
+if TYPE_CHECKING:
+    import anndata
+    from scipy.sparse import csr_array
+
+ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id")
+SYMBOL_COLUMNS = ("symbol", "gene_symbols", "gene_symbol", "gene_name", "feature_name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedding:
+    """What the gene model says about N cells."""
+
+    z1_NT: np.ndarray  # float32, cell type
+    z2_NM: np.ndarray  # float32, microenvironment
+    responsibilities_NK: np.ndarray  # float32, of the mixture components, rows sum to 1
+    type_names: list[str]  # N names
+    type_probability_N: np.ndarray  # float32, of the named type
+    fit_quantile_N: np.ndarray  # share of training cells that the model explains worse, 0 to 1
+    latent_quantile_N: np.ndarray  # share of training cells at a less likely place of the latent space
+    is_novel_N: np.ndarray  # bool: unlike the training cells, or without counts
+
+
+@torch.no_grad()
+def embed_counts(
+    model: GeneVAE,
+    types: TypeTable,
+    counts_NG: csr_array,
+    observed_G: np.ndarray,
+    *,
+    batch_size: int = 512,
+    device: torch.device | str = "cpu",
+) -> Embedding:
+    """Embed raw counts, CSR [N, G], that are already on the model's panel; `observed_G` bool marks measured genes."""
+    model.eval()
+    observed = None if observed_G.all() else torch.from_numpy(observed_G).to(device)
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("mean", "gamma", "fit", "latent", "empty")}
+    for start in range(0, max(1, counts_NG.shape[0]), batch_size):
+        dense = counts_NG[start : start + batch_size].toarray().astype(np.float32)
+        counts = torch.from_numpy(dense).to(device)
+        posterior = model.encode(counts, observed)
+        log_var_NT = posterior.log_var_NZ[:, : model.config.n_type]
+        gamma = model.mixture.best_responsibilities(posterior.z1, log_var_NT)
+        fit, latent = model.novelty.quantiles(*model.novelty_scores(counts, posterior, observed))
+        for name, value in (("mean", posterior.mean_NZ), ("gamma", gamma), ("fit", fit), ("latent", latent)):
+            columns[name].append(value.float().cpu().numpy())
+        columns["empty"].append(dense.sum(1) == 0)
+    parts = {name: np.concatenate(values) for name, values in columns.items()}
+    n_type = model.config.n_type
+    probability_NC = types.type_probabilities(parts["gamma"])
+    best_N = probability_NC.argmax(1)
+    names = types.names
+    return Embedding(
+        z1_NT=parts["mean"][:, :n_type],
+        z2_NM=parts["mean"][:, n_type:],
+        responsibilities_NK=parts["gamma"],
+        type_names=[names[c] for c in best_N],
+        type_probability_N=probability_NC.max(1).astype(np.float32),
+        fit_quantile_N=parts["fit"],
+        latent_quantile_N=parts["latent"],
+        is_novel_N=parts["empty"] | (parts["fit"] < FLAG_BELOW) | (parts["latent"] < FLAG_BELOW),
+    )
+
+
+def embed_adata(
+    adata: anndata.AnnData,
+    model: GeneVAE,
+    panel: GenePanel,
+    types: TypeTable,
+    *,
+    layer: str | None = None,
+    batch_size: int = 512,
+    device: torch.device | str = "cpu",
+) -> Alignment:
+    """Write the embedding into `adata`, in place, and return how its genes were found.
+
+    Adds ``obsm["X_sge2hist_z1"]``, ``obsm["X_sge2hist_z2"]``, ``obsm["sge2hist_responsibilities"]``, and in obs
+    ``sge2hist_type`` (category), ``sge2hist_type_probability``, ``sge2hist_fit_quantile``, ``sge2hist_latent_quantile``
+    and ``sge2hist_novel``; ``uns["sge2hist"]`` tells the overlap of the panels.
+
+    Parameters
+    ----------
+    layer
+        Where the raw counts are; default: ``layers["counts"]`` if there is one, else X.
+
+    Raises
+    ------
+    InputError
+        If the values are not raw counts, or no gene is shared.
+    """
+    import pandas as pd
+
+    counts = raw_counts(adata, layer)
+    alignment = panel.align(panel_of(adata))
+    counts, observed_G = panel.gather(counts, alignment)
+    found = embed_counts(model, types, counts, observed_G, batch_size=batch_size, device=device)
+    adata.obsm["X_sge2hist_z1"], adata.obsm["X_sge2hist_z2"] = found.z1_NT, found.z2_NM
+    adata.obsm["sge2hist_responsibilities"] = found.responsibilities_NK
+    adata.obs["sge2hist_type"] = pd.Categorical(found.type_names, categories=types.names)
+    adata.obs["sge2hist_type_probability"] = found.type_probability_N
+    adata.obs["sge2hist_fit_quantile"] = found.fit_quantile_N
+    adata.obs["sge2hist_latent_quantile"] = found.latent_quantile_N
+    adata.obs["sge2hist_novel"] = found.is_novel_N
+    adata.uns["sge2hist"] = {
+        "panel": alignment.summary(),
+        "n_shared_genes": alignment.n_shared,
+        "type_of_component": types.name_of_component,
+    }
+    return alignment
+
+
+def raw_counts(adata: anndata.AnnData, layer: str | None = None) -> csr_array:
+    """Raw counts of an AnnData as CSR; values that were normalised or log-transformed are refused."""
+    from scipy.sparse import csr_array
+
+    if layer is not None and layer not in adata.layers:
+        raise InputError(
+            found=f"no layer {layer!r}", expected=f"one of {list(adata.layers)}", repair="name the layer of raw counts"
+        )
+    layer = "counts" if layer is None and "counts" in adata.layers else layer
+    counts = csr_array(adata.X if layer is None else adata.layers[layer])
+    where = "X" if layer is None else f"layers[{layer!r}]"
+    values = counts.data
+    if len(values) and (not np.isfinite(values).all() or values.min() < 0):
+        raise InputError(
+            found="negative or missing values",
+            where=where,
+            expected="raw counts",
+            repair="pass layer=... with raw counts",
+        )
+    if len(values) and values.max() < 20 and (np.abs(values - np.round(values)) > 1e-3).mean() > 0.5:
+        raise InputError(
+            found=f"values up to {values.max():.3g} that are mostly not whole numbers, as after a log transform",
+            where=where,
+            expected="raw counts",
+            repair='store them in layers["counts"], or pass layer=...',
+        )
+    return counts
+
+
+def panel_of(adata: anndata.AnnData) -> GenePanel:
+    """The genes of an AnnData: ids from a usual column or the var names, symbols likewise."""
+    names = [str(name) for name in adata.var_names]
+    ids = next(([str(i) for i in adata.var[column]] for column in ID_COLUMNS if column in adata.var), names)
+    symbols = next(([str(s) for s in adata.var[column]] for column in SYMBOL_COLUMNS if column in adata.var), names)
+    if len(set(ids)) != len(ids):  # repeated ids (symbols used as ids): keep the first under its name
+        seen: dict[str, int] = {}
+        ids = [name if seen.setdefault(name, i) == i else f"{name}#{i}" for i, name in enumerate(ids)]
+    return GenePanel(ids, symbols)
