@@ -32,7 +32,7 @@ def test_counts_and_positions_equal_what_was_written(
 
 def test_scales_are_listed_and_the_users_goes_first(tmp_path: Path) -> None:
     path, image = write_anndata(make_tissue(), tmp_path)
-    with pytest.raises(InputError, match=r"no um per px.*--um-per-px"):
+    with pytest.raises(InputError, match=r"no um per px.*--image-um-per-px"):
         anndata_file.read(path, image=image)
     adata = anndata.read_h5ad(path)
     adata.uns["spatial"] = {"lib": {"scalefactors": {"microns_per_pixel": 0.48}}}

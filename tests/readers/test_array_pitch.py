@@ -24,7 +24,7 @@ def test_the_scale_survives_turn_and_mirror(turn_degrees: float, mirror: float) 
 
 def test_spots_on_a_line_cannot_give_a_scale() -> None:
     line = GRID_UM[:5]
-    with pytest.raises(InputError, match=r"on one line.*--um-per-px"):
+    with pytest.raises(InputError, match=r"on one line.*--image-um-per-px"):
         fit_array(line, line * 2, pitch_um=100, where="here")
 
 

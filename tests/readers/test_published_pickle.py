@@ -32,7 +32,7 @@ def test_says_that_a_block_split_is_impossible(tmp_path: Path) -> None:
 def test_scale_and_gene_names_come_from_the_user(tmp_path: Path) -> None:
     tissue = make_tissue()
     write_published_pickle(tissue, tmp_path / "cells.pkl")
-    with pytest.raises(InputError, match="--um-per-px"):
+    with pytest.raises(InputError, match="--image-um-per-px"):
         published_pickle.read(tmp_path / "cells.pkl")
     rows = [f"{gene_id},{symbol}" for gene_id, symbol in zip(tissue.gene_ids, tissue.symbols, strict=True)]
     (tmp_path / "genes.csv").write_text("\n".join(["gene_id,symbol", *rows]))
@@ -59,7 +59,7 @@ def test_every_protocol_and_the_old_numpy_names_load(tmp_path: Path, protocol: i
     for name in ("new.pkl", "old.pkl"):
         loaded = published_pickle.load_arrays(tmp_path / name)
         assert (loaded["a"]["gene"] == [0, 1, 2]).all()
-    assert published_pickle.read(tmp_path / "new.pkl", um_per_px=1.0).image.height_px == 6
+    assert published_pickle.read(tmp_path / "new.pkl", um_per_px=1.0).image.height_px == 6 + published_pickle.GAP_PX
 
 
 def _old_names(data: bytes) -> bytes:

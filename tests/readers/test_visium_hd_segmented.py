@@ -62,7 +62,7 @@ def test_scale_factors_without_a_spot_diameter_are_enough(tmp_path: Path) -> Non
     assert "spot_diameter_fullres" not in factors
     del factors["microns_per_pixel"]
     path.write_text(json.dumps(factors))
-    with pytest.raises(InputError, match=r"no microns_per_pixel.*--um-per-px"):
+    with pytest.raises(InputError, match=r"no microns_per_pixel.*--image-um-per-px"):
         visium_hd_segmented.read(tmp_path, image=truth.image)
     assert visium_hd_segmented.read(tmp_path, image=truth.image, um_per_px=0.5).um_per_px == 0.5
 

@@ -97,8 +97,7 @@ def _read(chosen: str, path: str | Path, image: str | Path | None, options: dict
     if chosen == "published_pickle":
         from sge2hist.readers import published_pickle
 
-        # two white pixels between pictures: neighbours in different splits then share nothing, and none is dropped
-        return [published_pickle.read(path, gap_px=2, **options)]
+        return [published_pickle.read(path, **options)]
     from importlib import import_module
 
     module = {"anndata": "anndata_file"}.get(chosen, chosen)

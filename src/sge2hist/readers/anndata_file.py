@@ -17,7 +17,7 @@ from sge2hist.readers.tables import damaged
 
 POSITION_KEYS = ("spatial", "X_spatial")
 SLIDE_COLUMNS = ("slide", "library_id", "slide_id")
-REPAIR_SCALE = "give --um-per-px (side of one pixel of the H&E in um)"
+REPAIR_SCALE = "give --image-um-per-px (side of one pixel of the H&E in um)"
 
 
 def read(
@@ -26,6 +26,7 @@ def read(
     image: str | Path | None = None,
     um_per_px: float | None = None,
     layer: str | None = None,
+    name: str | None = None,
     observation: str = "cell",
     observation_um: float | None = None,
 ) -> Section:
@@ -64,7 +65,7 @@ def read(
     obs.index = pd.Index([str(name) for name in obs.index], name="cell_id")
     notes = [f"raw counts taken from {place}", *notes, *slide.notes]
     return Section(
-        name=path.stem,
+        name=name or path.stem,
         technology="AnnData",
         software="",
         observation=observation,
@@ -154,7 +155,7 @@ def _positions(file: Any, path: Path) -> np.ndarray:
 
 def _scales(file: Any, slide: SlideImage, um_per_px: float | None) -> dict[str, float]:
     """Every um/px found, the one to use first: the user's, the file's, the image's."""
-    sources = {} if um_per_px is None else {"--um-per-px": um_per_px}
+    sources = {} if um_per_px is None else {"--image-um-per-px": um_per_px}
     uns = file.get("uns", {})
     stated = {"uns['um_per_px']": uns["um_per_px"]} if "um_per_px" in uns else {}
     if "spatial" in uns and hasattr(uns["spatial"], "keys"):

@@ -43,7 +43,7 @@ def fit_array(array_xy_um: np.ndarray, centre_xy_px: np.ndarray, *, pitch_um: fl
             found=f"{len(array_xy_um)} spots, all on one line",
             where=where,
             expected="at least three spots off one line, to find um per px from their pitch",
-            repair="give --um-per-px",
+            repair="give --image-um-per-px",
         )
     solution = np.linalg.lstsq(design, centre_xy_px, rcond=None)[0]
     linear = solution[:2].T

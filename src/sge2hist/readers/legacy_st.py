@@ -152,7 +152,7 @@ def read(
     if slide.um_per_px is not None:
         sources["image metadata"] = slide.um_per_px
     if um_per_px is not None:
-        sources["--um-per-px"] = um_per_px
+        sources["--image-um-per-px"] = um_per_px
     notes.append(f"spots lie {fit.rms_um:.1f} um off their array (root mean square)")
     matrix = csr_array(counts.loc[shared].to_numpy())
     gene_ids = unique_names([str(gene) for gene in counts.columns])

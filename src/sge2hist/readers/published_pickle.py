@@ -28,6 +28,7 @@ NO_POSITIONS = (
     "the pickle holds no positions: cells are laid out as a mosaic and a split by spatial blocks is impossible; "
     "neighbouring cells may fall on both sides of any split, so scores will be optimistic"
 )
+GAP_PX = 4  # white pixels between pictures: neighbours in different splits share nothing, so none has to be dropped
 _ALLOWED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -71,7 +72,12 @@ def load_arrays(path: str | Path) -> Any:
 
 
 def read(
-    path: str | Path, *, um_per_px: float | None = None, genes: str | Path | None = None, gap_px: int = 0
+    path: str | Path,
+    *,
+    um_per_px: float | None = None,
+    genes: str | Path | None = None,
+    gap_px: int = GAP_PX,
+    name: str | None = None,
 ) -> Section:
     """Read the pickle as one section on a mosaic slide.
 
@@ -89,12 +95,12 @@ def read(
     names, images, counts, types = _checked(cells, path)
     if um_per_px is None:
         raise InputError(
-            found="no um per px", where=str(path), expected="the scale of the pictures", repair="give --um-per-px"
+            found="no um per px", where=str(path), expected="the scale of the pictures", repair="give --image-um-per-px"
         )
     panel = _panel(genes, counts.shape[1], path)
     mosaic, centre_xy_px, side_px = lay_out(images, gap_px)
     return Section(
-        name=path.stem,
+        name=name or path.stem,
         technology="Published pickle",
         software="",
         observation="cell",
@@ -104,7 +110,7 @@ def read(
         genes=pd.DataFrame({"symbol": panel.symbols}, index=pd.Index(panel.ids, name="gene_id")),
         image=SlideImage.from_array(mosaic, um_per_px, path.name),
         um_per_px=um_per_px,
-        um_per_px_sources={"--um-per-px": um_per_px},
+        um_per_px_sources={"--image-um-per-px": um_per_px},
         read_counts=grouped_rows(csr_array(counts)),
         notes=[NO_POSITIONS, f"tiles of {side_px} px; patches larger than {side_px * um_per_px:g} um show neighbours"],
     )

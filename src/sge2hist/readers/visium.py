@@ -72,7 +72,7 @@ def read(
     if slide.um_per_px is not None:
         sources["image metadata"] = slide.um_per_px
     if um_per_px is not None:
-        sources["--um-per-px"] = um_per_px
+        sources["--image-um-per-px"] = um_per_px
     if not filtered:
         notes.append("raw matrix read: spots outside the tissue left out by in_tissue")
     clusters = space_ranger.read_clusters(outs)

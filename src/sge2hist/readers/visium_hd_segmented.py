@@ -149,13 +149,13 @@ def _polygon_of_cell(barcodes: list[str], polygons: Polygons, matrix_path: Path)
 
 def _scales(factors: dict[str, float], path: Path, slide: SlideImage, um_per_px: float | None) -> dict[str, float]:
     """Every um/px found, the one to use first."""
-    sources = {} if um_per_px is None else {"--um-per-px": um_per_px}
+    sources = {} if um_per_px is None else {"--image-um-per-px": um_per_px}
     if "microns_per_pixel" in factors:
         sources["scale factors: microns_per_pixel"] = factors["microns_per_pixel"]
     if slide.um_per_px is not None:
         sources["image metadata"] = slide.um_per_px
     if not sources:
-        raise InputError(found="no microns_per_pixel", where=str(path), repair="give --um-per-px")
+        raise InputError(found="no microns_per_pixel", where=str(path), repair="give --image-um-per-px")
     return sources
 
 

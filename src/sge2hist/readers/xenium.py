@@ -44,6 +44,7 @@ def read(
     image: str | Path | None = None,
     alignment: str | Path | None = None,
     um_per_px: float | None = None,
+    name: str | None = None,
 ) -> Section:
     """Read one Xenium region with its H&E.
 
@@ -76,7 +77,7 @@ def read(
     if slide.um_per_px is not None:
         sources["image metadata"] = slide.um_per_px
     if um_per_px is not None:
-        sources["--um-per-px"] = um_per_px
+        sources["--image-um-per-px"] = um_per_px
     notes = [f"DAPI image at {pixel_size_um:g} um/px; H&E placed by {mapping.description}"]
     if n_missing:
         notes.append(f"{n_missing} cells of cells.parquet are not in the matrix")
@@ -84,7 +85,7 @@ def read(
     if clusters:
         obs["cluster"] = [clusters.get(cell) for cell in obs.index]
     return Section(
-        name=str(specification.get("region_name") or folder.name).replace(" ", "_"),
+        name=name or str(specification.get("region_name") or folder.name).replace(" ", "_"),
         technology="Xenium",
         software=str(specification.get("analysis_sw_version", "")).replace("xenium-", "Xenium Onboard Analysis "),
         observation="cell",

@@ -1,0 +1,106 @@
+"""What an input is, for `sge2hist inspect`: format, software, units, sizes, um per px and where it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.section import Section
+from sge2hist.data.slide_image import SlideImage
+from sge2hist.readers import open_sections, space_ranger, visium, visium_hd_segmented
+from sge2hist.readers.detect import detect_format
+from sge2hist.readers.tenx_matrix import TenxMatrix
+from sge2hist.readers.visium_hd_folder import find_matrix, find_squares
+
+Facts = list[tuple[str, str]]
+
+
+def input_facts(path: str | Path, *, image: str | Path | None = None) -> Facts:
+    """Lines (name, value) about an instrument folder or file; counts stay on disk.
+
+    Space Ranger's folders do not hold the H&E: without `image` they are described as far as they go, with the size of
+    the image that they expect.
+
+    Raises
+    ------
+    InputError
+        If the format is not known or a file is damaged.
+    """
+    path = Path(path)
+    detected = detect_format(path)
+    facts = [("format", f"{detected.format}: {detected.description}")]
+    if detected.format.startswith("visium"):
+        facts += _space_ranger_facts(path, detected.format)
+        return facts if image is None else facts + _image_facts(path, image)
+    try:
+        sections = open_sections(path, image=image)
+    except InputError as error:
+        return [*facts, ("before it can be prepared", str(error))]
+    for section in sections:
+        facts += section_facts(section)
+    return facts
+
+
+def section_facts(section: Section) -> Facts:
+    """Lines about one opened section."""
+    side = f" of {section.observation_um:g} um" if section.observation_um else ""
+    facts = [
+        ("section", section.name),
+        ("technology", section.technology + (f" ({section.software})" if section.software else "")),
+        ("observations", f"{section.n_obs:,} {section.observation}s{side}"),
+        ("genes", f"{len(section.genes):,} (ids {section.genes.index[0]}, ...)"),
+        ("H&E", f"{section.image.path.name}, {section.image.width_px:,} x {section.image.height_px:,} px"),
+        ("um per px", f"{section.um_per_px:.4g}"),
+    ]
+    facts += [(f"  by {name}", f"{value:.4g}") for name, value in section.um_per_px_sources.items()]
+    facts.append(("units", "positions in px of the H&E: x = column, y = row"))
+    return facts + [("note", note) for note in section.notes]
+
+
+def _space_ranger_facts(path: Path, name: str) -> Facts:
+    facts: Facts = []
+    if name == "visium":
+        outs = visium.find_outs(path)
+        facts += _matrix_facts(find_matrix(outs)[0], "spots of 55 um, 100 um apart")
+        spatial = outs / "spatial"
+    elif name == "visium_hd":
+        squares = find_squares(path)
+        for side_um, square in squares.items():
+            facts += _matrix_facts(find_matrix(square)[0], f"bins of {side_um} um")
+        spatial = squares[max(squares)] / "spatial"
+    folder = visium_hd_segmented.find_segmented(path)
+    matrix = visium_hd_segmented.find_cell_matrix(folder) if folder is not None else None
+    if folder is not None and matrix is not None:
+        facts += _matrix_facts(matrix, "cells segmented by Space Ranger")
+        if name == "visium_hd_segmented":
+            spatial = folder / "spatial"
+    return facts + _scale_facts(spatial)
+
+
+def _matrix_facts(path: Path, what: str) -> Facts:
+    matrix = TenxMatrix.open(path)
+    size = f"{matrix.n_obs:,} x {len(matrix.genes):,} genes, {int(matrix.indptr[-1]):,} values"
+    return [(what, f"{size} ({path.name}, {matrix.software or 'software unknown'})")]
+
+
+def _scale_facts(spatial: Path) -> Facts:
+    factors, path = space_ranger.read_scale_factors(spatial)
+    facts = []
+    if "microns_per_pixel" in factors:
+        facts.append(("um per px", f"{factors['microns_per_pixel']:.4g} (microns_per_pixel of {path.name})"))
+    reference = space_ranger.read_reference(spatial, factors)
+    if reference is not None:
+        width, height = reference.size_px
+        facts.append(
+            ("H&E expected", f"about {width:,.0f} x {height:,.0f} px (from {reference.source}); give it as --image")
+        )
+    return [*facts, ("units", "positions in px of the H&E given to Space Ranger: x = column, y = row")]
+
+
+def _image_facts(path: Path, image: str | Path) -> Facts:
+    slide = SlideImage.open(image)
+    stated = f", {slide.um_per_px:.4g} um/px by its metadata" if slide.um_per_px else ""
+    facts = [("H&E given", f"{slide.width_px:,} x {slide.height_px:,} px{stated}")]
+    sections = open_sections(path, image=image)
+    facts += [(f"  um per px by {name}", f"{value:.4g}") for name, value in sections[0].um_per_px_sources.items()]
+    return facts + [("note", note) for note in sections[0].notes]
