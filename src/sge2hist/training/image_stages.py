@@ -55,13 +55,13 @@ class JointConfig:
     """How gene model and image model are trained together."""
 
     batch: int = 64  # patches per step
-    n_gradient_cells: int = 256  # cells per step that are encoded afresh, with gradients; the others come from a cache
+    n_gradient_cells: int = 1024  # cells per step that are encoded afresh, with gradients; the others come from a cache
     n_expression_cells: int = 128  # cells per step whose expression is reconstructed
     diffusion_weight: float = 10.0  # lambda_diff of the published loss
     share_centre: float = 0.15  # patches told their centre cell alone
     share_none: float = 0.10  # patches told nothing, for guidance
     share_slide: float = 0.5  # patches told their slide (stain)
-    gene_rate: float = 0.1  # learning rate of the gene model over that of the image model
+    gene_rate: float = 0.3  # learning rate of the gene model over that of the image model
     seed: int = 0
 
 
@@ -90,7 +90,7 @@ class JointTraining(Stage):
         self.depth_N = cell_depths(all_cells, float(model.gene.encoder.scale))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Image model at full rate, gene model at a tenth: it is trained already."""
+        """Image model at full rate, the gene model, which is trained already, at a part of it."""
         image = [p for p in self.model.image.parameters() if p.requires_grad]
         return [
             {"params": image, "scale": 1.0},

@@ -168,6 +168,7 @@ class _Training:
             learning_rate=learning_rate,
             items_per_step=items,
             budget_s=budget,
+            refresh_every=250 if budget is not None or n_steps > 1000 else max(1, n_steps // 4),
             **more,  # type: ignore[arg-type]
         )
 
@@ -218,7 +219,7 @@ class _Training:
         joint = JointConfig(
             batch=batch,
             seed=self.config.seed,
-            n_gradient_cells=4 * batch,
+            n_gradient_cells=16 * batch,
             n_expression_cells=2 * batch,
             share_centre=0.9 if self._is_paper else 0.15,
         )

@@ -1,0 +1,149 @@
+"""`sge2hist generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sge2hist.generation.jobs import Job
+    from sge2hist.models.bundle import ModelBundle
+
+
+def generate(
+    model: Annotated[Path, typer.Argument(help="Model folder made by `sge2hist train`.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Generated set to write.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Cells whose RNA to draw: a paired dataset or an .h5ad of raw counts.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Cells of a paired dataset: test, val, train or all.")] = "test",
+    types: Annotated[str | None, typer.Option(help='Cell types to draw by name, e.g. "Podocyte,Immune".')] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Images per type (16), or at most this many random cells.")] = None,
+    samples: Annotated[int, typer.Option(help="Images per cell, with different noise.")] = 1,
+    like: Annotated[
+        str | None, typer.Option(help="With --types: take the microenvironment z2 from this cell of --from.")
+    ] = None,
+    context: Annotated[
+        str, typer.Option(help="neighbours: place all cells around each cell; centre: each cell alone.")
+    ] = "neighbours",
+    shuffle_cells: Annotated[
+        bool, typer.Option("--shuffle-cells", help="Baseline: draw each cell from another cell's RNA.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Every image's own seed is derived from this and its cell.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Sampler steps; default: the model's.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="dpmpp-2m, heun, euler or ancestral.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance weight; 1 is the plain model.")] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="Accept data prepared at another um/px than the model's.")
+    ] = False,
+    batch: Annotated[int, typer.Option(help="Images drawn at once; does not change them.")] = 64,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier generated set.")] = False,
+) -> None:
+    """Draw H&E patches from RNA or by cell type.
+
+    From RNA: `sge2hist generate kidney.model --from kidney.paired --split test -o kidney.generated`
+
+    By type: `sge2hist generate kidney.model --types "Podocyte,Immune" -n 16 -o types.generated`
+    """
+    from sge2hist.cli.progress import bar
+    from sge2hist.data.errors import InputError
+    from sge2hist.data.files import check_output
+    from sge2hist.generation.run import generate as run
+
+    check_output(output, overwrite=overwrite)
+    if (types is None) == (source is None) and like is None:
+        raise InputError(
+            found="both --from and --types" if types else "neither --from nor --types",
+            expected="one of them (or --types with --from and --like CELL)",
+        )
+    bundle = load_model(model, device)
+    if bundle.is_toy:
+        typer.echo("this model was trained on toy tissue: its images show no real tissue")
+    config = sampler_config(bundle, sampler, steps, guidance)
+    job = _job(bundle, source, split, types, n, samples, like, context, shuffle_cells, seed, resample)
+    if job.report:
+        typer.echo(job.report)
+    with bar("drawing", len(job)) as progress:
+        run(bundle, job, output, sampler=config, seed=seed, batch=batch, overwrite=overwrite, progress=progress)
+    typer.echo(f"wrote {len(job):,} images to {output}")
+
+
+def load_model(path: Path, device: str):  # noqa: ANN201
+    """Load a model onto a device; "auto" takes a GPU if there is one."""
+    import torch
+
+    from sge2hist.api import SGE2Hist
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return SGE2Hist.from_pretrained(path, device=device).bundle
+
+
+def sampler_config(bundle: ModelBundle, sampler: str | None, steps: int | None, guidance: float | None):  # noqa: ANN201
+    """Return the model's sampler settings with what the user changed."""
+    from dataclasses import replace
+
+    from sge2hist.data.errors import InputError
+
+    wanted = {"sampler": sampler, "n_steps": steps, "guidance": guidance}
+    try:
+        return replace(bundle.config.sampler, **{k: v for k, v in wanted.items() if v is not None})
+    except ValueError as error:
+        raise InputError(found=f"sampler settings that do not work ({error})") from error
+
+
+def _job(
+    bundle: ModelBundle, source: Path | None, split: str, types: str | None, n: int | None, samples: int,
+    like: str | None, context: str, shuffle_cells: bool, seed: int, resample: bool,
+) -> Job:  # fmt: skip
+    from sge2hist.cli.progress import bar
+    from sge2hist.data.errors import InputError
+    from sge2hist.data.paired import PairedDataset
+    from sge2hist.generation import jobs
+
+    if types is not None:
+        names = [name.strip() for name in types.split(",") if name.strip()]
+        if like is not None and source is None:
+            raise InputError(found="--like without --from", repair="name the paired dataset that holds the cell")
+        z2 = None if like is None or source is None else jobs.z2_of_cell(bundle, PairedDataset.open(source), like)
+        return jobs.job_from_types(bundle, names, n=n or 16, seed=seed, z2_like=z2)
+    assert source is not None
+    if source.suffix == ".h5ad":
+        cells = read_h5ad(source)
+        rows = choose(cells.n_obs, n, seed)
+        with bar("encoding", len(rows)) as progress:
+            return jobs.job_from_adata(bundle, cells[rows], n_samples=samples, seed=seed, progress=progress)
+    dataset = PairedDataset.open(source)
+    rows = dataset.rows(split)
+    rows = rows[choose(len(rows), n, seed)]
+    with bar("encoding", None) as progress:
+        return jobs.job_from_paired(
+            bundle, dataset, rows, n_samples=samples, seed=seed, context=context, shuffle_cells=shuffle_cells,
+            resample=resample, progress=progress,
+        )  # fmt: skip
+
+
+def choose(n_all: int, n: int | None, seed: int):  # noqa: ANN201
+    """Return all of range(n_all), or `n` of them at random, in order."""
+    import numpy as np
+
+    if n is None or n >= n_all:
+        return np.arange(n_all)
+    return np.sort(np.random.default_rng([seed, 5]).choice(n_all, n, replace=False))
+
+
+def read_h5ad(path: Path):  # noqa: ANN201
+    """Read an AnnData file, or raise `InputError`."""
+    import anndata
+
+    from sge2hist.data.errors import InputError
+
+    if not path.is_file():
+        raise InputError(found="no such file", where=str(path))
+    try:
+        return anndata.read_h5ad(path)
+    except Exception as error:  # anndata wraps whatever h5py met in its own error types
+        raise InputError(found=f"a file that cannot be read ({error})", where=str(path), expected="an .h5ad") from error

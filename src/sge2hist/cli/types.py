@@ -1,0 +1,52 @@
+"""`sge2hist types`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def types(
+    model: Annotated[Path, typer.Argument(help="Model folder made by `sge2hist train`.")],
+    rename: Annotated[
+        list[str] | None, typer.Option(help='Give a type or component another name: --rename "type 3=Thick limb".')
+    ] = None,
+) -> None:
+    """List the cell types that a model can be asked for, or rename them.
+
+    Several components of the mixture may carry one name. Purity is the share of a component's labelled training cells
+    that carry its name; markers are its most over-expressed genes.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from sge2hist.data.errors import InputError
+    from sge2hist.models.bundle import CONFIG_NAME, read_types, write_types
+
+    if not (model / CONFIG_NAME).is_file():
+        raise InputError(found="no model (config.json)", where=str(model), expected="a folder of `sge2hist train`")
+    table = read_types(model)
+    if rename:
+        table = table_renamed(table, rename)
+        write_types(model, table)
+    shown = Table("component", "name", "cells", "purity", "weight", "markers")
+    for row in sorted(table.rows, key=lambda row: -row.n_cells):
+        purity = "" if row.purity != row.purity else f"{row.purity:.2f}"
+        cells = (str(row.component), row.name, f"{row.n_cells:,}", purity, f"{row.weight:.3f}", " ".join(row.markers))
+        shown.add_row(*cells)
+    Console().print(shown)
+
+
+def table_renamed(table, pairs: list[str]):  # noqa: ANN001, ANN201
+    """Return the table with "old=new" pairs applied, or raise `InputError`."""
+    from sge2hist.data.errors import InputError
+
+    wrong = [pair for pair in pairs if "=" not in pair or not pair.split("=", 1)[1].strip()]
+    if wrong:
+        raise InputError(found=f"--rename {wrong[0]!r}", expected='"old name=new name"')
+    try:
+        return table.renamed({old.strip(): new.strip() for old, new in (pair.split("=", 1) for pair in pairs)})
+    except KeyError as error:
+        raise InputError(found=str(error.args[0])) from error

@@ -1,0 +1,92 @@
+"""Splatting against a slow reference, and the invariances that the condition must have."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from sge2hist.models.placed_cells import (
+    MODE_ALL,
+    MODE_CENTRE,
+    MODE_NONE,
+    CellMapEncoder,
+    CellVectorEncoder,
+    ConditionConfig,
+    PlacedCells,
+    splat,
+)
+
+
+def _cells(z, xy, image, modes, slides=None) -> PlacedCells:
+    return PlacedCells(
+        z_MZ=torch.as_tensor(z, dtype=torch.float32),
+        depth_M=torch.zeros(len(z)),
+        xy_um_M2=torch.as_tensor(xy, dtype=torch.float32).reshape(-1, 2),
+        image_M=torch.as_tensor(image, dtype=torch.long),
+        mode_B=torch.as_tensor(modes),
+        slide_B=torch.zeros(len(modes), dtype=torch.long) if slides is None else torch.as_tensor(slides),
+    )
+
+
+def test_splat_equals_the_slow_sum():
+    rng = np.random.default_rng(0)
+    value, xy, image = rng.normal(size=(9, 3)), rng.uniform(-2, 8, (9, 2)), np.array([0, 0, 0, 0, 2, 2, 2, 2, 2])
+    for reach in (1.0, 2.0, 1.7):
+        expected = np.zeros((3, 3, 5, 6))
+        for v, (x, y), b in zip(value, xy, image, strict=True):
+            for i in range(5):
+                for j in range(6):
+                    weight = max(0, 1 - abs(y - i) / reach) * max(0, 1 - abs(x - j) / reach)
+                    expected[b, :, i, j] += v * weight
+        found = splat(torch.tensor(value), torch.tensor(xy), torch.tensor(image), (3, 5, 6), reach)
+        assert np.allclose(found.numpy(), expected)
+
+
+def test_splat_of_a_lattice_is_a_partition_of_unity():
+    step = 2.0
+    y, x = np.meshgrid(np.arange(-4, 20, step) + 0.37, np.arange(-4, 20, step) + 0.81, indexing="ij")
+    xy = torch.tensor(np.stack([x.ravel(), y.ravel()], 1))
+    found = splat(torch.ones(len(xy), 1, dtype=torch.float64), xy, torch.zeros(len(xy), dtype=torch.long), (1, 9, 9), step)
+    assert torch.allclose(found, torch.ones_like(found))
+
+
+def _encoder() -> CellMapEncoder:
+    torch.manual_seed(0)
+    return CellMapEncoder(ConditionConfig(embedding=6, channels=8), n_latent=4, n_slides=2).eval()
+
+
+def test_cells_moved_by_one_node_move_the_map_by_one_node():
+    encoder, rng = _encoder(), np.random.default_rng(1)
+    z, xy = rng.normal(size=(20, 4)), rng.uniform(-20, 84, (20, 2))
+    still, _ = encoder(_cells(z, xy, [0] * 20, [MODE_ALL]), (8, 8))
+    moved, _ = encoder(_cells(z, xy + [8.0, 0.0], [0] * 20, [MODE_ALL]), (8, 8))
+    assert torch.allclose(moved[..., 1:], still[..., :-1], atol=1e-5)
+
+
+def test_a_window_of_a_larger_canvas_is_the_same_map():
+    encoder, rng = _encoder(), np.random.default_rng(2)
+    z, xy = rng.normal(size=(60, 4)), rng.uniform(-24, 152, (60, 2))
+    large, _ = encoder(_cells(z, xy, [0] * 60, [MODE_ALL]), (16, 16))
+    window, _ = encoder(_cells(z, xy - [32.0, 16.0], [0] * 60, [MODE_ALL]), (8, 8))
+    assert torch.allclose(window, large[..., 2:10, 4:12], atol=1e-5)
+
+
+def test_empty_glass_differs_from_not_being_told():
+    encoder = _encoder()
+    with torch.no_grad():
+        encoder.mode_3D.weight.normal_()
+    nothing = _cells(np.zeros((0, 4)), np.zeros((0, 2)), [], [MODE_ALL, MODE_NONE, MODE_CENTRE])
+    maps, _ = encoder(nothing, (4, 4))
+    assert not torch.allclose(maps[0], maps[1])
+    assert not torch.allclose(maps[0], maps[2])
+    untold = _cells(np.ones((1, 4)), [[16.0, 16.0]], [0], [MODE_ALL]).unconditioned()
+    assert torch.allclose(encoder(untold, (4, 4))[0][0], maps[1])
+
+
+def test_vector_encoder_takes_the_cell_nearest_the_centre():
+    encoder = CellVectorEncoder(ConditionConfig(kind="vector", grid_um=2.0, splat_um=2.0), n_latent=2, n_slides=1)
+    cells = _cells([[1, 1], [2, 2], [3, 3]], [[3, 3], [15, 17], [16, 16]], [0, 0, 2], [MODE_ALL, MODE_ALL, MODE_NONE])
+    _, vector = encoder(cells, (16, 16))
+    assert vector[0].tolist() == [2, 2]
+    assert torch.equal(vector[1], encoder.null_Z)
+    assert torch.equal(vector[2], encoder.null_Z)

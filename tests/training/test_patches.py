@@ -1,0 +1,78 @@
+"""Training crops: pixels and cell positions stay together under every turn, and held-out tissue is never touched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sge2hist.training.patches import PatchSource
+from tests.fixtures.paired import write_tiny_paired
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_tiny_paired(tmp_path_factory.mktemp("paired") / "tiny.paired")
+
+
+def _source(dataset, jitter_um: float = 8.0) -> PatchSource:
+    return PatchSource(dataset, patch_px=32, um_per_px=2.0, reach_um=28.0, jitter_um=jitter_um)
+
+
+def test_crop_is_the_dataset_patch(dataset):
+    source = _source(dataset)
+    rows = np.array([500, 730])
+    crops = source.crops(rows, source.centre_um_N2[rows], np.zeros((2, 3), bool))
+    images = ((crops.image_BCHW + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(images, dataset.patches(rows))
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_cells_turn_with_the_picture(dataset, turn):
+    source = _source(dataset)
+    rows = np.array([822])
+    turn_13 = np.array([[turn & 1, turn >> 1 & 1, turn >> 2 & 1]], bool)
+    still = source.crops(rows, source.centre_um_N2[rows] + 5.0, np.zeros((1, 3), bool))
+    turned = source.crops(rows, source.centre_um_N2[rows] + 5.0, turn_13)
+    assert np.array_equal(still.row_M, turned.row_M)
+
+    def colour_at(crops) -> np.ndarray:
+        px = np.floor(crops.xy_um_M2 / 2.0).astype(int)
+        inside = ((px >= 0) & (px < 32)).all(1)
+        return inside, crops.image_BCHW[0].permute(1, 2, 0).numpy()[px[:, 1].clip(0, 31), px[:, 0].clip(0, 31)]
+
+    inside, a = colour_at(still)
+    inside_turned, b = colour_at(turned)
+    assert np.array_equal(inside, inside_turned)
+    assert np.abs(a[inside] - b[inside]).mean() < 0.12  # the fixture's noise; another cell's colour differs by 0.5
+    assert inside.sum() >= 9
+
+
+def test_cells_around_are_those_a_slow_search_finds(dataset):
+    source = _source(dataset)
+    crops = source.batch(5, np.random.default_rng(0), augment=False)
+    for b in range(5):
+        own = crops.row_M[crops.crop_M == b]
+        corner = source.centre_um_N2[own[0]] - crops.xy_um_M2[crops.crop_M == b][0]
+        distance = np.abs(source.centre_um_N2 - (corner + 32.0)).max(1)
+        assert np.array_equal(own, np.flatnonzero(distance <= 32.0 + 28.0))
+    assert np.array_equal(np.sort(crops.crop_M), crops.crop_M)
+    assert (np.bincount(crops.crop_M[crops.is_centre_M], minlength=5) == 1).all()
+
+
+def test_moved_crops_stay_clear_of_held_out_patches(dataset):
+    source = _source(dataset)
+    split = dataset.obs["split"].astype(str).to_numpy()
+    held_out = source.centre_um_N2[np.isin(split, ["val", "test"])]
+    side = 64.0
+    for step in range(20):
+        crops = source.batch(32, np.random.default_rng(step), augment=False)
+        for b in range(32):
+            first = np.flatnonzero(crops.crop_M == b)[0]
+            centre = source.centre_um_N2[crops.row_M[first]] - crops.xy_um_M2[first] + side / 2
+            assert np.abs(held_out - centre).max(1).min() >= side - 1e-3
+
+
+def test_beyond_the_slide_is_glass(dataset):
+    source = _source(dataset)
+    crops = source.crops(np.array([0]), np.array([[-10.0, -500.0]]), np.zeros((1, 3), bool))
+    assert float(crops.image_BCHW.min()) == 1.0
