@@ -114,11 +114,12 @@ def prepare(
 
     check_output(output, overwrite=overwrite)
     shift = _numbers(shift_um, 2, "--shift-um", "X,Y")
+    shares = _numbers(fractions, 3, "--fractions", "train,val,test")
     config = PrepareConfig(
         patch_um=patch_um, patch_px=patch_px, um_per_px=um_per_px, shift_um=(shift[0], shift[1]),
         min_counts=min_counts, min_genes=min_genes, min_cells_per_gene=min_cells, min_tissue_fraction=min_tissue,
         keep_border=keep_border, types=types, resolution=resolution, marker_margin=marker_margin,
-        split_block_um=split_block_um, fractions=tuple(_numbers(fractions, 3, "--fractions", "train,val,test")),
+        split_block_um=split_block_um, fractions=(shares[0], shares[1], shares[2]),
         holdout_slides=tuple(holdout_slide or ()), seed=seed, check_alignment=check_alignment,
     )  # fmt: skip
     how = CellsConfig(method=cells, labels=labels, segmenter=segmenter, expand_um=expand_um)

@@ -12,6 +12,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.section import Section
 from sge2hist.pairing.config import PrepareConfig
+from sge2hist.pairing.matrix_rows import select_columns, select_rows
 from sge2hist.pairing.quality import Removal, counts_per_cell, filter_by_counts, filter_by_place, filter_genes
 from sge2hist.pairing.registration import Shift, estimate_shift
 from sge2hist.pairing.tissue import TissueMap
@@ -30,7 +31,7 @@ class SectionCells:
     section: Section
     tissue: TissueMap
     rows: np.ndarray  # int64: observations kept
-    counts_NG: csr_array
+    n_counts: np.ndarray  # int64 [N]
     tissue_fraction: np.ndarray  # float [N]
     removals: list[Removal]
     shift: Shift | None  # measured on all observations inside the image
@@ -50,31 +51,38 @@ class Cells:
     gene_removals: list[Removal]
 
 
-def collect_section(section: Section, tissue: TissueMap, config: PrepareConfig) -> SectionCells:
-    """Filter by place, read the counts of what is left, filter by counts."""
+def collect_section(section: Section, tissue: TissueMap, config: PrepareConfig) -> tuple[SectionCells, csr_array]:
+    """Filter by place, read the counts of what is left, filter by counts; returns the counts beside the rest.
+
+    They are apart so that they can be freed when the sections are merged: they are the largest thing in memory.
+    """
     filters, fraction = filter_by_place(section, tissue, config)
     placed = np.flatnonzero(filters.keep)
     group = np.full(section.n_obs, -1, np.int64)
     group[placed] = np.arange(len(placed))
     counts = section.read_counts(group, len(placed))
+    n_counts = counts_per_cell(counts)
     shift = None
     if config.check_alignment:
-        shift = estimate_shift(tissue, section.centre_xy_px[placed], counts_per_cell(counts))
-    filter_by_counts(counts, filters, config, section.name)
+        shift = estimate_shift(tissue, section.centre_xy_px[placed], n_counts)
+    filter_by_counts(n_counts, np.diff(counts.indptr), filters, config, section.name)
     kept = filters.keep[placed]
-    return SectionCells(
+    part = SectionCells(
         section=section,
         tissue=tissue,
         rows=placed[kept],
-        counts_NG=counts if kept.all() else counts[np.flatnonzero(kept)],
+        n_counts=n_counts[kept],
         tissue_fraction=fraction[placed[kept]],
         removals=filters.removals,
         shift=shift,
     )
+    return part, counts if kept.all() else select_rows(counts, np.flatnonzero(kept))
 
 
-def merge_sections(parts: list[SectionCells], config: PrepareConfig) -> Cells:
+def merge_sections(parts: list[SectionCells], counts: list[csr_array], config: PrepareConfig) -> Cells:
     """Stack the sections over the union of their genes and drop genes that are hardly ever seen.
+
+    `counts` (one matrix per section) is emptied.
 
     Raises
     ------
@@ -82,16 +90,15 @@ def merge_sections(parts: list[SectionCells], config: PrepareConfig) -> Cells:
         If two sections share a name, or a section shares no gene with the first.
     """
     import pandas as pd
-    from scipy.sparse import csr_array
 
     names = [part.section.name for part in parts]
     if len(set(names)) != len(names):
         raise InputError(found=f"sections with the same name ({', '.join(names)})", expected="one name each")
-    genes, stacked = _stack_counts(parts)
+    genes, stacked = _stack_counts(parts, counts)
     kept = filter_genes(stacked, config)
     if not kept.keep.all():
         columns = np.flatnonzero(kept.keep)
-        stacked = csr_array(stacked[:, columns])
+        stacked = select_columns(stacked, kept.keep)
         genes = GenePanel([genes.ids[c] for c in columns], [genes.symbols[c] for c in columns])
     tables = [part.section.obs.iloc[part.rows] for part in parts]
     for part, table in zip(parts, tables, strict=True):
@@ -127,16 +134,18 @@ def _describe_cells(obs: Any, counts_NG: csr_array, parts: list[SectionCells], s
     return obs
 
 
-def _stack_counts(parts: list[SectionCells]) -> tuple[GenePanel, csr_array]:
+def _stack_counts(parts: list[SectionCells], counts: list[csr_array]) -> tuple[GenePanel, csr_array]:
     from scipy.sparse import csr_array, vstack
 
     panels = [GenePanel(list(p.section.genes.index), list(p.section.genes["symbol"])) for p in parts]
     if all(panel == panels[0] for panel in panels):
-        return panels[0], parts[0].counts_NG if len(parts) == 1 else csr_array(vstack([p.counts_NG for p in parts]))
+        stacked = counts[0] if len(parts) == 1 else csr_array(vstack(counts))
+        counts.clear()
+        return panels[0], stacked
     ids = dict.fromkeys(gene for panel in panels for gene in panel.ids)
     symbol = {g: s for panel in reversed(panels) for g, s in zip(panel.ids, panel.symbols, strict=True)}
     union = GenePanel(list(ids), [symbol[gene] for gene in ids])
     for panel in panels[1:]:
         panels[0].align(panel)  # raises when sections share no gene
-    gathered = [union.gather(p.counts_NG, union.align(panel))[0] for p, panel in zip(parts, panels, strict=True)]
+    gathered = [union.gather(counts.pop(0), union.align(panel))[0] for panel in panels]
     return union, csr_array(vstack(gathered))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from sge2hist.pairing.report import ReportInputs, write_report
 from sge2hist.pairing.split import split_cells
 from sge2hist.pairing.tissue import map_tissue
 from sge2hist.pairing.write import Prepared, type_order, write_cells, write_paired_manifest, write_slides
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 LARGEST_MAP_SIDE = 2500  # px of the low-resolution map on which tissue and shift are measured
 FINEST_MAP_UM = 4.0
@@ -65,16 +69,18 @@ def prepare(
         section, warnings = check_image(section)
         checked.append((shifted(section, config.shift_um), warnings))
     um_per_px = config.um_per_px or max(section.um_per_px for section, _ in checked)
-    parts, alignment = [], []
+    parts, counts, alignment = [], [], []
     for number, (section, warnings) in enumerate(checked):
         progress("reading counts", number, len(checked))
-        part = _collect(section, config)
+        part, part_counts = _collect(section, config)
         if config.check_alignment:
             warnings = [*warnings, *judge_shift(part.shift, section, config.shift_um)]
         parts.append(part)
+        counts.append(part_counts)
+        del part_counts
         alignment.append(alignment_record(part, config.shift_um, warnings))
     progress("reading counts", len(checked), len(checked))
-    cells = merge_sections(parts, config)
+    cells = merge_sections(parts, counts, config)
     gap_um = config.patch_um + 2 * um_per_px  # the patch and the pixels that its border may share
     progress("splitting and labelling", 0, 1)
     split = _split(cells, parts, config, gap_um)
@@ -98,7 +104,7 @@ def _check_holdout(sections: list[Section], config: PrepareConfig) -> None:
         raise InputError(found="every slide held out", expected="at least one slide to train on")
 
 
-def _collect(section: Section, config: PrepareConfig) -> SectionCells:
+def _collect(section: Section, config: PrepareConfig) -> tuple[SectionCells, csr_array]:
     longest_um = max(section.image.width_px, section.image.height_px) * section.um_per_px
     map_um_per_px = max(FINEST_MAP_UM, longest_um / LARGEST_MAP_SIDE, section.um_per_px)
     return collect_section(section, map_tissue(section, map_um_per_px), config)

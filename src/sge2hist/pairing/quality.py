@@ -73,13 +73,15 @@ def filter_by_place(section: Section, tissue: TissueMap, config: PrepareConfig) 
     return filters, fraction
 
 
-def filter_by_counts(counts_NG: csr_array, filters: Filters, config: PrepareConfig, where: str) -> None:
-    """Filters on UMI and genes of the cells that `filters` still keeps (the rows of `counts_NG`)."""
+def filter_by_counts(
+    n_counts: np.ndarray, n_genes: np.ndarray, filters: Filters, config: PrepareConfig, where: str
+) -> None:
+    """Filters on UMI and genes, given for the cells that `filters` still keeps."""
     rows = np.flatnonzero(filters.keep)
-    n_counts, n_genes = np.zeros(len(filters.keep)), np.zeros(len(filters.keep))
-    n_counts[rows], n_genes[rows] = counts_per_cell(counts_NG), np.diff(counts_NG.indptr)
-    filters.apply(f"at least {config.min_counts} UMI", n_counts >= config.min_counts)
-    filters.apply(f"at least {config.min_genes} genes", n_genes >= config.min_genes)
+    for name, values, least in (("UMI", n_counts, config.min_counts), ("genes", n_genes, config.min_genes)):
+        passes = np.zeros(len(filters.keep), bool)
+        passes[rows] = values >= least
+        filters.apply(f"at least {least} {name}", passes)
     filters.require_some(where)
 
 

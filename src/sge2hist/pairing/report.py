@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sge2hist.pairing.collect import SectionCells
-from sge2hist.pairing.quality import counts_per_cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +99,7 @@ def _contours(axes: Axes, inputs: ReportInputs, box_um: tuple[float, float, floa
     step = max((box_um[2] - box_um[0]) / 500, smooth_um / 4)
     margin = 3 * smooth_um
     edges = [np.arange(box_um[axis] - margin, box_um[axis + 2] + margin + step, step) for axis in (0, 1)]
-    counts = counts_per_cell(part.counts_NG)
+    counts = part.n_counts
     sums, _, _ = np.histogram2d(centre_um[:, 1], centre_um[:, 0], bins=[edges[1], edges[0]], weights=counts)
     number, _, _ = np.histogram2d(centre_um[:, 1], centre_um[:, 0], bins=[edges[1], edges[0]])
     density = gaussian_filter(sums, smooth_um / step)
