@@ -1,0 +1,89 @@
+"""`sge2hist evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+def evaluate(
+    generated: Annotated[
+        list[str],
+        typer.Argument(
+            help="Generated sets, or folders of PNG/TIFF with images.csv (image,cell_id); name=path names a set."
+        ),
+    ],
+    against: Annotated[Path, typer.Option("--against", help="Paired dataset that the cells come from.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Report folder to write.")],
+    extractor: Annotated[
+        str, typer.Option(help="auto, densenet121-imagenet, texture-v1, module:callable, or a TorchScript file.")
+    ] = "auto",
+    extractor_px: Annotated[int | None, typer.Option(help="Side of the extractor's input; default: its own.")] = None,
+    split: Annotated[str, typer.Option(help="Split that evaluated cells and floor come from.")] = "test",
+    n: Annotated[int, typer.Option("-n", help="At most this many cells, drawn at random.")] = 10_000,
+    samples: Annotated[int, typer.Option(help="At most this many samples per cell.")] = 3,
+    bootstrap: Annotated[int, typer.Option(help="Resamples for intervals.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    umap: Annotated[bool, typer.Option("--umap/--no-umap", help="Draw a UMAP of the features.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier report.")] = False,
+) -> None:
+    """Score generated images against real tissue: numbers with baselines, and a page to look at.
+
+    `sge2hist evaluate kidney.generated --against kidney.paired -o report/`
+
+    Add a set made with `generate --shuffle-cells` and it becomes the baseline of the same model's other set.
+    """
+    from rich.progress import Progress
+
+    from sge2hist.evaluation.config import EvaluateConfig
+    from sge2hist.evaluation.evaluate import evaluate as run
+
+    config = EvaluateConfig(
+        extractor=extractor,
+        extractor_input_px=extractor_px,
+        split=split,
+        max_cells=n,
+        max_samples=samples,
+        n_bootstrap=bootstrap,
+        seed=seed,
+        umap=umap,
+    )
+    with Progress(transient=True) as progress:
+        report = run(list(generated), against, output, config, shown_in(progress), overwrite=overwrite)
+    for line in summary(report):
+        typer.echo(line)
+    typer.echo(f"wrote {output / 'report.html'}")
+
+
+def shown_in(progress: Progress) -> Callable[[str, int, int], None]:
+    """Return a callback that keeps one bar per piece of work."""
+    bars: dict[str, Any] = {}
+
+    def show(what: str, done: int, of: int) -> None:
+        if what not in bars:
+            bars[what] = progress.add_task(what, total=max(of, 1))
+        progress.update(bars[what], completed=done, total=max(of, 1))
+
+    return show
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    """Return one line per metric: value, real tissue, shuffled."""
+
+    def number(entry: dict[str, Any] | None) -> str:
+        return "-" if entry is None or entry["value"] is None else f"{entry['value']:.4g}"
+
+    lines = [note for note in (report["extractor"]["note"], *report["notes"]) if note]
+    names = [entry["name"] for entry in report["sets"]]
+    lines.append(f"{'metric':<40}{'real':>10}" + "".join(f"{name[:18]:>20}{'shuffled':>10}" for name in names))
+    for metric in report["metrics"]:
+        cells = [metric["sets"].get(name) for name in names]
+        columns = "".join(f"{number(cell):>20}{number(cell and cell['shuffled']):>10}" for cell in cells)
+        lines.append(f"{metric['name']:<40}{number(metric['real']):>10}{columns}")
+    return lines

@@ -1,0 +1,169 @@
+"""What the page shows besides numbers: galleries of cells, maps over the slide, and the features in two dimensions.
+
+Cells of the galleries are chosen by rule, never by eye: the best, middle and worst ranks of the first set's own
+retrieval, and cells drawn with the
+evaluation's seed. All sets show the same cells.
+
+Shape letters: N evaluated cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sge2hist.evaluation.describe import Described
+from sge2hist.evaluation.inputs import ImageSet
+from sge2hist.evaluation.measure import Measured
+from sge2hist.evaluation.reference import Reference
+
+MOST_MAP_CELLS = 6000
+MOST_UMAP_POINTS = 1200
+MAPPED = ("haematoxylin_mean", "lumen_fraction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownCell:
+    """One column of a gallery: the cell's name, type and seed, its rank, and its images by row label."""
+
+    cell_id: str
+    cell_type: str
+    seed: int
+    rank_share: float
+    images: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideMap:
+    """Values of one statistic at the evaluated cells of one slide: real, and by set."""
+
+    slide: str
+    statistic: str
+    centre_um: np.ndarray
+    real: np.ndarray
+    sets: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Everything that the page draws.
+
+    Attributes:
+        galleries: title -> cells.
+        maps: one per slide and statistic.
+        projection: source name -> float [n, 2], features of real and generated patches in the plane; {} when not
+            asked for.
+        projection_name: "UMAP".
+    """
+
+    galleries: dict[str, list[ShownCell]]
+    maps: list[SlideMap]
+    projection: dict[str, np.ndarray]
+    projection_name: str = "UMAP"
+
+
+def gather_pictures(
+    reference: Reference,
+    sets: list[ImageSet],
+    shuffled: dict[str, ImageSet],
+    described: dict[str, list[Described]],
+    measured: dict[str, Measured],
+) -> Pictures:
+    """Return the pictures of a report."""
+    first = {name: samples[0] for name, samples in described.items()}
+    chosen = gallery_cells(reference, measured[sets[0].name].rank_share_N)
+    return Pictures(
+        galleries={
+            title: [shown(reference, sets, shuffled, cell, measured) for cell in cells]
+            for title, cells in chosen.items()
+        },
+        maps=slide_maps(reference, first),
+        projection=projection(reference, first) if reference.config.umap else {},
+    )
+
+
+def gallery_cells(reference: Reference, rank_share_N: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the positions of the cells in each gallery."""
+    count = min(reference.config.gallery, len(rank_share_N) // 4)
+    rng = np.random.default_rng([reference.config.seed, 1])
+    galleries = {
+        f"Drawn at random (seed {reference.config.seed})": np.sort(rng.choice(len(rank_share_N), count, replace=False))
+    }
+    if np.isfinite(rank_share_N).all():
+        # Ties are common among the best: they are broken at random, not by place in the file.
+        order = np.lexsort((rng.random(len(rank_share_N)), rank_share_N))
+        middle = len(order) // 2 - count // 2
+        galleries |= {
+            "Best": order[:count],
+            "Median": order[middle : middle + count],
+            "Worst": order[len(order) - count :],
+        }
+    return galleries
+
+
+def shown(
+    reference: Reference, sets: list[ImageSet], shuffled: dict[str, ImageSet], cell: int, measured: dict[str, Measured]
+) -> ShownCell:
+    """Return one gallery column: real, each set, and the first set's image for the wrong cell."""
+    cells, data = reference.cells, reference.data
+    row, first = int(cells.rows_N[cell]), sets[0]
+    images = {"real": reference.patches(np.array([row]))[0]}
+    for images_of in sets:
+        label = "generated" if len(sets) == 1 else images_of.name
+        images[label] = images_of.images(cells.images[images_of.name][0][[cell]])[0]
+    if first.name in shuffled:
+        wrong = shuffled[first.name]
+        images["shuffled"] = wrong.images(cells.images[wrong.name][0][[cell]])[0]
+    elif cells.own_cells:
+        images["shuffled"] = first.images(cells.images[first.name][0][[cells.shuffle_N[cell]]])[0]
+    type_index = data.type_of_cell[row]
+    return ShownCell(
+        cell_id=str(data.obs.index[row]) if cells.own_cells else "",
+        cell_type=data.types[type_index] if type_index >= 0 else "unknown",
+        seed=int(first.seed_M[cells.images[first.name][0][cell]]),
+        rank_share=float(measured[first.name].rank_share_N[cell]),
+        images=images,
+    )
+
+
+def slide_maps(reference: Reference, sets: dict[str, Described]) -> list[SlideMap]:
+    """Return maps of two statistics for the slide with the most evaluated cells, at most 6,000 cells."""
+    if not reference.cells.own_cells:
+        return []
+    data, rows = reference.data, reference.cells.rows_N
+    slides, counts = np.unique(data.slide_of_cell[rows], return_counts=True)
+    slide = slides[np.argmax(counts)]
+    here = np.flatnonzero(data.slide_of_cell[rows] == slide)
+    here = here[np.unique(np.linspace(0, len(here) - 1, min(len(here), MOST_MAP_CELLS)).astype(np.int64))]
+    return [
+        SlideMap(
+            slide=data.slide_ids[slide],
+            statistic=statistic,
+            centre_um=data.centre_xy_px[rows[here]] * data.um_per_px,
+            real=reference.real.morphometry[statistic][here],
+            sets={name: described.morphometry[statistic][here] for name, described in sets.items()},
+        )
+        for statistic in MAPPED
+    ]
+
+
+def projection(reference: Reference, sets: dict[str, Described]) -> dict[str, np.ndarray]:
+    """Return the UMAP (McInnes et al. 2018) of real and generated features together, float [n, 2] by source."""
+    import warnings
+
+    with warnings.catch_warnings():
+        # numba and umap warn at import and about the fixed seed; neither changes the picture.
+        warnings.simplefilter("ignore")
+        from umap import UMAP
+
+        n = len(reference.real)
+        rng = np.random.default_rng([reference.config.seed, 2])
+        chosen = np.sort(rng.choice(n, min(n, MOST_UMAP_POINTS), replace=False))
+        sources = {"real": reference.real, **sets}
+        features = np.concatenate([described.features_ND[chosen] for described in sources.values()])
+        scaled = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
+        points = UMAP(n_neighbors=min(15, len(scaled) - 1), random_state=reference.config.seed, n_jobs=1).fit_transform(
+            scaled
+        )
+    return dict(zip(sources, np.split(np.asarray(points, np.float64), len(sources)), strict=True))
