@@ -1,56 +1,63 @@
-"""Independence of z2 and the cell type: an adversary that tries to tell the type from z2, and z2 moved until it cannot.
+"""Independence of z1 and z2 as an explicit term: how well the best linear predictor tells one from the other.
 
-The adversary A predicts the targets t = (z1, responsibilities), standardised over the batch, from standardised z2. It
-minimises |t - A(z2)|^2; the encoder minimises |A(z2)|^2, which pulls every prediction to the mean, the best guess of who
-knows nothing. Both are bounded, and R^2 = 1 - |t - A(z2)|^2 / |t|^2 measures what is left: 0 = independent as far as A
-can tell, 1 = z2 determines the type.
+With responsibilities gamma = q(c | x), the two blocks are independent when
+
+    z2 is independent of c            (the type is not in z2: pushes z2), and
+    z1 is independent of z2 given c   (what z2 holds is not repeated in z1: pushes z1).
+
+Each is measured by the R^2 of a ridge regression that is solved in closed form in the batch and corrected for the
+number of predictors: 0 = no linear predictor finds anything, 1 = determined. An adversary network would have to be
+trained against a moving target; the regression is always at its optimum.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
-MIN_CELLS = 8  # fewer cells give no spread to standardise by
-
-
-class Dependence(NamedTuple):
-    """Scalars of one batch."""
-
-    adversary: Tensor  # gradient to the adversary alone: mean squared error, about 1 when nothing can be told
-    confusion: Tensor  # gradient to z2 alone: mean squared prediction, 0 when nothing can be told
-    r2: Tensor  # explained share of the variance of the targets, no gradient
+RIDGE = 1e-2  # of the standardised predictors, so that directions of no spread are left alone
 
 
-class TypeAdversary(nn.Module):
-    """Two-layer network z2 -> (z1, responsibilities). N cells, T dims of z1, M dims of z2, K components."""
+def linear_r2(predictor_ND: Tensor, target_NE: Tensor) -> Tensor:
+    """Adjusted R^2 of the linear regression of standardised targets on standardised predictors, scalar float32.
 
-    def __init__(self, n_type: int, n_micro: int, n_components: int, width: int = 128) -> None:
-        super().__init__()
-        self.n_type, self.n_components = n_type, n_components
-        self.network = nn.Sequential(nn.Linear(n_micro, width), nn.SiLU(), nn.Linear(width, n_type + n_components))
+    About 0 for unrelated blocks whatever D, 1 when determined. Constant columns count for nothing. With fewer than
+    D + 8 cells the regression could fit anything: the result is 0, still connected to the inputs.
+    """
+    n_cells, n_predictors = predictor_ND.shape
+    if n_cells < n_predictors + 8:
+        return 0.0 * (predictor_ND.sum() + target_NE.sum())
+    with torch.autocast(predictor_ND.device.type, enabled=False):
+        x_ND, y_NE = _standardised(predictor_ND.float()), _standardised(target_NE.float())
+        gram_DD = x_ND.T @ x_ND / n_cells + RIDGE * torch.eye(n_predictors, device=x_ND.device)
+        cross_DE = x_ND.T @ y_NE / n_cells
+        explained = (cross_DE * torch.linalg.solve(gram_DD, cross_DE)).sum()
+        r2 = explained / y_NE.square().mean(0).sum().clamp_min(1e-6)
+        return 1 - (1 - r2) * (n_cells - 1) / (n_cells - n_predictors - 1)
 
-    def forward(self, z1_NT: Tensor, gamma_NK: Tensor, z2_NM: Tensor) -> Dependence:
-        """Compare z2 with z1 and the responsibilities (K may have been pruned since); targets receive no gradient."""
-        if len(z2_NM) < MIN_CELLS:
-            zero = 0.0 * z2_NM.sum()
-            return Dependence(zero, zero, zero.detach())
-        with torch.autocast(z2_NM.device.type, enabled=False):
-            target_ND = _standardised(torch.cat([z1_NT, gamma_NK], 1).detach().float())
-            spread_M = z2_NM.detach().float().std(0).clamp_min(1e-3)
-            input_NM = (z2_NM.float() - z2_NM.detach().float().mean(0)) / spread_M
-            n_targets = target_ND.shape[1]
-            guess_ND = self.network(input_NM.detach())[:, :n_targets]
-            adversary = (target_ND - guess_ND).square().mean()
-            frozen = {name: value.detach() for name, value in self.network.named_parameters()}
-            confusion = functional_call(self.network, frozen, (input_NM,))[:, :n_targets].square().mean()
-        return Dependence(adversary, confusion, (1 - adversary / target_ND.square().mean().clamp_min(1e-6)).detach())
+
+def within_component(z_ND: Tensor, gamma_NK: Tensor) -> Tensor:
+    """z minus the mean of its component: sum_c gamma_c (z - mean_c), [N, D]; the means are taken without gradient."""
+    mass_K1 = gamma_NK.sum(0)[:, None].clamp_min(1e-6)
+    means_KD = (gamma_NK.T @ z_ND.detach()) / mass_K1
+    return z_ND - gamma_NK @ means_KD
+
+
+def dependence(z1_NT: Tensor, z2_NM: Tensor, gamma_NK: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(R^2 of the type from z2, R^2 of z1 from z2 within types); the first moves z2 alone, the second z1 alone.
+
+    Without a mixture (`gamma_NK` None), the first is that of z1 from z2, and the second is 0.
+    """
+    with torch.autocast(z1_NT.device.type, enabled=False):
+        z1_NT, z2_NM = z1_NT.float(), z2_NM.float()
+        if gamma_NK is None:
+            return linear_r2(z2_NM, z1_NT.detach()), z1_NT.new_zeros(())
+        gamma_NK = gamma_NK.detach().float()
+        inside = linear_r2(within_component(z2_NM, gamma_NK).detach(), within_component(z1_NT, gamma_NK))
+        return linear_r2(z2_NM, gamma_NK), inside
 
 
 def _standardised(x_ND: Tensor) -> Tensor:
     """Zero mean and unit spread per column; constant columns become zero."""
     centred_ND = x_ND - x_ND.mean(0)
-    return centred_ND / centred_ND.std(0, correction=0).clamp_min(1e-3)
+    return centred_ND / (centred_ND.square().mean(0) + 1e-8).sqrt()

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sge2hist.models.gene_config import GeneModelConfig
-from sge2hist.models.gene_independence import TypeAdversary
+from sge2hist.models.gene_independence import dependence
 from sge2hist.models.gene_likelihoods import gaussian_log_prob, negative_binomial_log_prob, zero_inflated_log_prob
 from sge2hist.models.gene_neighbourhood import Neighbourhood, NeighbourhoodHeads
 from sge2hist.models.gene_networks import GeneDecoder, GeneEncoder, library_size, log_normalised
@@ -86,7 +86,6 @@ class GeneVAE(nn.Module):
         self.decoder = GeneDecoder(config.n_genes, config.hidden, config.n_latent, config.dropout)
         self.mixture = MixturePrior(config.n_components, config.n_type)
         self.novelty = NoveltyReference()
-        self.adversary = TypeAdversary(config.n_type, config.n_micro, config.n_components)
         self.log_theta_G = nn.Parameter(torch.full((config.n_genes,), 2.0))
         self.zero_head = nn.Linear(config.hidden[0], config.n_genes) if config.likelihood == "zinb" else None
         self.heads = None
@@ -186,7 +185,8 @@ class GeneVAE(nn.Module):
         z_NZ = posterior.sample(generator)
         reconstruction = -self.log_likelihood(counts_NG, self._drop_micro(z_NZ, generator)).mean()
         kl_type, kl_micro, gamma_NK = self._kl_terms(posterior, type_N)
-        dependence = self.adversary(posterior.z1, gamma_NK, posterior.z2)
+        mixed = bool(self.mixture.initialised)
+        type_in_z2, z2_in_z1 = dependence(posterior.z1, posterior.z2, gamma_NK if mixed else None)
         labels = self._label_term(posterior, type_N)
         around = reconstruction.new_zeros(())
         if self.heads is not None and neighbourhood is not None:
@@ -194,18 +194,12 @@ class GeneVAE(nn.Module):
         loss = (
             reconstruction
             + kl_weight * (config.kl_type_weight * kl_type + config.kl_micro_weight * kl_micro)
-            + config.independence_weight * (kl_weight * dependence.confusion + dependence.adversary)
+            + kl_weight * config.independence_weight * (type_in_z2 + z2_in_z1)
             + config.label_weight * labels
             + config.neighbourhood_weight * around
         )
         terms = {"loss": loss, "reconstruction": reconstruction, "kl_type": kl_type, "kl_micro": kl_micro}
-        terms |= {"independence": dependence.r2}
-        terms |= {
-            "confusion": dependence.confusion,
-            "adversary": dependence.adversary,
-            "labels": labels,
-            "neighbourhood": around,
-        }
+        terms |= {"independence": type_in_z2, "z2_in_z1": z2_in_z1, "labels": labels, "neighbourhood": around}
         terms |= latent_metrics(posterior, gamma_NK)
         return GeneLoss(terms=terms, posterior=posterior, z_NZ=z_NZ)
 
