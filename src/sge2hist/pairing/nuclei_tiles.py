@@ -96,9 +96,9 @@ def segment_slide(
         The result does not depend on the number of processes.
     """
     config = config or TilingConfig()
-    step = segmenter.um_per_px / um_per_px  # slide px per px of the segmenter
-    if not np.isfinite(step) or step <= 0:
+    if not (np.isfinite(um_per_px) and um_per_px > 0):
         raise InputError(found=f"{um_per_px} um per px", where=str(slide.path), expected="a positive number")
+    step = segmenter.um_per_px / um_per_px  # slide px per px of the segmenter
     width, height = max(1, round(slide.width_px / step)), max(1, round(slide.height_px / step))
     tiles = list(_tiles(width, height, config, halo=round(config.halo_um / segmenter.um_per_px)))
     n_processes = min(config.processes or os.cpu_count() or 1, len(tiles)) if segmenter.parallel else 1

@@ -1,0 +1,216 @@
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import tifffile
+from fixtures.tissue import make_tissue
+from fixtures.visium_hd import VisiumHDTruth, turned_homography, write_visium_hd
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.section import Section
+from sge2hist.pairing.cells import CellsConfig, cells_of_section, choose_method
+from sge2hist.pairing.destripe import bin_totals, destripe_factors
+from sge2hist.readers import visium_hd
+
+TISSUE = make_tissue()
+
+
+def open_bins(truth: VisiumHDTruth, bin_um: int = 2) -> Section:
+    return visium_hd.read(truth.outs, image=truth.image, bin_um=bin_um)
+
+
+def truth_counts(truth: VisiumHDTruth, labels: np.ndarray) -> np.ndarray:
+    """Counts [cells, genes] by a loop over the bins."""
+    counts = truth.counts_BG.toarray()
+    return np.stack([counts[labels.ravel() == label].sum(0) for label in range(1, labels.max() + 1)])
+
+
+def counts_of(section: Section) -> np.ndarray:
+    return section.read_counts(None, None).toarray()
+
+
+@pytest.fixture(scope="module", params=["upright", "turned"])
+def version4(request, tmp_path_factory) -> VisiumHDTruth:
+    homography = turned_homography(TISSUE.um_per_px, TISSUE.image.shape[0]) if request.param == "turned" else None
+    folder = tmp_path_factory.mktemp(request.param)
+    return write_visium_hd(TISSUE, folder, version="4.0.1", homography=homography, bin_um=(2, 8))
+
+
+def without(truth: VisiumHDTruth, tmp_path: Path, *patterns: str) -> VisiumHDTruth:
+    outs = tmp_path / "outs"
+    shutil.copytree(truth.outs, outs, dirs_exist_ok=True)
+    for pattern in patterns:
+        for path in outs.glob(pattern):
+            path.unlink()
+    return dataclasses.replace(truth, outs=outs)
+
+
+def test_barcode_mappings_give_the_exact_counts(version4):
+    cells = cells_of_section(open_bins(version4), folder=version4.outs)
+    np.testing.assert_array_equal(counts_of(cells), truth_counts(version4, version4.cell_RC))
+    np.testing.assert_array_equal(cells.obs["n_nucleus_bins"], np.bincount(version4.nucleus_RC.ravel())[1:])
+    assert cells.obs.index[0] == "cellid_000000001-1"
+    assert cells.observation == "cell"
+    assert cells.obs["cluster"].notna().sum() == len(cells.obs) - 1  # the table of clusters lacks the last cell
+    assert "barcode_mappings" in cells.notes[-1]
+
+
+def test_polygons_of_cells_give_the_exact_counts(version4, tmp_path):
+    truth = without(version4, tmp_path, "barcode_mappings.parquet")
+    cells = cells_of_section(open_bins(truth), folder=truth.outs)
+    np.testing.assert_array_equal(counts_of(cells), truth_counts(truth, truth.cell_RC))
+    np.testing.assert_allclose(cells.obs["area_um2"], cells.obs["outline_area_um2"], rtol=1e-6)
+    assert "cell_segmentations.geojson" in cells.notes[-1]
+    expected = np.stack([truth.bin_centre_xy_px()[truth.cell_RC.ravel() == k].mean(0) for k in range(1, 25)])
+    np.testing.assert_allclose(cells.centre_xy_px, expected, atol=1e-6)
+
+
+def test_polygons_of_nuclei_grow_by_four_bins(version4, tmp_path):
+    truth = without(version4, tmp_path, "barcode_mappings.parquet", "segmented_outputs/*cell_segmentations.geojson")
+    section = open_bins(truth)
+    nuclei = cells_of_section(section, folder=truth.outs, config=CellsConfig(method="segmentation", expand_um=0.0))
+    np.testing.assert_array_equal(counts_of(nuclei), truth_counts(truth, truth.nucleus_RC))
+    grown = cells_of_section(section, folder=truth.outs)
+    assert (grown.obs["n_bins"] > nuclei.obs["n_bins"]).all()
+    np.testing.assert_array_equal(grown.obs["n_nucleus_bins"], nuclei.obs["n_bins"])
+    by_ratio = cells_of_section(section, folder=truth.outs, config=CellsConfig(volume_ratio=4.0))
+    assert nuclei.obs["n_bins"].sum() < by_ratio.obs["n_bins"].sum() < grown.obs["n_bins"].sum()
+
+
+def test_groups_of_cells_are_sums_of_cells(version4):
+    cells = cells_of_section(open_bins(version4), folder=version4.outs)
+    group = np.arange(len(cells.obs)) % 3 - 1
+    summed = cells.read_counts(group, 2).toarray()
+    expected = np.stack([counts_of(cells)[group == number].sum(0) for number in (0, 1)])
+    np.testing.assert_array_equal(summed, expected)
+
+
+def test_label_image_of_the_user(version4, tmp_path):
+    y, x = np.mgrid[: TISSUE.image.shape[0], : TISSUE.image.shape[1]] + 0.5
+    labels = np.zeros(x.shape, np.uint16)
+    for number, centre in enumerate(TISSUE.centre_xy_px):
+        labels[np.hypot(x - centre[0], y - centre[1]) * TISSUE.um_per_px <= TISSUE.radius_um] = number + 1
+    section = open_bins(version4)
+    place = np.floor(section.centre_xy_px).astype(int)
+    under = labels[place[:, 1], place[:, 0]]
+    counts = counts_of(section)
+    expected = np.stack([counts[under == number].sum(0) for number in range(1, 25)])
+    for name, options in (("a.tif", {"tile": (64, 64), "compression": "zlib"}), ("b.tif", {"rowsperstrip": 7})):
+        tifffile.imwrite(tmp_path / name, labels, **options)
+        cells = cells_of_section(section, config=CellsConfig(labels=tmp_path / name))
+        np.testing.assert_array_equal(counts_of(cells), expected)
+    np.save(tmp_path / "c.npy", labels.astype(np.int64))
+    cells = cells_of_section(section, config=CellsConfig(labels=tmp_path / "c.npy"))
+    np.testing.assert_array_equal(counts_of(cells), expected)
+    assert cells.obs.index[0] == "label_1"
+    np.testing.assert_allclose(cells.centre_xy_px, TISSUE.centre_xy_px, atol=0.5)
+
+
+def test_shift_moves_bins_against_the_image_and_centres_back(version4):
+    section, shift_um = open_bins(version4), (4.0, -6.0)
+    moved = dataclasses.replace(section, centre_xy_px=section.centre_xy_px - np.array(shift_um) / section.um_per_px)
+    config = CellsConfig(method="nuclei", segmenter="classical", processes=1)
+    straight = cells_of_section(section, config=config)
+    corrected = cells_of_section(moved, config=config, shift_um=shift_um)
+    np.testing.assert_array_equal(counts_of(corrected), counts_of(straight))
+    back = corrected.centre_xy_px + np.array(shift_um) / section.um_per_px
+    np.testing.assert_allclose(back, straight.centre_xy_px)
+
+
+@pytest.mark.parametrize("segmenter", ["network", "classical"])
+def test_nuclei_of_the_image(version4, segmenter):
+    section = open_bins(version4)
+    config = CellsConfig(method="nuclei", segmenter=segmenter, processes=1)
+    cells = cells_of_section(section, config=config, folder=version4.outs)
+    distance_um = np.linalg.norm(cells.centre_xy_px[:, None] - TISSUE.centre_xy_px, axis=2).min(0) * TISSUE.um_per_px
+    assert (distance_um < 2).mean() > 0.7  # flat discs of three colours: no segmenter was made for them
+    assert cells.obs["nucleus_area_um2"].median() == pytest.approx(np.pi * TISSUE.radius_um**2, rel=0.4)
+    assert counts_of(cells).sum() <= counts_of(section).sum()
+
+
+def test_what_auto_means(version4, tmp_path):
+    section, auto = open_bins(version4), CellsConfig()
+    assert choose_method(section, version4.outs, auto) == "segmentation"
+    assert choose_method(section, tmp_path, auto) == "nuclei"
+    assert choose_method(dataclasses.replace(section, um_per_px=2.0), tmp_path, auto) == "bins"
+    assert choose_method(open_bins(version4, 8), version4.outs, auto) == "bins"
+    assert choose_method(section, version4.outs, CellsConfig(labels=Path("x.tif"))) == "labels"
+    assert cells_of_section(section, config=CellsConfig(method="bins")) is section
+
+
+def test_messages(version4, tmp_path):
+    section = open_bins(version4)
+    with pytest.raises(InputError, match="--bin-um 2"):
+        cells_of_section(open_bins(version4, 8), config=CellsConfig(method="nuclei"))
+    with pytest.raises(InputError, match="--cells nuclei finds"):
+        cells_of_section(section, config=CellsConfig(method="segmentation"), folder=tmp_path)
+    tifffile.imwrite(tmp_path / "turned.tif", np.ones((TISSUE.image.shape[1], TISSUE.image.shape[0]), np.uint8))
+    with pytest.raises(InputError, match="as the slide"):
+        cells_of_section(section, config=CellsConfig(labels=tmp_path / "turned.tif"))
+    tifffile.imwrite(tmp_path / "none.tif", np.zeros(TISSUE.image.shape[:2], np.uint8))
+    with pytest.raises(InputError, match="no label"):
+        cells_of_section(section, config=CellsConfig(labels=tmp_path / "none.tif"))
+    tifffile.imwrite(tmp_path / "float.tif", np.ones(TISSUE.image.shape[:2], np.float32))
+    with pytest.raises(InputError, match="float32"):
+        cells_of_section(section, config=CellsConfig(labels=tmp_path / "float.tif"))
+    (tmp_path / "far.geojson").write_text(_square(1e6))
+    with pytest.raises(InputError, match="no bin inside any outline"):
+        cells_of_section(section, config=CellsConfig(labels=tmp_path / "far.geojson"))
+    for bad in ({"method": "cellpose"}, {"segmenter": "x"}, {"method": "labels"}, {"expand_um": -1.0}):
+        with pytest.raises(InputError):
+            CellsConfig(**bad)
+    with pytest.raises(InputError, match="--cells labels"):
+        CellsConfig(method="nuclei", labels=Path("x.tif"))
+
+
+def _square(corner: float) -> str:
+    ring = [[corner, corner], [corner + 5, corner], [corner + 5, corner + 5], [corner, corner]]
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
+    return json.dumps({"type": "FeatureCollection", "features": [feature]})
+
+
+def test_bin_totals_are_read_in_pieces(version4, monkeypatch):
+    monkeypatch.setattr("sge2hist.pairing.destripe._BINS_AT_ONCE", 77)
+    section = open_bins(version4)
+    np.testing.assert_array_equal(bin_totals(section), counts_of(section).sum(1))
+
+
+def test_destriped_totals_stand_beside_raw_counts(version4):
+    cells = cells_of_section(open_bins(version4), folder=version4.outs, config=CellsConfig(destripe=True))
+    np.testing.assert_array_equal(counts_of(cells), truth_counts(version4, version4.cell_RC))
+    assert (cells.obs["n_counts_destriped"] > 0).all()
+
+
+def test_destriping_is_the_published_rule():
+    rng = np.random.default_rng(0)
+    row, column = (index.ravel() for index in np.indices((12, 15)))
+    keep = rng.random(len(row)) < 0.8
+    row, column = row[keep], column[keep]
+    total = rng.poisson(6, len(row)) * (row != 4)
+    share = np.empty(len(total))
+    for value in np.unique(row):
+        at = row == value
+        share[at] = total[at] / (np.quantile(total[at], 0.99) or 1)
+    for value in np.unique(column):
+        at = column == value
+        share[at] = share[at] / (np.quantile(share[at], 0.99) or 1)
+    expected = share * np.quantile(total, 0.99)
+    np.testing.assert_allclose(destripe_factors(total, row, column) * total, expected)
+
+
+def test_destriping_removes_stripes():
+    row, column = (index.ravel() for index in np.indices((40, 50)))
+    gain = np.random.default_rng(1).uniform(0.5, 2.0, 40)[row] * np.random.default_rng(2).uniform(0.5, 2.0, 50)[column]
+    total = 100 * gain
+    np.testing.assert_allclose(destripe_factors(total, row, column) * gain, np.quantile(gain, 0.99))
+    assert destripe_factors(np.zeros(5), np.arange(5), np.arange(5)).tolist() == [0] * 5
+
+
+def test_counts_stay_sparse_and_whole(version4):
+    counts = cells_of_section(open_bins(version4), folder=version4.outs).read_counts(None, None)
+    assert sp.issparse(counts)
+    assert counts.dtype == np.int32
