@@ -46,7 +46,9 @@ def test_splat_of_a_lattice_is_a_partition_of_unity():
     step = 2.0
     y, x = np.meshgrid(np.arange(-4, 20, step) + 0.37, np.arange(-4, 20, step) + 0.81, indexing="ij")
     xy = torch.tensor(np.stack([x.ravel(), y.ravel()], 1))
-    found = splat(torch.ones(len(xy), 1, dtype=torch.float64), xy, torch.zeros(len(xy), dtype=torch.long), (1, 9, 9), step)
+    found = splat(
+        torch.ones(len(xy), 1, dtype=torch.float64), xy, torch.zeros(len(xy), dtype=torch.long), (1, 9, 9), step
+    )
     assert torch.allclose(found, torch.ones_like(found))
 
 
@@ -59,7 +61,7 @@ def test_cells_moved_by_one_node_move_the_map_by_one_node():
     encoder, rng = _encoder(), np.random.default_rng(1)
     z, xy = rng.normal(size=(20, 4)), rng.uniform(-20, 84, (20, 2))
     still, _ = encoder(_cells(z, xy, [0] * 20, [MODE_ALL]), (8, 8))
-    moved, _ = encoder(_cells(z, xy + [8.0, 0.0], [0] * 20, [MODE_ALL]), (8, 8))
+    moved, _ = encoder(_cells(z, xy + np.array([8.0, 0.0]), [0] * 20, [MODE_ALL]), (8, 8))
     assert torch.allclose(moved[..., 1:], still[..., :-1], atol=1e-5)
 
 

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from sge2hist.training.patches import PatchSource
-from tests.fixtures.paired import write_tiny_paired
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return write_tiny_paired(tmp_path_factory.mktemp("paired") / "tiny.paired")
+@pytest.fixture
+def dataset(tiny_paired):
+    return tiny_paired
 
 
 def _source(dataset, jitter_um: float = 8.0) -> PatchSource:

@@ -21,7 +21,7 @@ from sge2hist.models.bundle import ModelBundle
 from sge2hist.training import loop
 from sge2hist.training.config import TrainConfig
 from sge2hist.training.train import train
-from tests.fixtures.paired import TYPES, write_tiny_paired
+from tests.fixtures.paired import TYPES
 
 TINY = TrainConfig(preset="tiny", checkpoint_every_s=0.0, mixed_precision="no")
 
@@ -30,16 +30,14 @@ class Killed(BaseException):
     """Stands for a kill: nothing may catch it."""
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return write_tiny_paired(tmp_path_factory.mktemp("paired") / "tiny.paired")
+@pytest.fixture
+def dataset(tiny_paired):
+    return tiny_paired
 
 
-@pytest.fixture(scope="module")
-def trained(dataset, tmp_path_factory):
-    output = tmp_path_factory.mktemp("model") / "tiny.model"
-    train(dataset, output, TINY, say=lambda _: None)
-    return output
+@pytest.fixture
+def trained(tiny_model):
+    return tiny_model
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    import anndata
+    import numpy as np
+
     from sge2hist.generation.jobs import Job
     from sge2hist.models.bundle import ModelBundle
+    from sge2hist.models.image_model import SamplerConfig
 
 
 def generate(
@@ -20,7 +24,9 @@ def generate(
     ] = None,
     split: Annotated[str, typer.Option(help="Cells of a paired dataset: test, val, train or all.")] = "test",
     types: Annotated[str | None, typer.Option(help='Cell types to draw by name, e.g. "Podocyte,Immune".')] = None,
-    n: Annotated[int | None, typer.Option("-n", help="Images per type (16), or at most this many random cells.")] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", help="Images per type (16), or at most this many random cells.")
+    ] = None,
     samples: Annotated[int, typer.Option(help="Images per cell, with different noise.")] = 1,
     like: Annotated[
         str | None, typer.Option(help="With --types: take the microenvironment z2 from this cell of --from.")
@@ -71,7 +77,7 @@ def generate(
     typer.echo(f"wrote {len(job):,} images to {output}")
 
 
-def load_model(path: Path, device: str):  # noqa: ANN201
+def load_model(path: Path, device: str) -> ModelBundle:
     """Load a model onto a device; "auto" takes a GPU if there is one."""
     import torch
 
@@ -82,13 +88,15 @@ def load_model(path: Path, device: str):  # noqa: ANN201
     return SGE2Hist.from_pretrained(path, device=device).bundle
 
 
-def sampler_config(bundle: ModelBundle, sampler: str | None, steps: int | None, guidance: float | None):  # noqa: ANN201
+def sampler_config(
+    bundle: ModelBundle, sampler: str | None, steps: int | None, guidance: float | None
+) -> SamplerConfig:
     """Return the model's sampler settings with what the user changed."""
     from dataclasses import replace
 
     from sge2hist.data.errors import InputError
 
-    wanted = {"sampler": sampler, "n_steps": steps, "guidance": guidance}
+    wanted: dict[str, Any] = {"sampler": sampler, "n_steps": steps, "guidance": guidance}
     try:
         return replace(bundle.config.sampler, **{k: v for k, v in wanted.items() if v is not None})
     except ValueError as error:
@@ -126,7 +134,7 @@ def _job(
         )  # fmt: skip
 
 
-def choose(n_all: int, n: int | None, seed: int):  # noqa: ANN201
+def choose(n_all: int, n: int | None, seed: int) -> np.ndarray:
     """Return all of range(n_all), or `n` of them at random, in order."""
     import numpy as np
 
@@ -135,7 +143,7 @@ def choose(n_all: int, n: int | None, seed: int):  # noqa: ANN201
     return np.sort(np.random.default_rng([seed, 5]).choice(n_all, n, replace=False))
 
 
-def read_h5ad(path: Path):  # noqa: ANN201
+def read_h5ad(path: Path) -> anndata.AnnData:
     """Read an AnnData file, or raise `InputError`."""
     import anndata
 

@@ -10,7 +10,9 @@ import typer
 
 def train(
     paired: Annotated[Path, typer.Argument(help="Paired dataset made by `sge2hist prepare`.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write; an unfinished one is resumed.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Model folder to write; an unfinished one is resumed.")
+    ],
     preset: Annotated[
         str, typer.Option(help="small (CPU), base (GPU), paper (the published configuration), tiny (smoke test).")
     ] = "small",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from sge2hist.models.gene_types import TypeTable
 
 
 def types(
@@ -39,7 +42,7 @@ def types(
     Console().print(shown)
 
 
-def table_renamed(table, pairs: list[str]):  # noqa: ANN001, ANN201
+def table_renamed(table: TypeTable, pairs: list[str]) -> TypeTable:
     """Return the table with "old=new" pairs applied, or raise `InputError`."""
     from sge2hist.data.errors import InputError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +90,7 @@ def draw(bundle: ModelBundle, windows: Windows, seeds: np.ndarray, sampler: Samp
     return ((image + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def fast_arithmetic(device: torch.device):  # noqa: ANN201
+def fast_arithmetic(device: torch.device) -> AbstractContextManager[object]:
     """bfloat16 where the device is faster with it, else float32."""
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported()

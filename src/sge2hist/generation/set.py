@@ -132,7 +132,7 @@ def writing(
             raise RuntimeError(f"{writer.n_images} images written for {len(obs)} rows")
         obs = obs.assign(image=[image_name(i) for i in range(len(obs))])
         obs.index = obs.index.astype(str)
-        table = anndata.AnnData(X=csr_matrix((len(obs), 0), dtype=np.float32), obs=obs)
+        table = anndata.AnnData(X=csr_matrix(np.zeros((len(obs), 0), np.float32)), obs=obs)
         for name, values in latents_NZ.items():
             table.obsm[name] = values
         table.write_h5ad(partial / CELLS_NAME)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,7 @@ def _load_weights(model: JointModel, path: Path, expected_sha256: str | None) ->
     return fingerprint
 
 
-TYPE_COLUMNS = {
+TYPE_COLUMNS: dict[str, Callable[[str], Any]] = {
     "component": int, "name": str, "n_cells": int, "n_labelled": int, "purity": float, "weight": float,
     "markers": lambda text: tuple(text.split()),
 }  # fmt: skip

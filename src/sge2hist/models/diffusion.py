@@ -46,9 +46,7 @@ class Scalings(NamedTuple):
 def edm_scalings(sigma_B: Tensor, sigma_data: float) -> Scalings:
     """Karras et al. 2022, table 1, column "Ours": F sees and is asked for unit variance at every sigma."""
     var_B = sigma_B.square() + sigma_data**2
-    return Scalings(
-        sigma_data**2 / var_B, sigma_B * sigma_data / var_B.sqrt(), 1 / var_B.sqrt(), sigma_B.log() / 4
-    )
+    return Scalings(sigma_data**2 / var_B, sigma_B * sigma_data / var_B.sqrt(), 1 / var_B.sqrt(), sigma_B.log() / 4)
 
 
 def ddpm_sigmas(config: DiffusionConfig) -> Tensor:
@@ -89,7 +87,9 @@ class NoiseModel:
 
     def draw_sigmas(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw training noise levels, float32 [n] on the generator's device, stratified over the batch."""
-        quantile = (torch.arange(n, device=generator.device) + torch.rand(n, generator=generator, device=generator.device)) / n
+        quantile = (
+            torch.arange(n, device=generator.device) + torch.rand(n, generator=generator, device=generator.device)
+        ) / n
         if self.sigmas_T is not None:
             t = (quantile * self.config.n_steps).long().clamp_max(self.config.n_steps - 1)
             return self.sigmas_T.to(quantile.device)[t].float()

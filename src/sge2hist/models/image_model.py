@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sge2hist.models.autoencoder import DOWNSAMPLING, Autoencoder, AutoencoderConfig
 from sge2hist.models.diffusion import DiffusionConfig, NoiseModel, expand
 from sge2hist.models.placed_cells import CellMapEncoder, CellVectorEncoder, ConditionConfig, PlacedCells
-from sge2hist.models.samplers import SAMPLERS, guided, karras_sigmas, sample_ancestral
+from sge2hist.models.samplers import SAMPLERS, Denoise, guided, karras_sigmas, sample_ancestral
 from sge2hist.models.unet import UNet, UNetConfig
 
 
@@ -75,7 +75,7 @@ class ImageModel(nn.Module):
             map_channels=self.condition.map_channels,
             vector_dim=self.condition.vector_dim,
         )
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def latent_channels(self) -> int:
@@ -132,7 +132,7 @@ class ImageModel(nn.Module):
         told = self.encode_cells(cells, latent_hw)
         untold = told if config.guidance == 1 else self.encode_cells(cells.unconditioned(), latent_hw)
 
-        def denoiser(condition: tuple[Tensor | None, Tensor]):  # noqa: ANN202
+        def denoiser(condition: tuple[Tensor | None, Tensor]) -> Denoise:
             return lambda x, sigma: self.denoise(x, torch.full((len(x),), sigma, device=device), condition)
 
         denoise = guided(denoiser(told), denoiser(untold), config.guidance, config.guidance_interval)

@@ -7,6 +7,7 @@ x = x0 + sigma n; sigmas fall from the first to 0.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ def karras_sigmas(n_steps: int, sigma_min: float, sigma_max: float, rho: float =
 
 def sample_euler(denoise: Denoise, x: Tensor, sigmas: list[float]) -> Tensor:
     """First order: one evaluation per step."""
-    for sigma, sigma_next in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, sigma_next in pairwise(sigmas):
         x0 = denoise(x, sigma)
         x = x0 + (sigma_next / sigma) * (x - x0)
     return x
@@ -36,7 +37,7 @@ def sample_euler(denoise: Denoise, x: Tensor, sigmas: list[float]) -> Tensor:
 
 def sample_heun(denoise: Denoise, x: Tensor, sigmas: list[float]) -> Tensor:
     """Second order (Karras et al. 2022, algorithm 1 without churn): two evaluations per step, one in the last."""
-    for sigma, sigma_next in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, sigma_next in pairwise(sigmas):
         slope = (x - denoise(x, sigma)) / sigma
         x_euler = x + (sigma_next - sigma) * slope
         if sigma_next == 0:
@@ -50,7 +51,7 @@ def sample_dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: list[float]) -> Tensor:
     """Second order, one evaluation per step: DPM-Solver++(2M), Lu et al. 2022, algorithm 2, in lambda = -ln sigma."""
     x0_before: Tensor | None = None
     h_before = 0.0
-    for sigma, sigma_next in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, sigma_next in pairwise(sigmas):
         x0 = denoise(x, sigma)
         if sigma_next == 0:
             return x0
@@ -64,7 +65,7 @@ def sample_dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: list[float]) -> Tensor:
 
 def sample_ancestral(denoise: Denoise, x: Tensor, sigmas: list[float], draw_noise: DrawNoise) -> Tensor:
     """Draw each step from the exact posterior q(x_next | x, x0): ancestral sampling of DDPM (Ho et al. 2020, eq. 7)."""
-    for sigma, sigma_next in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, sigma_next in pairwise(sigmas):
         x0 = denoise(x, sigma)
         shrink = (sigma_next / sigma) ** 2
         x = x0 + shrink * (x - x0)

@@ -101,14 +101,14 @@ class UNet(nn.Module):
             if level:
                 h = self.shrink[level - 1](h)
                 skips.append(h)
-            for res, attend in blocks:  # type: ignore[misc]
+            for res, attend in blocks:  # type: ignore[attr-defined]
                 h = attend(res(h, emb_BE, maps[level]))
                 skips.append(h)
         for res, attend in self.middle:  # type: ignore[misc]
             h = attend(res(h, emb_BE, maps[-1]))
         for i, blocks in enumerate(self.up):
             level = self.n_levels - 1 - i
-            for res, attend in blocks:  # type: ignore[misc]
+            for res, attend in blocks:  # type: ignore[attr-defined]
                 h = attend(res(torch.cat([h, skips.pop()], dim=1), emb_BE, maps[level]))
             if level:
                 h = self.grow[i](F.interpolate(h, scale_factor=2.0, mode="nearest"))

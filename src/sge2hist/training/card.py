@@ -14,12 +14,13 @@ def model_card(bundle: ModelBundle) -> str:
     names = "\n".join(f"- {name}" for name in bundle.types.names)
     return f"""# SGE2Hist model ({config.preset})
 
-{toy}Generates H&E patches of {config.patch_px} x {config.patch_px} px ({config.patch_um:g} um, {config.um_per_px:g} um/px) from the
-expression of {len(bundle.genes):,} genes, or from a cell type's name. Everything it makes is synthetic: not for diagnosis.
+{toy}Generates H&E patches of {config.patch_px} x {config.patch_px} px ({config.patch_um:g} um, {config.um_per_px:g} um/px)
+from the expression of {len(bundle.genes):,} genes, or from a cell type's name. All it makes is synthetic: not for diagnosis.
 
-- data: {provenance.get("technology", "unknown")}, {provenance.get("n_train_cells", 0):,} training cells, slides {", ".join(provenance.get("slides", []))},
-  fingerprint `{str(provenance.get("data_fingerprint", ""))[:16]}`
-- training: {stages}; seed {provenance.get("seed")}; sge2hist {provenance.get("sge2hist_version")}, torch {provenance.get("torch_version")}
+- data: {provenance.get("technology", "unknown")}, {provenance.get("n_train_cells", 0):,} training cells,
+  slides {", ".join(provenance.get("slides", []))}, fingerprint `{str(provenance.get("data_fingerprint", ""))[:16]}`
+- training: {stages}; seed {provenance.get("seed")}
+- made with sge2hist {provenance.get("sge2hist_version")}, torch {provenance.get("torch_version")}
 - it holds weights, gene names, type names and summary statistics; no expression and no images
 
 Cell types that can be asked for:

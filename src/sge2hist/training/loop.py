@@ -115,7 +115,7 @@ def run_stage(
     run: Run,
     model: nn.Module,
     *,
-    preview: Callable[[int], None] | None = None,
+    preview: Callable[[int], object] | None = None,
     preview_every_s: float = 300.0,
 ) -> None:
     """Train `stage` (whose modules belong to `model`) as planned; skipped when it is already done.
@@ -240,7 +240,7 @@ def _save(
     save_checkpoint(run.checkpoint_path, sections, position)
 
 
-def _preview(preview: Callable[[int], None], stage: Stage, ema: Ema | None, step: int) -> None:
+def _preview(preview: Callable[[int], object], stage: Stage, ema: Ema | None, step: int) -> None:
     """Show what the averaged weights make, then put the training weights back."""
     kept = {name: value.detach().clone() for name, value in stage.named_parameters()}
     if ema is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sge2hist.models.autoencoder import DOWNSAMPLING, AutoencoderConfig
 from sge2hist.models.diffusion import DiffusionConfig
@@ -13,21 +13,20 @@ from sge2hist.models.placed_cells import ConditionConfig
 from sge2hist.models.unet import UNetConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class Preset:
+class Preset(NamedTuple):
     """One row of the table."""
 
     genes: int  # genes that the model reads, the most informative ones; 0 = all
     hidden: tuple[int, ...]  # widths of the gene encoder
-    n_type: int  # dims of z1
-    n_micro: int  # dims of z2
+    z1: int  # dims of the cell type
+    z2: int  # dims of the microenvironment
     components: int  # Gaussians of the mixture, before pruning
     likelihood: str
     latent: int  # channels of the image latent; 0 = diffusion on pixels
     ae_width: int
     unet: tuple[int, ...]  # widths per resolution
+    attends: int  # how many of the coarsest resolutions have self-attention
     blocks: int
-    attention: tuple[bool, ...]
     batch: int  # patches per joint step
     ae_steps: int
     gene_steps: int
@@ -38,11 +37,11 @@ class Preset:
 
 # fmt: off
 PRESETS = {
-    #                genes  hidden             z1  z2   K   lik.   latent ae  unet                   blocks attention                     batch ae     gene   mixture joint    lr
-    "tiny":  Preset(genes=0, hidden=(64,), n_type=8, n_micro=8, components=12, likelihood="nb", latent=4, ae_width=16, unet=(32, 48), blocks=1, attention=(False, False), batch=8, ae_steps=20, gene_steps=30, mixture_steps=10, joint_steps=20, learning_rate=1e-3),
-    "small": Preset(genes=4000, hidden=(256, 128), n_type=16, n_micro=48, components=24, likelihood="nb", latent=8, ae_width=64, unet=(128, 192), blocks=2, attention=(False, False), batch=64, ae_steps=1500, gene_steps=2500, mixture_steps=500, joint_steps=6000, learning_rate=6e-4),
-    "base":  Preset(genes=0, hidden=(1024, 512), n_type=16, n_micro=48, components=32, likelihood="nb", latent=8, ae_width=96, unet=(256, 384), blocks=3, attention=(False, False), batch=256, ae_steps=20000, gene_steps=20000, mixture_steps=5000, joint_steps=100000, learning_rate=5e-4),
-    "paper": Preset(genes=0, hidden=(2048, 512), n_type=24, n_micro=104, components=6, likelihood="mse", latent=0, ae_width=0, unet=(64, 128, 256, 512), blocks=3, attention=(False, False, True, True), batch=64, ae_steps=0, gene_steps=20000, mixture_steps=2000, joint_steps=200000, learning_rate=1e-4),
+    #               genes hidden       z1  z2   K  likel. latent ae  unet             att blocks batch  ae_st gene_st mix_st joint_st  rate
+    "tiny":  Preset(0,    (64,),        8,   8, 12, "nb",  4,    16, (32, 48),           0, 1,     8,      20,     30,    10,     20, 1e-3),
+    "small": Preset(4000, (256, 128),  16,  48, 24, "nb",  8,    64, (128, 192),         0, 2,    64,    2000,   2500,   500,   6000, 6e-4),
+    "base":  Preset(0,    (1024, 512), 16,  48, 32, "nb",  8,    96, (256, 384),         0, 3,   256,   20000,  20000,  5000, 100000, 5e-4),
+    "paper": Preset(0,    (2048, 512), 24, 104,  6, "mse", 0,     0, (64, 128, 256, 512), 2, 3,   64,       0,  20000,  2000, 200000, 1e-4),
 }
 # fmt: on
 IS_PAPER = {"paper"}
@@ -67,7 +66,7 @@ def model_config(
     p = PRESETS[name]
     paper = name in IS_PAPER
     gene = GeneModelConfig(
-        n_genes=n_genes, hidden=p.hidden, n_type=p.n_type, n_micro=p.n_micro, n_components=p.components,
+        n_genes=n_genes, hidden=p.hidden, n_type=p.z1, n_micro=p.z2, n_components=p.components,
         likelihood=p.likelihood,
         n_composition=0 if paper or not has_positions else max(n_types, 8),
         n_neighbour_embedding=0 if paper or not has_positions else 16,
@@ -81,7 +80,8 @@ def model_config(
             kind="vector" if paper else "map", grid_um=grid_um, splat_um=max(grid_um, cell_spacing_um)
         ),
         unet=UNetConfig(
-            channels=p.unet, n_blocks=p.blocks, attention=p.attention,
+            channels=p.unet, n_blocks=p.blocks,
+            attention=tuple(level >= len(p.unet) - p.attends for level in range(len(p.unet))),
             norm="group" if paper else "pixel", noise_slowest=1e4 if paper else 1e2,
         ),
         diffusion=DiffusionConfig(kind="ddpm" if paper else "edm"),

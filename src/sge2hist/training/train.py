@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,11 @@ def train(
 
 def _open_output(output: Path, dataset: PairedDataset, config: TrainConfig, overwrite: bool) -> Path:
     directory = output / "training"
-    identity = {"config": config.identity(), "data": dataset.fingerprint, "version": sge2hist.__version__}
+    identity: dict[str, Any] = {
+        "config": config.identity(),
+        "data": dataset.fingerprint,
+        "version": sge2hist.__version__,
+    }
     if output.exists() and overwrite:
         if not (directory / RUN_NAME).is_file() and any(output.iterdir()):
             raise InputError(
@@ -177,9 +182,7 @@ class _Training:
         if autoencoder is None or "autoencoder" in self.runner.stages_done:
             return
         batch = min(32, max(8, self.preset.batch))
-        stage = AutoencoderTraining(
-            autoencoder, self.source, batch=batch, seed=self.config.seed, device=self.device
-        )
+        stage = AutoencoderTraining(autoencoder, self.source, batch=batch, seed=self.config.seed, device=self.device)
         run_stage(stage, self._plan("autoencoder", self.preset.ae_steps, 2e-3, batch), self.runner, self.model)
         with torch.no_grad():
             images = torch.cat([stage.images(i, "autoencoder/statistics") for i in range(max(1, 512 // batch))])
@@ -235,12 +238,16 @@ class _Training:
             ema=True,
         )
         preview = Preview(
-            self.model, self.source, self.all_cells, stage.depth_N, self._preview_rows(), self.runner.directory, self.device
+            self.model,
+            self.source,
+            self.all_cells,
+            stage.depth_N,
+            self._preview_rows(),
+            self.runner.directory,
+            self.device,
         )
         done = "joint" in self.runner.stages_done
-        run_stage(
-            stage, plan, self.runner, self.model, preview=preview, preview_every_s=self.config.preview_every_s
-        )
+        run_stage(stage, plan, self.runner, self.model, preview=preview, preview_every_s=self.config.preview_every_s)
         if not done:
             finish_stage(self.runner, self.model, "joint")
             self.model.eval()
@@ -278,4 +285,3 @@ class _Training:
         bundle.save(self.output)
         self.runner.say(f"wrote {self.output}")
         return bundle
-

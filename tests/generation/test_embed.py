@@ -1,0 +1,95 @@
+"""Embedding of AnnData objects: other panels, order and naming of genes, what is refused."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_array, csr_matrix
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.gene_panel import GenePanel
+from sge2hist.generation.embed import embed_adata, panel_of, raw_counts
+from sge2hist.models.gene_types import TypeTable
+from sge2hist.models.gene_vae import GeneVAE
+from sge2hist.training.gene_calibration import calibrate_novelty
+from sge2hist.training.type_names import name_components
+from tests.training.gene_fixtures import N_GENES, make_cells, train_gene_model
+
+PANEL = GenePanel([f"ENSG{g:011d}" for g in range(N_GENES)], [f"GENE{g}" for g in range(N_GENES)])
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[GeneVAE, TypeTable]:
+    data = make_cells(500)
+    model = train_gene_model(data, n_steps=150, use_labels=True)
+    calibrate_novelty(model, make_cells(400, seed=3))
+    return model, name_components(model, data)
+
+
+def make_adata(genes: np.ndarray | None = None, seed: int = 1) -> tuple[anndata.AnnData, np.ndarray]:
+    data = make_cells(80, seed=seed)
+    genes = np.arange(N_GENES) if genes is None else genes
+    counts = csr_matrix(data.read(np.arange(80)).toarray()[:, genes])
+    var = pd.DataFrame({"symbol": [PANEL.symbols[g] for g in genes]}, index=[PANEL.ids[g] + ".3" for g in genes])
+    return anndata.AnnData(counts, var=var, obs=pd.DataFrame(index=[f"c{i}" for i in range(80)])), data.type_N
+
+
+def test_everything_is_written_and_right(trained: tuple[GeneVAE, TypeTable]) -> None:
+    adata, type_N = make_adata()
+    embed_adata(adata, trained[0], PANEL, trained[1])
+    assert adata.obsm["X_sge2hist_z1"].shape == (80, 4)
+    assert adata.obsm["X_sge2hist_z2"].shape == (80, 4)
+    np.testing.assert_allclose(adata.obsm["sge2hist_responsibilities"].sum(1), 1, atol=1e-5)
+    truth = np.array(["alpha", "beta", "gamma"])[type_N]
+    assert (adata.obs["sge2hist_type"].astype(str) == truth).mean() > 0.9
+    assert adata.obs["sge2hist_novel"].mean() < 0.1
+    assert adata.uns["sge2hist"]["n_shared_genes"] == N_GENES
+
+
+def test_order_of_genes_and_batch_size_do_not_matter(trained: tuple[GeneVAE, TypeTable]) -> None:
+    straight, _ = make_adata()
+    turned, _ = make_adata(np.random.default_rng(0).permutation(N_GENES))
+    embed_adata(straight, trained[0], PANEL, trained[1])
+    embed_adata(turned, trained[0], PANEL, trained[1], batch_size=7)
+    np.testing.assert_allclose(straight.obsm["X_sge2hist_z1"], turned.obsm["X_sge2hist_z1"], atol=1e-4)
+
+
+def test_a_small_panel_is_masked_and_reported(trained: tuple[GeneVAE, TypeTable]) -> None:
+    adata, type_N = make_adata(np.arange(0, N_GENES, 3))
+    alignment = embed_adata(adata, trained[0], PANEL, trained[1])
+    assert alignment.n_shared == 20
+    truth = np.array(["alpha", "beta", "gamma"])[type_N]
+    assert (adata.obs["sge2hist_type"].astype(str) == truth).mean() > 0.85
+
+
+def test_cells_without_counts_are_flagged(trained: tuple[GeneVAE, TypeTable]) -> None:
+    adata, _ = make_adata()
+    adata.X = csr_matrix(adata.shape, dtype=np.float32)
+    embed_adata(adata, trained[0], PANEL, trained[1])
+    assert adata.obs["sge2hist_novel"].all()
+
+
+def test_a_counts_layer_is_preferred_and_logged_values_are_refused() -> None:
+    adata, _ = make_adata()
+    counts = csr_array(adata.X).toarray()
+    adata.X = np.log1p(counts / counts.sum(1, keepdims=True) * 1e3)
+    with pytest.raises(InputError, match="log transform"):
+        raw_counts(adata)
+    adata.layers["counts"] = counts
+    np.testing.assert_array_equal(raw_counts(adata).toarray(), counts)
+    with pytest.raises(InputError, match="no layer"):
+        raw_counts(adata, "raw")
+    adata.layers["bad"] = -counts
+    with pytest.raises(InputError, match="negative"):
+        raw_counts(adata, "bad")
+
+
+def test_genes_are_read_from_usual_columns() -> None:
+    adata, _ = make_adata()
+    assert PANEL.align(panel_of(adata)).n_shared == N_GENES
+    by_symbol = adata.copy()
+    by_symbol.var_names = adata.var["symbol"].tolist()
+    assert PANEL.align(panel_of(by_symbol)).by == "symbol"
+    repeated = adata.copy()
+    repeated.var["gene_ids"] = ["same"] * N_GENES
+    assert len(set(panel_of(repeated).ids)) == N_GENES

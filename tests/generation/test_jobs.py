@@ -1,0 +1,173 @@
+"""Asking for images: from RNA, from types, alone or among neighbours; every image is a function of its own seed."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from sge2hist import SGE2Hist
+from sge2hist.data.errors import InputError
+from sge2hist.generation.drawing import image_seed
+from sge2hist.generation.jobs import job_from_adata, job_from_paired, job_from_types, z2_of_cell
+from sge2hist.generation.run import generate, images_of
+from sge2hist.generation.set import GeneratedSet
+from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.image_model import SamplerConfig
+from sge2hist.models.placed_cells import MODE_ALL, MODE_CENTRE
+
+FAST = SamplerConfig(n_steps=4)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_model):
+    return ModelBundle.load(tiny_model)
+
+
+def _draw(bundle, job, batch: int = 64) -> np.ndarray:
+    return np.concatenate(list(images_of(bundle, job, FAST, batch=batch)))
+
+
+def test_images_do_not_depend_on_batch_size_or_company(bundle, tiny_paired):
+    rows = tiny_paired.rows("test")[:6]
+    together = _draw(bundle, job_from_paired(bundle, tiny_paired, rows, n_samples=2))
+    one_by_one = _draw(bundle, job_from_paired(bundle, tiny_paired, rows, n_samples=2), batch=1)
+    third = _draw(bundle, job_from_paired(bundle, tiny_paired, rows[2:3], n_samples=2))
+    assert together.shape == (12, 32, 32, 3)
+    # bfloat16 sums may be blocked differently: a grey level or two
+    assert np.abs(together.astype(int) - one_by_one).max() <= 4
+    assert np.abs(together[4:6].astype(int) - third).max() <= 4
+    assert not np.array_equal(together[0], together[1])
+
+
+def test_neighbours_and_centre_place_the_right_cells(bundle, tiny_paired):
+    rows = tiny_paired.rows("test")[[50]]
+    alone = job_from_paired(bundle, tiny_paired, rows, context="centre").windows(slice(0, 1))
+    assert alone.mode_B.tolist() == [MODE_CENTRE]
+    assert alone.xy_um_M2.tolist() == [[32.0, 32.0]]
+    among = job_from_paired(bundle, tiny_paired, rows).windows(slice(0, 1))
+    assert among.mode_B.tolist() == [MODE_ALL]
+    at_centre = np.flatnonzero(np.abs(among.xy_um_M2 - 32.0).max(1) < 1e-6)
+    assert len(at_centre) == 1
+    assert np.allclose(among.z_MZ[at_centre[0]], alone.z_MZ[0], atol=1e-4)
+    assert len(among.z_MZ) > 9
+
+
+def test_shuffled_cells_are_drawn_from_other_expression(bundle, tiny_paired):
+    rows = tiny_paired.rows("test")
+    job = job_from_paired(bundle, tiny_paired, rows, shuffle_cells=True)
+    assert np.array_equal(job.obs["row"], rows)
+    assert sorted(job.obs["condition_row"]) == sorted(rows)
+    assert (job.obs["row"] != job.obs["condition_row"]).mean() > 0.9
+    assert np.array_equal(job.obs["seed"], job_from_paired(bundle, tiny_paired, rows).obs["seed"])
+
+
+def test_adata_on_another_panel_order_gives_the_same_images(bundle, tiny_paired):
+    cells = tiny_paired.adata()[tiny_paired.rows("test")[:4]].copy()
+    order = np.random.default_rng(0).permutation(cells.n_vars)
+    turned = cells[:, order].copy()
+    turned.var_names = [f"{name}.3" for name in turned.var_names]  # Ensembl versions
+    a, b = job_from_adata(bundle, cells), job_from_adata(bundle, turned)
+    assert np.allclose(a.windows(slice(0, 4)).z_MZ, b.windows(slice(0, 4)).z_MZ, atol=1e-5)
+    assert "30 of 30 genes" in b.report
+
+
+def test_missing_genes_are_reported_and_not_read_as_zero(bundle, tiny_paired):
+    cells = tiny_paired.adata()[tiny_paired.rows("test")[:50]].copy()
+    part = cells[:, :20].copy()
+    job = job_from_adata(bundle, part)
+    assert "20 of 30 genes" in job.report
+    assert "10 missing" in job.report
+    zeroed = cells.copy()
+    dense = zeroed.X.toarray()
+    dense[:, 20:] = 0
+    zeroed.X = csr_matrix(dense)
+    z_part, z_zero = (job_from_adata(bundle, c).windows(slice(0, 50)).z_MZ for c in (part, zeroed))
+    assert not np.allclose(z_part, z_zero, atol=1e-3)
+
+
+def test_wrong_input_is_named(bundle, tiny_paired):
+    other = anndata.AnnData(X=csr_matrix(np.ones((2, 3), np.float32)))
+    other.var_names = ["A", "B", "C"]
+    with pytest.raises(InputError, match="no gene in common"):
+        job_from_adata(bundle, other)
+    logged = tiny_paired.adata()[:3].copy()
+    logged.X = logged.X.astype(np.float32) * 0.7
+    with pytest.raises(InputError, match="raw integer counts"):
+        job_from_adata(bundle, logged)
+    with pytest.raises(InputError, match="alpha, "):
+        job_from_types(bundle, ["alpha", "delta"])
+    with pytest.raises(InputError, match="context"):
+        job_from_paired(bundle, tiny_paired, tiny_paired.rows("test"), context="far")
+    with pytest.raises(InputError, match="nobody"):
+        z2_of_cell(bundle, tiny_paired, "nobody")
+
+
+def test_another_resolution_needs_a_word(bundle, tiny_paired, monkeypatch):
+    monkeypatch.setattr(tiny_paired, "patch_um", 128.0)
+    with pytest.raises(InputError, match=r"4 um/px in the data and a model of 2 um/px.*--resample"):
+        job_from_paired(bundle, tiny_paired, tiny_paired.rows("test")[:1])
+    assert len(job_from_paired(bundle, tiny_paired, tiny_paired.rows("test")[:1], resample=True)) == 1
+
+
+def test_types_by_name_and_reference_environment(bundle, tiny_paired):
+    job = job_from_types(bundle, ["Alpha", "gamma"], n=5, seed=3)
+    assert job.obs["cell_type"].tolist() == ["Alpha"] * 5 + ["gamma"] * 5
+    assert np.allclose(
+        job.latents["X_sge2hist_z1"], job_from_types(bundle, ["Alpha", "gamma"], n=5, seed=3).latents["X_sge2hist_z1"]
+    )
+    z2 = z2_of_cell(bundle, tiny_paired, "cell_7")
+    like = job_from_types(bundle, ["alpha"], n=3, z2_like=z2)
+    assert np.allclose(like.latents["X_sge2hist_z2"], z2)
+    # a draw of a type is most likely under that type's own components
+    import torch
+
+    gamma = bundle.model.gene.mixture.responsibilities(torch.from_numpy(job.latents["X_sge2hist_z1"])).detach().numpy()
+    own = [bundle.types.name_of_component[k] for k in gamma.argmax(1)]
+    assert np.mean([a.casefold() == b.casefold() for a, b in zip(own, job.obs["cell_type"], strict=True)]) >= 0.7
+
+
+def test_seeds_are_distinct_and_stable():
+    seeds = {image_seed(s, key, i) for s in range(3) for key in ("a", "b") for i in range(4)}
+    assert len(seeds) == 24
+    assert all(0 <= seed < 2**62 for seed in seeds)
+    assert image_seed(0, "cell_1", 0) == 1049963395565370014
+
+
+def test_a_set_on_disk_reads_back(bundle, tiny_paired, tmp_path):
+    job = job_from_paired(bundle, tiny_paired, tiny_paired.rows("test")[:5], n_samples=2)
+    written = generate(bundle, job, tmp_path / "a.generated", sampler=FAST, batch=4)
+    images = _draw(bundle, job, batch=4)
+    assert len(written) == 10
+    assert written.manifest["synthetic"] is True
+    assert written.manifest["toy"] is True
+    assert written.manifest["model_fingerprint"] == bundle.fingerprint
+    for i in range(10):
+        assert np.array_equal(written.image(i), images[i])
+    assert np.array_equal(GeneratedSet.open(tmp_path / "a.generated").obs["seed"], job.obs["seed"])
+    with pytest.raises(InputError, match="--overwrite"):
+        generate(bundle, job, tmp_path / "a.generated", sampler=FAST)
+
+
+def test_a_failure_leaves_nothing_behind(bundle, tiny_paired, tmp_path, monkeypatch):
+    job = job_from_paired(bundle, tiny_paired, tiny_paired.rows("test")[:5])
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sge2hist.generation.set._write_png", full)
+    with pytest.raises(InputError, match="No space left"):
+        generate(bundle, job, tmp_path / "a.generated", sampler=FAST)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_notebook_object(tiny_model, tiny_paired):
+    model = SGE2Hist.from_pretrained(tiny_model)
+    images = model.generate_from_genes(tiny_paired, rows=[3, 4], n_samples=3, sampler=FAST)
+    assert images.shape == (2, 3, 32, 32, 3)
+    assert images.dtype == np.uint8
+    assert model.generate_from_types("beta", n=2, sampler=FAST).shape == (2, 32, 32, 3)
+    assert "beta" in model.types.names
+    with pytest.raises(InputError):
+        SGE2Hist.from_pretrained("/nowhere/at/all.model")
