@@ -22,7 +22,7 @@ def inspect(
     """
     from sge2hist.data.files import is_artifact
 
-    if is_artifact(path):
+    if is_artifact(path) or (path / "training" / "run.json").is_file():
         from sge2hist.cli.inspect_artifact import artifact_facts
 
         facts = artifact_facts(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import MANIFEST_NAME, read_json
+from sge2hist.data.files import MANIFEST_NAME, is_artifact, read_json
 
 Facts = list[tuple[str, str]]
 
@@ -20,6 +20,10 @@ def artifact_facts(path: Path) -> Facts:
     InputError
         If the manifest is damaged or of a kind that this version does not know.
     """
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    on_disk = ("on disk", f"{size / 1e6:,.1f} MB")
+    if not is_artifact(path):
+        return [("kind", "model whose training has not finished; the same `sge2hist train` command goes on"), on_disk]
     name = MANIFEST_NAME if (path / MANIFEST_NAME).is_file() else "config.json"
     content = read_json(path / name)
     kind = content.get("kind")
@@ -30,13 +34,12 @@ def artifact_facts(path: Path) -> Facts:
     }
     if kind not in describers:
         raise InputError(found=f"kind {kind!r}", where=str(path / name), expected=f"one of {', '.join(describers)}")
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     try:
         facts = describers[str(kind)](content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(found=f"an incomplete manifest ({error!r})", where=str(path / name)) from error
     version = content.get("sge2hist_version") or content.get("provenance", {}).get("sge2hist_version", "unknown")
-    return [*facts, ("on disk", f"{size / 1e6:,.1f} MB"), ("written by", f"sge2hist {version}")]
+    return [*facts, on_disk, ("written by", f"sge2hist {version}")]
 
 
 def _paired(manifest: dict[str, Any]) -> Facts:
@@ -53,10 +56,12 @@ def _paired(manifest: dict[str, Any]) -> Facts:
     for record in manifest.get("alignment", []):
         stated = ", ".join(f"{value:.4g} ({name})" for name, value in record["um_per_px_sources"].items())
         facts.append((f"um per px of {record['slide']}", stated))
-    counts = manifest["split"]["counts"]
-    facts.append(("split", ", ".join(f"{name} {n:,}" for name, n in counts.items())))
-    types = manifest["types"]
-    facts.append(("types", f"{', '.join(types['names'])} (from {types['source']}; {types['unknown']:,} unknown)"))
+    if "split" in manifest:
+        counts = manifest["split"]["counts"]
+        facts.append(("split", ", ".join(f"{name} {n:,}" for name, n in counts.items())))
+    if "types" in manifest:
+        types = manifest["types"]
+        facts.append(("types", f"{', '.join(types['names'])} (from {types['source']}; {types['unknown']:,} unknown)"))
     return facts
 
 
