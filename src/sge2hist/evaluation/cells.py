@@ -195,9 +195,10 @@ def choose_floor(
         "split 'val'": elsewhere[0],
         "split 'train'": np.setdiff1d(elsewhere[1], elsewhere[0]),
     }
-    chosen, parts = [], []
+    chosen: list[np.ndarray] = []
+    parts: list[str] = []
     for name, pool in pools.items():
-        count = min(len(rows) - sum(map(len, chosen)), len(pool))
+        count = min(len(rows) - sum(len(part) for part in chosen), len(pool))
         if count > 0:
             chosen.append(rng.choice(pool, count, replace=False))
             parts.append(f"{count} from {name}")

@@ -218,4 +218,7 @@ def load(archive: Path) -> DenseNet121:
     """Return DenseNet-121 in evaluation mode with the weights of an archive."""
     model = DenseNet121()
     fill(model, read_weights(archive))
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     return model.eval().requires_grad_(False)

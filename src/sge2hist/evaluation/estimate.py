@@ -67,7 +67,7 @@ class Estimate:
         """Return `operation(self, other)`, applied to value and replicates alike."""
         paired = self.method == other.method and self.replicates.shape == other.replicates.shape
         replicates = operation(self.replicates, other.replicates) if paired else np.empty(0)
-        value = float(operation(np.float64(self.value), np.float64(other.value)))
+        value = float(operation(np.array(self.value), np.array(other.value)))
         return Estimate(
             value=value,
             replicates=replicates,

@@ -12,23 +12,19 @@ from typing import Any
 
 import numpy as np
 
-import sge2hist
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import atomic_directory, check_output, write_json, write_manifest
 from sge2hist.data.paired import PairedDataset
-from sge2hist.evaluation import results
+from sge2hist.evaluation.assemble import assemble
 from sge2hist.evaluation.cells import Cells, choose_cells
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.copies import Copies, look_for_copies
 from sge2hist.evaluation.describe import Described, Progress, describe
 from sge2hist.evaluation.extractors import resolve_extractor
 from sge2hist.evaluation.inputs import ImageSet, open_image_set
-from sge2hist.evaluation.latent import latent_report, neighbourhood_composition
 from sge2hist.evaluation.measure import Measured, measure, real_figures
 from sge2hist.evaluation.reference import Geometry, Reference, build_reference
 from sge2hist.evaluation.similarity import psnr, ssim
-
-FORMAT_VERSION = 1
 
 
 def evaluate(
@@ -204,125 +200,6 @@ def add_similarity(reference: Reference, sets: list[ImageSet], measured: dict[st
             values = np.full(n, np.nan)
             values[chosen] = function(generated, real)
             measured[images.name].matched[name] = reference.resampling.mean(values)
-
-
-def assemble(
-    reference: Reference,
-    sets: list[ImageSet],
-    described: dict[str, list[Described]],
-    shuffled: dict[str, Described],
-    measured: dict[str, Measured],
-    real: dict[str, Any],
-    copies: Copies | None,
-    rng: np.random.Generator,
-) -> dict[str, Any]:
-    """Return the report as plain values (docs/evaluation.md has its schema)."""
-    data, cells, config = reference.data, reference.cells, reference.config
-    first = {name: samples[0] for name, samples in described.items()}
-    report: dict[str, Any] = {
-        "kind": "report",
-        "format_version": FORMAT_VERSION,
-        "sge2hist_version": sge2hist.__version__,
-        "synthetic": True,
-        "toy": bool(data.manifest.get("toy")) or any(images.is_toy for images in sets),
-        "config": config.as_dict(),
-        "data": data_entry(reference),
-        "extractor": {
-            "name": reference.extractor.name,
-            "note": reference.extractor.note,
-            **reference.extractor.details,
-        },
-        "notes": cells.notes
-        + ([] if copies is not None else ["Evaluated cells are training cells: copies were not looked for."]),
-        "sets": [set_description(images, cells, images.name in shuffled) for images in sets],
-        "metrics": results.metric_table(measured, real, cells.own_cells),
-        "differences": results.differences(measured),
-        "per_type": results.per_type(reference, first),
-        "morphometry": results.morphometry_tables(reference, first, shuffled) if cells.own_cells else {},
-        "over_samples": sample_spread(reference, described, measured),
-        "over_slides": {name: results.over_slides(reference, found) for name, found in measured.items()}
-        if len(data.slide_ids) > 1
-        else {},
-        "copies": None
-        if copies is None
-        else {"n_train_patches": copies.n_train, "n_checked": len(copies.checked_N), "threshold": copies.threshold},
-        "latent": latents(reference, sets, rng),
-    }
-    return report
-
-
-def data_entry(reference: Reference) -> dict[str, Any]:
-    """Return what the report says about the dataset and the cells."""
-    data, cells = reference.data, reference.cells
-    return {
-        "name": data.path.name,
-        "fingerprint": data.fingerprint,
-        "technology": data.manifest.get("technology", ""),
-        "observation": data.manifest.get("observation", ""),
-        "types_source": (data.manifest.get("types") or {}).get("source", ""),
-        "split": reference.config.split,
-        "n_cells": len(cells.rows_N),
-        "n_floor": len(cells.floor_rows),
-        "floor": cells.floor_note,
-        "n_train": len(cells.train_rows),
-        "n_val": len(cells.val_rows),
-        "n_genes_read": int(reference.measured_NG.shape[1]),
-        "patch_um": reference.geometry.patch_um,
-        "patch_px": reference.geometry.patch_px,
-        "um_per_px": reference.geometry.um_per_px,
-        "resampled": reference.resampling.unit,
-    }
-
-
-def set_description(images: ImageSet, cells: Cells, own_shuffled: bool) -> dict[str, Any]:
-    """Return what the report says about one set."""
-    kept = ("mode", "sampler", "seed", "n_samples", "model_fingerprint", "model", "guidance")
-    return {
-        "name": images.name,
-        "n_images": len(images),
-        "n_samples_scored": len(cells.images[images.name]),
-        "image_px": images.image_px,
-        "shuffled_on_purpose": images.is_shuffled,
-        "shuffled_baseline": "images generated from other cells' expression"
-        if own_shuffled
-        else "the same images given to other cells",
-        "manifest": {key: images.manifest[key] for key in kept if key in images.manifest},
-    }
-
-
-def sample_spread(
-    reference: Reference, described: dict[str, list[Described]], measured: dict[str, Measured]
-) -> dict[str, Any]:
-    """Return the spread of every metric over samples, for sets with several."""
-    spread = {}
-    for name, samples in described.items():
-        if len(samples) > 1:
-            others = [measure(reference, sample, None).matched for sample in samples[1:]]
-            spread[name] = results.over_samples([measured[name].matched, *others])
-    return spread
-
-
-def latents(reference: Reference, sets: list[ImageSet], rng: np.random.Generator) -> dict[str, Any]:
-    """Return the report on stored latents of each set that has them."""
-    data, cells = reference.data, reference.cells
-    found: dict[str, Any] = {}
-    for images in sets:
-        if (images.z1 is None and images.z2 is None) or not cells.own_cells:
-            continue
-        index = cells.images[images.name][0]
-        composition = neighbourhood_composition(
-            cells.rows_N, data.centre_xy_px, data.slide_of_cell, data.type_of_cell, len(data.types)
-        )
-        found[images.name] = latent_report(
-            None if images.z1 is None else images.z1[index],
-            None if images.z2 is None else images.z2[index],
-            data.counts(cells.rows_N),
-            reference.types_N,
-            composition,
-            reference.block_N,
-            rng,
-        )
-    return found
 
 
 def write_report(

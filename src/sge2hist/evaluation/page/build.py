@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sge2hist.evaluation.page import charts, tables
-from sge2hist.evaluation.page.sentences import number, opening
+from sge2hist.evaluation.page.sentences import Sentence, number, opening
 
 if TYPE_CHECKING:
     from sge2hist.evaluation.pictures import Pictures, ShownCell, SlideMap
+
+MOST_CARDS = 2
 
 
 def build_page(report: dict[str, Any], pictures: Pictures) -> str:
@@ -62,17 +64,39 @@ def header(report: dict[str, Any], names: str) -> str:
 
 
 def openings(report: dict[str, Any]) -> str:
-    """Return the three sentences, for every set."""
+    """Return the three sentences: as cards for one or two sets, as a table for more."""
+    found = {entry["name"]: opening(report, entry["name"]) for entry in report["sets"]}
+    if len(found) > MOST_CARDS:
+        return f"<section class=opening>{opening_table(found)}</section>"
     blocks = []
-    for entry in report["sets"]:
-        title = f"<h3>{escape(entry['name'])}</h3>" if len(report["sets"]) > 1 else ""
+    for name, sentences in found.items():
+        title = f"<h3>{escape(name)}</h3>" if len(found) > 1 else ""
         cards = "".join(
             f'<div class="card {s.tone}"><p class=question>{escape(s.question)}</p><p class=answer>'
-            f"{escape(s.answer)}</p><p>{escape(s.text)}</p></div>"
-            for s in opening(report, entry["name"])
+            f"{escape(s.answer)}</p>"
+            f"<p>{escape(s.text)}</p></div>"
+            for s in sentences
         )
         blocks.append(f"{title}<div class=cards>{cards}</div>")
     return f"<section class=opening>{''.join(blocks)}</section>"
+
+
+def opening_table(found: dict[str, list[Sentence]]) -> str:
+    """Return the three sentences of many sets: a row per set."""
+    questions = "".join(f"<th>{escape(s.question)}</th>" for s in next(iter(found.values())))
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th>"
+        + "".join(
+            f'<td class="{s.tone}"><b class=answer>{escape(s.answer)}</b><small>{escape(s.text)}</small></td>'
+            for s in sentences
+        )
+        + "</tr>"
+        for name, sentences in found.items()
+    )
+    return (
+        f'<div class="scroll"><table class="openings"><thead><tr><th></th>{questions}</tr></thead><tbody>'
+        f"{rows}</tbody></table></div>"
+    )
 
 
 def notes(report: dict[str, Any]) -> str:

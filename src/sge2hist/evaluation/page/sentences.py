@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 NEAR_FLOOR, FAR_FROM_FLOOR = 1.5, 4.0
+POOR_VARIETY = 0.5
 COPY_FACTOR = 3.0
 
 
@@ -46,13 +47,18 @@ def looks_real(metrics: dict[str, Any], name: str) -> Sentence:
             tone="none",
         )
     ratio = found["value"] / floor["value"]
-    figures = (
-        f"Frechet distance {number(found['value'])}, real tissue {number(floor['value'])}, {found['n']:,} patches each"
-    )
+    how_far = "no farther from real ones than" if ratio <= 1 else f"{ratio:.1f} times as far from real ones as"
     text = (
-        f"Generated patches lie {ratio:.1f} times as far from real ones as other real patches of this tissue "
-        f"do ({figures})."
+        f"Generated patches lie {how_far} other real patches of this tissue do "
+        f"(Frechet distance {number(found['value'])}, real {number(floor['value'])}, {found['n']:,} patches each)."
     )
+    variety, whole = entry(metrics, "coverage", name), metrics.get("coverage", {}).get("real")
+    if ratio <= FAR_FROM_FLOOR and variety is not None and whole and variety["value"] < POOR_VARIETY * whole["value"]:
+        text += (
+            f" They cover {100 * variety['value']:.0f} % of the tissue's variety, real ones "
+            f"{100 * whole['value']:.0f} %."
+        )
+        return Sentence(question=question, answer="Too uniform", text=text, tone="bad")
     if ratio <= NEAR_FLOOR:
         return Sentence(question=question, answer="Yes, to this judge", text=text, tone="good")
     if ratio <= FAR_FROM_FLOOR:
