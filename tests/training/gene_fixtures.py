@@ -1,9 +1,13 @@
 """A small tissue with known types and neighbourhoods for the tests of the gene stage."""
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
 
+from sge2hist.models.gene_vae import GeneModelConfig, GeneVAE
 from sge2hist.training.gene_data import GeneData
+from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model
+from sge2hist.training.mixture_init import init_mixture
 
 N_GENES, N_TYPES = 60, 3
 
@@ -28,3 +32,29 @@ def make_cells(
         type_names=["alpha", "beta", "gamma"] if labels else None,
         centre_um_N2=centre_um_N2 if positions else None,
     )
+
+
+def train_gene_model(
+    data: GeneData, *, n_steps: int = 200, seed: int = 0, use_labels: bool = False, **changes: object
+) -> GeneVAE:
+    """Pre-train, initialise the mixture, fine-tune: the whole gene stage in a few seconds."""
+    has_positions = data.centre_um_N2 is not None
+    shape = {"n_type": 4, "n_micro": 4, "hidden": (32,), "n_components": 6, "dropout": 0.0}
+    shape |= {"n_composition": 3, "n_neighbour_embedding": 2} if has_positions else {}
+    model = build_gene_model(GeneModelConfig(n_genes=data.n_genes, **(shape | changes)), data, seed=seed)
+    config = GeneStageConfig(batch_size=64, warmup_steps=n_steps // 3, use_labels=use_labels, seed=seed)
+    stage = GeneStage(model, data, config)
+    descend(stage, range(n_steps))
+    init_mixture(model, data, seed, use_labels=use_labels, n_restarts=2)
+    descend(GeneStage(model, data, config, name="mixture", targets=stage.targets), range(n_steps // 4), lr=1e-3)
+    return model.eval()
+
+
+def descend(stage: GeneStage, steps: range, lr: float = 5e-3) -> None:
+    """Plain AdamW over the given steps."""
+    optimiser = torch.optim.AdamW(stage.model.parameters(), lr)
+    stage.model.train()
+    for step in steps:
+        optimiser.zero_grad()
+        stage.loss(step)["loss"].backward()
+        optimiser.step()

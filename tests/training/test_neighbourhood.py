@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
-from tests.training.gene_fixtures import make_cells
 
 from sge2hist.training.neighbourhood import expression_embedding, neighbour_matrix, neighbourhood_targets
+from tests.training.gene_fixtures import make_cells
 
 
 def test_neighbours_are_those_within_the_radius_on_the_same_slide() -> None:

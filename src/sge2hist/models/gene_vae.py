@@ -176,7 +176,7 @@ class GeneVAE(nn.Module):
         counts_NG : raw counts of N training cells on the whole panel.
         kl_weight : 0 to 1, warm-up of both KL terms and of the independence term.
         type_N : type index of labelled cells, -1 = unlabelled; None = no labels.
-        neighbourhood : targets of the z2 heads; None = heads off.
+        neighbourhood : targets of the z2 heads, used once the mixture is initialised; None = heads off.
         generator : of all random choices in here (may live on the CPU whatever the device).
         """
         counts_NG = counts_NG.float()
@@ -189,7 +189,8 @@ class GeneVAE(nn.Module):
         type_in_z2, z2_in_z1 = dependence(posterior.z1, posterior.z2, gamma_NK if mixed else None)
         labels = self._label_term(posterior, type_N)
         around = reconstruction.new_zeros(())
-        if self.heads is not None and neighbourhood is not None:
+        if self.heads is not None and neighbourhood is not None and mixed:
+            # only now: before there are components to explain it, what the type says of its surroundings would enter z2
             around = self.heads.loss(gamma_NK, z_NZ[:, config.n_type :], neighbourhood)
         loss = (
             reconstruction

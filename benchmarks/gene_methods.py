@@ -1,0 +1,213 @@
+"""Methods of the gene model benchmark. Each fits on train cells and returns clusters of the test cells and a reconstruction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from gene_sets import GeneSet
+from scipy.sparse import csr_array
+
+from sge2hist.models.gene_vae import GeneModelConfig, GeneVAE
+from sge2hist.training.gene_data import GeneData, dense_counts
+from sge2hist.training.gene_encoding import Encoded, encode_all
+from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model
+from sge2hist.training.mixture_init import init_mixture
+from sge2hist.training.type_names import assign_components
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """Result of one method with one seed."""
+
+    cluster_N: np.ndarray  # of the test cells
+    proportions: Callable[[csr_array], np.ndarray]  # counts -> predicted gene proportions
+    seconds: float
+    model: GeneVAE | None = None
+    encoded: Encoded | None = None  # of the test cells
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+def ours(data: GeneSet, seed: int, n_steps: int) -> Fitted:
+    """The gene model without labels, as many components as there are types."""
+    spatial = data.train.centre_um_N2 is not None
+    config = GeneModelConfig(
+        n_genes=data.train.n_genes,
+        n_components=data.n_types,
+        n_composition=12 if spatial else 0,
+        n_neighbour_embedding=16 if spatial else 0,
+    )
+    return _fit_vae(data, config, seed, n_steps, learning_rate=3e-3)
+
+
+def paper(data: GeneSet, seed: int, n_steps: int) -> Fitted:
+    """The published configuration, repaired: squared error on log1p(CP10k), 24 + 104 dims, no heads, no masks."""
+    config = GeneModelConfig(
+        n_genes=data.train.n_genes,
+        hidden=(2048, 512),
+        n_type=24,
+        n_micro=104,
+        n_components=data.n_types,
+        likelihood="mse",
+        gene_dropout=0.0,
+        micro_dropout=0.0,
+        independence_weight=0.0,
+        free_nats=0.0,
+    )
+    return _fit_vae(data, config, seed, n_steps, learning_rate=1e-3)
+
+
+def _fit_vae(data: GeneSet, config: GeneModelConfig, seed: int, n_steps: int, learning_rate: float) -> Fitted:
+    started = time.perf_counter()
+    model = build_gene_model(config, data.train, seed=seed)
+    stage_config = GeneStageConfig(use_labels=False, warmup_steps=n_steps // 3, seed=seed, batch_size=128)
+    stage = GeneStage(model, data.train, stage_config)
+    descend(stage, n_steps, learning_rate)
+    init_mixture(model, data.train, seed, use_labels=False)
+    descend(
+        GeneStage(model, data.train, stage_config, name="mixture", targets=stage.targets),
+        n_steps // 2,
+        learning_rate / 3,
+    )
+    seconds = time.perf_counter() - started
+    encoded = encode_all(model, data.test)
+    model.eval()
+
+    @torch.no_grad()
+    def proportions(counts: csr_array) -> np.ndarray:
+        return model.decode(model.encode(dense_counts(counts)).mean_NZ).numpy()
+
+    active = encoded.mean_NZ.var(0) > 0.01
+    return Fitted(
+        cluster_N=assign_components(model, encoded).argmax(1),
+        proportions=proportions,
+        seconds=seconds,
+        model=model,
+        encoded=encoded,
+        extra={
+            "active_z1": float(active[: config.n_type].mean()),
+            "active_z2": float(active[config.n_type :].mean()),
+        },
+    )
+
+
+def descend(stage: GeneStage, n_steps: int, learning_rate: float) -> None:
+    """AdamW with a short rise and half a cosine, as the training stages do."""
+    optimiser = torch.optim.AdamW(stage.model.parameters(), learning_rate, betas=(0.9, 0.99))
+    stage.model.train()
+    for step in range(n_steps):
+        share = step / n_steps
+        for group in optimiser.param_groups:
+            group["lr"] = (
+                learning_rate * min(1.0, (share + 1e-3) / 0.02) * (0.5 + 0.5 * np.cos(np.pi * max(0, 2 * share - 1)))
+            )
+        optimiser.zero_grad(set_to_none=True)
+        stage.loss(step)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(stage.model.parameters(), 1e3)
+        optimiser.step()
+
+
+def log_normalised(data: GeneData | csr_array, scale: float) -> np.ndarray:
+    """log(1 + scale * counts / library), dense [N, G]: the sets of this benchmark are small."""
+    counts = data.read(np.arange(data.n_cells)) if isinstance(data, GeneData) else data
+    dense = counts.toarray()
+    return np.log1p(dense * (scale / dense.sum(1, keepdims=True).clip(1)))
+
+
+def _pca(data: GeneSet, seed: int, n_dims: int = 20) -> tuple[object, float, np.ndarray, np.ndarray]:
+    from sklearn.decomposition import PCA
+
+    counts = data.train.read(np.arange(data.train.n_cells))
+    scale = float(np.median(np.asarray(counts.sum(1))))
+    pca = PCA(n_dims, svd_solver="randomized", random_state=seed).fit(log_normalised(counts, scale))
+    return pca, scale, pca.transform(log_normalised(data.train, scale)), pca.transform(log_normalised(data.test, scale))
+
+
+def _pca_proportions(pca: object, scale: float) -> Callable[[csr_array], np.ndarray]:
+    def proportions(counts: csr_array) -> np.ndarray:
+        back = pca.inverse_transform(pca.transform(log_normalised(counts, scale)))  # type: ignore[attr-defined]
+        positive = np.expm1(back.clip(1e-4))
+        return positive / positive.sum(1, keepdims=True)
+
+    return proportions
+
+
+def pca_gmm(data: GeneSet, seed: int, n_steps: int) -> Fitted:
+    """20 principal components and a diagonal Gaussian mixture, best of 5 starts."""
+    from sklearn.mixture import GaussianMixture
+
+    started = time.perf_counter()
+    pca, scale, train, test = _pca(data, seed)
+    mixture = GaussianMixture(data.n_types, covariance_type="diag", n_init=5, random_state=seed, reg_covar=1e-4).fit(
+        train
+    )
+    seconds = time.perf_counter() - started
+    return Fitted(cluster_N=mixture.predict(test), proportions=_pca_proportions(pca, scale), seconds=seconds)
+
+
+def pca_leiden(data: GeneSet, seed: int, n_steps: int) -> Fitted:
+    """20 principal components and Leiden on train and test cells together, at the matched number of clusters."""
+    started = time.perf_counter()
+    pca, scale, train, test = _pca(data, seed)
+    cluster_N = leiden(np.concatenate([train, test]), data.n_types, seed)[len(train) :]
+    seconds = time.perf_counter() - started
+    return Fitted(cluster_N=cluster_N, proportions=_pca_proportions(pca, scale), seconds=seconds)
+
+
+def leiden(latent_ND: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """Leiden labels whose number is as near to `n_clusters` as 12 bisections of the resolution get."""
+    import anndata
+    import scanpy as sc
+
+    adata = anndata.AnnData(latent_ND)
+    sc.pp.neighbors(adata, n_neighbors=15, use_rep="X", random_state=seed)
+    low, high, best = 0.01, 4.0, (10**9, np.zeros(len(latent_ND), int))
+    for _ in range(12):
+        middle = (low * high) ** 0.5
+        sc.tl.leiden(adata, resolution=middle, random_state=seed, flavor="igraph", n_iterations=2, directed=False)
+        labels = adata.obs["leiden"].astype(int).to_numpy()
+        found = labels.max() + 1
+        best = min(best, (abs(found - n_clusters), labels), key=lambda pair: pair[0])
+        if found == n_clusters:
+            break
+        low, high = (middle, high) if found < n_clusters else (low, middle)
+    return best[1]
+
+
+def scvi(data: GeneSet, seed: int, n_steps: int) -> Fitted:
+    """scvi-tools' SCVI with its defaults (10 dims, 128 hidden), diagonal Gaussian mixture on its latent; optional extra."""
+    import anndata
+    import scvi as scvi_tools
+    from sklearn.mixture import GaussianMixture
+
+    scvi_tools.settings.seed = seed
+    started = time.perf_counter()
+    train = anndata.AnnData(data.train.read(np.arange(data.train.n_cells)))
+    scvi_tools.model.SCVI.setup_anndata(train)
+    model = scvi_tools.model.SCVI(train)
+    per_epoch = max(1, int(np.ceil(0.9 * data.train.n_cells / 128)))
+    model.train(max_epochs=max(1, round(1.5 * n_steps / per_epoch)), accelerator="cpu", enable_progress_bar=False)
+    latent = model.get_latent_representation()
+    mixture = GaussianMixture(data.n_types, covariance_type="diag", n_init=5, random_state=seed).fit(latent)
+    seconds = time.perf_counter() - started
+
+    def proportions(counts: csr_array) -> np.ndarray:
+        adata = anndata.AnnData(counts)
+        return np.asarray(model.get_normalized_expression(adata, library_size=1, return_numpy=True))
+
+    test = anndata.AnnData(data.test.read(np.arange(data.test.n_cells)))
+    return Fitted(
+        cluster_N=mixture.predict(model.get_latent_representation(test)), proportions=proportions, seconds=seconds
+    )
+
+
+METHODS: dict[str, Callable[[GeneSet, int, int], Fitted]] = {
+    "ours": ours,
+    "paper": paper,
+    "pca-leiden": pca_leiden,
+    "pca-gmm": pca_gmm,
+    "scvi": scvi,
+}

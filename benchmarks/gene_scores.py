@@ -1,0 +1,141 @@
+"""Scores of the gene model benchmark."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from gene_methods import Fitted, log_normalised
+from gene_sets import GeneSet
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sge2hist.models.gene_vae import GeneVAE
+from sge2hist.training.gene_data import GeneData
+from sge2hist.training.gene_encoding import encode_all
+from sge2hist.training.neighbourhood import neighbour_matrix
+from sge2hist.training.type_names import assign_components
+
+PANEL_SHARES = (1.0, 0.5, 0.2, 0.1, 0.02)
+
+
+def clustering(type_N: np.ndarray, cluster_N: np.ndarray) -> dict[str, float]:
+    """ACC (best one-to-one matching), NMI, ARI of the labelled cells."""
+    known = type_N >= 0
+    kind, cluster = type_N[known], cluster_N[known]
+    table = np.zeros((kind.max() + 1, cluster.max() + 1))
+    np.add.at(table, (kind, cluster), 1)
+    row, column = linear_sum_assignment(-table)
+    return {
+        "acc": float(table[row, column].sum() / len(kind)),
+        "nmi": float(normalized_mutual_info_score(kind, cluster)),
+        "ari": float(adjusted_rand_score(kind, cluster)),
+    }
+
+
+def thinned(counts: csr_array, seed: int = 0) -> tuple[csr_array, csr_array]:
+    """Split every count at random into two halves: one to encode, one to be predicted."""
+    first, second = counts.copy(), counts.copy()
+    first.data = np.random.default_rng(seed).binomial(counts.data.astype(int), 0.5).astype(np.float32)
+    second.data = counts.data - first.data
+    return first, second
+
+
+def prediction(data: GeneSet, fitted: Fitted, max_cells: int = 3000) -> dict[str, float]:
+    """Log-likelihood per held-out count (nats) and mean Pearson correlation of log expression, on thinned test cells."""
+    rows = np.arange(min(max_cells, data.test.n_cells))
+    seen, held_out = thinned(data.test.read(rows))
+    predicted = np.clip(fitted.proportions(seen), 1e-9, None)
+    predicted /= predicted.sum(1, keepdims=True)
+    truth = held_out.toarray()
+    scale = float(np.median(truth.sum(1)))
+    measured, expected = log_normalised(held_out, scale), np.log1p(predicted * scale)
+    centred = [x - x.mean(1, keepdims=True) for x in (measured, expected)]
+    norms = np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))
+    correlation = (centred[0] * centred[1]).sum(1)[norms > 0] / norms[norms > 0]
+    return {
+        "log_likelihood_per_count": float((truth * np.log(predicted)).sum() / truth.sum()),
+        "reconstruction_r": float(correlation.mean()),
+    }
+
+
+def panel_robustness(data: GeneSet, model: GeneVAE, seed: int) -> dict[str, float]:
+    """Type accuracy of labelled test cells with a random part of the genes; components named on train cells."""
+    train_N = assign_components(model, encode_all(model, data.train)).argmax(1)
+    votes = np.zeros((model.mixture.n_components, max(1, len(data.train.type_names))))
+    labelled = data.train.type_N >= 0
+    np.add.at(votes, (train_N[labelled], data.train.type_N[labelled]), 1)
+    known = data.test.type_N >= 0
+    result = {}
+    for share in PANEL_SHARES:
+        observed = np.zeros(data.test.n_genes, bool)
+        n_observed = max(1, round(share * data.test.n_genes))
+        observed[np.random.default_rng(seed).permutation(data.test.n_genes)[:n_observed]] = True
+        found = assign_components(model, encode_all(model, data.test, observed_G=observed)).argmax(1)
+        result[f"type_acc_{share:.0%}_genes"] = float((votes.argmax(1)[found] == data.test.type_N)[known].mean())
+    return result
+
+
+def probes(data: GeneSet, model: GeneVAE, max_cells: int = 5000, seed: int = 0) -> dict[str, float]:
+    """Linear probes: type (balanced accuracy) and neighbourhood composition (R2, raw and within type) from z1 and z2."""
+    train, test = encode_all(model, data.train), encode_all(model, data.test)
+    fit_on = np.random.default_rng(seed).permutation(np.flatnonzero(data.train.type_N >= 0))[:max_cells]
+    known = np.flatnonzero(data.test.type_N >= 0)
+    result = {"type_chance": 1.0 / data.n_types}
+    for block in ("z1", "z2"):
+        x, y = getattr(train, block)[fit_on], getattr(test, block)[known]
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
+        guess = probe.fit(x, data.train.type_N[fit_on]).predict(y)
+        truth = data.test.type_N[known]
+        result[f"type_from_{block}"] = float(np.mean([(guess[truth == k] == k).mean() for k in np.unique(truth)]))
+    if data.train.centre_um_N2 is None:
+        return result
+    around = [composition(part, len(data.train.type_names)) for part in (data.train, data.test)]
+    means = np.stack([around[0][data.train.type_N == k].mean(0) for k in range(len(data.train.type_names))])
+    inside = [a - means[part.type_N] for a, part in zip(around, (data.train, data.test), strict=True)]
+    for name, (fit_target, target) in {"composition": around, "composition_within_type": inside}.items():
+        for block in ("z1", "z2"):
+            probe = make_pipeline(StandardScaler(), Ridge(10.0))
+            guess = probe.fit(getattr(train, block)[fit_on], fit_target[fit_on]).predict(getattr(test, block)[known])
+            rest = ((guess - target[known]) ** 2).sum() / ((target[known] - target[known].mean(0)) ** 2).sum()
+            result[f"{name}_from_{block}"] = float(1 - rest)
+    return result
+
+
+def composition(data: GeneData, n_types: int, radius_um: float = 50.0) -> np.ndarray:
+    """Share of each type among the labelled neighbours, [N, n_types]."""
+    if data.centre_um_N2 is None:
+        raise ValueError("positions are needed")
+    one_hot = np.zeros((data.n_cells, n_types))
+    known = np.flatnonzero(data.type_N >= 0)
+    one_hot[known, data.type_N[known]] = 1
+    share = neighbour_matrix(data.centre_um_N2, data.slide_N, radius_um=radius_um) @ one_hot
+    return share / np.maximum(share.sum(1, keepdims=True), 1e-9)
+
+
+def throughput(n_genes: int = 19_059, n_steps: int = 6, batch_size: int = 256) -> dict[str, float]:
+    """Pre-training cells per second at 2 % non-zero counts, hidden (256, 128), with and without bfloat16."""
+    import time
+
+    from gene_methods import descend
+    from scipy.sparse import random_array
+
+    from sge2hist.models.gene_vae import GeneModelConfig
+    from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model
+
+    counts = random_array((4096, n_genes), density=0.02, format="csr", rng=0, data_sampler=lambda size: np.ones(size))
+    data = GeneData.from_counts(csr_array(counts))
+    stage = GeneStage(
+        build_gene_model(GeneModelConfig(n_genes=n_genes), data), data, GeneStageConfig(batch_size=batch_size)
+    )
+    result = {}
+    for name, enabled in (("float32", False), ("bfloat16", True)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            descend(stage, 2, 1e-3)
+            started = time.perf_counter()
+            descend(stage, n_steps, 1e-3)
+        result[f"cells_per_s_{name}"] = n_steps * batch_size / (time.perf_counter() - started)
+    return result

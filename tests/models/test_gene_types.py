@@ -1,0 +1,48 @@
+"""The table of types: names, weights, drawing, renaming, unknown names."""
+
+import numpy as np
+import pytest
+
+from sge2hist.models.gene_types import TypeRow, TypeTable
+
+
+def make_table() -> TypeTable:
+    rows = [("Podocyte", 10, 0.1), ("Tubule", 50, 0.6), ("Tubule", 30, 0.3)]
+    return TypeTable(
+        [
+            TypeRow(component=k, name=name, n_cells=n, n_labelled=n, purity=0.9, weight=weight, markers=("A",))
+            for k, (name, n, weight) in enumerate(rows)
+        ]
+    )
+
+
+def test_a_type_is_the_mixture_of_its_components() -> None:
+    components, weights = make_table().components(" tubule ")
+    assert components.tolist() == [1, 2]
+    np.testing.assert_allclose(weights, [2 / 3, 1 / 3])
+    drawn = make_table().draw("Tubule", 6000, np.random.default_rng(0))
+    assert np.bincount(drawn, minlength=3)[1] / 6000 == pytest.approx(2 / 3, abs=0.03)
+
+
+def test_names_and_probabilities_are_summed_over_components() -> None:
+    table = make_table()
+    assert table.names == ["Tubule", "Podocyte"]
+    assert table.name_of_component == ["Podocyte", "Tubule", "Tubule"]
+    np.testing.assert_allclose(table.type_probabilities(np.array([[0.2, 0.5, 0.3]])), [[0.8, 0.2]])
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(KeyError, match="Tubule, Podocyte"):
+        make_table().components("Neuron")
+    with pytest.raises(KeyError, match="Neuron"):
+        make_table().renamed({"Neuron": "x"})
+
+
+def test_renaming_by_name_and_by_component() -> None:
+    assert make_table().renamed({"Tubule": "PT"}).name_of_component == ["Podocyte", "PT", "PT"]
+    assert make_table().renamed({"2": "TAL"}).name_of_component == ["Podocyte", "Tubule", "TAL"]
+
+
+def test_components_must_be_complete() -> None:
+    with pytest.raises(ValueError, match="once each"):
+        TypeTable(make_table().rows[1:])

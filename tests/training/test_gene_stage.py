@@ -1,0 +1,100 @@
+"""The gene stage: same step, same batch and loss; each cell once per epoch; a run finds types without collapse."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import adjusted_rand_score
+
+from sge2hist.models.gene_vae import GeneModelConfig
+from sge2hist.training.gene_calibration import calibrate_novelty
+from sge2hist.training.gene_encoding import encode_all
+from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model
+from sge2hist.training.type_names import assign_components
+from tests.training.gene_fixtures import make_cells, train_gene_model
+
+SHAPE = {"n_genes": 60, "hidden": (8,), "n_type": 2, "n_micro": 2, "n_components": 2}
+
+
+def make_stage(**changes: object) -> GeneStage:
+    data = make_cells(100)
+    model = build_gene_model(GeneModelConfig(**SHAPE, **changes), data, seed=1)  # type: ignore[arg-type]
+    return GeneStage(model, data, GeneStageConfig(batch_size=30, seed=3, warmup_steps=10))
+
+
+def test_a_step_does_not_depend_on_what_ran_before() -> None:
+    first, second = make_stage(dropout=0.0), make_stage(dropout=0.0)
+    for step in (0, 1, 2):
+        first.loss(step)
+    assert torch.equal(first.loss(5)["loss"], second.loss(5)["loss"])
+    assert not torch.equal(first.loss(5)["loss"], second.loss(6)["loss"])
+
+
+def test_an_epoch_visits_cells_once_and_epochs_differ() -> None:
+    stage = make_stage()
+    epoch = np.concatenate([stage.rows(step) for step in range(3)])
+    assert len(set(epoch.tolist())) == 90
+    assert set(epoch.tolist()) != set(np.concatenate([stage.rows(step) for step in range(3, 6)]).tolist())
+    assert stage.rows(1).tolist() == make_stage().rows(1).tolist()
+
+
+def test_a_batch_larger_than_the_data_takes_all() -> None:
+    data = make_cells(10)
+    stage = GeneStage(build_gene_model(GeneModelConfig(**SHAPE), data), data, GeneStageConfig(batch_size=64))
+    assert sorted(stage.rows(4).tolist()) == list(range(10))
+
+
+def test_warmup_rises_to_one() -> None:
+    stage = make_stage()
+    assert [stage.kl_weight(step) for step in (0, 4, 9, 500)] == [0.1, 0.5, 1.0, 1.0]
+
+
+def test_building_leaves_the_global_random_state_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    make_stage()
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_config_ranges() -> None:
+    with pytest.raises(ValueError, match="batch_size"):
+        GeneStageConfig(batch_size=0)
+
+
+@pytest.mark.parametrize("positions", [True, False])
+def test_types_are_found_without_labels(positions: bool) -> None:
+    train, test = make_cells(600, positions=positions), make_cells(300, positions=positions, seed=1)
+    model = train_gene_model(train)
+    encoded = encode_all(model, test)
+    component_N = assign_components(model, encoded).argmax(1)
+    majority = np.array([np.bincount(train_types, minlength=3).argmax() for train_types in _types_of(model, train)])
+    assert adjusted_rand_score(test.type_N, majority[component_N]) > 0.9
+    assert (encoded.z1.var(0) > 0.01).all()
+
+
+def _types_of(model: object, data: object) -> list[np.ndarray]:
+    component_N = assign_components(model, encode_all(model, data)).argmax(1)  # type: ignore[arg-type]
+    return [data.type_N[component_N == k] for k in range(model.mixture.n_components)]  # type: ignore[attr-defined]
+
+
+def test_a_third_of_the_genes_is_enough_and_strange_cells_are_flagged() -> None:
+    train, test = make_cells(600), make_cells(300, seed=1)
+    model = train_gene_model(train, use_labels=True)
+    calibrate_novelty(model, make_cells(400, seed=2))
+    observed = np.arange(60) % 3 == 0
+    encoded = encode_all(model, test, observed_G=observed)
+    owner = model.mixture.type_of_component_K.numpy()
+    assert (owner[assign_components(model, encoded).argmax(1)] == test.type_N).mean() > 0.9
+    counts = torch.from_numpy(test.read(np.arange(300)).toarray())
+    strange = torch.poisson(torch.full((300, 60), 0.2) + 20 * (torch.arange(60) >= 56))
+    fits = [model.novelty.quantiles(*model.novelty_scores(x, model.encode(x)))[0] for x in (counts, strange)]
+    assert (fits[0] < 0.001).float().mean() < 0.05
+    assert (fits[1] < 0.001).float().mean() > 0.9
+
+
+def test_encoding_is_the_same_for_any_batch_size() -> None:
+    stage = make_stage()
+    whole = encode_all(stage.model, stage.data)
+    parts = encode_all(stage.model, stage.data, np.arange(100), batch_size=7)
+    np.testing.assert_allclose(whole.mean_NZ, parts.mean_NZ, atol=1e-5)
+    assert stage.model.training

@@ -1,0 +1,73 @@
+"""Start of the mixture: known clusters are found, pruned and owned; collapses are reported."""
+
+import numpy as np
+import pytest
+import torch
+
+from sge2hist.models.gene_vae import GeneModelConfig
+from sge2hist.training.gene_encoding import Encoded, encode_all
+from sge2hist.training.gene_stage import build_gene_model
+from sge2hist.training.mixture_init import CollapseError, check_collapse, check_occupancy, init_mixture
+from tests.training.gene_fixtures import make_cells, train_gene_model
+
+
+def encoded(mean_NZ: np.ndarray, n_type: int = 4) -> Encoded:
+    return Encoded(mean_NZ=mean_NZ.astype(np.float32), log_var_NZ=np.zeros_like(mean_NZ, np.float32), n_type=n_type)
+
+
+def test_the_prior_fits_samples_not_only_means() -> None:
+    """After initialisation the KL of a cell is a few nats: variances include those of the posteriors."""
+    data = make_cells(400)
+    model = train_gene_model(data, n_steps=60)
+    found = encode_all(model, data)
+    report = init_mixture(model, data, 0, use_labels=False, n_restarts=3)
+    mean, log_var = torch.from_numpy(found.z1), torch.from_numpy(found.log_var_NZ[:, :4])
+    assert float(model.mixture.kl(mean, log_var).mean().detach()) < 10
+    assert report.held_out_log_likelihood == max(report.restarts)
+    assert len(report.restarts) == 3
+    assert 1 <= report.n_kept <= report.n_fitted == 6
+    assert report.occupancy_K.sum() == pytest.approx(1.0)
+    assert (np.diff(report.occupancy_K) <= 0).all()
+
+
+def test_labels_own_components_and_the_same_seed_gives_the_same_mixture() -> None:
+    data = make_cells(400)
+    model = train_gene_model(data, n_steps=60, use_labels=True)
+    init_mixture(model, data, 7)
+    owners = model.mixture.type_of_component_K
+    assert {0, 1, 2} <= set(owners.tolist())
+    means = model.mixture.means_KT.detach().clone()
+    init_mixture(model, data, 7)
+    assert torch.equal(means, model.mixture.means_KT)
+
+
+def test_rare_components_are_pruned() -> None:
+    data = make_cells(400)
+    model = train_gene_model(data, n_steps=60)
+    report = init_mixture(model, data, 0, use_labels=False, min_occupancy=0.3)
+    assert report.n_kept == model.mixture.n_components <= 3
+
+
+def test_an_untrained_constant_latent_is_a_collapse_with_advice() -> None:
+    data = make_cells(100)
+    model = build_gene_model(GeneModelConfig(n_genes=60, hidden=(8,), n_type=3, n_micro=3), data)
+    torch.nn.init.zeros_(model.encoder.head.weight)
+    with pytest.raises(CollapseError, match="warm-up"):
+        init_mixture(model, data, 0)
+
+
+def test_a_dead_z2_and_a_single_component_are_warned_of() -> None:
+    rng = np.random.default_rng(0)
+    dead = np.concatenate([rng.normal(size=(50, 4)), np.zeros((50, 16))], 1)
+    with pytest.warns(UserWarning, match="0 of 16 dims of z2"):
+        check_collapse(encoded(dead))
+    one = np.tile(np.eye(5)[:1], (30, 1))
+    with pytest.warns(UserWarning, match="mixture collapse"):
+        assert check_occupancy(one) == pytest.approx(1.0)
+    assert check_occupancy(np.full((30, 5), 0.2)) == pytest.approx(5.0)
+
+
+def test_few_cells_get_few_components() -> None:
+    data = make_cells(20)
+    model = train_gene_model(data, n_steps=20, n_components=24)
+    assert model.mixture.n_components <= 4

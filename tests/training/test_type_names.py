@@ -1,0 +1,36 @@
+"""Components to type names: by labels with purity, else by markers."""
+
+import numpy as np
+import pytest
+
+from sge2hist.training.gene_data import GeneData
+from sge2hist.training.type_names import name_components
+from tests.training.gene_fixtures import make_cells, train_gene_model
+
+
+@pytest.fixture(scope="module")
+def cells() -> GeneData:
+    return make_cells(500)
+
+
+def test_labelled_components_carry_the_majority_type(cells: GeneData) -> None:
+    model = train_gene_model(cells, n_steps=120, use_labels=True)
+    table = name_components(model, cells)
+    assert {"alpha", "beta", "gamma"} <= set(table.names)
+    assert sum(row.n_cells for row in table.rows) == 500
+    used = [row for row in table.rows if row.n_labelled >= 5]
+    assert np.average([row.purity for row in used], weights=[row.n_cells for row in used]) > 0.9
+    first = {"alpha": 0, "beta": 10, "gamma": 20}
+    for row in used:
+        own = {f"GENE{g}" for g in range(first[row.name], first[row.name] + 10)}
+        assert row.n_cells < 20 or len(own & set(row.markers)) >= 3
+
+
+def test_without_labels_the_markers_name_it() -> None:
+    data = make_cells(500, labels=False)
+    table = name_components(train_gene_model(data, n_steps=120), data)
+    for row in table.rows:
+        assert row.name.startswith(f"type {row.component}")
+        assert np.isnan(row.purity)
+        assert row.n_labelled == 0
+        assert not row.markers or row.markers[0] in row.name
