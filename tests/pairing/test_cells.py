@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import tifffile
+
 from fixtures.tissue import make_tissue
 from fixtures.visium_hd import VisiumHDTruth, turned_homography, write_visium_hd
-
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
 from sge2hist.pairing.cells import CellsConfig, cells_of_section, choose_method

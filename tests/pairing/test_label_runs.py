@@ -53,7 +53,9 @@ def test_parts_that_overlap_keep_every_pixel_once():
 def test_a_run_inside_another_does_not_hide_what_follows():
     parts = [tuple(np.array([v], np.int32) for v in run) for run in ((0, 2, 18, 0), (0, 5, 8, 1), (0, 10, 19, 2))]
     joined = join_runs(parts, width_px=20, height_px=1, n_labels=3)
-    np.testing.assert_array_equal(joined.at(np.column_stack([np.arange(20) + 0.5, np.full(20, 0.5)]))[[5, 17, 18, 19]], [0, 0, 2, -1])
+    np.testing.assert_array_equal(
+        joined.at(np.column_stack([np.arange(20) + 0.5, np.full(20, 0.5)]))[[5, 17, 18, 19]], [0, 0, 2, -1]
+    )
 
 
 def test_runs_beyond_the_image_are_cut():

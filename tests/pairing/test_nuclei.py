@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from fixtures.painted_nuclei import paint_nuclei
 from skimage.color import hed_from_rgb
 
+from fixtures.painted_nuclei import paint_nuclei
 from sge2hist.data.errors import InputError
 from sge2hist.data.slide_image import SlideImage
 from sge2hist.pairing.nuclei import ClassicalSegmenter, NucleiConfig, haematoxylin, labels_of_seeds, optical_density

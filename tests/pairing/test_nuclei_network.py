@@ -3,9 +3,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from fixtures.painted_nuclei import paint_nuclei
 from scipy import ndimage
 
+from fixtures.painted_nuclei import paint_nuclei
 from sge2hist.data.errors import InputError
 from sge2hist.data.slide_image import SlideImage
 from sge2hist.pairing.nuclei_network import (

@@ -83,7 +83,9 @@ def test_pixels_are_those_whose_centre_is_inside(tmp_path):
     runs = runs_of_polygons(polygons, width_px=45, height_px=42, image_px=2.0)
     y, x = np.mgrid[:42, :45] * 2.0 + 1.0
     expected = np.array([shapely.contains_xy(shape, x, y).sum() for shape in shapes])
-    lonely = [i for i in range(len(shapes)) if not any(i != j and shapes[i].intersects(s) for j, s in enumerate(shapes))]
+    lonely = [
+        i for i in range(len(shapes)) if not any(i != j and shapes[i].intersects(s) for j, s in enumerate(shapes))
+    ]
     np.testing.assert_array_equal(runs.area_px()[lonely], expected[lonely])
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from fixtures.tissue import make_tissue
 from fixtures.visium_hd import write_visium_hd
-
 from sge2hist.data.errors import InputError
 from sge2hist.readers.barcode_mappings import read_barcode_mappings
 
