@@ -50,8 +50,8 @@ class AskedRecovery:
     over_types: dict[str, float]  # per trait, correlation of means per type with the truth
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, for a JSON file."""
-        return {"toy": True, **asdict(self)}
+        """Plain numbers for a JSON file; None where a number is unknown."""
+        return {"toy": True, **_without_nan(asdict(self))}
 
     def lines(self) -> list[str]:
         """A small table for people."""
@@ -68,8 +68,8 @@ class ToyRecovery:
     types: TypeRecovery
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, for a JSON file."""
-        return {"toy": True, **asdict(self)}
+        """Plain numbers for a JSON file; None where a number is unknown."""
+        return {"toy": True, **_without_nan(asdict(self))}
 
     def lines(self) -> list[str]:
         """A small table for people."""
@@ -132,8 +132,8 @@ def recover_asked(
 ) -> AskedRecovery:
     """Judge images that were asked for by type, without any cell behind them.
 
-    Parameters: `generated` uint8 [n, P, P, 3] with the type asked for `asked_N` int64 [n]; rendered training patches with
-    types and truth as in `recover`, for the classifier and for what each type looks like.
+    Parameters: `generated` uint8 [n, P, P, 3] with the type asked for `asked_N` int64 [n]; rendered training patches
+    with types and truth as in `recover`, for the classifier and for what each type looks like.
     """
     n_types = int(max(asked_N.max(), training_types.max())) + 1
     guess = _fit_type_classifier(training_images, training_types, um_per_px)(generated)
@@ -237,3 +237,12 @@ def _fit_type_classifier(
 def _balanced_accuracy(guess: np.ndarray, truth: np.ndarray) -> float:
     """Mean over the types that occur of the share of their cells that was guessed right."""
     return float(np.mean([(guess[truth == index] == index).mean() for index in np.unique(truth)]))
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no nan: unknown numbers become None, in nested dicts and sequences too."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
