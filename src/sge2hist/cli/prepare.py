@@ -62,8 +62,15 @@ def prepare(
         Path | None, typer.Option(help="Label image or GeoJSON for --cells labels.", rich_help_panel=_CELLS)
     ] = None,
     expand_um: Annotated[
-        float | None, typer.Option(help="Growth of nuclei into cells; default 8.", rich_help_panel=_CELLS)
+        float | None,
+        typer.Option(help="Growth beyond the outline; default 8 for nuclei, else 0.", rich_help_panel=_CELLS),
     ] = None,
+    volume_ratio: Annotated[
+        float | None, typer.Option(help="Grow each nucleus to this ratio of volumes instead.", rich_help_panel=_CELLS)
+    ] = None,
+    destripe: Annotated[
+        bool, typer.Option("--destripe", help="Add destriped totals of 2 um bins.", rich_help_panel=_CELLS)
+    ] = False,
     segmenter: Annotated[
         str, typer.Option(help="network, classical, stardist, auto.", rich_help_panel=_CELLS)
     ] = "auto",
@@ -122,7 +129,10 @@ def prepare(
         split_block_um=split_block_um, fractions=(shares[0], shares[1], shares[2]),
         holdout_slides=tuple(holdout_slide or ()), seed=seed, check_alignment=check_alignment,
     )  # fmt: skip
-    how = CellsConfig(method=cells, labels=labels, segmenter=segmenter, expand_um=expand_um)
+    how = CellsConfig(
+        method=cells, labels=labels, segmenter=segmenter, expand_um=expand_um, volume_ratio=volume_ratio,
+        destripe=destripe,
+    )  # fmt: skip
     images = _one_image_each(outs, image or [])
     with stages() as progress:
         opened = []
@@ -175,10 +185,13 @@ def _open(
     found = detect_format(path).format if format == "auto" else format
     wants_cells = how.method in ("segmentation", "nuclei", "labels") or (how.method == "auto" and bin_um is None)
     if found == "visium_hd" and wants_cells and bin_um is None:
+        from sge2hist.pairing.cells import choose_method
         from sge2hist.readers.visium_hd_folder import find_squares
 
-        sides = find_squares(path)
-        bin_um = 2 if 2 in sides else None
+        if 2 in find_squares(path):
+            fine = open_sections(path, format=found, image=image, bin_um=2, um_per_px=um_per_px, alignment=alignment)
+            if choose_method(fine[0], path, how) != "bins":
+                return fine  # else the image is too coarse to show nuclei: bins of the usual side
     return open_sections(path, format=found, image=image, bin_um=bin_um, um_per_px=um_per_px, alignment=alignment)
 
 
