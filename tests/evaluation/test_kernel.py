@@ -22,6 +22,7 @@ def test_equals_the_double_sum() -> None:
     assert kid_of(a, b) == pytest.approx(slow_kid(a, b), rel=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save:UserWarning")
 def test_equals_torchmetrics() -> None:
     from torchmetrics.image.kid import KernelInceptionDistance
 

@@ -1,4 +1,4 @@
-"""What turns images into features: named extractors, a callable of the user, or a TorchScript file.
+"""What turns images into features: named extractors, a callable of the user, or a saved torch module.
 
 Every extractor takes uint8 images [N, P, P, 3] and returns float32 [N, D]; how images are resized and scaled is part
 of the extractor and written into
@@ -8,6 +8,7 @@ the report, because a Frechet distance means nothing without it.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -91,7 +92,7 @@ def resolve_extractor(name: str = AUTO, *, input_px: int | None = None) -> Extra
     name
         "auto" (densenet121-imagenet when its weights are installed, else texture-v1), "densenet121-imagenet",
         "texture-v1", "module:callable", or the path
-        of a TorchScript file (*.pt, *.pth).
+        of a TorchScript file (*.pt, *.pth) or torch.export file (*.pt2).
     input_px
         Side to which images are resized; None = 96 for densenet121-imagenet, the images' own for the rest.
 
@@ -112,8 +113,8 @@ def resolve_extractor(name: str = AUTO, *, input_px: int | None = None) -> Extra
         return densenet_extractor(input_px or DENSENET_INPUT_PX)
     if name == TEXTURE:
         return texture_extractor(input_px)
-    if name.endswith((".pt", ".pth")):
-        return torchscript_extractor(Path(name), input_px)
+    if name.endswith((".pt", ".pth", ".pt2")):
+        return module_extractor(Path(name), input_px)
     if ":" in name:
         return callable_extractor(name, input_px)
     raise InputError(
@@ -178,22 +179,22 @@ def bfloat16_is_native() -> bool:
     return bool(probe()) if probe is not None else False
 
 
-def torchscript_extractor(path: Path, input_px: int | None) -> Extractor:
-    """Return a TorchScript module as extractor: it takes float [n, 3, P, P] in [0, 1] and returns [n, D] (own
-    normalisation inside).
+def module_extractor(path: Path, input_px: int | None) -> Extractor:
+    """Return a saved module as extractor: it takes float [n, 3, P, P] in [0, 1], returns [n, D], and normalises inside.
 
-    Plain `torch.save` files are pickles that may run code when opened, and are refused.
+    `*.pt2` is opened by torch.export, anything else as TorchScript. Plain `torch.save` files are pickles that may run
+    code when opened, and are refused.
     """
     if not path.is_file():
-        raise InputError(found="no such file", where=str(path), expected="a TorchScript file")
+        raise InputError(found="no such file", where=str(path), expected="a TorchScript or torch.export file")
     try:
-        model = torch.jit.load(str(path), map_location="cpu").eval()
-    except RuntimeError as error:
+        model = open_module(path)
+    except (RuntimeError, ValueError, OSError) as error:
         raise InputError(
-            found="a file that is not TorchScript",
+            found="a file that is neither TorchScript nor torch.export",
             where=str(path),
-            expected="the output of torch.jit.save",
-            repair="torch.jit.trace(model, example).save(path)",
+            expected="the output of torch.jit.save (*.pt) or torch.export.save (*.pt2)",
+            repair="torch.export.save(torch.export.export(model, (example,), dynamic_shapes=...), path)",
         ) from error
     details = {
         "dim": None,
@@ -204,6 +205,16 @@ def torchscript_extractor(path: Path, input_px: int | None) -> Extractor:
         "precision": "float32",
     }
     return Extractor(name=path.stem, compute=partial(run_module, model, input_px), details=details)
+
+
+def open_module(path: Path) -> Callable[[Tensor], Any]:
+    """Return the callable in a saved module."""
+    if path.suffix == ".pt2":
+        return torch.export.load(path).module()
+    with warnings.catch_warnings():
+        # Recent torch calls TorchScript deprecated; published encoders still come in it.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.load(str(path), map_location="cpu").eval()
 
 
 def run_module(model: Callable[[Tensor], Any], input_px: int | None, image_NHWC: np.ndarray) -> np.ndarray:

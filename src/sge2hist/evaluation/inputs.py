@@ -227,7 +227,9 @@ def integers(obs: pd.DataFrame, column: str, default: np.ndarray) -> np.ndarray:
 
 def rows_of(cell_ids: pd.Series, data: PairedDataset, where: Path) -> np.ndarray:
     """Return the rows of cells named by id; raises `InputError` for unknown names."""
-    rows = data.obs.index.get_indexer(cell_ids.astype(str).to_numpy())
+    import pandas as pd
+
+    rows = data.obs.index.get_indexer(pd.Index(cell_ids.astype(str)))
     unknown = cell_ids[rows < 0].astype(str).tolist()
     if unknown:
         raise InputError(

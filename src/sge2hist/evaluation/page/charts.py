@@ -97,9 +97,9 @@ def axis(low: float, high: float, place: Any) -> str:
 
 def nice_ticks(low: float, high: float) -> list[float]:
     """Return two to four round values inside a range."""
-    rough = (high - low) / 3
+    rough = (high - low) / 4.5
     power = 10.0 ** np.floor(np.log10(rough))
-    step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
+    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough)
     return [float(v) for v in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step]
 
 

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from sge2hist.data.errors import InputError
+from sge2hist.evaluation.cells import choose_cells, choose_floor, derangement, overlaps
+from sge2hist.evaluation.config import EvaluateConfig
+from sge2hist.evaluation.inputs import ImageSet
+
+
+def image_set(
+    name: str, rows: np.ndarray, types: list[str] | None = None, samples: np.ndarray | None = None
+) -> ImageSet:
+    n = len(rows)
+    return ImageSet(
+        name=name,
+        path=None,  # type: ignore[arg-type]
+        files_M=[],
+        row_M=rows,
+        condition_row_M=rows,
+        sample_M=np.zeros(n, np.int64) if samples is None else samples,
+        seed_M=np.zeros(n, np.int64),
+        type_M=np.array(types if types is not None else [""] * n),
+        manifest={},
+    )
+
+
+@pytest.mark.parametrize("n", [2, 3, 100])
+def test_derangement_moves_everything(n: int) -> None:
+    found = derangement(n, np.random.default_rng(0))
+    assert sorted(found) == list(range(n))
+    assert (found != np.arange(n)).all()
+
+
+def test_sets_are_judged_on_shared_cells_with_the_right_images(tissue) -> None:
+    rng = np.random.default_rng(0)
+    test = tissue.data.rows("test")
+    a, b = image_set("a", rng.permutation(test[:60])), image_set("b", rng.permutation(test[20:90]))
+    found = choose_cells([a, b], tissue.data, EvaluateConfig(), 32.0, rng)
+    assert found.rows_N.tolist() == test[20:60].tolist()
+    for images in (a, b):
+        assert images.row_M[found.images[images.name][0]].tolist() == found.rows_N.tolist()
+    assert len(np.intersect1d(found.floor_rows, found.rows_N)) == 0
+    assert len(found.floor_rows) == 40
+    assert any("largest set shows 70" in note for note in found.notes)
+
+
+def test_samples_are_told_apart(tissue) -> None:
+    rows = np.repeat(tissue.data.rows("test")[:30], 4)
+    images = image_set("a", rows, samples=np.tile(np.arange(4), 30))
+    found = choose_cells([images], tissue.data, EvaluateConfig(max_samples=3), 32.0, np.random.default_rng(0))
+    assert len(found.images["a"]) == 3
+    for number, indices in enumerate(found.images["a"]):
+        assert set(images.sample_M[indices]) == {number}
+
+
+def test_types_without_cells_stand_beside_cells_of_their_type(tissue) -> None:
+    names = ["type 0"] * 20 + ["type 2"] * 25
+    images = image_set("t", np.full(45, -1), types=names)
+    found = choose_cells([images], tissue.data, EvaluateConfig(), 32.0, np.random.default_rng(0))
+    assert not found.own_cells
+    stood = [tissue.data.types[t] for t in tissue.data.type_of_cell[found.rows_N]]
+    assert stood == [names[i] for i in found.images["t"][0]]
+    with pytest.raises(InputError, match="one by one"):
+        choose_cells([images, images], tissue.data, EvaluateConfig(), 32.0, np.random.default_rng(0))
+
+
+def test_too_few_common_cells_are_refused(tissue) -> None:
+    test = tissue.data.rows("test")
+    sets = [image_set("a", test[:30]), image_set("b", test[25:60])]
+    with pytest.raises(InputError, match="5 cells in common"):
+        choose_cells(sets, tissue.data, EvaluateConfig(), 32.0, np.random.default_rng(0))
+
+
+def test_floor_takes_clear_patches_first_and_says_what_it_took(tissue) -> None:
+    test = tissue.data.rows("test")
+    rows = test[: len(test) // 2]
+    floor, note = choose_floor(rows, tissue.data, "test", 32.0, np.random.default_rng(0))
+    assert not overlaps(floor, rows, tissue.data, 32.0).any()
+    assert f"{len(rows)} from split 'test', no pixel shared" in note
+    _, note = choose_floor(test, tissue.data, "test", 32.0, np.random.default_rng(0))
+    assert "from split 'val'" in note
+    assert "from split 'train'" in note
+
+
+def test_overlap_is_that_of_squares(tissue) -> None:
+    """Cells stand 32 px apart: patches of 32 um touch without sharing a pixel, wider ones share some."""
+    rows = tissue.data.rows("test")
+    assert not overlaps(rows[1:2], rows[:1], tissue.data, 32.0).any()
+    assert overlaps(rows[1:2], rows[:1], tissue.data, 33.0).all()
+
+
+def test_training_cells_are_noted(tissue) -> None:
+    images = image_set("a", tissue.data.rows("train")[:30])
+    found = choose_cells([images], tissue.data, EvaluateConfig(), 32.0, np.random.default_rng(0))
+    assert any(note.startswith("Warning: 30 of 30") for note in found.notes)

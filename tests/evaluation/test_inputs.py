@@ -1,0 +1,127 @@
+import json
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+from scipy.sparse import csr_matrix
+
+from sge2hist.data.errors import InputError
+from sge2hist.evaluation.inputs import open_image_set, read_image
+
+
+def write_generated(
+    folder: Path, images: np.ndarray, obs: pd.DataFrame, latents: dict[str, np.ndarray] | None = None, **manifest
+) -> Path:
+    """Write a generated set in the layout of format version 1."""
+    (folder / "images").mkdir(parents=True)
+    names = [f"{i:06d}.png" for i in range(len(images))]
+    for name, image in zip(names, images, strict=True):
+        Image.fromarray(image).save(folder / "images" / name)
+    cells = anndata.AnnData(
+        csr_matrix((len(obs), 0), dtype=np.float32),
+        obs=obs.assign(image=names).set_axis([str(i) for i in range(len(obs))]),
+    )
+    for key, values in (latents or {}).items():
+        cells.obsm[key] = values
+    cells.write_h5ad(folder / "cells.h5ad")
+    header = {
+        "kind": "generated",
+        "format_version": 1,
+        "synthetic": True,
+        "patch_um": 32.0,
+        "model_fingerprint": "m" * 16,
+    }
+    (folder / "manifest.json").write_text(json.dumps(header | manifest))
+    return folder
+
+
+def table_for(data, rows: np.ndarray, **columns) -> pd.DataFrame:
+    return pd.DataFrame({"cell_id": data.obs.index[rows], "row": rows, "sample": 0, "seed": 7, **columns})
+
+
+def test_generated_set_with_latents(tissue, tmp_path: Path) -> None:
+    rows = tissue.data.rows("test")[:6]
+    images = tissue.fresh(rows, 0)
+    z1 = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    path = write_generated(
+        tmp_path / "a.generated", images, table_for(tissue.data, rows), {"X_sge2hist_z1": z1}, toy=True
+    )
+    found = open_image_set(path, tissue.data)
+    assert (found.name, len(found), found.is_toy, found.names_cells, found.is_shuffled) == ("a", 6, True, True, False)
+    np.testing.assert_array_equal(found.images(np.array([2, 0])), images[[2, 0]])
+    np.testing.assert_array_equal(found.z1, z1)
+    assert found.z2 is None
+
+
+def test_shuffled_set_is_recognised(tissue, tmp_path: Path) -> None:
+    rows = tissue.data.rows("test")[:6]
+    obs = table_for(tissue.data, rows, condition_row=np.roll(rows, 1))
+    assert open_image_set(
+        write_generated(tmp_path / "s.generated", tissue.fresh(rows, 0), obs), tissue.data
+    ).is_shuffled
+
+
+def test_set_made_from_another_preparation_is_matched_by_cell_id(tissue, tmp_path: Path) -> None:
+    rows = tissue.data.rows("test")[:4]
+    obs = table_for(tissue.data, rows).assign(row=[0, 1, 2, 3])
+    path = write_generated(tmp_path / "o.generated", tissue.fresh(rows, 0), obs, data_fingerprint="f" * 16)
+    assert open_image_set(path, tissue.data).row_M.tolist() == rows.tolist()
+
+
+def test_folder_with_a_table_numbers_repeats(tissue, tmp_path: Path) -> None:
+    rows = np.repeat(tissue.data.rows("test")[:3], 2)
+    found = open_image_set(tissue.write(tmp_path / "other tool", tissue.fresh(rows, 0), rows), tissue.data)
+    assert found.sample_M.tolist() == [0, 1, 0, 1, 0, 1]
+    assert found.name == "other tool"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_formats(tmp_path: Path, suffix: str) -> None:
+    image = np.full((20, 20, 3), 200, np.uint8)
+    path = tmp_path / f"a{suffix}"
+    tifffile.imwrite(path, image, photometric="rgb") if suffix == ".tif" else Image.fromarray(image).save(path)
+    np.testing.assert_allclose(read_image(path), image, atol=2)
+
+
+def test_alpha_is_dropped_and_grey_or_16_bit_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8, 4), 9, np.uint8)).save(tmp_path / "rgba.png")
+    assert read_image(tmp_path / "rgba.png").shape == (8, 8, 3)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "grey.png")
+    tifffile.imwrite(tmp_path / "deep.tif", np.zeros((8, 8, 3), np.uint16), photometric="rgb")
+    for name in ("grey.png", "deep.tif"):
+        with pytest.raises(InputError, match="8-bit RGB"):
+            read_image(tmp_path / name)
+
+
+def test_errors_name_the_repair(tissue, tmp_path: Path) -> None:
+    data, rows = tissue.data, tissue.data.rows("test")[:3]
+    with pytest.raises(InputError, match=r"images\.csv"):
+        open_image_set(tmp_path, data)
+    with pytest.raises(InputError, match="no such file"):
+        open_image_set(tmp_path / "nothing", data)
+    folder = tissue.write(tmp_path / "set", tissue.fresh(rows, 0), rows)
+    table = pd.read_csv(folder / "images.csv")
+    table.rename(columns={"cell_id": "spot"}).to_csv(folder / "images.csv", index=False)
+    with pytest.raises(InputError, match="columns image, cell_id"):
+        open_image_set(folder, data)
+    table.assign(cell_id=["cell0", "who", "cell1"]).to_csv(folder / "images.csv", index=False)
+    with pytest.raises(InputError, match="1 unknown cells, such as who"):
+        open_image_set(folder, data)
+    table.assign(image=["0000.png", "9999.png", "8888.png"]).to_csv(folder / "images.csv", index=False)
+    with pytest.raises(InputError, match="2 missing image files"):
+        open_image_set(folder, data)
+    table.iloc[:0].to_csv(folder / "images.csv", index=False)
+    with pytest.raises(InputError, match="no images"):
+        open_image_set(folder, data)
+
+
+def test_images_of_different_size_are_refused(tissue, tmp_path: Path) -> None:
+    rows = tissue.data.rows("test")[:2]
+    folder = tissue.write(tmp_path / "set", tissue.fresh(rows, 0), rows)
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(folder / "0001.png")
+    with pytest.raises(InputError, match="32 x 32 px"):
+        open_image_set(folder, tissue.data).images(np.arange(2))
