@@ -72,7 +72,8 @@ def read_all(
         obs = read_element(group, "obs", str(path))
         var = read_element(group, "var", str(path))
         place = find_counts(group, layer, f"{path}: tables/{name}")
-        read_rows = count_reader(group, place, (len(obs), len(var)), f"{path}: tables/{name}")
+        shape = (len(obs), len(var))
+        read_rows = _with_clear_errors(count_reader(group, place, shape, f"{path}: tables/{name}"), path)
         genes, notes = read_genes(var)
         notes = [f"table {name}, raw counts taken from {place}", *notes]
         sections = []
@@ -87,6 +88,20 @@ def read_all(
         raise damaged(path, "SpatialData store", error) from error
 
 
+def _with_clear_errors(read_rows: CountReader, path: Path) -> CountReader:
+    """Chunks are decoded only when counts are read: what zarr says of damaged ones becomes one `InputError` there."""
+
+    def read_counts(group_of_obs: np.ndarray | None = None, n_groups: int | None = None) -> Any:
+        try:
+            return read_rows(group_of_obs, n_groups)
+        except InputError:
+            raise
+        except Exception as error:  # see read_all
+            raise damaged(path, "SpatialData store", error) from error
+
+    return read_counts
+
+
 class _Part:
     """One region of the table and what is needed to read it."""
 
@@ -94,9 +109,7 @@ class _Part:
         self, *, root: Any, path: Path, table: str, region: str, rows: np.ndarray, obs: pd.DataFrame, instance_key: str
     ) -> None:
         self.root, self.path, self.table, self.region, self.rows = root, path, table, region, rows
-        self.obs = obs.iloc[rows].copy()
-        self.n_rows = len(obs)
-        self.instance_key = instance_key
+        self.obs, self.n_rows, self.instance_key = obs.iloc[rows].copy(), len(obs), instance_key
 
 
 def _section(
@@ -150,12 +163,8 @@ def _open(path: Path) -> Any:
     except Exception as error:  # see read_all
         raise damaged(path, "SpatialData store", error) from error
     if not (path / "tables").is_dir() or not (path / "images").is_dir():
-        inside = ", ".join(sorted(child.name for child in path.iterdir())[:8])
-        raise InputError(
-            found=f"a zarr store with {inside or 'nothing'}",
-            where=str(path),
-            expected="a SpatialData store with images and tables",
-        )
+        inside = ", ".join(sorted(child.name for child in path.iterdir())[:8]) or "nothing"
+        raise InputError(found=f"a zarr store with {inside}", where=str(path), expected="images and tables")
     return root
 
 

@@ -17,7 +17,7 @@ IDENTITY = "identity"
 
 @dataclass(frozen=True, kw_only=True)
 class Alignment:
-    """`he_to_dapi` maps (x, y, 1) in px of the H&E to (x, y, w) in px of the DAPI image."""
+    """`he_to_dapi` maps (x, y, 1) in px of the H&E to (x, y, 1) in px of the DAPI image."""
 
     he_to_dapi: np.ndarray  # float64 [3, 3]
     description: str
@@ -37,8 +37,7 @@ class Alignment:
 
 
 def _apply(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    mapped = np.column_stack([xy, np.ones(len(xy))]) @ matrix.T
-    return mapped[:, :2] / mapped[:, 2:]
+    return xy @ matrix[:2, :2].T + matrix[:2, 2]
 
 
 def find_alignment(folder: Path, image: Path) -> Path:
@@ -86,6 +85,8 @@ def read_alignment(path: str | Path) -> Alignment:
                 found=f"a table of shape {table.shape}", where=str(path), expected="3 x 3 numbers, no header"
             )
         matrix, description = as_float(table, "an entry", path), f"{path.name} (3x3)"
+    if np.isfinite(matrix).all() and not np.allclose(matrix[2], [0, 0, 1]):
+        raise InputError(found=f"a last row {matrix[2].tolist()}", where=str(path), expected="0,0,1 (an affine map)")
     if (
         not np.isfinite(matrix).all()
         or abs(np.linalg.det(matrix)) < 1e-12
