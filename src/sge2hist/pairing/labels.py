@@ -117,7 +117,7 @@ def _by_table(inputs: LabelInputs, path: Path) -> Labels:
             found=f"no id in common: {table.iloc[0, 0]!r} against {inputs.obs.index[0]!r}",
             where=str(path), expected="ids as the instrument wrote them",
         )  # fmt: skip
-    warnings = [] if n_found == len(names) else [f"{len(names) - n_found:,} cells are not in {path.name}: unknown"]
+    warnings = [] if n_found == len(names) else [f"{len(names) - n_found:,} cells have no type in {path.name}"]
     return Labels(names=_clean(names.to_numpy(dtype=object)), source=f"table {path.name}", warnings=warnings)
 
 

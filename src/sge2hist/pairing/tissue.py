@@ -8,6 +8,7 @@ import numpy as np
 
 from sge2hist.data.section import Section
 
+TISSUE_DENSITY = (0.05, 0.09)  # glass lies below the first, the palest eosin above the second
 LARGEST_HOLE_UM = 100.0  # a lumen is part of the tissue, the outside is not
 # Haematoxylin and eosin absorb in these directions of (R, G, B) optical density: Ruifrok & Johnston 2001.
 HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
@@ -45,7 +46,7 @@ class TissueMap:
 
 
 def map_tissue(section: Section, um_per_px: float) -> TissueMap:
-    """Look at the slide at about `um_per_px`; tissue is darker than Otsu's threshold of the optical density."""
+    """Look at the slide at about `um_per_px`; tissue is darker than Otsu's threshold, kept within sensible bounds."""
     from skimage.filters import threshold_otsu
 
     longest_um = max(section.image.width_px, section.image.height_px) * section.um_per_px
@@ -55,7 +56,8 @@ def map_tissue(section: Section, um_per_px: float) -> TissueMap:
     density = density_RGB.mean(axis=-1)
     stains = np.stack([HAEMATOXYLIN / np.linalg.norm(HAEMATOXYLIN), EOSIN / np.linalg.norm(EOSIN)])
     amounts = density_RGB.reshape(-1, 3) @ np.linalg.pinv(stains).astype(np.float32)
-    dark = density > min(threshold_otsu(density), 0.15) if np.ptp(density) > 0 else np.ones(density.shape, bool)
+    otsu = threshold_otsu(density) if np.ptp(density) > 0 else 0.0
+    dark = density > np.clip(otsu, *TISSUE_DENSITY)
     hole_px = max(1, int(np.pi / 4 * (LARGEST_HOLE_UM / map_um_per_px) ** 2))
     return TissueMap(
         step_px=step_px,

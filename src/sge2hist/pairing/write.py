@@ -71,8 +71,8 @@ def write_slides(folder: Path, prepared: Prepared, progress: Progress) -> list[d
 
 def _counted(tiles: Iterator[np.ndarray], total: int, stage: str, progress: Progress) -> Iterator[np.ndarray]:
     for number, tile in enumerate(tiles, start=1):
-        yield tile
         progress(stage, number, total)
+        yield tile
 
 
 def type_order(names: np.ndarray) -> list[str]:

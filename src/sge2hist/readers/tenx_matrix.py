@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from sge2hist.data.errors import InputError
+from sge2hist.readers.hdf5_probe import probe_hdf5
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -72,6 +73,7 @@ class TenxMatrix:
             If the file is truncated or damaged, is no 10x matrix, or holds no gene or no barcode.
         """
         path = Path(path)
+        probe_hdf5(path)
         with hdf5_errors(path), h5py.File(path, "r") as file:
             if "matrix" not in file:
                 raise InputError(

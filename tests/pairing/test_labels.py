@@ -1,0 +1,114 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_array
+from sklearn.metrics import adjusted_rand_score
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.gene_panel import GenePanel
+from sge2hist.pairing import leiden, markers
+from sge2hist.pairing.config import PrepareConfig
+from sge2hist.pairing.labels import LabelInputs, label_cells
+
+
+@pytest.fixture(scope="module")
+def inputs() -> LabelInputs:
+    rng = np.random.default_rng(0)
+    side = 30
+    row, column = np.divmod(np.arange(side * side), side)
+    kind = column // 10
+    rate = np.full((3, 60), 0.5)
+    for t in range(3):
+        rate[t, t * 8 : t * 8 + 8] = 5.0
+    counts = csr_array(rng.poisson(rate[kind]).astype(np.int32))
+    obs = pd.DataFrame({"truth": [f"T{k}" for k in kind]}, index=[f"c{i}" for i in range(len(kind))])
+    return LabelInputs(
+        counts_NG=counts, genes=GenePanel([f"E{g}" for g in range(60)], [f"G{g}" for g in range(60)]), obs=obs,
+        centre_xy_um=np.column_stack([column, row]) * 16.0, slide_of_cell=np.zeros(len(kind), np.int64),
+        train_rows=np.flatnonzero(row < 20), bin_um=16.0,
+    )  # fmt: skip
+
+
+def truth(inputs: LabelInputs) -> np.ndarray:
+    return inputs.obs["truth"].to_numpy()
+
+
+def test_leiden_finds_the_types_and_is_seeded(inputs, monkeypatch) -> None:
+    config = PrepareConfig(types="leiden", resolution=0.5)
+    names = label_cells(inputs, config).names
+    assert adjusted_rand_score(truth(inputs), names) > 0.95
+    assert (names == label_cells(inputs, config).names).all()
+    monkeypatch.setattr(leiden, "LARGEST_GRAPH", 200)  # most cells are then assigned by their neighbours
+    assert adjusted_rand_score(truth(inputs), label_cells(inputs, config).names) > 0.9
+
+
+def test_leiden_does_not_see_cells_outside_train(inputs) -> None:
+    import dataclasses
+
+    config = PrepareConfig(types="leiden")
+    dense = inputs.counts_NG.toarray()
+    other = np.setdiff1d(np.arange(len(dense)), inputs.train_rows)
+    dense[other[:50]] = 0
+    changed = dataclasses.replace(inputs, counts_NG=csr_array(dense))
+    train = inputs.train_rows
+    assert (label_cells(inputs, config).names[train] == label_cells(changed, config).names[train]).all()
+
+
+def test_markers_name_the_types(inputs, tmp_path) -> None:
+    (tmp_path / "my.csv").write_text("type,gene\nT0,G0\nT0,G1\nT1,G8\nT1,E9\nT2,G16\nT2,nope\n")
+    labels = label_cells(inputs, PrepareConfig(types=f"markers:{tmp_path / 'my.csv'}"))
+    named = labels.names != "unknown"
+    assert named.mean() > 0.8
+    assert (labels.names == truth(inputs))[named].mean() > 0.95
+    assert "1 markers not in the data: nope" in labels.warnings[0]
+    strict = label_cells(inputs, PrepareConfig(types=f"markers:{tmp_path / 'my.csv'}", marker_margin=3.0))
+    assert (strict.names == "unknown").mean() > (labels.names == "unknown").mean()
+
+
+def test_neighbour_weights_are_the_eight_around_a_bin() -> None:
+    row, column = np.divmod(np.arange(9), 3)
+    centre = np.column_stack([column, row]) * 8.0
+    weights = markers.neighbour_weights(centre, np.zeros(9, np.int64), 1.6 * 8).toarray()
+    np.testing.assert_array_equal(weights[4], [0.5] * 4 + [1.0] + [0.5] * 4)
+    np.testing.assert_array_equal(weights[0], [1, 0.5, 0, 0.5, 0.5, 0, 0, 0, 0])
+    apart = markers.neighbour_weights(centre, np.arange(9), 1.6 * 8).toarray()
+    np.testing.assert_array_equal(apart, np.eye(9))
+
+
+def test_shipped_kidney_set_is_readable() -> None:
+    assert markers.shipped_sets() == ["kidney"]
+    kidney = markers.read_markers("kidney")
+    assert kidney["Podocyte"] == ["NPHS1", "NPHS2", "PODXL"]
+
+
+def test_column_and_table(inputs, tmp_path) -> None:
+    assert (label_cells(inputs, PrepareConfig(types="truth")).names == truth(inputs)).all()
+    assert (label_cells(inputs, PrepareConfig(types="column:truth")).names == truth(inputs)).all()
+    (tmp_path / "t.csv").write_text("cell,type\nc0,A\nc1,\nzzz,B\n")
+    labels = label_cells(inputs, PrepareConfig(types=str(tmp_path / "t.csv")))
+    assert labels.names[:3].tolist() == ["A", "unknown", "unknown"]
+    assert "899 cells have no type in t.csv" in labels.warnings[0]
+    assert set(label_cells(inputs, PrepareConfig(types="none")).names) == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("types", "content", "message"),
+    [
+        ("nothere", None, "no column 'nothere'"),
+        ("clusters", None, "no clusters"),
+        ("FILE.csv", "cell,type\nzzz,A\n", "no id in common"),
+        ("FILE.csv", "cell\nc0\n", "one column"),
+        ("FILE.csv", "cell,type\nc0,A\nc0,B\n", "listed twice"),
+        ("FILE.csv", "cell,type\nc0,\n", "no type at all|no id in common"),
+        ("FILE.csv", None, "cannot be read"),
+        ("markers:FILE.csv", "type,gene\nA,nope\n", "none of the markers"),
+        ("markers:FILE.csv", "a,b\n1,2\n", "no row with a type"),
+        ("markers:FILE.csv", "type,gene\nunknown,G1\n", "another name"),
+        ("markers:liver", None, "no marker set"),
+    ],
+)
+def test_bad_labels(inputs, tmp_path, types, content, message) -> None:
+    if content is not None:
+        (tmp_path / "FILE.csv").write_text(content)
+    with pytest.raises(InputError, match=message):
+        label_cells(inputs, PrepareConfig(types=types.replace("FILE", str(tmp_path / "FILE"))))

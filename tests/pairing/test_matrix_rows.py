@@ -1,0 +1,22 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from sge2hist.pairing import matrix_rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), chunk=st.sampled_from([1, 5, 1000]))
+def test_in_place_selection_agrees_with_scipy(seed, chunk) -> None:
+    rng = np.random.default_rng(seed)
+    dense = rng.poisson(0.6, (rng.integers(1, 12), rng.integers(1, 9)))
+    rows = np.flatnonzero(rng.uniform(size=dense.shape[0]) < 0.6)
+    keep = rng.uniform(size=dense.shape[1]) < 0.6
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matrix_rows, "CHUNK_NONZEROS", chunk)
+        np.testing.assert_array_equal(matrix_rows.select_rows(csr_array(dense), rows).toarray(), dense[rows])
+        columns = matrix_rows.select_columns(csr_array(dense), keep)
+    np.testing.assert_array_equal(columns.toarray(), dense[:, keep])
+    assert columns.has_sorted_indices

@@ -1,0 +1,75 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pairing.sections import make_section
+from sge2hist.data.errors import InputError
+from sge2hist.pairing import registration
+from sge2hist.pairing.alignment import judge_shift, shifted
+from sge2hist.pairing.registration import estimate_shift
+from sge2hist.pairing.tissue import map_tissue
+
+
+def measure(section) -> registration.Shift:
+    counts = np.asarray(section.read_counts(None, None).sum(axis=1)).ravel()
+    shift = estimate_shift(map_tissue(section, 4.0), section.centre_xy_px, counts)
+    assert shift is not None
+    return shift
+
+
+@pytest.mark.parametrize("known_um", [(0.0, 0.0), (13.0, -6.0), (-70.0, 40.0)])
+def test_a_known_shift_is_found(known_um) -> None:
+    shift = measure(make_section(shift_um=known_um, width_px=700, height_px=600))
+    assert shift.x_um == pytest.approx(known_um[0], abs=3)
+    assert shift.y_um == pytest.approx(known_um[1], abs=3)
+    assert shift.confidence == "high"
+
+
+def test_shuffled_counts_give_no_confidence() -> None:
+    section = make_section(width_px=700, height_px=600)
+    counts = np.random.default_rng(0).permutation(np.asarray(section.read_counts(None, None).sum(axis=1)).ravel())
+    shift = estimate_shift(map_tissue(section, 4.0), section.centre_xy_px, counts)
+    assert shift.confidence == "low"
+    assert "could not be measured" in judge_shift(shift, section, (0.0, 0.0))[0]
+
+
+def test_surface_agrees_with_a_slow_correlation() -> None:
+    """Pearson correlation of values with the map at shifted points, by direct summing."""
+    rng = np.random.default_rng(0)
+    feature = rng.normal(size=(40, 50)).astype(np.float32)
+    number = (rng.uniform(size=(40, 50)) < 0.3).astype(np.float32)
+    number[:6] = number[-6:] = 0
+    number[:, :6] = number[:, -6:] = 0
+    value = (rng.normal(size=(40, 50)) * number).astype(np.float32)
+    surface = registration._correlation_surface(value, number, feature, 5)
+    row, column = np.nonzero(number)
+    for dy, dx in ((0, 0), (-5, 3), (2, 5)):
+        expected = np.corrcoef(value[row, column], feature[row + dy, column + dx])[0, 1]
+        assert surface[5 + dy, 5 + dx] == pytest.approx(expected, abs=1e-4)
+
+
+def test_judgement() -> None:
+    section = make_section(width_px=700, height_px=600)
+    good = measure(section)
+    assert judge_shift(good, section, (0.0, 0.0)) == []
+    near = dataclasses.replace(good, x_um=9.0, y_um=0.0)
+    assert "--shift-um 12,0" in judge_shift(near, section, (3.0, 0.0))[0]
+    gross = dataclasses.replace(good, x_um=80.0, y_um=0.0)
+    with pytest.raises(InputError, match="--shift-um 80,0"):
+        judge_shift(gross, section, (0.0, 0.0))
+    unsure = dataclasses.replace(gross, confidence="moderate")
+    assert "confidence moderate" in judge_shift(unsure, section, (0.0, 0.0))[0]
+    assert "too few" in judge_shift(None, section, (0.0, 0.0))[0]
+
+
+def test_correction_moves_by_um() -> None:
+    section = make_section(um_per_px=2.0)
+    moved = shifted(section, (4.0, -2.0))
+    np.testing.assert_allclose(moved.centre_xy_px - section.centre_xy_px, [[2.0, -1.0]] * section.n_obs)
+    assert shifted(section, (0.0, 0.0)) is section
+
+
+def test_few_observations_are_not_measured() -> None:
+    section = make_section(width_px=60, height_px=50)
+    assert estimate_shift(map_tissue(section, 4.0), section.centre_xy_px, np.ones(section.n_obs)) is None
