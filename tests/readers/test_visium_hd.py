@@ -106,8 +106,7 @@ def test_turned_layout_and_sources_of_scale(tmp_path) -> None:
     truth = write_visium_hd(tissue, tmp_path, bin_um=(8,), homography=turned_homography(0.5, tissue.image.shape[0]))
     section = visium_hd.read(truth.outs, image=truth.image, bin_um=8)
     np.testing.assert_allclose(section.centre_xy_px, truth.bin_centre_xy_px(4)[rows_of(section, truth, 4)], atol=1e-6)
-    assert set(section.um_per_px_sources.values()) == {pytest.approx(0.5)}
-    assert len(section.um_per_px_sources) == 3
+    assert list(section.um_per_px_sources.values()) == pytest.approx([0.5, 0.5, 0.5])
 
 
 def test_reference_size_comes_from_the_previews(truth) -> None:
@@ -119,10 +118,11 @@ def test_reference_size_comes_from_the_previews(truth) -> None:
 def test_raw_matrix_is_cut_to_the_tissue(copy, truth) -> None:
     square = copy / "outs" / "binned_outputs" / "square_008um"
     filtered = visium_hd.read(square, image=truth.image, bin_um=8)
+    counts = filtered.read_counts(None, None)
     (square / "filtered_feature_bc_matrix.h5").unlink()
     raw = visium_hd.read(square, image=truth.image, bin_um=8)
     assert list(raw.obs.index) == list(filtered.obs.index)
-    assert (raw.read_counts(None, None) != filtered.read_counts(None, None)).nnz == 0
+    assert (raw.read_counts(None, None) != counts).nnz == 0
     assert any("raw matrix" in note for note in raw.notes)
 
 

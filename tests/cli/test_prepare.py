@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from fixtures.tissue import make_tissue
+from fixtures.visium_hd import write_visium_hd
+from sge2hist.cli.prepare import prepare
+from sge2hist.data.errors import InputError
+from sge2hist.data.paired import PairedDataset
+
+SMALL = ["--patch-um", "12", "--patch-px", "24", "--split-block-um", "30", "--min-counts", "1", "--min-genes", "1",
+         "--min-tissue", "0", "--no-check-alignment"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory):
+    return write_visium_hd(make_tissue(), tmp_path_factory.mktemp("cli"), version="4.0.1")
+
+
+def run(*arguments: object) -> str:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(prepare)
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if isinstance(result.exception, InputError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_bins_from_the_command_line(truth, tmp_path: Path) -> None:
+    out = tmp_path / "a.paired"
+    text = run(truth.outs, "--image", truth.image, "-o", out, "--bin-um", 8, "--types", "clusters", *SMALL)
+    data = PairedDataset.open(out)
+    assert data.manifest["observation_um"] == 8
+    assert data.types == ["Cluster 1", "Cluster 2", "Cluster 3"]
+    assert "8 um bins" in text
+    assert "alignment.png" in text
+    with pytest.raises(InputError, match="--overwrite"):
+        run(truth.outs, "--image", truth.image, "-o", out, *SMALL)
+    run(truth.outs, "--image", truth.image, "-o", out, "--bin-um", 16, "--types", "none", "--overwrite", *SMALL)
+    assert PairedDataset.open(out).manifest["observation_um"] == 16
+
+
+def test_cells_are_the_default_where_space_ranger_made_them(truth, tmp_path: Path) -> None:
+    out = tmp_path / "a.paired"
+    run(truth.outs, "--image", truth.image, "-o", out, "--types", "none", *SMALL)
+    data = PairedDataset.open(out)
+    assert data.manifest["observation"] == "cell"
+    assert {"n_bins", "area_um2"} <= set(data.obs.columns)
+
+
+def test_two_slides_and_holdout(truth, tmp_path: Path) -> None:
+    second = write_visium_hd(make_tissue(seed=3), tmp_path / "second", bin_um=(8,))
+    out = tmp_path / "a.paired"
+    run(truth.outs, second.outs, "--image", truth.image, "--image", second.image, "-o", out, "--bin-um", 8,
+        "--types", "clusters", "--holdout-slide", "second", "--fractions", "0.6,0.2,0.2", *SMALL)  # fmt: skip
+    data = PairedDataset.open(out)
+    assert set(data.obs["slide"].iloc[data.rows("test")]) == {"second"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--shift-um", "5"], "--shift-um 5"),
+        (["--fractions", "0.5,0.5"], "--fractions"),
+        (["--fractions", "0.5,0.5,0.5"], "sum to 1"),
+        (["--bin-um", "5"], "--bin-um 5"),
+        (["--format", "nonsense"], "--format nonsense"),
+        (["--cells", "nonsense"], "--cells nonsense"),
+        (["--types", "nonsense", "--bin-um", "8"], "no column 'nonsense'"),
+    ],
+)
+def test_mistakes_leave_nothing(truth, tmp_path: Path, options, message) -> None:
+    with pytest.raises(InputError, match=message):
+        run(truth.outs, "--image", truth.image, "-o", tmp_path / "a.paired", *SMALL, *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_are_counted(truth, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="2 images for 1 inputs"):
+        run(truth.outs, "--image", truth.image, "--image", truth.image, "-o", tmp_path / "a.paired")
+    with pytest.raises(InputError, match="--image"):
+        run(truth.outs, "-o", tmp_path / "a.paired", "--bin-um", 8)
