@@ -117,10 +117,10 @@ def run_stage(
     *,
     preview: Callable[[int], object] | None = None,
     preview_every_s: float = 300.0,
-) -> None:
+) -> int:
     """Train `stage` (whose modules belong to `model`) as planned; skipped when it is already done.
 
-    `model` is what a checkpoint stores. `preview(step)` is called at intervals, with averaged weights if there are any.
+    Returns the number of steps taken (0 when skipped). `model` is what a checkpoint stores. `preview(step)` is called at intervals, with averaged weights if there are any.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def run_stage(
         When the loss is not finite: training stops at the last good checkpoint and says so.
     """
     if plan.name in run.stages_done:
-        return
+        return 0
     accelerator = run.accelerator
     optimizer = torch.optim.AdamW(
         stage.parameter_groups(), lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay
@@ -141,7 +141,7 @@ def run_stage(
     meter = Meter(run.say if accelerator.is_main_process else lambda _: None)
 
     while True:
-        elapsed = elapsed_before + time.monotonic() - started
+        elapsed = _same_everywhere(elapsed_before + time.monotonic() - started, accelerator)
         share = step / plan.n_steps if plan.budget_s is None else max(step / plan.n_steps, elapsed / plan.budget_s)
         if share >= 1:
             break
@@ -150,7 +150,7 @@ def run_stage(
             if step and (now - last_checkpoint > run.checkpoint_every_s):
                 _save(run, plan, model, optimizer, ema, step, elapsed)
                 last_checkpoint = now
-            if preview is not None and step and now - last_preview > preview_every_s:
+            if preview is not None and accelerator.is_main_process and step and now - last_preview > preview_every_s:
                 _preview(preview, stage, ema, step)
                 last_preview = now
             stage.refresh(step)
@@ -175,6 +175,7 @@ def run_stage(
     stage.eval()
     accelerator.free_memory()
     run.stages_done[plan.name] = elapsed
+    return step
 
 
 def finish_stage(run: Run, model: nn.Module, name: str) -> None:
@@ -183,6 +184,15 @@ def finish_stage(run: Run, model: nn.Module, name: str) -> None:
         position = {"stage": name, "step": 0, "elapsed_s": 0.0, "stages_done": run.stages_done, "under_way": False}
         save_checkpoint(run.checkpoint_path, {"model": model.state_dict()}, position)
     run.pending = None
+
+
+def _same_everywhere(seconds: float, accelerator: Accelerator) -> float:
+    """The first process's clock: all must leave a stage at the same step."""
+    if accelerator.num_processes == 1:
+        return seconds
+    from accelerate.utils import broadcast
+
+    return float(broadcast(torch.tensor(seconds, dtype=torch.float64, device=accelerator.device)))
 
 
 def _step(prepared: nn.Module, optimizer: Any, run: Run, plan: StagePlan, step: int) -> dict[str, float]:

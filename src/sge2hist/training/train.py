@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.models.bundle import CONFIG_NAME, ModelBundle
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.accelerate import make_accelerator
+from sge2hist.training.card import model_card
 from sge2hist.training.config import TrainConfig
 from sge2hist.training.gene_data import GeneData, gene_statistics
 from sge2hist.training.gene_selection import select_genes
@@ -36,6 +37,9 @@ from sge2hist.training.patches import PatchSource
 from sge2hist.training.presets import IS_PAPER, PRESETS, model_config
 from sge2hist.training.preview import Preview
 from sge2hist.training.type_names import name_components
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 RUN_NAME = "run.json"
 
@@ -58,14 +62,22 @@ def train(
     config = config or TrainConfig()
     output = Path(output)
     dataset.rows("train")  # an empty split is an error before any work
-    directory = _open_output(output, dataset, config, overwrite)
+    accelerator = make_accelerator(config.mixed_precision)
+    if accelerator.is_main_process:
+        _open_output(output, dataset, config, overwrite)
+    accelerator.wait_for_everyone()
     if (output / CONFIG_NAME).is_file():
         say(f"{output} is trained already; --overwrite trains it again")
         return ModelBundle.load(output)
-    return _Training(dataset, output, directory, config, say).run()
+    training = _Training(dataset, output, config, accelerator, say)
+    training.run()
+    if accelerator.is_main_process:
+        training.write()
+    accelerator.wait_for_everyone()
+    return ModelBundle.load(output)
 
 
-def _open_output(output: Path, dataset: PairedDataset, config: TrainConfig, overwrite: bool) -> Path:
+def _open_output(output: Path, dataset: PairedDataset, config: TrainConfig, overwrite: bool) -> None:
     directory = output / "training"
     identity: dict[str, Any] = {
         "config": config.identity(),
@@ -88,35 +100,38 @@ def _open_output(output: Path, dataset: PairedDataset, config: TrainConfig, over
                 where=str(output),
                 repair="give the same settings to resume it, --overwrite to start anew, or another output",
             )
-        return directory
+        return
     if output.exists() and any(output.iterdir()):
         raise InputError(found="an existing output", where=str(output), repair="choose another output name")
     directory.mkdir(parents=True, exist_ok=True)
     with atomic_path(directory / RUN_NAME) as partial:
         partial.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
-    return directory
 
 
 class _Training:
     """One run: the data on the model's panel, the model, and the stages in order."""
 
     def __init__(
-        self, dataset: PairedDataset, output: Path, directory: Path, config: TrainConfig, say: Callable[[str], None]
+        self,
+        dataset: PairedDataset,
+        output: Path,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        say: Callable[[str], None],
     ) -> None:
-        self.dataset, self.output, self.config, self.say = dataset, output, config, say
+        self.dataset, self.output, self.config = dataset, output, config
         self.preset = PRESETS[config.preset]
-        accelerator = make_accelerator(config.mixed_precision)
         self.device = str(accelerator.device)
         self.runner = Run(
-            directory=directory,
+            directory=output / "training",
             accelerator=accelerator,
             seed=config.seed,
             say=say if accelerator.is_main_process else lambda _: None,
             checkpoint_every_s=config.checkpoint_every_s,
         )
 
-    def run(self) -> ModelBundle:
-        """Run or resume all stages and write the model."""
+    def run(self) -> None:
+        """Run or resume all stages."""
         say, dataset = self.runner.say, self.dataset
         say(f"{len(dataset.rows('train')):,} training cells; reading expression")
         columns = select_genes(dataset, self.preset.genes)
@@ -140,7 +155,6 @@ class _Training:
         self._train_autoencoder()
         gene_stage = self._train_gene_model()
         self._train_jointly(gene_stage)
-        return self._write(columns)
 
     @property
     def _is_paper(self) -> bool:
@@ -246,12 +260,12 @@ class _Training:
             self.runner.directory,
             self.device,
         )
-        done = "joint" in self.runner.stages_done
-        run_stage(stage, plan, self.runner, self.model, preview=preview, preview_every_s=self.config.preview_every_s)
-        if not done:
+        n_steps = run_stage(
+            stage, plan, self.runner, self.model, preview=preview, preview_every_s=self.config.preview_every_s
+        )
+        if n_steps:
             finish_stage(self.runner, self.model, "joint")
-            self.model.eval()
-            preview(plan.n_steps if plan.budget_s is None else 0)
+            preview(n_steps)
 
     def _preview_rows(self) -> np.ndarray:
         split = self.dataset.obs["split"].astype(str).to_numpy()
@@ -259,7 +273,8 @@ class _Training:
         rows = rows if len(rows) else self.train_rows
         return np.sort(np.random.default_rng(self.config.seed).choice(rows, min(8, len(rows)), replace=False))
 
-    def _write(self, columns: np.ndarray) -> ModelBundle:
+    def write(self) -> None:
+        """Write the model folder."""
         self.model.eval()
         bundle = ModelBundle(
             model=self.model,
@@ -278,10 +293,7 @@ class _Training:
                 "torch_version": torch.__version__,
             },
         )
-        from sge2hist.training.card import model_card
-
         with atomic_path(self.output / "README.md") as partial:
             partial.write_text(model_card(bundle), encoding="utf-8")
         bundle.save(self.output)
         self.runner.say(f"wrote {self.output}")
-        return bundle
