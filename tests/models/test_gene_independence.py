@@ -27,6 +27,15 @@ def test_unrelated_blocks_give_zero_on_average_and_identical_ones_one(n_predicto
     assert float(linear_r2(draw(500, 3, 0), 5 * draw(500, 3, 0) - 2)) > 0.97
 
 
+def test_repeated_dims_do_not_look_independent() -> None:
+    """The correction counts effective predictors: merging dims must not be a way to lower the value."""
+    values = []
+    for s in range(40):
+        x = draw(128, 4, 2 * s)
+        values.append(float(linear_r2(torch.cat([x] * 12, 1), draw(128, 4, 2 * s + 1))))
+    assert abs(np.mean(values)) < 0.03
+
+
 def test_scale_does_not_matter_and_constants_are_finite() -> None:
     x, y = draw(100, 3, 1), draw(100, 2, 1)
     assert float(linear_r2(1e-2 * x, 100 * y)) == pytest.approx(float(linear_r2(x, y)), abs=1e-3)

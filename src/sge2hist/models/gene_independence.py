@@ -29,11 +29,13 @@ def linear_r2(predictor_ND: Tensor, target_NE: Tensor) -> Tensor:
         return 0.0 * (predictor_ND.sum() + target_NE.sum())
     with torch.autocast(predictor_ND.device.type, enabled=False):
         x_ND, y_NE = _standardised(predictor_ND.float()), _standardised(target_NE.float())
-        gram_DD = x_ND.T @ x_ND / n_cells + RIDGE * torch.eye(n_predictors, device=x_ND.device)
+        gram_DD = x_ND.T @ x_ND / n_cells
+        inverse_DD = torch.linalg.inv(gram_DD + RIDGE * torch.eye(n_predictors, device=x_ND.device))
         cross_DE = x_ND.T @ y_NE / n_cells
-        explained = (cross_DE * torch.linalg.solve(gram_DD, cross_DE)).sum()
-        r2 = explained / y_NE.square().mean(0).sum().clamp_min(1e-6)
-        return 1 - (1 - r2) * (n_cells - 1) / (n_cells - n_predictors - 1)
+        r2 = (cross_DE * (inverse_DD @ cross_DE)).sum() / y_NE.square().mean(0).sum().clamp_min(1e-6)
+        # effective number of predictors; with D itself, fewer independent dims would look like less dependence
+        n_effective = (inverse_DD * gram_DD).sum()
+        return 1 - (1 - r2) * (n_cells - 1) / (n_cells - 1 - n_effective)
 
 
 def within_component(z_ND: Tensor, gamma_NK: Tensor) -> Tensor:
