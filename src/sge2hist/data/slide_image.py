@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from sge2hist.data import openslide_image
 from sge2hist.data.errors import InputError
-from sge2hist.data.image_metadata import plausible, tiff_um_per_px
+from sge2hist.data.image_metadata import tiff_um_per_px
 from sge2hist.data.pixel_source import ArrayPixels, PixelSource, TiffPixels
 from sge2hist.data.resample import input_span, resample, window_taps
 
@@ -48,7 +49,7 @@ class SlideImage:
 
     @classmethod
     def open(cls, path: str | Path, *, page: int | None = None) -> SlideImage:
-        """Open TIFF, BTF, OME-TIFF or SVS (by tiles) or JPEG and PNG (decoded once).
+        """Open TIFF, BTF, OME-TIFF, SVS, scanner formats of OpenSlide (by tiles) or JPEG and PNG (decoded once).
 
         Parameters
         ----------
@@ -68,8 +69,12 @@ class SlideImage:
             raise InputError(
                 found=f"no readable image ({error.strerror})", where=str(path), repair="give --image"
             ) from error
+        is_tiff = magic in _TIFF_MAGIC
+        of_scanner = page is None and path.suffix.lower() in openslide_image.SUFFIXES
         try:
-            return cls._open_tiff(path, page) if magic in _TIFF_MAGIC else cls._open_picture(path)
+            if of_scanner and (openslide_image.is_installed() or not is_tiff):
+                return cls._open_scanner(path)
+            return cls._open_tiff(path, page) if is_tiff else cls._open_picture(path)
         except InputError:
             raise
         except Exception as error:  # every decoder raises its own types; whatever it is, the file is no usable image
@@ -91,23 +96,15 @@ class SlideImage:
 
     @classmethod
     def _open_picture(cls, path: Path) -> SlideImage:
-        import warnings
+        from sge2hist.data.picture_file import read_picture
 
-        from PIL import Image, ImageOps
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # slides are large
-            with Image.open(path) as picture:
-                if picture.mode not in ("RGB", "RGBA"):
-                    raise InputError(
-                        found=f"a picture of mode {picture.mode}", where=str(path), expected="8-bit RGB or RGBA"
-                    )
-                turned = ImageOps.exif_transpose(picture)
-                notes = ["turned as its EXIF orientation says"] if turned.size != picture.size else []
-                dpi = picture.info.get("dpi")
-                pixels = np.asarray(turned.convert("RGB"))
-        um_per_px = plausible(25400 / float(dpi[0])) if dpi and dpi[0] else None
+        pixels, um_per_px, notes = read_picture(path, DECODE_WHOLE_BYTES)
         return cls(path, [ArrayPixels(pixels)], um_per_px, notes)
+
+    @classmethod
+    def _open_scanner(cls, path: Path) -> SlideImage:
+        levels, um_per_px, notes = openslide_image.open_levels(path)
+        return cls(path, levels, um_per_px, notes)
 
     def read(self, x_px: int, y_px: int, width_px: int, height_px: int) -> np.ndarray:
         """Read a window whose upper left pixel is (x_px, y_px): uint8 [height_px, width_px, 3]."""
