@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation.test_inputs import table_for, write_generated  # tests/ is on the path
 
 from sge2hist.data.errors import InputError
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
+from tests.evaluation.generated_set import table_for, write_generated
 
 CONFIG = EvaluateConfig(extractor="texture-v1", n_bootstrap=60, max_train=500, umap=False, smallest_type=20, gallery=3)
 
@@ -118,7 +118,7 @@ def test_report_file_is_the_returned_report_and_plain_json(judged) -> None:
 
 
 def test_page_is_self_contained_and_marked(judged) -> None:
-    report, folder = judged
+    _, folder = judged
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "http" not in page.replace("http-equiv", "")
