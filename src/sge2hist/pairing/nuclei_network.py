@@ -130,7 +130,7 @@ class NetworkConfig:
 
     nucleus_probability: float = 0.5  # pixels above belong to a nucleus
     seed_depth: float = 0.5  # pixels deeper than this start a nucleus of their own
-    window_px: int = 1664  # side of the windows that pass the network one at a time (bounds memory)
+    window_px: int = 1152  # side of the windows that pass the network one at a time (bounds memory)
 
     def __post_init__(self) -> None:
         if not 0 < self.nucleus_probability < 1 or not 0 < self.seed_depth < 1:

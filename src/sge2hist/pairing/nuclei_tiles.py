@@ -40,7 +40,7 @@ class Segmenter(Protocol):
 class TilingConfig:
     """How a slide is cut for segmentation."""
 
-    tile_px: int = 1536  # side of a tile, in px of the segmenter's resolution; sets the memory of each process
+    tile_px: int = 1024  # side of a tile, in px of the segmenter's resolution; sets the memory of each process
     halo_um: float = 32.0  # seen around a tile: more than the reach of the segmenter and half of the largest nucleus
     processes: int = 0  # 0 = one for each core; 1 = in this process
     white_level: int = 225  # a tile whose 1st percentile of green is brighter holds no tissue and is skipped
