@@ -62,6 +62,7 @@ def read(
         raise InputError(
             found="no um per px, neither in the file nor in the image", where=str(path), repair=REPAIR_SCALE
         )
+    obs = obs.drop(columns="cell_id", errors="ignore")  # the name of the index from here on
     obs.index = pd.Index([str(name) for name in obs.index], name="cell_id")
     notes = [f"raw counts taken from {place}", *notes, *slide.notes]
     return Section(

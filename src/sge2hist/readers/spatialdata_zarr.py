@@ -129,6 +129,7 @@ def _section(
     sources = _scales(part, slide, places, to_image, um_per_px)
     bin_um = _bin_um(part)
     observation = "bin" if bin_um else ("spot" if _reader(part) == "visium" else "cell")
+    part.obs = part.obs.drop(columns=["cell_id", "region", part.instance_key], errors="ignore")
     part.obs.index = pd.Index([str(name) for name in part.obs.index], name="cell_id")
     scale = next(iter(sources.values()))
     if observation == "cell" and "area_um2" not in part.obs and (area_px2 > 0).any():
