@@ -1,5 +1,6 @@
 """Legacy ST against the sections that the fixture wrote."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,20 @@ def test_normalised_values_are_refused(tmp_path: Path) -> None:
 def _replace(folder: Path, old: str, new: str) -> None:
     path = folder / "A1_selection.tsv"
     path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.mark.real_data
+def test_real_sections_have_the_scale_of_their_printed_array() -> None:
+    folder = Path(os.environ.get("SGE2HIST_DATA", "")) / "her2st_st"
+    if "SGE2HIST_DATA" not in os.environ or not folder.is_dir():
+        pytest.skip("SGE2HIST_DATA names no folder with her2st_st")
+    section = legacy_st.read_all(folder, sections=["C5"])[0]
+    assert section.n_obs == 181
+    assert section.um_per_px == pytest.approx(0.689, abs=0.002)
+    counts = section.read_counts(None, None)
+    assert counts.sum(axis=1).mean() == pytest.approx(11_000, rel=0.05)
+    # Spots lie on tissue: darker than the glass around it.
+    patches = np.stack(
+        [section.image.read_patch(centre, 100.0, 16, section.um_per_px) for centre in section.centre_xy_px]
+    )
+    assert (patches.mean(axis=(1, 2, 3)) < 0.9 * section.image.thumbnail(512)[0][:40].mean()).mean() > 0.95
