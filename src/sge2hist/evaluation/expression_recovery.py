@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 
 from sge2hist.evaluation.estimate import Estimate, Resampling
 
-PENALTIES = (0.01, 0.1, 1.0, 10.0)
+PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 CHOSEN = (50, 500)
 COUNTS_PER = 1e4
 

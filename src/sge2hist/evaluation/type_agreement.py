@@ -17,7 +17,7 @@ import numpy as np
 
 from sge2hist.evaluation.estimate import Estimate, Resampling
 
-PENALTIES = (0.003, 0.03, 0.3)
+STRENGTHS = (0.00001, 0.0001, 0.001, 0.01)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,8 @@ def fit_type_classifier(
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
     scaled = (features - mean) / scale
     best: tuple[float, TypeClassifier] | None = None
-    for penalty in PENALTIES:
-        model = LogisticRegression(C=penalty / 10, class_weight="balanced", max_iter=300, tol=1e-3, random_state=seed)
+    for strength in STRENGTHS:
+        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300, tol=1e-3, random_state=seed)
         # Iterations are capped: a slightly unconverged judge is still one fixed judge for all sets.
         converged_or_not(model, scaled, labels)
         weights, offsets = two_sided(model.coef_, model.intercept_)
