@@ -77,12 +77,17 @@ def open_sections(
     foreign = [key for key in options if key not in _OPTIONS[chosen]]
     if foreign:
         raise InputError(
-            found=f"--{foreign[0].replace('_', '-')} with {FORMATS[chosen]}",
+            found=f"{_option(foreign[0])} with {FORMATS[chosen]}",
             where=str(path),
-            expected=f"only {', '.join('--' + key.replace('_', '-') for key in _OPTIONS[chosen])}",
+            expected=f"only {', '.join(map(_option, _OPTIONS[chosen]))}",
             repair="leave it out",
         )
     return _read(chosen, path, image, options)
+
+
+def _option(name: str) -> str:
+    """The command line's name of an option: there, --um-per-px is the resolution of what is written."""
+    return "--image-um-per-px" if name == "um_per_px" else f"--{name.replace('_', '-')}"
 
 
 def _read(chosen: str, path: str | Path, image: str | Path | None, options: dict[str, Any]) -> list[Section]:
