@@ -1,10 +1,9 @@
-"""Start of the mixture prior: Gaussian mixtures fitted to the pre-trained z1, the best on held-out cells, pruned."""
+"""Start of the mixture prior: mixtures fitted to the pre-trained posteriors of z1, the best on held-out cells, pruned."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,12 +12,9 @@ from sge2hist.data.errors import InputError
 from sge2hist.models.gene_vae import GeneVAE
 from sge2hist.training.gene_data import GeneData
 from sge2hist.training.gene_encoding import Encoded, encode_all
-
-if TYPE_CHECKING:
-    from sklearn.mixture import GaussianMixture
+from sge2hist.training.mixture_em import PosteriorMixture, fit_mixture
 
 MAX_FIT_CELLS = 20_000
-VARIANCE_FLOOR = 1e-3
 
 
 class CollapseError(InputError):
@@ -31,7 +27,7 @@ class MixtureReport:
 
     n_fitted: int  # components fitted
     n_kept: int  # components left after pruning
-    held_out_log_likelihood: float  # nats per cell, best restart
+    held_out_bound: float  # -KL(q(z1, c) || p(z1, c)) of held-out cells, nats per cell, best restart
     restarts: tuple[float, ...]  # the same of every restart
     occupancy_K: np.ndarray  # share of cells per kept component, decreasing
     active_units_z1: int
@@ -51,7 +47,7 @@ def init_mixture(
     """Fit the mixture to z1 of the training cells and copy it into ``model.mixture``.
 
     Labels, when at least one cell in ten carries one, give each type its own components (several for a large type)
-    besides spare ones for what is not labelled; otherwise several k-means starts compete by likelihood on held-out
+    besides spare ones for what is not labelled; otherwise several k-means starts compete by their bound on held-out
     cells. Components with fewer than `min_occupancy` of the cells are dropped.
 
     Raises
@@ -63,31 +59,29 @@ def init_mixture(
     rows = np.sort(rng.permutation(data.n_cells)[:MAX_FIT_CELLS])
     encoded = encode_all(model, data, rows, device=device)
     check_collapse(encoded)
-    held_out = rng.random(len(rows)) < 0.2
-    if held_out.all() or not held_out.any():
-        held_out[: max(1, len(rows) // 5)] ^= True
+    cells = (encoded.z1.astype(np.float64), np.exp(encoded.log_var_NZ[:, : encoded.n_type].astype(np.float64)))
     type_N = data.type_N[rows]
     labelled = use_labels and (type_N >= 0).mean() >= 0.1
-    n_components = min(model.config.n_components, max(1, (~held_out).sum() // 5))
-    fits = []
-    for restart in range(1 if labelled else n_restarts):
-        start_KT = _label_starts(encoded.z1, type_N, n_components, rng) if labelled else None
-        fit = _fit(encoded.z1[~held_out], n_components, seed * 1000 + restart, start_KT)
-        fits.append((float(fit.score(encoded.z1[held_out])), fit))
-    best_score, best = max(fits, key=lambda pair: pair[0])
-    component_N = best.predict(encoded.z1)
-    occupancy_K = np.bincount(component_N, minlength=best.n_components) / len(rows)
+    n_components = min(model.config.n_components, max(1, len(rows) // 6))
+    starts = (
+        [_label_starts(encoded.z1, type_N, n_components, rng)]
+        if labelled
+        else [_kmeans_starts(encoded.z1, n_components, rng) for _ in range(n_restarts)]
+    )
+    mixture, bounds = _best_of(cells, starts, rng.random(len(rows)) < 0.2)
+    component_N = mixture.responsibilities(*cells).argmax(1)
+    occupancy_K = np.bincount(component_N, minlength=n_components) / len(rows)
     kept = np.flatnonzero(occupancy_K >= min_occupancy)
     kept = kept[np.argsort(-occupancy_K[kept], kind="stable")]
-    owner_K = _owners(best, kept, encoded.z1, type_N, len(data.type_names)) if labelled else np.full(len(kept), -1)
-    parts = (best.weights_[kept], best.means_[kept], _posterior_variance(best, encoded)[kept], owner_K)
+    owner_K = _owners(component_N, kept, type_N, len(data.type_names)) if labelled else np.full(len(kept), -1)
+    parts = (mixture.weights_K[kept], mixture.means_KT[kept], mixture.vars_KT[kept], owner_K)
     model.mixture.initialise(*(torch.from_numpy(part) for part in parts))
     active_z1, active_z2 = active_units(encoded)
     return MixtureReport(
-        n_fitted=best.n_components,
+        n_fitted=n_components,
         n_kept=len(kept),
-        held_out_log_likelihood=best_score,
-        restarts=tuple(score for score, _ in fits),
+        held_out_bound=max(bounds),
+        restarts=tuple(bounds),
         occupancy_K=occupancy_K[kept],
         active_units_z1=active_z1,
         active_units_z2=active_z2,
@@ -132,34 +126,25 @@ def check_occupancy(responsibilities_NK: np.ndarray) -> float:
     return effective
 
 
-def _fit(z1_NT: np.ndarray, n_components: int, seed: int, start_KT: np.ndarray | None) -> GaussianMixture:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
-    mixture = GaussianMixture(
-        n_components,
-        covariance_type="diag",
-        reg_covar=VARIANCE_FLOOR,
-        max_iter=200,
-        tol=1e-3,
-        init_params="kmeans",
-        means_init=start_KT,
-        random_state=seed % 2**32,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the best of several restarts is good enough to start from
-        return mixture.fit(z1_NT.astype(np.float64))
+def _best_of(
+    cells: tuple[np.ndarray, np.ndarray], starts: list[np.ndarray], held_out: np.ndarray
+) -> tuple[PosteriorMixture, list[float]]:
+    """Mixture from the start with the best bound on held-out cells, then fitted to all cells; and every start's bound."""
+    mean_NT, var_NT = cells
+    bounds: list[float] = []
+    if len(starts) > 1 and held_out.any() and not held_out.all():
+        for start in starts:
+            mixture = fit_mixture(mean_NT[~held_out], var_NT[~held_out], start)
+            bounds.append(mixture.bound(mean_NT[held_out], var_NT[held_out]))
+    mixture = fit_mixture(mean_NT, var_NT, starts[int(np.argmax(bounds)) if bounds else 0])
+    return mixture, bounds or [mixture.bound(mean_NT, var_NT)]
 
 
-def _posterior_variance(fit: GaussianMixture, encoded: Encoded) -> np.ndarray:
-    """Variance of z1 in each component, [K, T]: that of the fitted means plus the mean posterior variance of its cells.
+def _kmeans_starts(z1_NT: np.ndarray, n_components: int, rng: np.random.Generator) -> np.ndarray:
+    from sklearn.cluster import KMeans
 
-    The prior describes samples of q(z1 | x), which spread more than their means; the variance of the means alone would
-    charge every cell tens of nats.
-    """
-    responsibilities_NK = fit.predict_proba(encoded.z1)
-    var_NT = np.exp(encoded.log_var_NZ[:, : encoded.n_type].astype(np.float64))
-    return fit.covariances_ + (responsibilities_NK.T @ var_NT) / np.maximum(responsibilities_NK.sum(0), 1e-9)[:, None]
+    seed = int(rng.integers(2**31))
+    return KMeans(n_components, n_init=1, random_state=seed).fit(z1_NT).cluster_centers_.astype(np.float64)
 
 
 def _label_starts(z1_NT: np.ndarray, type_N: np.ndarray, n_components: int, rng: np.random.Generator) -> np.ndarray:
@@ -183,9 +168,8 @@ def _label_starts(z1_NT: np.ndarray, type_N: np.ndarray, n_components: int, rng:
     return np.concatenate([found, spare]).astype(np.float64)
 
 
-def _owners(fit: GaussianMixture, kept: np.ndarray, z1_NT: np.ndarray, type_N: np.ndarray, n_types: int) -> np.ndarray:
+def _owners(component_N: np.ndarray, kept: np.ndarray, type_N: np.ndarray, n_types: int) -> np.ndarray:
     """Type that owns each kept component: that of at least half of its labelled cells, else -1."""
-    component_N = fit.predict(z1_NT)
     owner_K = np.full(len(kept), -1, np.int64)
     for position, component in enumerate(kept):
         inside = type_N[component_N == component]

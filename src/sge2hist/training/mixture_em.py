@@ -1,0 +1,72 @@
+"""Expectation-maximisation of the mixture prior on posteriors instead of points.
+
+A cell is a Gaussian q(z1 | x) = N(m, diag v). For fixed posteriors the bound of VaDE over the mixture is raised by
+
+    gamma_c  ∝ pi_c exp(-KL(q || N_c))                                   (E)
+    pi_c = mean gamma_c,  mu_c = E_gamma[m],  var_c = E_gamma[(m - mu_c)^2 + v]   (M)
+
+which for v = 0 is the usual EM of a Gaussian mixture. A mixture fitted to the means alone would be too narrow: the prior
+describes samples of q, and every cell would be charged tens of nats. Shapes: N cells, K components, T dims.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+VARIANCE_FLOOR = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PosteriorMixture:
+    """Weights [K], means [K, T] and variances [K, T] of a diagonal Gaussian mixture, float64."""
+
+    weights_K: np.ndarray
+    means_KT: np.ndarray
+    vars_KT: np.ndarray
+
+    def scores(self, mean_NT: np.ndarray, var_NT: np.ndarray) -> np.ndarray:
+        """log pi_c - KL(N(mean, var) || N_c), [N, K], nats."""
+        inverse_KT = 1 / self.vars_KT
+        squares_NK = (mean_NT**2 + var_NT) @ inverse_KT.T - 2 * mean_NT @ (self.means_KT * inverse_KT).T
+        squares_NK += (self.means_KT**2 * inverse_KT).sum(1)
+        log_ratio_NK = np.log(self.vars_KT).sum(1) - np.log(var_NT).sum(1)[:, None]
+        kl_NK = 0.5 * (squares_NK + log_ratio_NK - mean_NT.shape[1])
+        return np.log(np.maximum(self.weights_K, 1e-300)) - kl_NK
+
+    def bound(self, mean_NT: np.ndarray, var_NT: np.ndarray) -> float:
+        """Mean over cells of -KL(q(z1, c) || p(z1, c)) at the best responsibilities, nats: higher is better."""
+        return float(np.logaddexp.reduce(self.scores(mean_NT, var_NT), axis=1).mean())
+
+    def responsibilities(self, mean_NT: np.ndarray, var_NT: np.ndarray) -> np.ndarray:
+        """Best q(c | x), [N, K], rows sum to 1."""
+        score_NK = self.scores(mean_NT, var_NT)
+        return np.exp(score_NK - np.logaddexp.reduce(score_NK, axis=1, keepdims=True))
+
+
+def fit_mixture(
+    mean_NT: np.ndarray, var_NT: np.ndarray, centres_KT: np.ndarray, *, max_steps: int = 100, tolerance: float = 1e-4
+) -> PosteriorMixture:
+    """Climb from centres (each cell starts in the nearest) until the bound gains less than `tolerance` nats per step."""
+    distance_NK = (centres_KT**2).sum(1) - 2 * mean_NT @ centres_KT.T
+    gamma_NK = np.eye(len(centres_KT))[distance_NK.argmin(1)]
+    mixture, last = _maximise(mean_NT, var_NT, gamma_NK), -np.inf
+    for _ in range(max_steps):
+        reached = mixture.bound(mean_NT, var_NT)
+        if reached - last < tolerance:
+            break
+        last = reached
+        mixture = _maximise(mean_NT, var_NT, mixture.responsibilities(mean_NT, var_NT))
+    return mixture
+
+
+def _maximise(mean_NT: np.ndarray, var_NT: np.ndarray, gamma_NK: np.ndarray) -> PosteriorMixture:
+    mass_K = gamma_NK.sum(0) + 1e-6
+    means_KT = (gamma_NK.T @ mean_NT) / mass_K[:, None]
+    second_KT = (gamma_NK.T @ (mean_NT**2 + var_NT)) / mass_K[:, None]
+    return PosteriorMixture(
+        weights_K=mass_K / mass_K.sum(),
+        means_KT=means_KT,
+        vars_KT=np.maximum(second_KT - means_KT**2, VARIANCE_FLOOR),
+    )

@@ -1,0 +1,47 @@
+"""EM on posteriors against scikit-learn, the torch mixture, and its own monotonicity."""
+
+import numpy as np
+import torch
+from sklearn.mixture import GaussianMixture
+
+from sge2hist.models.mixture import MixturePrior
+from sge2hist.training.mixture_em import PosteriorMixture, fit_mixture
+
+RNG = np.random.default_rng(0)
+CENTRES = np.array([[0.0, 0.0, 0.0], [4.0, 0.0, 2.0], [0.0, -5.0, 0.0]])
+MEANS = np.concatenate([centre + RNG.normal(0, 0.7, (300, 3)) for centre in CENTRES])
+
+
+def test_points_give_the_mixture_of_scikit_learn() -> None:
+    ours = fit_mixture(MEANS, np.full_like(MEANS, 1e-9), CENTRES + 0.3, tolerance=1e-9)
+    theirs = GaussianMixture(3, covariance_type="diag", means_init=CENTRES, tol=1e-8, reg_covar=0).fit(MEANS)
+    np.testing.assert_allclose(ours.means_KT, theirs.means_, atol=1e-3)
+    np.testing.assert_allclose(ours.vars_KT, theirs.covariances_, atol=1e-3)
+    np.testing.assert_allclose(ours.weights_K, theirs.weights_, atol=1e-3)
+
+
+def test_posterior_variance_is_added() -> None:
+    narrow = fit_mixture(MEANS, np.full_like(MEANS, 1e-9), CENTRES)
+    wide = fit_mixture(MEANS, np.full_like(MEANS, 0.3), CENTRES)
+    np.testing.assert_allclose(wide.vars_KT, narrow.vars_KT + 0.3, atol=0.02)
+
+
+def test_scores_equal_those_of_the_prior() -> None:
+    mixture = PosteriorMixture(
+        weights_K=np.array([0.2, 0.3, 0.5]), means_KT=CENTRES, vars_KT=RNG.uniform(0.3, 2, (3, 3))
+    )
+    prior = MixturePrior(3, 3)
+    prior.initialise(*(torch.from_numpy(part) for part in (mixture.weights_K, mixture.means_KT, mixture.vars_KT)))
+    var = RNG.uniform(0.1, 1, MEANS.shape)
+    mean_NT, log_var_NT = torch.from_numpy(MEANS).float(), torch.from_numpy(np.log(var)).float()
+    expected = prior.best_responsibilities(mean_NT, log_var_NT).detach().numpy()
+    np.testing.assert_allclose(mixture.responsibilities(MEANS, var), expected, atol=1e-4)
+    assert abs(mixture.bound(MEANS, var) + float(prior.kl(mean_NT, log_var_NT).mean().detach())) < 1e-3
+
+
+def test_every_step_raises_the_bound_and_empty_components_are_finite() -> None:
+    var = RNG.uniform(0.05, 0.5, MEANS.shape)
+    starts = np.concatenate([CENTRES + 1.5, [[99.0, 99.0, 99.0]]])
+    bounds = [fit_mixture(MEANS, var, starts, max_steps=n, tolerance=-1.0).bound(MEANS, var) for n in range(0, 12, 2)]
+    assert (np.diff(bounds) >= -1e-9).all()
+    assert np.isfinite(bounds).all()
