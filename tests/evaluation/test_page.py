@@ -1,0 +1,127 @@
+"""The page: its sentences say what the figures say, its charts hold the data, and a browser draws it."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sge2hist.evaluation.config import EvaluateConfig
+from sge2hist.evaluation.evaluate import evaluate
+from sge2hist.evaluation.page import charts, sentences
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def figure(value: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high, "n": 500, "interval": "none" if low is None else "95 % bootstrap"}
+
+
+def report_with(**metrics: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "metrics": [
+            {"id": name, "real": entry.pop("real", None), "sets": {"a": entry}} for name, entry in metrics.items()
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("distance", "coverage", "answer"),
+    [(1.0, 0.9, "Yes, to this judge"), (3.0, 0.9, "Nearly"), (9.0, 0.9, "Not yet"), (1.2, 0.2, "Too uniform")],
+)
+def test_looks_real(distance: float, coverage: float, answer: str) -> None:
+    report = report_with(
+        frechet={**figure(distance), "real": figure(1.0)}, coverage={**figure(coverage), "real": figure(0.9)}
+    )
+    sentence = sentences.opening(report, "a")[0]
+    assert sentence.answer == answer
+    assert "500 patches each" in sentence.text
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "answer"), [(0.6, 0.5, "Yes"), (0.1, 0.05, "In part"), (0.1, -0.1, "Not shown")]
+)
+def test_follows_rna_needs_a_certain_gain(value: float, low: float, answer: str) -> None:
+    entry = {
+        **figure(value, low, value + 0.1),
+        "shuffled": figure(0.0),
+        "conditioning_gain": figure(value, low, value + 0.1),
+    }
+    assert sentences.opening(report_with(morphometry_correlation=entry), "a")[1].answer == answer
+
+
+@pytest.mark.parametrize(
+    ("share", "low", "answer"), [(0.01, 0.0, "No"), (0.04, 0.01, "No"), (0.2, 0.15, "Yes, in part"), (0.98, 0.9, "Yes")]
+)
+def test_is_copy(share: float, low: float, answer: str) -> None:
+    report = report_with(copied={**figure(share, low, share), "real": figure(0.01)})
+    assert sentences.opening(report, "a")[2].answer == answer
+
+
+def test_nothing_measured_is_said() -> None:
+    assert [s.answer for s in sentences.opening({"metrics": []}, "a")] == ["Not measured"] * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0.0, "0"),
+        (0.123456, "0.12"),
+        (-0.5, "−0.50"),
+        (0.0123, "0.012"),
+        (12.34, "12.3"),
+        (12345.6, "12,346"),
+        (2e-5, "2.0e−05"),
+    ],
+)
+def test_numbers(value: float | None, text: str) -> None:
+    assert sentences.number(value) == text
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-3.0, 4.0), (0.2, 0.23), (1e-4, 5e4)])
+def test_ticks_are_few_and_inside(low: float, high: float) -> None:
+    ticks = charts.nice_ticks(low, high)
+    assert 1 <= len(ticks) <= 6
+    assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
+
+
+def test_map_paints_each_cell_at_its_place() -> None:
+    centre = np.array([[0.0, 0.0], [100.0, 0.0], [0.0, 50.0]])
+    picture = charts.map_png(centre, np.array([0.0, 1.0, 1.0]), 0.0, 1.0)
+    assert picture.shape[1] == charts.MAP_PX
+    assert picture[4, 4, 3] == 255
+    assert picture[-1, -1, 3] == 0
+    assert picture[4, charts.MAP_PX - 4].tolist() == picture[-5, 4].tolist()
+    assert picture[4, 4].tolist() != picture[-5, 4].tolist()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this computer")
+def test_a_browser_draws_it_without_asking_the_network(tissue, tmp_path: Path) -> None:
+    from PIL import Image
+
+    rows = tissue.data.rows("test")[:30]
+    path = tissue.write(tmp_path / "set", tissue.fresh(rows, 0), rows)
+    config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, max_train=100, umap=False, gallery=3)
+    evaluate([path], tissue.data, tmp_path / "report", config)
+    shot = tmp_path / "shot.png"
+    command = [
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--window-size=1100,1400",
+        f"--screenshot={shot}",
+    ]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    done = subprocess.run(
+        [*command, (tmp_path / "report" / "report.html").as_uri()], capture_output=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()[-500:]
+    with Image.open(shot) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape == (1400, 1100, 3)
+    # Something is drawn over most of the page's height: text, tables and patches, not an empty sheet.
+    assert (pixels.std(axis=(1, 2)) > 1).mean() > 0.5
