@@ -1,0 +1,169 @@
+"""What an image costs and how good it is: against the published network, by sampler and number of evaluations.
+
+    python benchmarks/image_model.py cost  X.model
+    python benchmarks/image_model.py steps X.model --against X.paired -n 512
+
+`cost` counts the FLOPs of one network evaluation of the model and of the `paper` preset, times both in turn in one run, and
+multiplies by the evaluations that each needs (the thousand steps of the published sampler are not run: one is timed).
+`steps` draws the same test cells with 1 to 32 evaluations and several samplers, and prints the Frechet distance of each set
+to the real patches of these cells, beside the floor (other real test patches, the same number) and the time per image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sge2hist.data.paired import PairedDataset
+from sge2hist.generation.drawing import fast_arithmetic
+from sge2hist.generation.jobs import job_from_paired
+from sge2hist.generation.run import images_of
+from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.image_model import ImageModel, SamplerConfig
+from sge2hist.models.placed_cells import MODE_ALL, PlacedCells
+from sge2hist.training.presets import model_config
+
+PAPER_STEPS = 1000
+
+
+def lattice_cells(model: ImageModel, n_images: int, side_um: float, spacing_um: float = 16.0) -> PlacedCells:
+    """Cells on a lattice that fills each patch, with random latents."""
+    generator = torch.Generator().manual_seed(0)
+    y, x = np.meshgrid(np.arange(0, side_um, spacing_um), np.arange(0, side_um, spacing_um), indexing="ij")
+    xy = torch.from_numpy(np.stack([x.ravel(), y.ravel()], 1)).float() + spacing_um / 2
+    n = len(xy)
+    return PlacedCells(
+        z_MZ=torch.randn(n * n_images, model.config.n_latent, generator=generator),
+        depth_M=torch.zeros(n * n_images),
+        xy_um_M2=xy.repeat(n_images, 1),
+        image_M=torch.arange(n_images).repeat_interleave(n),
+        mode_B=torch.full((n_images,), MODE_ALL),
+        slide_B=torch.zeros(n_images, dtype=torch.long),
+    )
+
+
+class Evaluation(nn.Module):
+    """One call of `denoise` on a batch: what a sampler pays for."""
+
+    def __init__(self, model: ImageModel, patch_px: int, um_per_px: float, batch: int) -> None:
+        super().__init__()
+        side = patch_px // model.downsampling
+        self.model, self.batch = model.eval(), batch
+        self.x = torch.randn(batch, model.latent_channels, side, side)
+        with torch.no_grad():
+            self.condition = model.encode_cells(lattice_cells(model, batch, patch_px * um_per_px), (side, side))
+
+    @torch.no_grad()
+    def forward(self) -> torch.Tensor:
+        """Denoise."""
+        return self.model.denoise(self.x, torch.ones(self.batch), self.condition)
+
+
+def gflops(evaluation: Evaluation) -> float:
+    """FLOPs of one evaluation of one image, in units of 1e9."""
+    with FlopCounterMode(display=False) as counter:
+        evaluation()
+    return counter.get_total_flops() / evaluation.batch / 1e9
+
+
+def seconds(call: Evaluation, repeats: int) -> float:
+    """Median time of a call, after one that is not counted."""
+    with fast_arithmetic(torch.device("cpu")):
+        call()
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def cost(bundle: ModelBundle, batch: int) -> None:
+    """Print the cost of an image of the model and of the published network."""
+    config = bundle.config
+    shape = dict(n_types=8, um_per_px=config.um_per_px, patch_px=config.patch_px, cell_spacing_um=16.0, n_slides=1)
+    paper = ImageModel(model_config("paper", n_genes=100, **shape).image)
+    ours = Evaluation(bundle.model.image, config.patch_px, config.um_per_px, batch)
+    theirs = Evaluation(paper, config.patch_px, config.um_per_px, 2)
+    rounds = [(seconds(ours, 3) / batch, seconds(theirs, 1) / 2) for _ in range(3)]  # in turn: other load hits both
+    one, one_paper = np.median(rounds, axis=0)
+    job_s = image_seconds(bundle, config.sampler, batch)
+    n = config.sampler.n_steps
+    flops, flops_paper = gflops(ours) * n, gflops(theirs) * PAPER_STEPS
+    print(f"| | parameters | evaluations | GFLOP per image | ms per evaluation | s per image |\n{'|---' * 6}|")
+    for name, model, count, flop, each, image in (
+        ("this model", bundle.model.image, n, flops, one, job_s),
+        ("paper", paper, PAPER_STEPS, flops_paper, one_paper, one_paper * PAPER_STEPS),
+    ):
+        parameters = sum(p.numel() for p in model.parameters()) / 1e6
+        print(f"| {name} | {parameters:.1f} M | {count} | {flop:,.1f} | {each * 1e3:.1f} | {image:.3f} |")
+    print(
+        f"ratio: {flops_paper / flops:,.0f} times fewer FLOPs, {one_paper * PAPER_STEPS / job_s:,.0f} times less time"
+    )
+
+
+def image_seconds(bundle: ModelBundle, sampler: SamplerConfig, batch: int) -> float:
+    """Time per image of a whole draw: condition, sampler, decoder; median of three batches after one not counted."""
+    model, config = bundle.model.image, bundle.config
+    side = config.patch_px // model.downsampling
+    cells = lattice_cells(model, batch, config.patch_um)
+    times = []
+    with fast_arithmetic(torch.device("cpu")):
+        for _ in range(4):
+            start = time.perf_counter()
+            model.sample(cells, range(batch), (side, side), sampler)
+            times.append((time.perf_counter() - start) / batch)
+    return float(np.median(times[1:]))
+
+
+def steps(bundle: ModelBundle, dataset: PairedDataset, n: int, seed: int) -> None:
+    """Print the Frechet distance by number of evaluations."""
+    from sge2hist.evaluation.extractors import resolve_extractor
+    from sge2hist.evaluation.frechet import frechet_of
+
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(dataset.rows("test"))[: 2 * n]
+    rows, others = np.sort(rows[:n]), np.sort(rows[n:])
+    extractor = resolve_extractor()
+    real = extractor(dataset.patches(rows))
+    floor = frechet_of(real, extractor(dataset.patches(others)))
+    print(f"Frechet distance, {extractor.name}, n = {n}; floor {floor:.3f}\n")
+    print(f"| sampler | evaluations | distance | over floor | ms per image |\n{'|---' * 5}|")
+    job = job_from_paired(bundle, dataset, rows, seed=seed)
+    settings = [SamplerConfig(sampler="dpmpp-2m", n_steps=k) for k in (1, 2, 4, 8, 12, 16, 32)]
+    settings += [SamplerConfig(sampler="heun", n_steps=k) for k in (4, 8)]
+    for sampler in settings:
+        start = time.perf_counter()
+        images = np.concatenate(list(images_of(bundle, job, sampler)))
+        ms = (time.perf_counter() - start) / n * 1e3
+        distance = frechet_of(real, extractor(images))
+        count = 2 * sampler.n_steps - 1 if sampler.sampler == "heun" else sampler.n_steps
+        print(f"| {sampler.sampler} | {count} | {distance:.3f} | {distance / floor:.2f} | {ms:.1f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("cost", "steps"))
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--against", type=Path, help="paired dataset, for `steps`")
+    parser.add_argument("-n", type=int, default=512, help="images, for `steps`")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    bundle = ModelBundle.load(arguments.model)
+    if arguments.what == "cost":
+        cost(bundle, arguments.batch)
+    elif arguments.against is None:
+        parser.error("steps needs --against")
+    else:
+        steps(bundle, PairedDataset.open(arguments.against), arguments.n, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
