@@ -199,6 +199,25 @@ def test_wrong_positions(copy, truth, change, message) -> None:
         visium_hd.read(square, image=truth.image, bin_um=8)
 
 
+def test_a_barcode_listed_twice(truth) -> None:
+    from sge2hist.readers import visium_hd_grid
+
+    grid = visium_hd_grid.read_positions(
+        truth.outs / "binned_outputs" / "square_008um" / "spatial" / "tissue_positions.parquet"
+    )
+    with pytest.raises(InputError, match="barcodes listed twice"):
+        visium_hd_grid.position_of_bins(grid, np.array([1, 2, 1]), np.array([3, 3, 3]), "m.h5")
+
+
+def test_millions_of_barcodes_are_kept_as_arrow_text(truth, monkeypatch) -> None:
+    plain = visium_hd.read(truth.outs, image=truth.image, bin_um=8)
+    monkeypatch.setattr(visium_hd, "MANY_BARCODES", 10)
+    section = visium_hd.read(truth.outs, image=truth.image, bin_um=8)
+    assert section.obs.index.dtype == "string"
+    assert list(section.obs.index) == list(plain.obs.index)
+    assert section.obs["cluster"].tolist() == plain.obs["cluster"].tolist()
+
+
 def test_any_integer_width_of_positions(copy, truth) -> None:
     square = copy / "outs" / "binned_outputs" / "square_008um"
     reference = visium_hd.read(square, image=truth.image, bin_um=8)

@@ -12,6 +12,7 @@ Layout (Cell Ranger 3+, Space Ranger, Xenium Onboard Analysis)::
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,7 +106,11 @@ class TenxMatrix:
     @property
     def n_obs(self) -> int:
         """Number of barcodes N."""
-        return len(self.barcodes)
+        return len(self.indptr) - 1
+
+    def without_names(self) -> TenxMatrix:
+        """The same matrix without its barcodes, which can take more memory than anything else of it."""
+        return dataclasses.replace(self, barcodes=self.barcodes[:0].copy())
 
     def read_counts(self, group_of_obs: np.ndarray | None = None, n_groups: int | None = None) -> csr_array:
         """Counts as `Section.read_counts` defines them: int32 CSR [N, G], or summed by group [n_groups, G].

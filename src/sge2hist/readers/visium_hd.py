@@ -18,6 +18,8 @@ from sge2hist.readers.visium_hd_folder import choose_square, find_matrix, find_s
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+MANY_BARCODES = 1_000_000
+
 
 def read(path: str | Path, *, image: str | Path | None, bin_um: int | None = None, name: str | None = None) -> Section:
     """Read one section.
@@ -78,7 +80,7 @@ def read(path: str | Path, *, image: str | Path | None, bin_um: int | None = Non
         image=slide,
         um_per_px=next(iter(sources.values())),
         um_per_px_sources=sources,
-        read_counts=_Reader(matrix, group, len(obs)),
+        read_counts=_Reader(matrix.without_names(), group, len(obs)),
         notes=notes,
         reference=space_ranger.read_reference(square / "spatial", factors),
     )
@@ -137,15 +139,27 @@ def _observations(
     if k == 1:
         group[kept] = np.arange(int(kept.sum()))
         table = {"array_row": row[kept], "array_col": column[kept]}
-        names, centre_xy_px = matrix.barcodes[kept].astype(str), grid.centre_xy_px[position[kept]]
+        names, centre_xy_px = _text_index(matrix.barcodes[kept]), grid.centre_xy_px[position[kept]]
     else:
         blocks = visium_hd_grid.blocks_of(grid, row[kept], column[kept], k)
         group[kept] = blocks.block_of_bin
         table = {"array_row": blocks.row, "array_col": blocks.column, "n_native_bins": blocks.n_bins}
         pairs = zip(blocks.row.tolist(), blocks.column.tolist(), strict=True)
-        names = np.array([f"s_{side_um:03d}um_{r:05d}_{c:05d}-1" for r, c in pairs])
+        names = pd.Index([f"s_{side_um:03d}um_{r:05d}_{c:05d}-1" for r, c in pairs])
         centre_xy_px = blocks.centre_xy_px
-    return pd.DataFrame(table, index=pd.Index(names, name="cell_id")), centre_xy_px, group
+    return pd.DataFrame(table, index=names.rename("cell_id")), centre_xy_px, group
+
+
+def _text_index(barcodes: np.ndarray) -> pd.Index:
+    """Barcodes (bytes [N]) as an index of text; millions of them in one Arrow buffer, an eighth of Python's strings."""
+    if len(barcodes) < MANY_BARCODES:
+        return pd.Index(barcodes.astype(str))
+    import pyarrow as pa
+
+    side = barcodes.dtype.itemsize
+    offsets = np.arange(len(barcodes) + 1, dtype=np.int64) * side
+    text = pa.LargeStringArray.from_buffers(len(barcodes), pa.py_buffer(offsets), pa.py_buffer(barcodes.tobytes()))
+    return pd.Index(pd.array(text, dtype="string[pyarrow]"))
 
 
 class _Reader:
