@@ -36,7 +36,7 @@ def install() -> None:
 
 def main() -> int:
     """Run one of the two jobs; more arguments are handed on."""
-    jobs = {"demo": [str(BIN / "sge2hist"), "demo"], "test": [str(BIN / "python"), "-m", "pytest"]}
+    jobs = {"demo": [str(BIN / "sge2hist"), "demo"], "test": [str(BIN / "python"), "-m", "pytest", "-n", "auto"]}
     if sys.version_info < (3, 11):  # noqa: UP036  (whoever calls this has read no metadata yet)
         print(f"Python {sys.version.split()[0]} found, 3.11 or newer is needed", file=sys.stderr)
         return 2
@@ -44,7 +44,9 @@ def main() -> int:
         print(__doc__)
         return 2
     install()
-    return subprocess.run([*jobs[sys.argv[1]], *sys.argv[2:]], cwd=ROOT, check=False).returncode
+    # one test process per core: more threads in each would only wait for one another
+    environment = os.environ | ({"OMP_NUM_THREADS": "1"} if sys.argv[1] == "test" else {})
+    return subprocess.run([*jobs[sys.argv[1]], *sys.argv[2:]], cwd=ROOT, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -37,6 +37,10 @@ def generate(
     shuffle_cells: Annotated[
         bool, typer.Option("--shuffle-cells", help="Baseline: draw each cell from another cell's RNA.")
     ] = False,
+    slide: Annotated[
+        bool, typer.Option("--slide", help="Draw the section of --from in one piece, as a pyramidal OME-TIFF.")
+    ] = False,
+    region: Annotated[str | None, typer.Option(help="With --slide: x,y,width,height in um instead of all.")] = None,
     seed: Annotated[int, typer.Option(help="Every image's own seed is derived from this and its cell.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Sampler steps; default: the model's.")] = None,
     sampler: Annotated[str | None, typer.Option(help="dpmpp-2m, heun, euler or ancestral.")] = None,
@@ -53,6 +57,8 @@ def generate(
     From RNA: `sge2hist generate kidney.model --from kidney.paired --split test -o kidney.generated`
 
     By type: `sge2hist generate kidney.model --types "Podocyte,Immune" -n 16 -o types.generated`
+
+    A region of the slide: `sge2hist generate kidney.model --slide --from kidney.paired --region 0,0,1000,1000 -o s.generated`
     """
     from sge2hist.cli.progress import bar
     from sge2hist.data.errors import InputError
@@ -69,12 +75,40 @@ def generate(
     if bundle.is_toy:
         typer.echo("this model was trained on toy tissue: its images show no real tissue")
     config = sampler_config(bundle, sampler, steps, guidance)
+    if slide:
+        _slide(bundle, source, region, output, config, seed, batch, overwrite)
+        return
     job = _job(bundle, source, split, types, n, samples, like, context, shuffle_cells, seed, resample)
     if job.report:
         typer.echo(job.report)
     with bar("drawing", len(job)) as progress:
         run(bundle, job, output, sampler=config, seed=seed, batch=batch, overwrite=overwrite, progress=progress)
     typer.echo(f"wrote {len(job):,} images to {output}")
+
+
+def _slide(
+    bundle: ModelBundle, source: Path | None, region: str | None, output: Path, config: SamplerConfig, seed: int,
+    batch: int, overwrite: bool,
+) -> None:  # fmt: skip
+    from sge2hist.cli.progress import bar
+    from sge2hist.data.errors import InputError
+    from sge2hist.data.paired import PairedDataset
+    from sge2hist.generation.slide_set import generate_slide
+
+    if source is None or source.suffix == ".h5ad":
+        raise InputError(found="--slide without a paired dataset", repair="give it as --from")
+    try:
+        values = None if region is None else tuple(float(part) for part in region.split(","))
+    except ValueError:
+        values = ()
+    if values is not None and len(values) != 4:
+        raise InputError(found=f"--region {region}", expected="four numbers: x,y,width,height in um")
+    with bar("windows", None) as progress:
+        path = generate_slide(
+            bundle, PairedDataset.open(source), output, region_um=values, sampler=config, seed=seed, batch=batch,
+            overwrite=overwrite, progress=progress,
+        )  # fmt: skip
+    typer.echo(f"wrote {path}")
 
 
 def load_model(path: Path, device: str) -> ModelBundle:
