@@ -74,7 +74,7 @@ def openings(report: dict[str, Any]) -> str:
         cards = "".join(
             f'<div class="card {s.tone}"><p class=question>{escape(s.question)}</p><p class=answer>'
             f"{escape(s.answer)}</p>"
-            f"<p>{escape(s.text)}</p></div>"
+            f"<p>{unbroken(s.text)}</p></div>"
             for s in sentences
         )
         blocks.append(f"{title}<div class=cards>{cards}</div>")
@@ -87,7 +87,7 @@ def opening_table(found: dict[str, list[Sentence]]) -> str:
     rows = "".join(
         f"<tr><th>{escape(name)}</th>"
         + "".join(
-            f'<td class="{s.tone}"><b class=answer>{escape(s.answer)}</b><small>{escape(s.text)}</small></td>'
+            f'<td class="{s.tone}"><b class=answer>{escape(s.answer)}</b><small>{unbroken(s.text)}</small></td>'
             for s in sentences
         )
         + "</tr>"
@@ -97,6 +97,11 @@ def opening_table(found: dict[str, list[Sentence]]) -> str:
         f'<div class="scroll"><table class="openings"><thead><tr><th></th>{questions}</tr></thead><tbody>'
         f"{rows}</tbody></table></div>"
     )
+
+
+def unbroken(text: str) -> str:
+    """Return text as HTML in which a number keeps its per cent sign."""
+    return escape(text).replace(" %", "&nbsp;%")
 
 
 def notes(report: dict[str, Any]) -> str:

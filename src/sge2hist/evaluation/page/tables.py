@@ -129,7 +129,7 @@ def difference_table(report: dict[str, Any]) -> str:
         + "</tr>"
         for row in report["differences"]
     )
-    return scroll(f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>")
+    return scroll(f"<table class=narrow><thead>{head}</thead><tbody>{rows}</tbody></table>")
 
 
 def latent_table(name: str, entry: dict[str, Any]) -> str:
@@ -192,7 +192,7 @@ def sample_table(report: dict[str, Any]) -> str:
         + "</tr>"
         for i in ids
     )
-    return scroll(f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>")
+    return scroll(f"<table class=narrow><thead>{head}</thead><tbody>{rows}</tbody></table>")
 
 
 def definition_list(report: dict[str, Any]) -> str:
