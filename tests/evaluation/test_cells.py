@@ -60,6 +60,7 @@ def test_types_without_cells_stand_beside_cells_of_their_type(tissue) -> None:
     assert not found.own_cells
     stood = [tissue.data.types[t] for t in tissue.data.type_of_cell[found.rows_N]]
     assert stood == [names[i] for i in found.images["t"][0]]
+    assert found.type_N.tolist() == tissue.data.type_of_cell[found.rows_N].tolist()
     with pytest.raises(InputError, match="one by one"):
         choose_cells([images, images], tissue.data, EvaluateConfig(), 32.0, np.random.default_rng(0))
 
@@ -93,3 +94,10 @@ def test_training_cells_are_noted(tissue) -> None:
     images = image_set("a", tissue.data.rows("train")[:30])
     found = choose_cells([images], tissue.data, EvaluateConfig(), 32.0, np.random.default_rng(0))
     assert any(note.startswith("Warning: 30 of 30") for note in found.notes)
+
+
+def test_types_that_the_dataset_does_not_know_are_unknown(tissue) -> None:
+    images = image_set("t", np.full(30, -1), types=["neuron"] * 30)
+    found = choose_cells([images], tissue.data, EvaluateConfig(), 32.0, np.random.default_rng(0))
+    assert set(found.type_N) == {-1}
+    assert any("30 images name no type of this dataset (neuron)" in note for note in found.notes)

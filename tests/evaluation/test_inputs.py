@@ -35,9 +35,12 @@ def test_shuffled_set_is_recognised(tissue, tmp_path: Path) -> None:
 
 def test_set_made_from_another_preparation_is_matched_by_cell_id(tissue, tmp_path: Path) -> None:
     rows = tissue.data.rows("test")[:4]
-    obs = table_for(tissue.data, rows).assign(row=[0, 1, 2, 3])
+    obs = table_for(tissue.data, rows).assign(row=[0, 1, 2, 3], condition_row=[0, 1, 2, 3])
     path = write_generated(tmp_path / "o.generated", tissue.fresh(rows, 0), obs, data_fingerprint="f" * 16)
-    assert open_image_set(path, tissue.data).row_M.tolist() == rows.tolist()
+    found = open_image_set(path, tissue.data)
+    assert found.row_M.tolist() == rows.tolist()
+    assert not found.is_shuffled
+    assert "matched by name" in found.note
 
 
 def test_folder_with_a_table_numbers_repeats(tissue, tmp_path: Path) -> None:

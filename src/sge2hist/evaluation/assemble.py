@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ def assemble(
             "note": reference.extractor.note,
             **reference.extractor.details,
         },
-        "notes": cells.notes
+        "notes": [images.note for images in sets if images.note]
+        + cells.notes
         + ([] if copies is not None else ["Evaluated cells are training cells: copies were not looked for."]),
         "sets": [set_description(images, cells, images.name in shuffled) for images in sets],
         "metrics": results.metric_table(measured, real, cells.own_cells),
@@ -107,10 +109,11 @@ def sample_spread(
     reference: Reference, described: dict[str, list[Described]], measured: dict[str, Measured]
 ) -> dict[str, Any]:
     """Return the spread of every metric over samples, for sets with several."""
+    quick = replace(reference, resampling=reference.resampling.without_intervals())
     spread = {}
     for name, samples in described.items():
         if len(samples) > 1:
-            others = [measure(reference, sample, None).matched for sample in samples[1:]]
+            others = [measure(quick, sample, None).matched for sample in samples[1:]]
             spread[name] = results.over_samples([measured[name].matched, *others])
     return spread
 

@@ -33,6 +33,7 @@ class Cells:
         train_rows, val_rows: cells on which judges are fitted and tuned.
         shuffle_N: for each cell, the position of another one (a derangement).
         images: set name -> one int64 [N] per sample, the image of each cell.
+        type_N: type index of each evaluated cell (for images without own cell: the type asked for), -1 = unknown.
         own_cells: whether images claim to show these very cells (False: only cells of the same type).
         notes: what a reader should know about the choice.
     """
@@ -44,6 +45,7 @@ class Cells:
     val_rows: np.ndarray
     shuffle_N: np.ndarray
     images: dict[str, list[np.ndarray]]
+    type_N: np.ndarray
     own_cells: bool
     notes: list[str]
 
@@ -63,6 +65,7 @@ def choose_cells(
     if own_cells:
         rows = shared_rows(sets, config.max_cells, rng, notes)
         images = {images.name: images_of_rows(images, rows, config.max_samples) for images in sets}
+        types = data.type_of_cell[rows]
     else:
         if len(sets) > 1:
             raise InputError(
@@ -71,7 +74,7 @@ def choose_cells(
                 expected="sets made for the same cells, or a single set",
                 repair="evaluate the sets made from cell types one by one",
             )
-        rows, indices = stand_in_rows(sets[0], data, config, rng, notes)
+        rows, indices, types = stand_in_rows(sets[0], data, config, rng, notes)
         images = {sets[0].name: [indices]}
     note_split(rows, data, config.split, notes)
     floor_rows, floor_note = choose_floor(rows, data, config.split, patch_um, rng)
@@ -83,6 +86,7 @@ def choose_cells(
         val_rows=some(data.rows("val"), config.max_val, rng),
         shuffle_N=derangement(len(rows), rng),
         images=images,
+        type_N=types,
         own_cells=own_cells,
         notes=notes,
     )
@@ -148,11 +152,16 @@ def images_of_rows(images: ImageSet, rows: np.ndarray, most_samples: int) -> lis
 
 def stand_in_rows(
     images: ImageSet, data: PairedDataset, config: EvaluateConfig, rng: np.random.Generator, notes: list[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return real cells of the same types as images that name no cell, and the images that found one."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return real cells of the same types as images that name no cell, the images that found one, and their types."""
     pool = data.rows(config.split)
     code = {name: number for number, name in enumerate(data.types)}
     wanted = np.array([code.get(name, -1) for name in images.type_M])
+    if (wanted < 0).any():
+        names = ", ".join(sorted({str(name) or "none" for name in images.type_M[wanted < 0]})[:5])
+        notes.append(
+            f"{int((wanted < 0).sum())} images name no type of this dataset ({names}): any real cell stands in."
+        )
     rows, indices = [], []
     for type_index in np.unique(wanted):
         candidates = pool if type_index < 0 else pool[data.type_of_cell[pool] == type_index]
@@ -171,7 +180,8 @@ def stand_in_rows(
             where=images.name,
             expected=f"at least {FEWEST_CELLS}",
         )
-    return np.concatenate(rows)[order], np.concatenate(indices)[order]
+    found = np.concatenate(indices)[order]
+    return np.concatenate(rows)[order], found, wanted[found]
 
 
 def note_split(rows: np.ndarray, data: PairedDataset, split: str, notes: list[str]) -> None:

@@ -123,6 +123,11 @@ class Resampling:
         """Number of cells."""
         return len(self.group_N)
 
+    def without_intervals(self) -> Resampling:
+        """Return the same cells with as few resamples as possible, for figures of which only the value is wanted."""
+        halves = np.arange(self.n) % 2
+        return Resampling(bootstrap_RN=np.empty((0, self.n)), group_N=halves, n_groups=2, unit=self.unit)
+
     @property
     def jackknife_GN(self) -> np.ndarray:
         """float64 [groups, N]: 0 for the cells of the group that is left out, else 1."""

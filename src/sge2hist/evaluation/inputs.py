@@ -43,6 +43,7 @@ class ImageSet:
         seed_M: seed of the image, -1 = unknown.
         type_M: name of the cell type asked for or of the cell, "" = unknown.
         manifest: what the maker wrote about it ({} for a folder).
+        note: what a reader should know about how its cells were found, or "".
         z1, z2: latent means [M, T], [M, Z], if stored.
     """
 
@@ -57,6 +58,7 @@ class ImageSet:
     manifest: dict[str, Any]
     z1: np.ndarray | None = None
     z2: np.ndarray | None = None
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.files_M)
@@ -159,9 +161,16 @@ def read_generated(path: Path, data: PairedDataset, name: str) -> ImageSet:
     cells = anndata.read_h5ad(path / CELLS_NAME)
     obs = cells.obs
     rows = obs["row"].to_numpy(np.int64) if "row" in obs else rows_of(obs["cell_id"], data, path)
-    made_from = manifest.get("data_fingerprint", manifest.get("data"))
-    if (rows >= 0).any() and isinstance(made_from, str) and len(made_from) >= 16 and made_from != data.fingerprint:
-        rows = rows_of(obs["cell_id"], data, path)
+    conditions, note = integers(obs, "condition_row", rows), ""
+    made_from = manifest.get("data_fingerprint", data.fingerprint)
+    if (rows >= 0).any() and made_from != data.fingerprint:
+        # Row numbers are those of the other preparation; only whether both rows are the same cell still means something.
+        same, rows = conditions == rows, rows_of(obs["cell_id"], data, path)
+        conditions = np.where(same, rows, -1)
+        note = (
+            f"Warning: {name} was made from another dataset (fingerprint {made_from}); its cells were matched by name. "
+            "Names such as bin barcodes repeat between slides: make sure that it is the same tissue."
+        )
     latents = {short: np.asarray(cells.obsm[key]) for short, key in LATENT_KEYS.items() if key in cells.obsm}
     types = obs["cell_type"].astype(str).to_numpy() if "cell_type" in obs else np.full(len(obs), "")
     files = [path / IMAGES_FOLDER / str(file) for file in obs["image"]]
@@ -171,11 +180,12 @@ def read_generated(path: Path, data: PairedDataset, name: str) -> ImageSet:
             path=path,
             files_M=files,
             row_M=rows,
-            condition_row_M=integers(obs, "condition_row", rows),
+            condition_row_M=conditions,
             sample_M=integers(obs, "sample", np.zeros(len(obs), np.int64)),
             seed_M=integers(obs, "seed", np.full(len(obs), -1, np.int64)),
             type_M=types,
             manifest=manifest,
+            note=note,
             **latents,
         ),
         data,

@@ -154,7 +154,7 @@ def build_reference(
         partner=partner,
         real=real,
         floor=floor,
-        types_N=types[cells.rows_N],
+        types_N=cells.type_N,
         classifier=classifier,
         head=head,
         measured_NG=measured,
