@@ -94,7 +94,7 @@ def test_wrong_input_is_named(bundle, tiny_paired):
         job_from_adata(bundle, other)
     logged = tiny_paired.adata()[:3].copy()
     logged.X = logged.X.astype(np.float32) * 0.7
-    with pytest.raises(InputError, match="raw integer counts"):
+    with pytest.raises(InputError, match="mostly not whole numbers"):
         job_from_adata(bundle, logged)
     with pytest.raises(InputError, match="alpha, "):
         job_from_types(bundle, ["alpha", "delta"])
@@ -171,3 +171,12 @@ def test_notebook_object(tiny_model, tiny_paired):
     assert "beta" in model.types.names
     with pytest.raises(InputError):
         SGE2Hist.from_pretrained("/nowhere/at/all.model")
+
+
+def test_embedding_of_an_adata(tiny_model, tiny_paired):
+    cells = tiny_paired.adata()[tiny_paired.rows("test")].copy()
+    report = SGE2Hist.from_pretrained(tiny_model).embed(cells)
+    assert "30 of 30 genes" in report
+    assert cells.obsm["X_sge2hist_z1"].shape == (len(cells), 8)
+    assert {"sge2hist_type", "sge2hist_novel"} <= set(cells.obs)
+    assert cells.obs["sge2hist_novel"].mean() < 0.2  # ordinary cells of the same tissue

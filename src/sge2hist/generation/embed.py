@@ -143,9 +143,9 @@ def raw_counts(adata: anndata.AnnData, layer: str | None = None) -> csr_array:
             expected="raw counts",
             repair="pass layer=... with raw counts",
         )
-    if len(values) and values.max() < 20 and (np.abs(values - np.round(values)) > 1e-3).mean() > 0.5:
+    if len(values) and (np.abs(values - np.round(values)) > 1e-3).mean() > 0.5:
         raise InputError(
-            found=f"values up to {values.max():.3g} that are mostly not whole numbers, as after a log transform",
+            found=f"values up to {values.max():.3g} that are mostly not whole numbers, as after normalisation or a log",
             where=where,
             expected="raw counts",
             repair='store them in layers["counts"], or pass layer=...',

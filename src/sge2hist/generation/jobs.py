@@ -11,10 +11,10 @@ import torch
 
 from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.errors import InputError
-from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.paired import UNKNOWN, PairedDataset
 from sge2hist.generation.cell_latents import CellLatents, encode_cells
 from sge2hist.generation.drawing import Windows, image_seed, lone_cells, neighbourhoods
+from sge2hist.generation.embed import panel_of, raw_counts
 from sge2hist.models.bundle import ModelBundle
 
 if TYPE_CHECKING:
@@ -111,17 +111,15 @@ def job_from_adata(
 ) -> Job:
     """Images of the cells of any AnnData with raw counts in X, each cell alone.
 
-    Genes are found by Ensembl id (var_names, or var["gene_ids"]) or symbol (var_names, or var["symbol"]).
+    Counts are taken from ``layers["counts"]`` if there is one, else X. Genes are found by Ensembl id or symbol, in the usual
+    columns of var or its names.
 
     Raises
     ------
     InputError
         If X is not raw counts, or no gene is shared.
     """
-    from scipy.sparse import csr_array
-
-    counts = csr_array(adata.X)
-    _check_counts(counts)
+    counts = raw_counts(adata)
     rows = np.arange(adata.n_obs)
     latents = encode_cells(bundle, lambda part: counts[part], panel_of(adata), rows, progress=progress)
     condition_row = np.repeat(rows, n_samples)
@@ -193,26 +191,6 @@ def z2_of_cell(bundle: ModelBundle, dataset: PairedDataset, cell_id: str) -> np.
         )
     row = np.array([dataset.obs.index.get_loc(cell_id)], np.int64)
     return encode_cells(bundle, dataset.counts, dataset.genes, row).mean_NZ[0, bundle.model.gene.config.n_type :]
-
-
-def panel_of(adata: anndata.AnnData) -> GenePanel:
-    """Gene panel of an AnnData: ids from var["gene_ids"] or var_names, symbols from var["symbol"] or var_names."""
-    names = [str(name) for name in adata.var_names]
-    ids = [str(i) for i in adata.var["gene_ids"]] if "gene_ids" in adata.var else names
-    symbols = [str(s) for s in adata.var["symbol"]] if "symbol" in adata.var else names
-    if len(set(ids)) != len(ids):
-        raise InputError(found="repeated gene ids", expected="unique ids", repair="adata.var_names_make_unique()")
-    return GenePanel(ids, symbols)
-
-
-def _check_counts(counts: Any) -> None:
-    sample = counts.data[:100_000]
-    if len(sample) and (sample.min() < 0 or not np.array_equal(sample, np.round(sample))):
-        raise InputError(
-            found=f"values such as {sample[sample != np.round(sample)][:1]} in X",
-            expected="raw integer counts",
-            repair='put raw counts into X (for example adata.X = adata.layers["counts"])',
-        )
 
 
 def _check_context(context: str) -> None:

@@ -120,7 +120,8 @@ def run_stage(
 ) -> int:
     """Train `stage` (whose modules belong to `model`) as planned; skipped when it is already done.
 
-    Returns the number of steps taken (0 when skipped). `model` is what a checkpoint stores. `preview(step)` is called at intervals, with averaged weights if there are any.
+    Returns the number of steps taken (0 when skipped). `model` is what a checkpoint stores. `preview(step)` is called at
+    intervals, with averaged weights if there are any.
 
     Raises
     ------

@@ -22,6 +22,7 @@ from sge2hist.models.joint_model import JointModel
 from sge2hist.training.accelerate import make_accelerator
 from sge2hist.training.card import model_card
 from sge2hist.training.config import TrainConfig
+from sge2hist.training.gene_calibration import calibrate_novelty
 from sge2hist.training.gene_data import GeneData, gene_statistics
 from sge2hist.training.gene_selection import select_genes
 from sge2hist.training.gene_stage import GeneStage, GeneStageConfig
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 RUN_NAME = "run.json"
+SUM_OVER_GENES = 1e3  # largest gradient norm of a loss that sums nats over genes
 
 
 def train(
@@ -136,6 +138,7 @@ class _Training:
         say(f"{len(dataset.rows('train')):,} training cells; reading expression")
         columns = select_genes(dataset, self.preset.genes)
         self.panel = GenePanel([dataset.genes.ids[c] for c in columns], [dataset.genes.symbols[c] for c in columns])
+        self.columns = columns
         self.all_cells = GeneData.from_paired(dataset, dataset.rows("all"), columns)
         self.train_rows = dataset.rows("train")
         self.train_cells = GeneData.from_paired(dataset, self.train_rows, columns)
@@ -209,7 +212,7 @@ class _Training:
         stage = GeneStage(gene, self.train_cells, gene_config, device=self.device)
         batch = gene_config.batch_size
         if "gene" not in self.runner.stages_done:
-            plan = self._plan("gene", self.preset.gene_steps, 1e-3, batch)
+            plan = self._plan("gene", self.preset.gene_steps, 1e-3, batch, clip_norm=SUM_OVER_GENES)
             run_stage(GeneTraining(stage), plan, self.runner, self.model)
             report = init_mixture(
                 gene, self.train_cells, self.config.seed, use_labels=self.config.use_labels, device=self.device
@@ -224,7 +227,7 @@ class _Training:
             gene, self.train_cells, gene_config, name="mixture", device=self.device, targets=stage.targets
         )
         if "mixture" not in self.runner.stages_done:
-            plan = self._plan("mixture", self.preset.mixture_steps, 3e-4, batch)
+            plan = self._plan("mixture", self.preset.mixture_steps, 3e-4, batch, clip_norm=SUM_OVER_GENES)
             run_stage(GeneTraining(mixture), plan, self.runner, self.model)
             finish_stage(self.runner, self.model, "mixture")
         return mixture
@@ -273,9 +276,15 @@ class _Training:
         rows = rows if len(rows) else self.train_rows
         return np.sort(np.random.default_rng(self.config.seed).choice(rows, min(8, len(rows)), replace=False))
 
+    def _reference_cells(self) -> GeneData:
+        """Cells that the model was not fitted to, of the same tissue: against them others are called novel."""
+        val = np.flatnonzero(self.dataset.obs["split"].astype(str).to_numpy() == "val")
+        return GeneData.from_paired(self.dataset, val, self.columns) if len(val) else self.train_cells
+
     def write(self) -> None:
         """Write the model folder."""
         self.model.eval()
+        calibrate_novelty(self.model.gene, self._reference_cells(), seed=self.config.seed, device=self.device)
         bundle = ModelBundle(
             model=self.model,
             genes=self.panel,
