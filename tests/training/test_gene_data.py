@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
-from tests.training.gene_fixtures import make_cells
 
 from sge2hist.data.errors import InputError
 from sge2hist.training.gene_data import GeneData, dense_counts, gene_statistics
 from sge2hist.training.gene_selection import binomial_deviance, select_columns
 from sge2hist.training.type_markers import group_means
+from tests.training.gene_fixtures import make_cells
 
 
 def test_dense_counts_equal_toarray_also_for_empty_rows() -> None:
