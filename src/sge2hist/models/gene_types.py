@@ -34,10 +34,11 @@ class TypeTable:
 
     @property
     def names(self) -> list[str]:
-        """Distinct type names, those with most cells first."""
+        """Distinct type names, those with most cells first; components that hold no cell name nothing."""
         cells: dict[str, int] = {}
         for row in self.rows:
-            cells[row.name] = cells.get(row.name, 0) + row.n_cells
+            if row.n_cells:
+                cells[row.name] = cells.get(row.name, 0) + row.n_cells
         return sorted(cells, key=lambda name: (-cells[name], name))
 
     @property
@@ -46,7 +47,9 @@ class TypeTable:
         return [row.name for row in self.rows]
 
     def components(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Components of a type (int64) and their weights (sum to 1). The name is matched without regard to case.
+        """Components of a type (int64) and their shares of its training cells. The name is matched without regard to case.
+
+        Shares of cells, not mixture weights: a component that the prior likes but few cells took must not be drawn often.
 
         Raises
         ------
@@ -54,10 +57,10 @@ class TypeTable:
             For an unknown name; the message lists the known ones.
         """
         wanted = name.strip().casefold()
-        rows = [row for row in self.rows if row.name.casefold() == wanted]
+        rows = [row for row in self.rows if row.name.casefold() == wanted and row.n_cells]
         if not rows:
             raise KeyError(f"no cell type {name!r}; known: {', '.join(self.names)}")
-        weights = np.array([max(row.weight, 1e-12) for row in rows])
+        weights = np.array([float(row.n_cells) for row in rows])
         return np.array([row.component for row in rows], np.int64), weights / weights.sum()
 
     def draw(self, name: str, n: int, rng: np.random.Generator) -> np.ndarray:
