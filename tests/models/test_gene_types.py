@@ -21,7 +21,7 @@ def test_a_type_is_the_mixture_of_its_components() -> None:
     assert components.tolist() == [1, 2]
     np.testing.assert_allclose(weights, [0.625, 0.375])  # shares of cells
     drawn = make_table().draw("Tubule", 6000, np.random.default_rng(0))
-    assert np.bincount(drawn, minlength=3)[1] / 6000 == pytest.approx(2 / 3, abs=0.03)
+    assert np.bincount(drawn, minlength=3)[1] / 6000 == pytest.approx(0.625, abs=0.03)
 
 
 def test_names_and_probabilities_are_summed_over_components() -> None:
