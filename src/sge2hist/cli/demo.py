@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sge2hist.toy.visium_hd_folder import ToyPaths
 
 KIND = "demo"
+GUIDANCE = 2.0
 Say = Callable[[str], None]
 
 
@@ -179,7 +180,7 @@ def _train(folder: Path, config: DemoConfig, dataset: PairedDataset, say: Say) -
     from sge2hist.training.train import train
 
     options = TrainConfig(
-        preset="tiny" if config.tiny else "small",
+        preset="tiny" if config.tiny else "demo",
         hours=None if config.tiny else config.minutes / 60.0,
         seed=config.seed,
         checkpoint_every_s=60.0,
@@ -195,6 +196,7 @@ def _generate(
     from sge2hist.generation.jobs import job_from_paired, job_from_types
     from sge2hist.generation.run import generate
     from sge2hist.generation.set import GeneratedSet
+    from sge2hist.models.image_model import SamplerConfig
 
     output = folder / f"{what}.generated"
     if output.is_dir():
@@ -209,7 +211,8 @@ def _generate(
         chosen = np.random.default_rng(config.seed).choice(rows, min(config.n_cells, len(rows)), replace=False)
         job = job_from_paired(bundle, dataset, np.sort(chosen), seed=config.seed, shuffle_cells=what == "shuffled")
     say(f"{len(job)} images into {output}")
-    return generate(bundle, job, output, seed=config.seed)
+    # After so short a training images follow their condition better when pushed towards it.
+    return generate(bundle, job, output, sampler=SamplerConfig(guidance=GUIDANCE), seed=config.seed)
 
 
 def _evaluate(folder: Path, config: DemoConfig, dataset: PairedDataset) -> None:

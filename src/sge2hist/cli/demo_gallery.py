@@ -31,10 +31,11 @@ def write_gallery(
     """
     from PIL import Image, ImageDraw
 
-    blocks = [
+    titled = [
         ("Toy tissue: the same test cells, real and generated from their RNA", cells),
         ("Toy tissue: generated from the name of a cell type", types),
     ]
+    blocks = [(title, block) for title, block in titled if block]
     rows = [*cells, *types]
     patch = rows[0][1].shape[1] * zoom
     step = patch + GAP_PX

@@ -1,4 +1,5 @@
-"""Presets, in one table: the published configuration repaired, one for a CPU, one for a GPU, one for a toy."""
+"""Presets, in one table: the published configuration repaired, one for a CPU, one for a GPU,
+one for minutes on a toy, one for tests."""
 
 from __future__ import annotations
 
@@ -39,6 +40,7 @@ class Preset(NamedTuple):
 PRESETS = {
     #               genes hidden       z1  z2   K  likel. latent ae  unet             att blocks batch  ae_st gene_st mix_st joint_st  rate
     "tiny":  Preset(0,    (64,),        8,   8, 12, "nb",  4,    16, (32, 48),           0, 1,     8,      20,     30,    10,     20, 1e-3),
+    "demo":  Preset(0,    (128,),       8,  16, 16, "nb",  8,    32, (64, 96),           0, 1,    32,     360,   1500,   300,   1450, 1.5e-3),
     "small": Preset(4000, (256, 128),  16,  48, 24, "nb",  8,    64, (128, 192),         0, 2,    64,    2000,   2500,   500,   6000, 6e-4),
     "base":  Preset(0,    (1024, 512), 16,  48, 32, "nb",  8,    96, (256, 384),         0, 3,   256,   20000,  20000,  5000, 100000, 5e-4),
     "paper": Preset(0,    (2048, 512), 24, 104,  6, "mse", 0,     0, (64, 128, 256, 512), 2, 3,   64,       0,  20000,  2000, 200000, 1e-4),
