@@ -169,11 +169,11 @@ def caption(cell: ShownCell) -> str:
     """Return what stands under a column."""
     parts = [f"<b>{escape(cell.cell_type)}</b>"]
     if cell.cell_id:
-        parts.append(escape(cell.cell_id))
+        parts.append(f'<span class="id">{escape(cell.cell_id)}</span>')
     if np.isfinite(cell.rank_share):
         parts.append(f"rank {100 * cell.rank_share:.1f} %")
     if cell.seed >= 0:
-        parts.append(f"seed {cell.seed}")
+        parts.append(f'seed<br><span class="id">{cell.seed}</span>')
     return "<br>".join(parts)
 
 

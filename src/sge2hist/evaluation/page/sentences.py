@@ -75,11 +75,11 @@ def follows_rna(metrics: dict[str, Any], name: str) -> Sentence:
         return Sentence(question=question, answer="Not measured", text=text, tone="none")
     gain = found["conditioning_gain"]
     certain = gain["low"] is not None and gain["low"] > 0
+    between = "" if found["low"] is None else f", 95 % interval {found['low']:.2f} to {found['high']:.2f}"
     text = (
-        f"Stain, lumen and nuclei of a generated patch go with those of the cell's own tissue (correlation "
-        f"{number(found['value'])}"
-        f"{interval(found)}); with another cell's RNA it is {number(found['shuffled']['value'])}."
-    )
+        "In stain, lumen and nuclei, generated patches and the cells' own tissue correlate with "
+        f"{found['value']:.2f}{between}; with another cell's RNA it is {found['shuffled']['value']:.2f}."
+    ).replace("-", "−")
     if not certain:
         return Sentence(question=question, answer="Not shown", text=text, tone="bad")
     return Sentence(
