@@ -103,11 +103,20 @@ class SGE2Hist:
         return images.reshape(-1, n_samples, *images.shape[1:])
 
     def generate_from_types(
-        self, names: str | Sequence[str], *, n: int = 16, seed: int = 0, sampler: SamplerConfig | None = None
+        self,
+        names: str | Sequence[str],
+        *,
+        n: int = 16,
+        seed: int = 0,
+        field: bool = False,
+        sampler: SamplerConfig | None = None,
     ) -> np.ndarray:
-        """Images of cell types by name, uint8 [types * n, H, W, 3], one type after the other."""
+        """Images of cell types by name, uint8 [types * n, H, W, 3], one type after the other.
+
+        `field` fills each patch with cells of the type; otherwise one cell stands at the centre.
+        """
         wanted = [names] if isinstance(names, str) else list(names)
-        return self._draw(job_from_types(self.bundle, wanted, n=n, seed=seed), sampler)
+        return self._draw(job_from_types(self.bundle, wanted, n=n, seed=seed, field=field), sampler)
 
     def _draw(self, job: Job, sampler: SamplerConfig | None) -> np.ndarray:
         if len(job) == 0:

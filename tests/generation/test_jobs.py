@@ -180,3 +180,17 @@ def test_embedding_of_an_adata(tiny_model, tiny_paired):
     assert cells.obsm["X_sge2hist_z1"].shape == (len(cells), 8)
     assert {"sge2hist_type", "sge2hist_novel"} <= set(cells.obs)
     assert cells.obs["sge2hist_novel"].mean() < 0.2  # ordinary cells of the same tissue
+
+
+def test_a_field_fills_the_patch_with_one_type(bundle):
+    job = job_from_types(bundle, ["alpha"], n=2, field=True)
+    cells = job.windows(slice(0, 2))
+    assert cells.mode_B.tolist() == [MODE_ALL, MODE_ALL]
+    own = cells.xy_um_M2[cells.image_M == 0]
+    assert np.allclose(np.unique(np.diff(np.unique(own[:, 0]))), bundle.config.image.condition.splat_um)
+    assert own.min() <= -bundle.config.reach_um + 16
+    assert own.max() >= 64 + bundle.config.reach_um - 16
+    assert np.allclose(job.latents["X_sge2hist_z2"], 0)
+    component, _ = bundle.components_of("alpha")
+    means = bundle.model.gene.mixture.means_KT.detach().numpy()[component]
+    assert np.isclose(job.latents["X_sge2hist_z1"][0], means).all(1).any()

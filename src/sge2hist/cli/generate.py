@@ -31,6 +31,10 @@ def generate(
     like: Annotated[
         str | None, typer.Option(help="With --types: take the microenvironment z2 from this cell of --from.")
     ] = None,
+    field: Annotated[
+        bool,
+        typer.Option("--field", help="With --types: fill the patch with cells of the type, not one at the centre."),
+    ] = False,
     context: Annotated[
         str, typer.Option(help="neighbours: place all cells around each cell; centre: each cell alone.")
     ] = "neighbours",
@@ -78,7 +82,7 @@ def generate(
     if slide:
         _slide(bundle, source, region, output, config, seed, batch, overwrite)
         return
-    job = _job(bundle, source, split, types, n, samples, like, context, shuffle_cells, seed, resample)
+    job = _job(bundle, source, split, types, n, samples, like, field, context, shuffle_cells, seed, resample)
     if job.report:
         typer.echo(job.report)
     with bar("drawing", len(job)) as progress:
@@ -139,7 +143,7 @@ def sampler_config(
 
 def _job(
     bundle: ModelBundle, source: Path | None, split: str, types: str | None, n: int | None, samples: int,
-    like: str | None, context: str, shuffle_cells: bool, seed: int, resample: bool,
+    like: str | None, field: bool, context: str, shuffle_cells: bool, seed: int, resample: bool,
 ) -> Job:  # fmt: skip
     from sge2hist.cli.progress import bar
     from sge2hist.data.errors import InputError
@@ -151,7 +155,7 @@ def _job(
         if like is not None and source is None:
             raise InputError(found="--like without --from", repair="name the paired dataset that holds the cell")
         z2 = None if like is None or source is None else jobs.z2_of_cell(bundle, PairedDataset.open(source), like)
-        return jobs.job_from_types(bundle, names, n=n or 16, seed=seed, z2_like=z2)
+        return jobs.job_from_types(bundle, names, n=n or 16, seed=seed, z2_like=z2, field=field)
     assert source is not None
     if source.suffix == ".h5ad":
         cells = read_h5ad(source)

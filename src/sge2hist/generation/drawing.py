@@ -57,6 +57,24 @@ def lone_cells(z_BZ: np.ndarray, depth_B: np.ndarray, side_um: float, slide: int
     )
 
 
+def cell_fields(z_BZ: np.ndarray, side_um: float, reach_um: float, spacing_um: float) -> Windows:
+    """Each canvas full of copies of one cell, on a lattice that goes on beyond its edges."""
+    line_um = np.arange(
+        side_um / 2 - spacing_um * np.ceil((side_um / 2 + reach_um) / spacing_um), side_um + reach_um, spacing_um
+    )
+    y, x = np.meshgrid(line_um, line_um, indexing="ij")
+    xy_um = np.stack([x.ravel(), y.ravel()], 1)
+    B, m = len(z_BZ), len(xy_um)
+    return Windows(
+        z_MZ=np.repeat(z_BZ, m, 0),
+        depth_M=np.zeros(B * m, np.float32),
+        xy_um_M2=np.tile(xy_um, (B, 1)),
+        image_M=np.repeat(np.arange(B), m),
+        mode_B=np.full(B, MODE_ALL),
+        slide_B=np.zeros(B, np.int64),
+    )
+
+
 def neighbourhoods(
     index: CellIndex,
     slide_B: np.ndarray,

@@ -13,7 +13,7 @@ from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import UNKNOWN, PairedDataset
 from sge2hist.generation.cell_latents import CellLatents, encode_cells
-from sge2hist.generation.drawing import Windows, image_seed, lone_cells, neighbourhoods
+from sge2hist.generation.drawing import Windows, cell_fields, image_seed, lone_cells, neighbourhoods
 from sge2hist.generation.embed import panel_of, raw_counts
 from sge2hist.models.bundle import ModelBundle
 
@@ -140,9 +140,18 @@ def job_from_adata(
 
 
 def job_from_types(
-    bundle: ModelBundle, names: list[str], *, n: int = 16, seed: int = 0, z2_like: np.ndarray | None = None
+    bundle: ModelBundle,
+    names: list[str],
+    *,
+    n: int = 16,
+    seed: int = 0,
+    z2_like: np.ndarray | None = None,
+    field: bool = False,
 ) -> Job:
     """`n` images of each named cell type: z1 from its mixture components, z2 from the prior or `z2_like` [n_micro].
+
+    `field` fills the patch with cells of the type on a lattice, each at the mean of its component with z2 at the mean of the
+    prior: tissue of that type. Otherwise one cell stands at the centre and its surroundings are a draw.
 
     Raises
     ------
@@ -162,12 +171,18 @@ def job_from_types(
             pick = int(torch.multinomial(torch.from_numpy(weights), 1, generator=generator))
             z1 = gene.mixture.sample(torch.tensor([components[pick]]), generator)[0].cpu()
             z2 = torch.randn(n_micro, generator=generator) if z2_like is None else torch.from_numpy(z2_like).float()
+            if field:
+                z1 = gene.mixture.means_KT[components[pick]].detach().cpu().float()
+                z2 = torch.zeros(n_micro) if z2_like is None else z2
             z.append(torch.cat([z1, z2]).numpy())
             records.append({"cell_id": f"{name} {sample}", "cell_type": name, "sample": sample, "seed": seed_i})
     z_NZ = np.stack(z)
     obs = pd.DataFrame(records).assign(row=-1, condition_row=-1)
 
     def windows(part: slice) -> Windows:
+        if field:
+            spacing_um = bundle.config.image.condition.splat_um
+            return cell_fields(z_NZ[part], bundle.config.patch_um, bundle.config.reach_um, spacing_um)
         return lone_cells(z_NZ[part], np.zeros(len(z_NZ[part]), np.float32), bundle.config.patch_um)
 
     return Job(
@@ -177,6 +192,7 @@ def job_from_types(
         manifest={
             "mode": "types",
             "types": names,
+            "field": field,
             "z2": "prior" if z2_like is None else "reference cell",
             "toy": bundle.is_toy,
         },
