@@ -160,3 +160,9 @@ def test_unknown_type_names_the_known_ones(trained):
     components, weights = ModelBundle.load(trained).components_of("ALPHA")
     assert np.isclose(weights.sum(), 1)
     assert len(components) >= 1
+
+
+def test_one_process_trains_with_one_precision_after_another():
+    from sge2hist.training.accelerate import make_accelerator
+
+    assert [make_accelerator(p).mixed_precision for p in ("no", "bf16", "no")] == ["no", "bf16", "no"]

@@ -20,8 +20,12 @@ def has_fast_bfloat16() -> bool:
 def make_accelerator(mixed_precision: str) -> Accelerator:
     """Return an Accelerator; "auto" picks bfloat16 autocast where :func:`has_fast_bfloat16`."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
+    # Accelerate keeps the precision of a process's first Accelerator for ever; a notebook trains more than one model.
+    # The process group (PartialState) stays.
+    AcceleratorState._reset_state()
     if mixed_precision == "auto":
         mixed_precision = "bf16" if has_fast_bfloat16() else "no"
     return Accelerator(
