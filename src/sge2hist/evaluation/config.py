@@ -21,7 +21,7 @@ class EvaluateConfig:
     max_train: int = 5_000  # real training patches to which classifier and expression head are fitted
     max_val: int = 2_000  # real validation patches on which genes and penalties are chosen
     max_train_for_copies: int = 200_000  # training patches searched for copies
-    max_copies_checked: int = 5_000  # evaluated images whose nearest training patch is looked for
+    max_copies_checked: int = 2_000  # evaluated images whose nearest training patch is looked for
     max_samples: int = 3  # samples per cell that are scored when a set holds several
     n_bootstrap: int = 200  # resamples for cheap statistics
     n_groups: int = 10  # leave-out groups of the jackknife for Frechet distance and KID
