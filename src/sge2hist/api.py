@@ -16,6 +16,7 @@ from sge2hist.generation.run import images_of
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.gene_types import TypeTable
 from sge2hist.models.image_model import SamplerConfig
+from sge2hist.models.locate import model_folder
 
 if TYPE_CHECKING:
     import anndata
@@ -38,17 +39,14 @@ class SGE2Hist:
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, device: str = "cpu") -> SGE2Hist:
-        """Load a model folder, or a model of the hub ("owner/name", downloaded once and cached).
+        """Load a model: a folder, "pretrained:kidney" (comes with the package), or "owner/name" on the hub.
 
         Raises
         ------
         InputError
             If there is no such model.
         """
-        path = Path(name)
-        if not path.exists() and str(name).count("/") == 1 and not str(name).startswith((".", "/", "~")):
-            path = _from_hub(str(name))
-        return cls(bundle=ModelBundle.load(path, device=device))
+        return cls(bundle=ModelBundle.load(model_folder(name), device=device))
 
     @classmethod
     def train(
@@ -122,16 +120,3 @@ class SGE2Hist:
         if len(job) == 0:
             raise InputError(found="no cell to draw", expected="at least one")
         return np.concatenate(list(images_of(self.bundle, job, sampler)))
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(
-            found=f"no folder {name!r}, and the hub did not give a model of that name ({type(error).__name__})",
-            expected="a model folder written by `sge2hist train`, or owner/name of a model on the hub",
-        ) from error

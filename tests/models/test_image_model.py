@@ -57,7 +57,7 @@ def _only(cells: PlacedCells, i: int) -> PlacedCells:
 
 
 @pytest.mark.parametrize("config", [TINY, PIXEL], ids=["latent map", "pixel vector"])
-@pytest.mark.parametrize("sampler", ["dpmpp-2m", "heun", "euler", "ancestral"])
+@pytest.mark.parametrize("sampler", ["dpmpp-2m", "heun", "euler", "ancestral", "consistency"])
 def test_an_image_depends_on_its_seed_alone(config, sampler):
     model, cells = _model(config), _cells(3)
     side = 32 // model.downsampling

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from sge2hist.models.samplers import (
+    consistency_sigmas,
     guided,
     karras_sigmas,
     sample_ancestral,
+    sample_consistency,
     sample_dpmpp_2m,
     sample_euler,
     sample_heun,
@@ -49,6 +51,18 @@ def test_convergence_order(sampler, order):
 def test_one_step_is_the_denoised_image(sampler):
     x = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(sampler(ideal, x, karras_sigmas(1, 0.01, 80.0)), ideal(x, 80.0))
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 4])
+def test_the_exact_jump_reproduces_the_data_distribution(n_steps):
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda: torch.randn((20000, 1, 1, 1), generator=generator)  # noqa: E731
+    sigmas = consistency_sigmas(n_steps, 80.0)
+    assert len(sigmas) == n_steps + 1
+    assert sigmas == sorted(sigmas, reverse=True)
+    x = sample_consistency(lambda x, sigma: exact(x, sigma, 0.0), draw() * 80.0, sigmas, draw)
+    assert float(x.mean()) == pytest.approx(MU, abs=4 * S / math.sqrt(20000))
+    assert float(x.std()) == pytest.approx(S, rel=0.02)
 
 
 def test_ancestral_reproduces_the_data_distribution():

@@ -75,3 +75,21 @@ def test_beyond_the_slide_is_glass(dataset):
     source = _source(dataset)
     crops = source.crops(np.array([0]), np.array([[-10.0, -500.0]]), np.zeros((1, 3), bool))
     assert float(crops.image_BCHW.min()) == 1.0
+
+
+def test_crops_taken_anywhere_reach_glass_and_stay_clear_of_held_out_patches(dataset):
+    source = _source(dataset)
+    split = dataset.obs["split"].astype(str).to_numpy()
+    held_out = source.centre_um_N2[np.isin(split, ["val", "test"])]
+    own = np.concatenate(
+        [source.batch(32, np.random.default_rng(s), augment=False, share_anywhere=1.0).is_centre_M for s in range(4)]
+    )
+    assert own.sum() < 32  # nearly no crop lies at the cell that it was drawn with
+    rows = np.repeat(source.rows[:1], 200)
+    places = source._anywhere(rows, source.centre_um_N2[rows], np.random.default_rng(0))
+    size_um = np.array(source.slides[0].shape[1::-1]) * source.um_per_px
+    assert ((places >= 32) & (places <= size_um - 32)).all()
+    moved = places[(places != source.centre_um_N2[rows]).any(1)]
+    assert len(moved) > 150
+    assert min(np.abs(held_out - place).max(1).min() for place in moved) >= 64.0
+    assert (moved.std(0) > 0.15 * size_um).all()

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def generate(
-    model: Annotated[Path, typer.Argument(help="Model folder made by `sge2hist train`.")],
+    model: Annotated[
+        Path, typer.Argument(help="Model folder made by `sge2hist train`, or pretrained:NAME, which needs no data.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Generated set to write.")],
     source: Annotated[
         Path | None, typer.Option("--from", help="Cells whose RNA to draw: a paired dataset or an .h5ad of raw counts.")

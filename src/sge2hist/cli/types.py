@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def types(
-    model: Annotated[Path, typer.Argument(help="Model folder made by `sge2hist train`.")],
+    model: Annotated[Path, typer.Argument(help="Model folder made by `sge2hist train`, or pretrained:NAME.")],
     rename: Annotated[
         list[str] | None, typer.Option(help='Give a type or component another name: --rename "type 3=Thick limb".')
     ] = None,
@@ -27,7 +27,11 @@ def types(
 
     from sge2hist.data.errors import InputError
     from sge2hist.models.bundle import CONFIG_NAME, read_types, write_types
+    from sge2hist.models.locate import is_shipped, model_folder
 
+    if rename and is_shipped(model):
+        raise InputError(found=f"--rename on {model}", expected="a model folder of your own", repair="copy its folder")
+    model = model_folder(model)
     if not (model / CONFIG_NAME).is_file():
         raise InputError(found="no model (config.json)", where=str(model), expected="a folder of `sge2hist train`")
     table = read_types(model)

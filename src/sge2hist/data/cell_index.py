@@ -40,11 +40,11 @@ class CellIndex:
             windows.append(np.full(len(found), window, np.int64))
         return np.concatenate(cells), np.concatenate(windows)
 
-    def distance_um(self, rows: np.ndarray, slide_of_cell: np.ndarray) -> np.ndarray:
-        """Chebyshev distance max(|dx|, |dy|) of each of `rows` to the nearest indexed cell of its slide; inf if none."""
-        out = np.full(len(rows), np.inf)
+    def distance_um(self, point_um_B2: np.ndarray, slide_B: np.ndarray) -> np.ndarray:
+        """Chebyshev distance max(|dx|, |dy|) of each point to the nearest indexed cell of its slide; inf if none."""
+        out = np.full(len(point_um_B2), np.inf)
         for slide, tree in self._trees.items():
-            own = np.flatnonzero(slide_of_cell[rows] == slide)
+            own = np.flatnonzero(slide_B == slide)
             if len(own):
-                out[own] = tree.query(self.centre_um_N2[rows[own]], p=np.inf)[0]
+                out[own] = tree.query(point_um_B2[own], p=np.inf)[0]
         return out

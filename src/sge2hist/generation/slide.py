@@ -58,7 +58,7 @@ def draw_region(
     inner = Area(
         top=top, left=left, height=int(np.ceil((y + height) / um)) - top, width=int(np.ceil((x + width) / um)) - left
     ).grown(DECODER_HALO)
-    sigmas = model.sigmas(sampler.n_steps)
+    sigmas = model.sigmas(sampler)
     n_evaluations = sum(sigma > 0 for sigma in sigmas)
     area = inner.grown(n_evaluations * (side - 1) + side).snapped(max(NOISE_TILE, side // 2))
     with fast_arithmetic(next(model.parameters()).device):

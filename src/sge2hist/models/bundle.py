@@ -61,12 +61,18 @@ class ModelBundle:
                 repair=f"did you mean {close[0]!r}?" if close else "`sge2hist types MODEL` lists them",
             ) from error
 
-    def save(self, path: Path) -> None:
-        """Write the bundle into the folder `path`; config.json comes last and makes it a model."""
+    def save(self, path: Path, *, half: bool = False) -> None:
+        """Write the bundle into the folder `path`; config.json comes last and makes it a model.
+
+        `half` stores matrices and convolutions in float16, for a model that is handed on: half the size, and images that
+        differ by rounding. Vectors (norms, biases, statistics, dispersions) and the mixture stay in float32.
+        """
         from safetensors.torch import save_file
 
         path.mkdir(parents=True, exist_ok=True)
         state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
+        if half:
+            state = {name: value.half() if _is_weight(name, value) else value for name, value in state.items()}
         with atomic_path(path / WEIGHTS_NAME) as partial:
             save_file(state, partial, metadata={"format": "pt"})
         with atomic_path(path / GENES_NAME) as partial:
@@ -111,6 +117,11 @@ class ModelBundle:
             provenance=content.get("provenance", {}),
             fingerprint=fingerprint,
         )
+
+
+def _is_weight(name: str, value: torch.Tensor) -> bool:
+    small_enough = value.is_floating_point() and float(value.abs().max()) < 1e4  # float16 ends at 65,504
+    return small_enough and value.dim() >= 2 and "mixture" not in name
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sge2hist.models.autoencoder import DOWNSAMPLING, Autoencoder, AutoencoderConfig
 from sge2hist.models.diffusion import DiffusionConfig, NoiseModel, expand
 from sge2hist.models.placed_cells import CellMapEncoder, CellVectorEncoder, ConditionConfig, PlacedCells
-from sge2hist.models.samplers import SAMPLERS, Denoise, guided, karras_sigmas, sample_ancestral
+from sge2hist.models.samplers import NOISY_SAMPLERS, SAMPLERS, Denoise, consistency_sigmas, guided, karras_sigmas
 from sge2hist.models.unet import UNet, UNetConfig
 
 
@@ -35,14 +35,15 @@ class ImageModelConfig:
 class SamplerConfig:
     """How images are drawn."""
 
-    sampler: str = "dpmpp-2m"  # "dpmpp-2m", "heun", "euler" or "ancestral"
+    sampler: str = "dpmpp-2m"  # a name of SAMPLERS or NOISY_SAMPLERS
     n_steps: int = 12  # steps; heun evaluates the network twice in each, the others once
     guidance: float = 1.0  # 1: the plain conditional model
     guidance_interval: tuple[float, float] = (0.2, 5.0)  # noise levels at which guidance acts
 
     def __post_init__(self) -> None:
-        if self.sampler not in (*SAMPLERS, "ancestral"):
-            raise ValueError(f"sampler is one of {', '.join(SAMPLERS)}, ancestral; not {self.sampler!r}")
+        known = (*SAMPLERS, *NOISY_SAMPLERS)
+        if self.sampler not in known:
+            raise ValueError(f"sampler is one of {', '.join(known)}; not {self.sampler!r}")
         if self.n_steps < 1:
             raise ValueError("n_steps must be at least 1")
 
@@ -136,18 +137,20 @@ class ImageModel(nn.Module):
             return lambda x, sigma: self.denoise(x, torch.full((len(x),), sigma, device=device), condition)
 
         denoise = guided(denoiser(told), denoiser(untold), config.guidance, config.guidance_interval)
-        sigmas = self.sigmas(config.n_steps)
+        sigmas = self.sigmas(config)
         x = draw() * sigmas[0]
-        if config.sampler == "ancestral":
-            x = sample_ancestral(denoise, x, sigmas, draw)
+        if config.sampler in NOISY_SAMPLERS:
+            x = NOISY_SAMPLERS[config.sampler](denoise, x, sigmas, draw)
         else:
             x = SAMPLERS[config.sampler](denoise, x, sigmas)
         return self.to_image(x)
 
-    def sigmas(self, n_steps: int) -> list[float]:
+    def sigmas(self, config: SamplerConfig) -> list[float]:
         """Return the sampler's noise levels: Karras's for edm; for ddpm every (T / n_steps)-th of its own, then 0."""
         sigmas_T = self.noise_model.sigmas_T
+        if config.sampler == "consistency":
+            return consistency_sigmas(config.n_steps, self.noise_model.sigma_range[1])
         if sigmas_T is None:
-            return karras_sigmas(n_steps, *self.noise_model.sigma_range)
-        index = torch.linspace(len(sigmas_T) - 1, 0, n_steps).round().long()
+            return karras_sigmas(config.n_steps, *self.noise_model.sigma_range)
+        index = torch.linspace(len(sigmas_T) - 1, 0, config.n_steps).round().long()
         return [*sigmas_T[index].tolist(), 0.0]

@@ -74,8 +74,24 @@ def sample_ancestral(denoise: Denoise, x: Tensor, sigmas: list[float], draw_nois
     return x
 
 
+def sample_consistency(denoise: Denoise, x: Tensor, sigmas: list[float], draw_noise: DrawNoise) -> Tensor:
+    """Jump to the image and put less noise on it again (Song et al. 2023, algorithm 1), for a model tuned to jump."""
+    for sigma, sigma_next in pairwise(sigmas):
+        x = denoise(x, sigma)
+        if sigma_next > 0:
+            x = x + sigma_next * draw_noise()
+    return x
+
+
+def consistency_sigmas(n_steps: int, sigma_max: float, sigma_last: float = 0.03) -> list[float]:
+    """Noise levels for :func:`sample_consistency`: geometric from sigma_max, `sigma_last` not reached, then 0."""
+    return [*(sigma_max * (sigma_last / sigma_max) ** (i / n_steps) for i in range(n_steps)), 0.0]
+
+
 SAMPLERS = {"euler": sample_euler, "heun": sample_heun, "dpmpp-2m": sample_dpmpp_2m}
-"""Deterministic samplers by name; "ancestral" also needs noise and is called by name."""
+"""Deterministic samplers by name."""
+NOISY_SAMPLERS = {"ancestral": sample_ancestral, "consistency": sample_consistency}
+"""Samplers that draw noise on the way."""
 
 
 def guided(conditional: Denoise, unconditional: Denoise, weight: float, interval: tuple[float, float]) -> Denoise:

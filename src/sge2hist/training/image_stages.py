@@ -19,6 +19,9 @@ from sge2hist.training.loop import Stage
 from sge2hist.training.patches import PatchBatch, PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
 
+SHARE_ANYWHERE = 0.05
+"""Crops taken at any place of the slides instead of at a cell: glass, and the edge of the tissue."""
+
 
 class GeneTraining(Stage):
     """The gene model on expression alone (see :class:`GeneStage`)."""
@@ -43,7 +46,8 @@ class AutoencoderTraining(Stage):
 
     def images(self, step: int, name: str = "autoencoder") -> Tensor:
         """Return the crops of a step, in [-1, 1]."""
-        return self._source.batch(self._batch, stage_rng(self._seed, name, step)).image_BCHW.to(self._device)
+        crops = self._source.batch(self._batch, stage_rng(self._seed, name, step), share_anywhere=SHARE_ANYWHERE)
+        return crops.image_BCHW.to(self._device)
 
     def forward(self, step: int) -> dict[str, Tensor]:
         """Return the loss terms of a step."""
@@ -61,6 +65,7 @@ class JointConfig:
     share_centre: float = 0.15  # patches told their centre cell alone
     share_none: float = 0.10  # patches told nothing, for guidance
     share_slide: float = 0.5  # patches told their slide (stain)
+    share_anywhere: float = SHARE_ANYWHERE  # patches that are not taken at a cell
     gene_rate: float = 0.3  # learning rate of the gene model over that of the image model
     seed: int = 0
 
@@ -106,7 +111,7 @@ class JointTraining(Stage):
         """Return the loss terms of a step."""
         config = self._config
         rng = stage_rng(config.seed, "joint", step)
-        crops = self._source.batch(config.batch, rng)
+        crops = self._source.batch(config.batch, rng, share_anywhere=config.share_anywhere)
         mode_B = rng.choice(
             [MODE_NONE, MODE_CENTRE, MODE_ALL],
             size=config.batch,

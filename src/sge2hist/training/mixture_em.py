@@ -51,17 +51,18 @@ def fit_mixture(
     """Climb from centres (each cell starts in the nearest) until the bound gains less than `tolerance` nats per step."""
     distance_NK = (centres_KT**2).sum(1) - 2 * mean_NT @ centres_KT.T
     gamma_NK = np.eye(len(centres_KT))[distance_NK.argmin(1)]
-    mixture, last = _maximise(mean_NT, var_NT, gamma_NK), -np.inf
+    mixture, last = maximise(mean_NT, var_NT, gamma_NK), -np.inf
     for _ in range(max_steps):
         reached = mixture.bound(mean_NT, var_NT)
         if reached - last < tolerance:
             break
         last = reached
-        mixture = _maximise(mean_NT, var_NT, mixture.responsibilities(mean_NT, var_NT))
+        mixture = maximise(mean_NT, var_NT, mixture.responsibilities(mean_NT, var_NT))
     return mixture
 
 
-def _maximise(mean_NT: np.ndarray, var_NT: np.ndarray, gamma_NK: np.ndarray) -> PosteriorMixture:
+def maximise(mean_NT: np.ndarray, var_NT: np.ndarray, gamma_NK: np.ndarray) -> PosteriorMixture:
+    """The M step: the best mixture for given responsibilities, [N, K]."""
     mass_K = gamma_NK.sum(0) + 1e-6
     means_KT = (gamma_NK.T @ mean_NT) / mass_K[:, None]
     second_KT = (gamma_NK.T @ (mean_NT**2 + var_NT)) / mass_K[:, None]

@@ -43,24 +43,47 @@ class PatchSource:
         self.slide_of_cell = dataset.slide_of_cell
         self.index = CellIndex(self.centre_um_N2, self.slide_of_cell)
         self.reach_um = self.patch_um / 2 + reach_um
+        held_out = np.flatnonzero(np.isin(dataset.obs["split"].astype(str).to_numpy(), ["val", "test"]))
+        self._held_out = CellIndex(self.centre_um_N2[held_out], self.slide_of_cell[held_out])
         self.rows = self._rows_clear_of_held_out(dataset)
 
     def _rows_clear_of_held_out(self, dataset: PairedDataset) -> np.ndarray:
         rows = dataset.rows("train")
-        held_out = np.flatnonzero(np.isin(dataset.obs["split"].astype(str).to_numpy(), ["val", "test"]))
-        if len(held_out) == 0:
-            return rows
-        index = CellIndex(self.centre_um_N2[held_out], self.slide_of_cell[held_out])
-        index.centre_um_N2 = self.centre_um_N2
-        clear = index.distance_um(rows, self.slide_of_cell) >= self.patch_um + self.jitter_um + self.um_per_px
+        clear = self._clear_of_held_out(self.centre_um_N2[rows], self.slide_of_cell[rows], margin_um=self.jitter_um)
         return rows[clear] if clear.any() else rows
 
-    def batch(self, n: int, rng: np.random.Generator, *, augment: bool = True) -> PatchBatch:
-        """Draw `n` training crops."""
+    def _clear_of_held_out(self, centre_um_B2: np.ndarray, slide_B: np.ndarray, margin_um: float = 0.0) -> np.ndarray:
+        """Whether a crop at each place shares no pixel with the patch of a validation or test cell."""
+        distance_B = self._held_out.distance_um(centre_um_B2, slide_B)
+        return distance_B >= self.patch_um + margin_um + self.um_per_px
+
+    def batch(
+        self, n: int, rng: np.random.Generator, *, augment: bool = True, share_anywhere: float = 0.0
+    ) -> PatchBatch:
+        """Draw `n` training crops.
+
+        `share_anywhere` of them lie at any place of the cell's slide that is clear of held-out cells, so that glass and the
+        edge of the tissue are seen as well; their `centre_row_B` is then some cell that need not lie in the crop.
+        """
         rows = self.rows[rng.integers(len(self.rows), size=n)]
-        offset_um = rng.uniform(-self.jitter_um, self.jitter_um, (n, 2))
+        centre_um_B2 = self.centre_um_N2[rows] + rng.uniform(-self.jitter_um, self.jitter_um, (n, 2))
         turn_B3 = rng.integers(2, size=(n, 3)).astype(bool) if augment else np.zeros((n, 3), bool)
-        return self.crops(rows, self.centre_um_N2[rows] + offset_um, turn_B3)
+        if share_anywhere:
+            moved = rng.random(n) < share_anywhere
+            centre_um_B2[moved] = self._anywhere(rows[moved], centre_um_B2[moved], rng)
+        return self.crops(rows, centre_um_B2, turn_B3)
+
+    def _anywhere(self, rows: np.ndarray, centre_um_B2: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A random place of each row's slide, clear of held-out cells; the given place where eight tries find none."""
+        slide_B = self.slide_of_cell[rows]
+        side_um_B2 = np.array([self.slides[s].shape[1::-1] for s in slide_B]).reshape(-1, 2) * self.um_per_px
+        room_B2 = np.maximum(side_um_B2 - self.patch_um, 0)
+        out, found = centre_um_B2.copy(), np.zeros(len(rows), bool)
+        for _ in range(8):
+            place = self.patch_um / 2 + rng.random((len(rows), 2)) * room_B2
+            take = self._clear_of_held_out(place, slide_B) & ~found
+            out[take], found = place[take], found | take
+        return out
 
     def crops(self, rows: np.ndarray, centre_um_B2: np.ndarray, turn_B3: np.ndarray) -> PatchBatch:
         """Crop around given points (rounded to whole pixels); `turn_B3`: mirror x, mirror y, swap x and y."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 import sge2hist
-from sge2hist.data.errors import InputError
 from sge2hist.data.files import atomic_path
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.paired import PairedDataset
@@ -24,9 +21,11 @@ from sge2hist.training.card import model_card
 from sge2hist.training.config import TrainConfig
 from sge2hist.training.gene_calibration import calibrate_novelty
 from sge2hist.training.gene_data import GeneData, gene_statistics
+from sge2hist.training.gene_encoding import encode_all
 from sge2hist.training.gene_selection import select_genes
 from sge2hist.training.gene_stage import GeneStage, GeneStageConfig
 from sge2hist.training.image_stages import (
+    SHARE_ANYWHERE,
     AutoencoderTraining,
     GeneTraining,
     JointConfig,
@@ -34,15 +33,16 @@ from sge2hist.training.image_stages import (
 )
 from sge2hist.training.loop import Run, StagePlan, finish_stage, run_stage
 from sge2hist.training.mixture_init import init_mixture
+from sge2hist.training.mixture_refit import refit_mixture
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.presets import IS_PAPER, PRESETS, model_config
 from sge2hist.training.preview import Preview
+from sge2hist.training.run_folder import open_run
 from sge2hist.training.type_names import name_components
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-RUN_NAME = "run.json"
 SUM_OVER_GENES = 1e3  # largest gradient norm of a loss that sums nats over genes
 
 
@@ -66,7 +66,7 @@ def train(
     dataset.rows("train")  # an empty split is an error before any work
     accelerator = make_accelerator(config.mixed_precision)
     if accelerator.is_main_process:
-        _open_output(output, dataset, config, overwrite)
+        open_run(output, {"config": config.identity(), "data": dataset.fingerprint}, overwrite=overwrite)
     accelerator.wait_for_everyone()
     if (output / CONFIG_NAME).is_file():
         say(f"{output} is trained already; --overwrite trains it again")
@@ -77,37 +77,6 @@ def train(
         training.write()
     accelerator.wait_for_everyone()
     return ModelBundle.load(output)
-
-
-def _open_output(output: Path, dataset: PairedDataset, config: TrainConfig, overwrite: bool) -> None:
-    directory = output / "training"
-    identity: dict[str, Any] = {
-        "config": config.identity(),
-        "data": dataset.fingerprint,
-        "version": sge2hist.__version__,
-    }
-    if output.exists() and overwrite:
-        if not (directory / RUN_NAME).is_file() and any(output.iterdir()):
-            raise InputError(
-                found="something that is not a model of ours", where=str(output), repair="choose another output"
-            )
-        shutil.rmtree(output)
-    if (directory / RUN_NAME).is_file():
-        known = json.loads((directory / RUN_NAME).read_text(encoding="utf-8"))
-        if known != identity:
-            changed = [k for k in identity["config"] if known.get("config", {}).get(k) != identity["config"][k]]
-            changed += [k for k in ("data", "version") if known.get(k) != identity[k]]
-            raise InputError(
-                found=f"a training run with other settings ({', '.join(changed)})",
-                where=str(output),
-                repair="give the same settings to resume it, --overwrite to start anew, or another output",
-            )
-        return
-    if output.exists() and any(output.iterdir()):
-        raise InputError(found="an existing output", where=str(output), repair="choose another output name")
-    directory.mkdir(parents=True, exist_ok=True)
-    with atomic_path(directory / RUN_NAME) as partial:
-        partial.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
 
 
 class _Training:
@@ -242,6 +211,7 @@ class _Training:
             n_gradient_cells=16 * batch,
             n_expression_cells=2 * batch,
             share_centre=0.9 if self._is_paper else 0.15,
+            share_anywhere=0.0 if self._is_paper else SHARE_ANYWHERE,
         )
         stage = JointTraining(
             self.model, self.source, gene_stage, self.all_cells, joint,
@@ -284,11 +254,14 @@ class _Training:
     def write(self) -> None:
         """Write the model folder."""
         self.model.eval()
+        encoded = encode_all(self.model.gene, self.train_cells, device=self.device)
+        n_components = refit_mixture(self.model.gene, self.train_cells, encoded)
+        self.runner.say(f"{n_components} mixture components")
         calibrate_novelty(self.model.gene, self._reference_cells(), seed=self.config.seed, device=self.device)
         bundle = ModelBundle(
             model=self.model,
             genes=self.panel,
-            types=name_components(self.model.gene, self.train_cells, device=self.device),
+            types=name_components(self.model.gene, self.train_cells, encoded=encoded, device=self.device),
             provenance={
                 "data_fingerprint": self.dataset.fingerprint,
                 "technology": self.dataset.manifest.get("technology", ""),

@@ -1,0 +1,38 @@
+"""`sge2hist distill`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def distill(
+    model: Annotated[Path, typer.Argument(help="Trained model folder, or pretrained:NAME: the teacher.")],
+    paired: Annotated[Path, typer.Option("--on", help="Paired dataset that the teacher was trained on.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Model folder to write; an unfinished one is resumed.")
+    ],
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 2000,
+    evaluations: Annotated[int, typer.Option(help="Network evaluations per image of the new model.")] = 2,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-4,
+    batch: Annotated[int, typer.Option(help="Patches per step.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of batches and noise.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier model of this name.")] = False,
+) -> None:
+    """Make a model that draws in one or two evaluations instead of a dozen (consistency tuning).
+
+    The new model is used like its teacher; compare the two with `sge2hist evaluate`. Stopped, the same command goes on.
+
+    Example: `sge2hist distill kidney.model --on kidney.paired -o kidney_fast.model`
+    """
+    from sge2hist.cli.generate import load_model
+    from sge2hist.data.paired import PairedDataset
+    from sge2hist.training.distill import DistillConfig
+    from sge2hist.training.distill import distill as run
+
+    config = DistillConfig(
+        steps=steps, evaluations=evaluations, learning_rate=learning_rate, batch=batch, seed=seed
+    )  # fmt: skip
+    run(load_model(model, "auto"), PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)

@@ -1,0 +1,48 @@
+"""The folder of a training run: what the run was asked for, so that only the same run is resumed there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import sge2hist
+from sge2hist.data.errors import InputError
+from sge2hist.data.files import atomic_path
+
+RUN_NAME = "run.json"
+
+
+def open_run(output: Path, asked: dict[str, Any], *, overwrite: bool) -> None:
+    """Make `output` the folder of the run that was `asked` for ("config" and other entries), new or resumed.
+
+    Raises
+    ------
+    InputError
+        If the folder holds a run with other settings, or something else.
+    """
+    directory = output / "training"
+    identity = asked | {"version": sge2hist.__version__}
+    if output.exists() and overwrite:
+        if not (directory / RUN_NAME).is_file() and any(output.iterdir()):
+            raise InputError(
+                found="something that is not a model of ours", where=str(output), repair="choose another output"
+            )
+        shutil.rmtree(output)
+    if (directory / RUN_NAME).is_file():
+        known = json.loads((directory / RUN_NAME).read_text(encoding="utf-8"))
+        if known != identity:
+            changed = [k for k in identity["config"] if known.get("config", {}).get(k) != identity["config"][k]]
+            changed += [k for k in identity if k != "config" and known.get(k) != identity[k]]
+            raise InputError(
+                found=f"a training run with other settings ({', '.join(changed)})",
+                where=str(output),
+                repair="give the same settings to resume it, --overwrite to start anew, or another output",
+            )
+        return
+    if output.exists() and any(output.iterdir()):
+        raise InputError(found="an existing output", where=str(output), repair="choose another output name")
+    directory.mkdir(parents=True, exist_ok=True)
+    with atomic_path(directory / RUN_NAME) as partial:
+        partial.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")

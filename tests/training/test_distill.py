@@ -1,0 +1,81 @@
+"""Distillation of a tiny model: it writes a model that draws in few evaluations, resumes exactly, refuses what does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sge2hist.api import SGE2Hist
+from sge2hist.data.errors import InputError
+from sge2hist.data.gene_panel import GenePanel
+from sge2hist.models.bundle import ModelBundle
+from sge2hist.training import loop
+from sge2hist.training.distill import DistillConfig, check_distillable, distill
+
+CONFIG = DistillConfig(steps=16, batch=4, learning_rate=1e-3)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+@pytest.fixture(scope="module")
+def student(tiny_paired, tiny_model, tmp_path_factory):
+    output = tmp_path_factory.mktemp("distilled") / "fast.model"
+    distill(ModelBundle.load(tiny_model), tiny_paired, output, CONFIG, say=lambda _: None)
+    return output
+
+
+def test_the_student_draws_in_two_evaluations_and_keeps_what_is_not_tuned(student, tiny_model, tiny_paired):
+    model = SGE2Hist.from_pretrained(student)
+    assert (model.bundle.config.sampler.sampler, model.bundle.config.sampler.n_steps) == ("consistency", 2)
+    images = model.generate_from_genes(tiny_paired.adata()[:3].copy())
+    assert images.shape == (3, 1, 32, 32, 3)
+    before, after = (load_file(path / "model.safetensors") for path in (tiny_model, student))
+    changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"unet", "condition"}
+    assert model.bundle.provenance["teacher"] == ModelBundle.load(tiny_model).fingerprint
+
+
+def test_a_killed_distillation_ends_with_the_same_weights(student, tiny_model, tiny_paired, tmp_path, monkeypatch):
+    save = loop.save_checkpoint
+
+    def save_then_die(path, sections, position):
+        save(path, sections, position)
+        if position["under_way"]:
+            raise Killed
+
+    init = loop.Run.__init__
+    monkeypatch.setattr(loop.Run, "__init__", lambda self, **given: init(self, **(given | {"checkpoint_every_s": 0.0})))
+    monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
+    longer = dataclasses.replace(CONFIG, steps=120)
+    teacher = ModelBundle.load(tiny_model)
+    with pytest.raises(Killed):
+        distill(teacher, tiny_paired, tmp_path / "a.model", longer, say=lambda _: None)
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    said: list[str] = []
+    distill(teacher, tiny_paired, tmp_path / "a.model", longer, say=said.append)
+    assert any(line.startswith("resuming distill at step 100") for line in said)
+    distill(teacher, tiny_paired, tmp_path / "b.model", longer, say=lambda _: None)
+    resumed, whole = (load_file(tmp_path / f"{name}.model" / "model.safetensors") for name in "ab")
+    for name in whole:
+        assert torch.equal(resumed[name], whole[name]), name
+
+
+def test_refuses_a_published_model_and_foreign_genes(tiny_model, tiny_paired, monkeypatch):
+    teacher = ModelBundle.load(tiny_model)
+    vector = dataclasses.replace(teacher.config.image.condition, kind="vector")
+    image = dataclasses.replace(teacher.config.image, condition=vector)
+    published = dataclasses.replace(teacher)
+    published.model = ModelBundle.load(tiny_model).model
+    published.model.config = dataclasses.replace(teacher.config, image=image)
+    with pytest.raises(InputError, match="placed cells"):
+        check_distillable(published, tiny_paired)
+    teacher.genes = GenePanel(["ENSG_NONE", *teacher.genes.ids[1:]])
+    with pytest.raises(InputError, match="ENSG_NONE"):
+        check_distillable(teacher, tiny_paired)
+    with pytest.raises(InputError, match="no length"):
+        DistillConfig(steps=0)
