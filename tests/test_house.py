@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "training": {"data", "models", "training"},
     "generation": {"data", "models", "generation"},
     "evaluation": {"data", "evaluation"},
+    "viewer": {"data", "viewer"},
     "toy": {"data", "toy"},
 }
 """What each folder may import; the command line (cli) and the notebook object (api) stand on all of them."""

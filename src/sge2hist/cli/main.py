@@ -9,6 +9,7 @@ import typer
 
 from sge2hist import __version__
 from sge2hist.cli.demo import demo
+from sge2hist.cli.distill import distill
 from sge2hist.cli.evaluate import evaluate
 from sge2hist.cli.export import export
 from sge2hist.cli.generate import generate
@@ -16,6 +17,7 @@ from sge2hist.cli.inspect import inspect
 from sge2hist.cli.prepare import prepare
 from sge2hist.cli.train import train
 from sge2hist.cli.types import types
+from sge2hist.cli.view import view
 from sge2hist.data.errors import InputError
 
 HELP = """Generate H&E histology images from spatially resolved single-cell gene expression.
@@ -36,7 +38,7 @@ Start with `sge2hist demo`: all of it on a toy tissue, in minutes.
 app = typer.Typer(
     help=HELP, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, add_completion=False
 )
-for verb in (prepare, train, generate, types, evaluate, inspect, export, demo):
+for verb in (prepare, train, distill, generate, view, types, evaluate, inspect, export, demo):
     app.command()(verb)
 
 

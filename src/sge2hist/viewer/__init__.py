@@ -1,0 +1,1 @@
+"""A generated slide beside the real one, in a browser."""

@@ -1,0 +1,120 @@
+"use strict";
+// One viewer per layer; all show the same place. In viewport coordinates the section is 1 wide, whatever a layer's resolution.
+const content = JSON.parse(document.getElementById("content").textContent);
+const views = [];
+const main = document.getElementById("views");
+
+function element(kind, name, text, parent) {
+  const made = document.createElement(kind);
+  if (name) made.className = name;
+  if (text) made.textContent = text;
+  parent.append(made);
+  return made;
+}
+
+function tileSource(layer) {
+  return {
+    width: layer.width, height: layer.height, tileSize: layer.tile, tileOverlap: 0, minLevel: 0, maxLevel: layer.levels - 1,
+    getTileUrl: (level, x, y) => `tiles/${layer.key}/${level}/${x}_${y}.${layer.suffix}`,
+  };
+}
+
+function makeView(layer) {
+  const box = element("div", "view", "", main);
+  const picture = element("div", "picture", "", box);
+  const title = element("div", "title", layer.title + " ", box);
+  element("small", "", layer.note, title);
+  const view = { layer, box, scale: element("div", "scale", "", box), cross: element("div", "cross", "", box), tiles: 0, failed: 0 };
+  view.viewer = OpenSeadragon({
+    element: picture, tileSources: tileSource(layer), drawer: "canvas", showNavigationControl: false, animationTime: 0.4,
+    gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, maxZoomPixelRatio: 8, visibilityRatio: 0.3,
+    imageSmoothingEnabled: layer.suffix === "jpg", crossOriginPolicy: false,
+  });
+  view.viewer.addHandler("tile-loaded", () => { view.tiles += 1; });
+  view.viewer.addHandler("tile-load-failed", () => { view.failed += 1; });
+  new OpenSeadragon.MouseTracker({
+    element: picture, moveHandler: (event) => pointAt(view, event.position), leaveHandler: () => pointAt(view, null),
+  });
+  picture.addEventListener("pointerdown", () => { hand = view; });
+  picture.addEventListener("wheel", () => { hand = view; }, { passive: true });
+  return view;
+}
+
+// --- linked: every frame, the view that moved takes the others along -------------------------------------------------
+let hand = null; // the view that was touched last; it leads when several move at once
+
+function placeOf(view) {
+  const centre = view.viewer.viewport.getCenter(true);
+  return [view.viewer.viewport.getZoom(true), centre.x, centre.y];
+}
+
+function follow() {
+  const open = shownViews().filter((view) => view.viewer.isOpen());
+  const moved = open.filter((view) => !view.place || placeOf(view).some((value, i) => Math.abs(value - view.place[i]) > 1e-9));
+  const leader = moved.includes(hand) ? hand : moved.find((view) => view.place) || moved[0];
+  if (leader) {
+    const [zoom, x, y] = placeOf(leader);
+    for (const view of open) {
+      if (view !== leader) {
+        view.viewer.viewport.zoomTo(zoom, null, true);
+        view.viewer.viewport.panTo(new OpenSeadragon.Point(x, y), true);
+      }
+      view.place = placeOf(view);
+      drawScale(view, zoom);
+    }
+  }
+  requestAnimationFrame(follow);
+}
+
+// --- scale bar, pointer, legend ----------------------------------------------------------------------------------------
+function drawScale(view, zoom) {
+  const umPerPx = content.width_um / (zoom * view.viewer.viewport.getContainerSize().x);
+  const most = 120 * umPerPx, power = 10 ** Math.floor(Math.log10(most));
+  const length = [5, 2, 1].map((n) => n * power).find((um) => um <= most);
+  view.scale.style.width = `${length / umPerPx}px`;
+  view.scale.textContent = length >= 1000 ? `${length / 1000} mm` : `${length} µm`;
+}
+
+function pointAt(source, position) {
+  const point = position && source.viewer.isOpen() ? source.viewer.viewport.viewerElementToViewportCoordinates(position) : null;
+  for (const view of views) {
+    view.cross.style.display = point && view !== source ? "block" : "none";
+    if (point) { view.cross.style.left = `${position.x}px`; view.cross.style.top = `${position.y}px`; }
+  }
+  const um = (value) => Math.round(value * content.width_um);
+  document.getElementById("place").textContent = point
+    ? `x ${content.x_um + um(point.x)}, y ${content.y_um + um(point.y)} µm` : "";
+}
+
+const shownViews = () => views.filter((view) => !view.box.hidden);
+
+function arrange() {
+  const n = shownViews().length || 1;
+  const wide = main.clientWidth / main.clientHeight > (content.width_um / content.height_um) * 0.8;
+  const columns = n === 4 ? 2 : wide ? n : 1;
+  main.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
+  main.style.gridTemplateRows = `repeat(${Math.ceil(n / columns)}, minmax(0, 1fr))`;
+  for (const view of views) view.box.style.display = view.box.hidden ? "none" : "";
+}
+
+for (const layer of content.layers) {
+  const view = makeView(layer);
+  views.push(view);
+  const label = element("label", "", "", document.getElementById("toggles"));
+  const box = element("input", "", "", label);
+  box.type = "checkbox";
+  box.checked = true;
+  label.append(` ${layer.title}`);
+  box.addEventListener("change", () => { view.box.hidden = !box.checked; view.place = null; arrange(); });
+}
+for (const kind of content.legend) {
+  const row = element("span", "kind", "", document.getElementById("legend"));
+  element("span", "swatch", "", row).style.background = kind.colour;
+  row.append(kind.name + " ");
+  element("small", "", kind.n.toLocaleString("en"), row);
+}
+document.getElementById("home").addEventListener("click", () => { hand = shownViews()[0]; hand.viewer.viewport.goHome(); });
+window.addEventListener("resize", arrange);
+arrange();
+requestAnimationFrame(follow);
+window.slideViews = views;

@@ -1,0 +1,136 @@
+"""The folder with ``slide.html``: tiles of every layer, the viewer's script, and one page. It needs no server and no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.files import atomic_directory, check_output, read_manifest, write_manifest
+from sge2hist.data.paired import PairedDataset
+from sge2hist.viewer.layers import (
+    SLIDE_NAME,
+    UNCERTAINTY_NAME,
+    generated_layer,
+    paired_cells,
+    real_layer,
+    stored_cells,
+    type_layer,
+    uncertainty_layer,
+)
+from sge2hist.viewer.pyramid import TILE_PX, Layer, write_pyramid
+
+PAGE_NAME = "slide.html"
+SCRIPTS = ("openseadragon.min.js", "openseadragon.LICENSE.txt")
+ORDER = ("real", "generated", "types", "uncertainty")
+
+
+def build_viewer(
+    generated: str | Path,
+    output: str | Path,
+    *,
+    against: PairedDataset | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], None] = lambda n: None,
+) -> Path:
+    """Write a folder that shows a generated slide in a browser, with all views linked. Returns the path of its page.
+
+    Parameters
+    ----------
+    generated
+        A set made by ``generate --slide``.
+    against
+        The paired dataset that it was drawn from; the real section is then shown beside it.
+    progress
+        Counts tiles of the finest level; :func:`n_tiles` tells how many there will be at most.
+
+    Raises
+    ------
+    InputError
+        If the output exists, `generated` is no slide, or `against` lacks its slide.
+    """
+    check_output(output, overwrite=overwrite)
+    layers, legend, manifest = open_layers(Path(generated), against)
+    with atomic_directory(output, overwrite=overwrite) as partial:
+        shown = [write_pyramid(partial / "tiles" / layer.key, layer, progress=progress) for layer in layers]
+        assets = files("sge2hist.viewer").joinpath("assets")
+        for name in SCRIPTS:
+            (partial / name).write_bytes(assets.joinpath(name).read_bytes())
+        x, y, width, height = manifest["region_um"]
+        content = {
+            "layers": shown, "legend": legend, "x_um": x, "y_um": y, "width_um": width, "height_um": height,
+        }  # fmt: skip
+        title = Path(generated).name.removesuffix(".generated")
+        page = page_html(title, content, manifest)
+        (partial / PAGE_NAME).write_text(page, encoding="utf-8")
+        write_manifest(
+            partial, "viewer", synthetic=True, generated=str(generated), layers=[layer.key for layer in layers]
+        )
+    return Path(output) / PAGE_NAME
+
+
+def open_layers(path: Path, against: PairedDataset | None) -> tuple[list[Layer], list[dict[str, Any]], dict[str, Any]]:
+    """The layers that there are, the legend of the types, and the manifest of the generated slide."""
+    manifest = read_manifest(path, "generated")
+    if manifest.get("mode") != "slide" or not (path / SLIDE_NAME).is_file():
+        raise InputError(
+            found=f"a generated set without {SLIDE_NAME}", where=str(path), expected="a slide",
+            repair="make one with `sge2hist generate MODEL --slide --from X.paired`",
+        )  # fmt: skip
+    picture = generated_layer(path, bool(manifest.get("toy", False)))
+    layers, cells = [picture], stored_cells(path)
+    x, y, width, height = (float(value) for value in manifest["region_um"])
+    region_um = (x, y, width, height)
+    if against is not None:
+        number = _slide_number(against, str(manifest.get("slide")))
+        layers.append(real_layer(against, number, region_um))
+        cells = cells or paired_cells(against, number, region_um, float(manifest["um_per_px"]))
+    legend: list[dict[str, Any]] = []
+    if cells is not None and len(cells.xy_px_N2):
+        layer, legend = type_layer(cells, picture.width_px, picture.height_px)
+        layers.append(layer)
+    if (path / UNCERTAINTY_NAME).is_file():
+        layers.append(uncertainty_layer(path, float(manifest["uncertainty_scale"]), int(manifest["n_seeds"])))
+    return sorted(layers, key=lambda layer: ORDER.index(layer.key)), legend, manifest
+
+
+def n_tiles(layers: list[Layer]) -> int:
+    """Tiles of the finest level of all layers."""
+    return sum(-(-layer.width_px // TILE_PX) * -(-layer.height_px // TILE_PX) for layer in layers)
+
+
+def _slide_number(dataset: PairedDataset, name: str) -> int:
+    if name not in dataset.slide_ids:
+        raise InputError(
+            found=f"no slide {name!r}", where=str(dataset.path), expected=f"one of {', '.join(dataset.slide_ids)}",
+            repair="give the paired dataset that the slide was drawn from",
+        )  # fmt: skip
+    return dataset.slide_ids.index(name)
+
+
+def page_html(title: str, content: dict[str, Any], manifest: dict[str, Any]) -> str:
+    """The page; `content` is what its script reads."""
+    assets = files("sge2hist.viewer").joinpath("assets")
+    style, script = (assets.joinpath(name).read_text(encoding="utf-8") for name in ("slide.css", "slide.js"))
+    data = json.dumps(content).replace("</", "<\\/")  # a name must not end the script element
+    toy = '<span class="mark toy">TOY</span>' if manifest.get("toy") else ""
+    area_mm2 = content["width_um"] * content["height_um"] / 1e6
+    line = (
+        f"{content['width_um'] / 1000:.2f} x {content['height_um'] / 1000:.2f} mm ({area_mm2:.2f} mm²) · "
+        f"{manifest['um_per_px']:g} µm/px · seed {manifest['seed']}"
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        f"<title>{escape(title)}: real and generated</title><style>{style}</style></head><body>"
+        f'<header><h1>{escape(title)}</h1>{toy}<span class="mark">synthetic image, not for diagnosis</span>'
+        f'<span class="line">{escape(line)}</span><span id="toggles"></span>'
+        '<button id="home" type="button">whole section</button><span id="place"></span></header>'
+        '<main id="views"></main><footer id="legend"></footer>'
+        f'<script id="content" type="application/json">{data}</script>'
+        f'<script src="{SCRIPTS[0]}"></script><script>{script}</script></body></html>\n'
+    )

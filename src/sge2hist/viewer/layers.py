@@ -1,0 +1,148 @@
+"""What there is to look at: the real section, the generated one, the types of its cells, its uncertainty.
+
+Every layer shows the same rectangle of the section, each at its own resolution. Positions are px of the generated slide
+(corner-based) unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.paired import PairedDataset
+from sge2hist.data.slide_image import SlideImage
+from sge2hist.viewer.pyramid import Layer
+
+CELLS_NAME, SLIDE_NAME, UNCERTAINTY_NAME = "cells.h5ad", "slide.ome.tif", "uncertainty.ome.tif"
+NO_CELL_RGB = (255, 255, 255)
+UNKNOWN_RGB = (200, 200, 200)
+
+
+def generated_layer(path: Path, toy: bool) -> Layer:
+    """The generated slide."""
+    slide = SlideImage.open(path / SLIDE_NAME)
+    note = "drawn from RNA and positions alone" + ("; toy tissue" if toy else "")
+    return Layer(key="generated", title="Generated", note=note, width_px=slide.width_px, height_px=slide.height_px,
+                 read=slide.read)  # fmt: skip
+
+
+def real_layer(dataset: PairedDataset, slide_number: int, region_um: tuple[float, float, float, float]) -> Layer:
+    """The rectangle (x, y, width, height in um) of a slide of a paired dataset, at its own resolution."""
+    slide, um = dataset.slides[slide_number], dataset.um_per_px
+    x_px, y_px, width_px, height_px = (value / um for value in region_um)
+    n_columns, n_rows = max(1, round(width_px)), max(1, round(height_px))
+
+    def read(x: int, y: int, width: int, height: int) -> np.ndarray:
+        return slide.read_window(x_px + x, y_px + y, width, height, width, height)
+
+    return Layer(key="real", title="Real", note=f"H&E of {dataset.slide_ids[slide_number]}", width_px=n_columns,
+                 height_px=n_rows, read=read)  # fmt: skip
+
+
+def uncertainty_layer(path: Path, scale: float, n_seeds: int) -> Layer:
+    """Spread over seeds in false colour; `scale` stored grey levels are one grey level of spread."""
+    from matplotlib import colormaps
+
+    slide = SlideImage.open(path / UNCERTAINTY_NAME)
+    table = (colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+    note = f"spread over {n_seeds} seeds: black 0, bright {255 / scale:.0f} grey levels of 255 or more"
+    return Layer(
+        key="uncertainty", title="Uncertainty", note=note, width_px=slide.width_px, height_px=slide.height_px,
+        read=lambda x, y, w, h: table[slide.read(x, y, w, h)[..., 0]],
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypedCells:
+    """N cells, `code_N` index into `names` (-1: unknown)."""
+
+    xy_px_N2: np.ndarray
+    code_N: np.ndarray
+    names: list[str]
+
+
+def stored_cells(path: Path) -> TypedCells | None:
+    """The cells of a generated slide, None when it was written without them."""
+    import anndata
+
+    if not (path / CELLS_NAME).is_file():
+        return None
+    try:
+        table = anndata.read_h5ad(path / CELLS_NAME, backed="r")
+        kinds, xy = table.obs["cell_type"].astype("category"), np.asarray(table.obsm["spatial"], np.float64)
+        table.file.close()
+    except Exception as error:  # anndata wraps whatever h5py met in its own error types
+        raise InputError(
+            found=f"a table of cells that cannot be read ({error})",
+            where=str(path / CELLS_NAME),
+            repair="generate again",
+        ) from error
+    return _without_unknown(xy, kinds.cat.codes.to_numpy(np.int64), [str(name) for name in kinds.cat.categories])
+
+
+def paired_cells(
+    dataset: PairedDataset, slide_number: int, region_um: tuple[float, float, float, float], um_per_px: float
+) -> TypedCells:
+    """The cells of a paired dataset, in px of a slide of the region with `um_per_px`."""
+    own = dataset.slide_of_cell == slide_number
+    xy_px = (dataset.centre_xy_px[own] * dataset.um_per_px - region_um[:2]) / um_per_px
+    return TypedCells(xy_px_N2=xy_px, code_N=dataset.type_of_cell[own], names=list(dataset.types))
+
+
+def _without_unknown(xy_px_N2: np.ndarray, code_N: np.ndarray, names: list[str]) -> TypedCells:
+    keep = [number for number, name in enumerate(names) if name != "unknown"]
+    table = np.full(len(names) + 1, -1)
+    table[keep] = np.arange(len(keep))
+    return TypedCells(xy_px_N2=xy_px_N2, code_N=table[code_N], names=[names[number] for number in keep])
+
+
+def type_colours(names: list[str]) -> np.ndarray:
+    """One colour per name, uint8 [n, 3]; the same for the same number of names."""
+    from matplotlib import colormaps
+
+    base = np.concatenate([colormaps["tab20"].colors[::2], colormaps["tab20"].colors[1::2]])
+    return (base[np.arange(len(names)) % len(base)] * 255).round().astype(np.uint8)
+
+
+def type_layer(cells: TypedCells, width_px: int, height_px: int) -> tuple[Layer, list[dict[str, Any]]]:
+    """Every place in the colour of the nearest cell, if it is near. Returns the layer and its legend."""
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree(cells.xy_px_N2)
+    spacing_px = _spacing(tree)
+    step = max(1, int(spacing_px // 6))  # px of the slide per px of the layer: six across a cell are enough
+    colours = np.concatenate([type_colours(cells.names), [UNKNOWN_RGB, NO_CELL_RGB]]).astype(np.uint8)
+    code_N = np.append(np.where(cells.code_N < 0, len(cells.names), cells.code_N), len(cells.names) + 1)
+
+    def read(x: int, y: int, width: int, height: int) -> np.ndarray:
+        grid_y, grid_x = np.mgrid[y : y + height, x : x + width]
+        points = np.stack([grid_x.ravel() + 0.5, grid_y.ravel() + 0.5], 1) * step
+        nearest = tree.query(points, distance_upper_bound=0.75 * spacing_px)[1]  # the number of cells when none is near
+        return colours[code_N[nearest]].reshape(height, width, 3)
+
+    inside = ((cells.xy_px_N2 >= 0) & (cells.xy_px_N2 < (width_px, height_px))).all(1)
+    layer = Layer(key="types", title="Cell types", note=f"{int(inside.sum()):,} cells", width_px=-(-width_px // step),
+                  height_px=-(-height_px // step), read=read, suffix="png")  # fmt: skip
+    return layer, _legend(cells, inside, colours)
+
+
+def _spacing(tree: Any) -> float:
+    """Median distance of neighbouring cells, px."""
+    if tree.n < 2:
+        return 8.0
+    some = tree.data[:: max(1, tree.n // 2000)]
+    return max(2.0, float(np.median(tree.query(some, k=2)[0][:, 1])))
+
+
+def _legend(cells: TypedCells, inside: np.ndarray, colours: np.ndarray) -> list[dict[str, Any]]:
+    count = np.bincount(cells.code_N[inside] + 1, minlength=len(cells.names) + 1)
+    rows = [
+        {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colours[number]), "n": int(count[number + 1])}
+        for number, name in enumerate(cells.names)
+    ]
+    rows.append({"name": "unknown", "colour": "#{:02x}{:02x}{:02x}".format(*UNKNOWN_RGB), "n": int(count[0])})
+    return [row for row in sorted(rows, key=lambda row: -row["n"]) if row["n"]]
