@@ -43,6 +43,7 @@ from sge2hist.training.type_names import name_components
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+REFRESH_ITEMS = 16_000  # patches or cells between two renewals of what a stage caches
 SUM_OVER_GENES = 1e3  # largest gradient norm of a loss that sums nats over genes
 
 
@@ -159,7 +160,7 @@ class _Training:
             learning_rate=learning_rate,
             items_per_step=items,
             budget_s=budget,
-            refresh_every=250 if budget is not None or n_steps > 1000 else max(1, n_steps // 4),
+            refresh_every=max(250, REFRESH_ITEMS // items) if budget or n_steps > 1000 else max(1, n_steps // 4),
             **more,  # type: ignore[arg-type]
         )
 
