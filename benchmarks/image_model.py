@@ -1,19 +1,25 @@
 """What an image costs and how good it is: against the published network, by sampler and number of evaluations.
 
-    python benchmarks/image_model.py cost  X.model
-    python benchmarks/image_model.py steps X.model --against X.paired -n 512
+    python benchmarks/image_model.py cost       X.model
+    python benchmarks/image_model.py steps      X.model --against X.paired -n 512
+    python benchmarks/image_model.py guidance   X.model --against X.paired -n 512
+    python benchmarks/image_model.py conditions X.model --against X.paired -n 512
 
 `cost` counts the FLOPs of one network evaluation of the model and of the `paper` preset, times both in turn in one run, and
 multiplies by the evaluations that each needs (the thousand steps of the published sampler are not run: one is timed).
 `steps` draws the same test cells with 1 to 32 evaluations and several samplers, and prints the Frechet distance of each set
 to the real patches of these cells, beside the floor (other real test patches, the same number) and the time per image.
+`guidance` does the same for guidance weights, on validation cells; `conditions` for all cells, the centre cell alone, and the
+cells of another patch.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +27,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sge2hist.data.paired import PairedDataset
-from sge2hist.generation.drawing import fast_arithmetic
+from sge2hist.generation.drawing import Windows, draw, fast_arithmetic
 from sge2hist.generation.jobs import job_from_paired
 from sge2hist.generation.run import images_of
 from sge2hist.models.bundle import ModelBundle
@@ -122,47 +128,97 @@ def image_seconds(bundle: ModelBundle, sampler: SamplerConfig, batch: int) -> fl
     return float(np.median(times[1:]))
 
 
-def steps(bundle: ModelBundle, dataset: PairedDataset, n: int, seed: int) -> None:
-    """Print the Frechet distance by number of evaluations."""
+def compare(bundle: ModelBundle, dataset: PairedDataset, split: str, n: int, seed: int, tries: list[Try]) -> None:
+    """Draw the same cells in several ways; print distances, correlations with the real patches, and spreads."""
     from sge2hist.evaluation.extractors import resolve_extractor
     from sge2hist.evaluation.frechet import frechet_of
+    from sge2hist.evaluation.stain import stain_statistics
 
     rng = np.random.default_rng(seed)
-    rows = rng.permutation(dataset.rows("test"))[: 2 * n]
+    rows = rng.permutation(dataset.rows(split))[: 2 * n]
     rows, others = np.sort(rows[:n]), np.sort(rows[n:])
     extractor = resolve_extractor()
-    real = extractor(dataset.patches(rows))
+    patches = dataset.patches(rows)
+    real, truth = extractor(patches), stain_statistics(patches)
     floor = frechet_of(real, extractor(dataset.patches(others)))
-    print(f"Frechet distance, {extractor.name}, n = {n}; floor {floor:.3f}\n")
-    print(f"| sampler | evaluations | distance | over floor | ms per image |\n{'|---' * 5}|")
-    job = job_from_paired(bundle, dataset, rows, seed=seed)
-    settings = [SamplerConfig(sampler="dpmpp-2m", n_steps=k) for k in (1, 2, 4, 8, 12, 16, 32)]
-    settings += [SamplerConfig(sampler="heun", n_steps=k) for k in (4, 8)]
-    for sampler in settings:
+    print(f"Frechet distance, {extractor.name}, {n} {split} cells; floor {floor:.1f}")
+    print("correlation with the real patch / SD over that of real patches\n")
+    shown = ("haematoxylin_mean", "haematoxylin_sd", "eosin_mean", "lumen_fraction")
+    print(f"| | evaluations | distance | over floor | {' | '.join(shown)} | ms per image |\n{'|---' * 9}|")
+    for name, sampler, context, shuffle in tries:
+        job = job_from_paired(bundle, dataset, rows, seed=seed, context=context, shuffle_cells=shuffle)
         start = time.perf_counter()
         images = np.concatenate(list(images_of(bundle, job, sampler)))
         ms = (time.perf_counter() - start) / n * 1e3
-        distance = frechet_of(real, extractor(images))
+        distance, found = frechet_of(real, extractor(images)), stain_statistics(images)
+        columns = [
+            f"{np.corrcoef(found[k], truth[k])[0, 1]:.2f} / {found[k].std() / truth[k].std():.2f}" for k in shown
+        ]
         count = 2 * sampler.n_steps - 1 if sampler.sampler == "heun" else sampler.n_steps
-        print(f"| {sampler.sampler} | {count} | {distance:.3f} | {distance / floor:.2f} | {ms:.1f} |", flush=True)
+        cells = [name, str(count), f"{distance:.1f}", f"{distance / floor:.2f}", *columns, f"{ms:.0f}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def glass(bundle: ModelBundle, n: int) -> None:
+    """Draw canvases without any cell: they should be glass."""
+    from sge2hist.evaluation.stain import stain_statistics
+
+    nothing = np.zeros((0, bundle.config.gene.n_latent), np.float32)
+    none, B = np.zeros(0, np.int64), np.zeros(n, np.int64)
+    empty = Windows(z_MZ=nothing, depth_M=none, xy_um_M2=np.zeros((0, 2)), image_M=none, mode_B=B + MODE_ALL, slide_B=B)
+    images = draw(bundle, empty, np.arange(n), bundle.config.sampler)
+    clear = stain_statistics(images)["lumen_fraction"]
+    print(
+        f"\nno cells at all, {n} images: {clear.mean():.3f} of the area is clear, {(clear > 0.95).mean():.2f} of the images"
+    )
+
+
+class Try(NamedTuple):
+    """One way of drawing."""
+
+    name: str
+    sampler: SamplerConfig
+    context: str = "neighbours"
+    shuffle: bool = False
+
+
+def tries(what: str, own: SamplerConfig) -> list[Try]:
+    """The ways of drawing that a comparison looks at; `own` is the model's default."""
+    if what == "guidance":
+        return [Try(f"guidance {g:g}", replace(own, guidance=g)) for g in (1.0, 1.2, 1.4, 1.6, 2.0)]
+    if what == "conditions":
+        return [
+            Try("all cells", own),
+            Try("centre cell alone", own, "centre"),
+            Try("all cells, of another patch", own, "neighbours", True),
+        ]
+    if own.sampler == "consistency":
+        return [Try(own.sampler, replace(own, n_steps=k)) for k in (1, 2, 4, 8)]
+    found = [Try("dpmpp-2m", replace(own, sampler="dpmpp-2m", n_steps=k)) for k in (1, 2, 4, 8, 12, 16, 32)]
+    return found + [Try("heun", replace(own, sampler="heun", n_steps=k)) for k in (4, 8)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("cost", "steps"))
+    parser.add_argument("what", choices=("cost", "steps", "guidance", "conditions"))
     parser.add_argument("model", type=Path)
-    parser.add_argument("--against", type=Path, help="paired dataset, for `steps`")
-    parser.add_argument("-n", type=int, default=512, help="images, for `steps`")
+    parser.add_argument("--against", type=Path, help="paired dataset, for all but `cost`")
+    parser.add_argument("--split", help="cells to draw; default: val for guidance, which is a choice, else test")
+    parser.add_argument("-n", type=int, default=512, help="images")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    bundle = ModelBundle.load(arguments.model)
-    if arguments.what == "cost":
-        cost(bundle, arguments.batch)
-    elif arguments.against is None:
-        parser.error("steps needs --against")
+    asked = parser.parse_args()
+    bundle = ModelBundle.load(asked.model)
+    if asked.what == "cost":
+        cost(bundle, asked.batch)
+    elif asked.against is None:
+        parser.error(f"{asked.what} needs --against")
     else:
-        steps(bundle, PairedDataset.open(arguments.against), arguments.n, arguments.seed)
+        split = asked.split or ("val" if asked.what == "guidance" else "test")
+        ways = tries(asked.what, bundle.config.sampler)
+        compare(bundle, PairedDataset.open(asked.against), split, asked.n, asked.seed, ways)
+        if asked.what == "conditions":
+            glass(bundle, 64)
 
 
 if __name__ == "__main__":

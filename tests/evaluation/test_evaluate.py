@@ -149,8 +149,8 @@ def test_generated_set_with_shuffled_partner_samples_and_latents(tissue, tmp_pat
     wrong_rows = np.roll(cells, 7)
     wrong_table = table_for(tissue.data, cells, condition_row=wrong_rows)
     wrong = write_generated(tmp_path / "w.generated", tissue.fresh(wrong_rows, 4), wrong_table)
-    config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, max_train=300, umap=False)
-    report = evaluate([f"model={own}", wrong], tissue.data, None, config)
+    config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, max_train=300, gallery=3)
+    report = evaluate([f"model={own}", wrong], tissue.data, tmp_path / "report", config)
     assert [entry["name"] for entry in report["sets"]] == ["model"]
     assert report["sets"][0]["shuffled_baseline"].startswith("images generated from other cells")
     assert value(report, "morphometry_correlation", "model") > 0.5
@@ -158,6 +158,10 @@ def test_generated_set_with_shuffled_partner_samples_and_latents(tissue, tmp_pat
     assert entry["sets"]["model"]["shuffled"] is not None
     assert report["over_samples"]["model"]["kid"]["n_samples"] == 2
     assert report["latent"]["model"]["z1"]["clustering"]["acc"]["value"] > 0.9
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count('aria-label="features in two dimensions"') == 1
+    plane = page[page.index('aria-label="z1 in two dimensions') :]
+    assert plane[: plane.index("</svg>")].count("<circle") == 60
 
 
 def test_images_of_types_are_scored_without_own_cells(tissue, tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ import numpy as np
 from sge2hist.evaluation.describe import Described
 from sge2hist.evaluation.inputs import ImageSet
 from sge2hist.evaluation.measure import Measured
+from sge2hist.evaluation.projections import feature_plane, type_plane
 from sge2hist.evaluation.reference import Reference
 
 MOST_MAP_CELLS = 6000
-MOST_UMAP_POINTS = 1200
 MAPPED = ("haematoxylin_mean", "lumen_fraction")
 
 
@@ -54,13 +54,13 @@ class Pictures:
         maps: one per slide and statistic.
         projection: source name -> float [n, 2], features of real and generated patches in the plane; {} when not
             asked for.
-        projection_name: "UMAP".
+        type_plane: cell type -> float [n, 2], z1 of the first set that stores it; {} when none does.
     """
 
     galleries: dict[str, list[ShownCell]]
     maps: list[SlideMap]
     projection: dict[str, np.ndarray]
-    projection_name: str = "UMAP"
+    type_plane: dict[str, np.ndarray]
 
 
 def gather_pictures(
@@ -79,7 +79,8 @@ def gather_pictures(
             for title, cells in chosen.items()
         },
         maps=slide_maps(reference, first),
-        projection=projection(reference, first) if reference.config.umap else {},
+        projection=feature_plane(reference, first) if reference.config.umap else {},
+        type_plane=next(filter(None, (type_plane(reference, s) for s in sets)), {}) if reference.config.umap else {},
     )
 
 
@@ -146,24 +147,3 @@ def slide_maps(reference: Reference, sets: dict[str, Described]) -> list[SlideMa
         )
         for statistic in MAPPED
     ]
-
-
-def projection(reference: Reference, sets: dict[str, Described]) -> dict[str, np.ndarray]:
-    """Return the UMAP (McInnes et al. 2018) of real and generated features together, float [n, 2] by source."""
-    import warnings
-
-    with warnings.catch_warnings():
-        # numba and umap warn at import and about the fixed seed; neither changes the picture.
-        warnings.simplefilter("ignore")
-        from umap import UMAP
-
-        n = len(reference.real)
-        rng = np.random.default_rng([reference.config.seed, 2])
-        chosen = np.sort(rng.choice(n, min(n, MOST_UMAP_POINTS), replace=False))
-        sources = {"real": reference.real, **sets}
-        features = np.concatenate([described.features_ND[chosen] for described in sources.values()])
-        scaled = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
-        points = UMAP(n_neighbors=min(15, len(scaled) - 1), random_state=reference.config.seed, n_jobs=1).fit_transform(
-            scaled
-        )
-    return dict(zip(sources, np.split(np.asarray(points, np.float64), len(sources)), strict=True))

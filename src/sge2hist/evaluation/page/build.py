@@ -30,7 +30,7 @@ def build_page(report: dict[str, Any], pictures: Pictures) -> str:
         ("Over the slide", map_section(report, pictures)),
         ("Features in the plane", projection_section(report, pictures)),
         ("Spread over samples", tables.sample_table(report)),
-        ("Latent space", "".join(tables.latent_table(name, entry) for name, entry in report["latent"].items())),
+        ("Latent space", latent_section(report, pictures)),
         ("How this was measured", notes(report) + tables.definition_list(report)),
     ]
     body = "".join(f"<section><h2>{escape(title)}</h2>{content}</section>" for title, content in sections if content)
@@ -238,11 +238,29 @@ def projection_section(report: dict[str, Any], pictures: Pictures) -> str:
     )
     n = len(next(iter(pictures.projection.values())))
     lead = (
-        f"{pictures.projection_name} of the features of {n:,} real and as many generated patches. Where the "
+        f"UMAP of the features of {n:,} real and as many generated patches. Where the "
         f"colours mix, the judge cannot tell them apart; "
         "an island of one colour is missing or invented tissue."
     )
     return f'<p class="lead">{lead}</p><p class=keys>{keys}</p>{charts.scatter(pictures.projection)}'
+
+
+def latent_section(report: dict[str, Any], pictures: Pictures) -> str:
+    """Return the tables of latents and, where they are stored, their picture."""
+    found = "".join(tables.latent_table(name, entry) for name, entry in report["latent"].items())
+    return found + type_plane_section(pictures)
+
+
+def type_plane_section(pictures: Pictures) -> str:
+    """Return the scatter of z1, coloured by cell type."""
+    if not pictures.type_plane:
+        return ""
+    keys = "".join(
+        f'<span class="key"><i style="background:{charts.type_colour(i)}"></i>{escape(name)} ({len(points):,})</span>'
+        for i, (name, points) in enumerate(pictures.type_plane.items())
+    )
+    lead = "UMAP of z1, the cell-type part of the gene model's latent, coloured by the dataset's cell types."
+    return f'<p class="lead">{lead}</p><p class=keys>{keys}</p>{charts.type_scatter(pictures.type_plane)}'
 
 
 def footer(report: dict[str, Any]) -> str:

@@ -142,6 +142,41 @@ def scatter(points: dict[str, np.ndarray]) -> str:
     )
 
 
+TYPE_COLOURS = (
+    "#d55e00",
+    "#0072b2",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#8c564b",
+    "#7f7f7f",
+    "#bcbd22",
+    "#5d3fd3",
+)
+"""Okabe and Ito's palette and four more, told apart on light and dark grounds."""
+
+
+def type_colour(i: int) -> str:
+    """Return the colour of the i-th type; they repeat after ten."""
+    return TYPE_COLOURS[i % len(TYPE_COLOURS)]
+
+
+def type_scatter(points: dict[str, np.ndarray]) -> str:
+    """Return a scatter of classes; small classes on top."""
+    joined = np.concatenate(list(points.values()))
+    low, high = joined.min(axis=0), joined.max(axis=0)
+    groups = []
+    for i, own in enumerate(points.values()):
+        at = 10 + (own - low) / np.maximum(high - low, 1e-9) * (460, 340)
+        dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.9"/>' for x, y in at)
+        groups.append(f'<g fill="{type_colour(i)}" fill-opacity="0.75">{dots}</g>')
+    return (
+        f'<svg class="scatter" viewBox="0 0 480 360" role="img" aria-label="z1 in two dimensions, by cell type">'
+        f"{''.join(groups)}</svg>"
+    )
+
+
 def map_png(centre_um: np.ndarray, values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return a map as RGBA: one square per cell, coloured from `low` to `high`, transparent elsewhere."""
     from matplotlib import colormaps
