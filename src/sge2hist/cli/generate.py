@@ -47,6 +47,15 @@ def generate(
         bool, typer.Option("--slide", help="Draw the section of --from in one piece, as a pyramidal OME-TIFF.")
     ] = False,
     region: Annotated[str | None, typer.Option(help="With --slide: x,y,width,height in um instead of all.")] = None,
+    seeds: Annotated[int, typer.Option(help="With --slide: draw so many seeds and write their spread too.")] = 1,
+    edit: Annotated[
+        Path | None, typer.Option(help="With --slide: GeoJSON polygons (from QuPath) whose class is the new cell type.")
+    ] = None,
+    gene: Annotated[
+        list[str] | None, typer.Option(help="With --slide: GENE=FACTOR scales its counts; 0 knocks it out.")
+    ] = None,
+    part: Annotated[str | None, typer.Option(help="With --slide: i/n draws the i-th of n parts; see `merge`.")] = None,
+    workers: Annotated[int, typer.Option(help="With --slide: processes; do not change the result.")] = 1,
     seed: Annotated[int, typer.Option(help="Every image's own seed is derived from this and its cell.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Sampler steps; default: the model's.")] = None,
     sampler: Annotated[str | None, typer.Option(help="dpmpp-2m, heun, euler or ancestral.")] = None,
@@ -66,6 +75,7 @@ def generate(
 
     A region of the slide: `sge2hist generate kidney.model --slide --from kidney.paired --region 0,0,1000,1000 -o s.generated`
     """
+    from sge2hist.cli.generate_slide import SlideOptions, generate_slide
     from sge2hist.cli.progress import bar
     from sge2hist.data.errors import InputError
     from sge2hist.data.files import check_output
@@ -82,7 +92,10 @@ def generate(
         typer.echo("this model was trained on toy tissue: its images show no real tissue")
     config = sampler_config(bundle, sampler, steps, guidance)
     if slide:
-        _slide(bundle, source, region, output, config, seed, batch, overwrite)
+        options = SlideOptions(
+            region=region, seed=seed, seeds=seeds, edit=edit, gene=gene or [], part=part, batch=batch, workers=workers
+        )
+        generate_slide(bundle, source, output, config, options, overwrite=overwrite)
         return
     job = _job(bundle, source, split, types, n, samples, like, field, context, shuffle_cells, seed, resample)
     if job.report:
@@ -90,31 +103,6 @@ def generate(
     with bar("drawing", len(job)) as progress:
         run(bundle, job, output, sampler=config, seed=seed, batch=batch, overwrite=overwrite, progress=progress)
     typer.echo(f"wrote {len(job):,} images to {output}")
-
-
-def _slide(
-    bundle: ModelBundle, source: Path | None, region: str | None, output: Path, config: SamplerConfig, seed: int,
-    batch: int, overwrite: bool,
-) -> None:  # fmt: skip
-    from sge2hist.cli.progress import bar
-    from sge2hist.data.errors import InputError
-    from sge2hist.data.paired import PairedDataset
-    from sge2hist.generation.slide_set import generate_slide
-
-    if source is None or source.suffix == ".h5ad":
-        raise InputError(found="--slide without a paired dataset", repair="give it as --from")
-    try:
-        values = None if region is None else tuple(float(part) for part in region.split(","))
-    except ValueError:
-        values = ()
-    if values is not None and len(values) != 4:
-        raise InputError(found=f"--region {region}", expected="four numbers: x,y,width,height in um")
-    with bar("windows", None) as progress:
-        path = generate_slide(
-            bundle, PairedDataset.open(source), output, region_um=values, sampler=config, seed=seed, batch=batch,
-            overwrite=overwrite, progress=progress,
-        )  # fmt: skip
-    typer.echo(f"wrote {path}")
 
 
 def load_model(path: Path, device: str) -> ModelBundle:

@@ -13,6 +13,7 @@ from sge2hist.cli.distill import distill
 from sge2hist.cli.evaluate import evaluate
 from sge2hist.cli.export import export
 from sge2hist.cli.generate import generate
+from sge2hist.cli.generate_slide import merge
 from sge2hist.cli.inspect import inspect
 from sge2hist.cli.prepare import prepare
 from sge2hist.cli.train import train
@@ -38,7 +39,7 @@ Start with `sge2hist demo`: all of it on a toy tissue, in minutes.
 app = typer.Typer(
     help=HELP, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, add_completion=False
 )
-for verb in (prepare, train, distill, generate, view, types, evaluate, inspect, export, demo):
+for verb in (prepare, train, distill, generate, merge, view, types, evaluate, inspect, export, demo):
     app.command()(verb)
 
 

@@ -1,128 +1,224 @@
-"""The H&E of a whole section, or of a region of it, from expression and positions."""
+"""A slide drawn block by block: every piece of work reads a few small files and writes one.
+
+So memory does not grow with the slide, a run that was killed goes on where it was, and any number of processes can share the
+work. Three kinds of work, in this order for each evaluation k of the network:
+denoise (run the windows of a block, add up their weighted answers), update (fuse with the neighbours' answers and step), and at
+the end decode (latents -> tiles of pixels). L latent channels, B side of a block, S side of a window, T side of a tile.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sge2hist.data.cell_index import CellIndex
-from sge2hist.generation.canvas import NOISE_TILE, Area, CanvasDenoiser, PlaceCells, canvas_noise
-from sge2hist.generation.cell_latents import CellLatents
+from sge2hist.data.files import atomic_path
+from sge2hist.generation.canvas import Area, Lattice, canvas_noise, fusion_weights
 from sge2hist.generation.drawing import fast_arithmetic
+from sge2hist.generation.slide_cells import CellStore, PlacedRows
+from sge2hist.generation.slide_plan import Block, SlidePlan
+from sge2hist.generation.stepping import Evaluation, State
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.image_model import SamplerConfig
 from sge2hist.models.placed_cells import MODE_ALL, PlacedCells
-from sge2hist.models.samplers import SAMPLERS
 
-DECODER_HALO = 16  # latent pixels around a tile that its decoded pixels may depend on
-DEFAULT_GLASS = (243, 243, 243)
+GLASS_TILE = "glass.npy"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SlideCells:
-    """Cells of one slide, ready to be placed. Positions in um from the slide's top left corner."""
+class SlideWork:
+    """All that is needed to do any piece of the work on one slide with one seed.
 
-    index: CellIndex  # over source rows
-    slide: int
-    latents: CellLatents
-
-
-def draw_region(
-    bundle: ModelBundle,
-    cells: SlideCells,
-    region_um: tuple[float, float, float, float],
-    *,
-    seed: int = 0,
-    sampler: SamplerConfig | None = None,
-    glass_rgb: tuple[int, int, int] = DEFAULT_GLASS,
-    batch: int = 64,
-    progress: Callable[[int], None] = lambda n: None,
-) -> tuple[Tensor, Area, Area]:
-    """Draw the latents of a region (x, y, width, height in um).
-
-    Returns (latents [1, L, h, w], the area they cover, the inner area that is wanted). The inner area does not depend on the
-    region's size: the canvas is larger by all that it depends on (a window less one pixel per sampling step).
+    `folder` takes the files. `glass_rgb` is the colour of empty glass.
     """
-    sampler = sampler or bundle.config.sampler
-    model, config = bundle.model.image, bundle.config
-    if sampler.sampler not in SAMPLERS or sampler.guidance != 1:
-        raise ValueError("a slide is drawn by a deterministic sampler without guidance")
-    side = config.patch_px // model.downsampling
-    um = config.um_per_px * model.downsampling
-    x, y, width, height = region_um
-    top, left = int(np.floor(y / um)), int(np.floor(x / um))
-    inner = Area(
-        top=top, left=left, height=int(np.ceil((y + height) / um)) - top, width=int(np.ceil((x + width) / um)) - left
-    ).grown(DECODER_HALO)
-    sigmas = model.sigmas(sampler)
-    n_evaluations = sum(sigma > 0 for sigma in sigmas)
-    area = inner.grown(n_evaluations * (side - 1) + side).snapped(max(NOISE_TILE, side // 2))
-    with fast_arithmetic(next(model.parameters()).device):
-        denoise = CanvasDenoiser(
-            model, area, inner, _placer(cells, config.reach_um, um, side), _glass(bundle, glass_rgb), sigmas,
-            side=side, batch=batch, progress=progress,
-        )  # fmt: skip
-        noise = canvas_noise(area, model.latent_channels, seed)
-        latents = SAMPLERS[sampler.sampler](denoise, noise * sigmas[0], sigmas)
-    return latents, area, inner
+
+    def __init__(
+        self, bundle: ModelBundle, plan: SlidePlan, cells: CellStore, steps: list[Evaluation], sigma_first: float,
+        *, seed: int, folder: Path, glass_rgb: tuple[int, int, int], batch: int = 64,
+    ) -> None:  # fmt: skip
+        self.bundle, self.plan, self.cells, self.steps, self.sigma_first = bundle, plan, cells, steps, sigma_first
+        self.seed, self.folder, self.glass_rgb, self.batch = seed, folder, glass_rgb, batch
+        self.lattice = plan.lattice
+        self.model = bundle.model.image
+        self.device = next(self.model.parameters()).device
+        self.weights = fusion_weights(self.lattice.side)
+
+    # --- denoise ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def denoise(self, k: int, block: Block) -> int:
+        """Run the windows that a block owns and store the sum of their weighted answers, less glass. Returns their number."""
+        path = self._file("answer", k, block)
+        corners = self.plan.corners(k, block)
+        if path.exists():
+            return len(corners)
+        lattice = self.lattice
+        own = lattice.block_area(*block)
+        size = lattice.block + lattice.half
+        noisy = self._canvas(k, Area(top=own.top, left=own.left, height=size, width=size))
+        out = torch.zeros(lattice.channels, size, size)
+        near = self.cells.near(block)
+        for start in range(0, len(corners), self.batch):
+            part = corners[start : start + self.batch]
+            placed = cells_of_windows(part, near, lattice, self.bundle.config.reach_um)
+            answers = self._run(noisy, part - (own.top, own.left), placed, self.steps[k].sigma)
+            for (i, j), answer in zip(part - (own.top, own.left), answers, strict=True):
+                out[:, i : i + lattice.side, j : j + lattice.side] += self.weights * answer
+        _save(path, out.numpy())
+        return len(corners)
+
+    def _run(self, noisy: Tensor, at: np.ndarray, placed: tuple[PlacedCells, np.ndarray], sigma: float) -> Tensor:
+        """Answers of the network less glass [n, L, S, S], float32 on the CPU; zero for windows without cells."""
+        side = self.lattice.side
+        cells, occupied = placed
+        out = torch.zeros(len(at), self.lattice.channels, side, side)
+        if not occupied.any():
+            return out
+        x = torch.stack([noisy[:, i : i + side, j : j + side] for i, j in at[occupied]]).to(self.device)
+        with fast_arithmetic(self.device):
+            condition = self.model.encode_cells(cells.to(self.device), (side, side))
+            answer = self.model.denoise(x, torch.full((len(x),), sigma, device=self.device), condition)
+        out[torch.from_numpy(occupied)] = answer.float().cpu() - self.glass_L[:, None, None]
+        return out
+
+    def _canvas(self, k: int, area: Area) -> Tensor:
+        """What evaluation k denoises, [L, h, w] of an area; zero where nothing is kept."""
+        out = torch.zeros(self.lattice.channels, area.height, area.width)
+        for block in area.places(self.lattice.block):
+            state = self._state(k, block)
+            if state is not None:
+                _paste(out, area, state[0], self.lattice.block_area(*block))
+        return out
+
+    # --- update ----------------------------------------------------------------------------------------------------
+
+    def update(self, k: int, block: Block) -> int:
+        """Fuse the answers that reach into a block and store its next state. Returns 0: no window was run."""
+        path = self._file("state", k + 1, block)
+        if path.exists():
+            return 0
+        state = self._state(k, block)
+        assert state is not None, f"block {block} has no state {k}"
+        size = self.lattice.block
+        x0 = self.glass_L[:, None, None].expand(-1, size, size).clone()
+        own = self.lattice.block_area(*block)
+        for di, dj in ((0, 0), (-1, 0), (0, -1), (-1, -1)):
+            neighbour = (block[0] + di, block[1] + dj)
+            answer = self._file("answer", k, neighbour)
+            if answer.exists():
+                reach = self.lattice.half + size
+                corner = self.lattice.block_area(*neighbour)
+                where = Area(top=corner.top, left=corner.left, height=reach, width=reach)
+                _paste(x0, own, torch.from_numpy(np.load(answer)), where, add=True)
+        draw = self._drawer(own, k + 1)
+        _save(path, torch.stack(self.steps[k].update(state, x0, draw)).numpy())
+        return 0
+
+    def _drawer(self, area: Area, draw: int) -> Callable[[], Tensor]:
+        return lambda: canvas_noise(area, self.lattice.channels, self.seed, draw)
+
+    def _state(self, k: int, block: Block) -> State | None:
+        """State before evaluation k, each [L, B, B]; None where none is kept."""
+        if k == 0:
+            if not self.plan.is_active(block):
+                return None
+            return (self._drawer(self.lattice.block_area(*block), 0)() * self.sigma_first,)
+        path = self._file("state", k, block)
+        return tuple(torch.from_numpy(np.load(path))) if path.exists() else None
+
+    # --- decode ----------------------------------------------------------------------------------------------------
+
+    def decode(self, tile: Block) -> int:
+        """Decode and store a tile of pixels. Returns 0: no window was run."""
+        path = self.tile_path(tile)
+        if not path.exists():
+            area = self.plan.tile_area(tile)
+            latents = self.glass_L[:, None, None].expand(-1, area.height, area.width).clone()
+            for block in area.places(self.lattice.block):
+                stored = self._file("state", len(self.steps), block)
+                if stored.exists():
+                    _paste(latents, area, torch.from_numpy(np.load(stored))[0], self.lattice.block_area(*block))
+            _save(path, self._pixels(latents))
+        return 0
+
+    def decode_glass(self) -> None:
+        """Store the tile of empty glass."""
+        path = self.folder / GLASS_TILE
+        if not path.exists():
+            area = self.plan.tile_area((0, 0))
+            _save(path, self._pixels(self.glass_L[:, None, None].expand(-1, area.height, area.width).clone()))
+
+    @torch.no_grad()
+    def _pixels(self, latents: Tensor) -> np.ndarray:
+        """uint8 [T, T, C] of the latents of a tile and its halo."""
+        with fast_arithmetic(self.device):
+            image = self.model.to_image(latents[None].to(self.device))[0].cpu()
+        d, size = self.lattice.pixels, self.plan.tile * self.lattice.pixels
+        margin = (latents.shape[1] * d - size) // 2
+        inner = image[:, margin : margin + size, margin : margin + size]
+        return ((inner + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+
+    def tile_path(self, tile: Block) -> Path:
+        """Where a tile of pixels is stored."""
+        return self.folder / GLASS_TILE if self.plan.tile_is_glass(tile) else self._file("tile", 0, tile)
+
+    # --- shared ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    @torch.no_grad()
+    def glass_L(self) -> Tensor:
+        """Latent of empty glass."""
+        colour = torch.tensor(self.glass_rgb, dtype=torch.float32, device=self.device) / 127.5 - 1
+        with fast_arithmetic(self.device):
+            latent = self.model.to_latent(colour[None, :, None, None].expand(1, 3, 128, 128))
+        return latent[0, :, latent.shape[2] // 2, latent.shape[3] // 2].float().cpu()
+
+    def _file(self, kind: str, k: int, block: Block) -> Path:
+        return self.folder / f"{kind}{k}" / f"{block[0]}_{block[1]}.npy"
 
 
-def decode_tiles(
-    bundle: ModelBundle, latents: Tensor, area: Area, top_left_px: tuple[int, int], shape: tuple[int, int], tile_px: int
-) -> Iterator[np.ndarray]:
-    """Pixels of a region, as full tiles uint8 [tile_px, tile_px, 3] in row-major order (edges padded with white)."""
-    model = bundle.model.image
-    d = model.downsampling
-    device = next(model.parameters()).device
-    for y in range(0, shape[0], tile_px):
-        for x in range(0, shape[1], tile_px):
-            top, left = top_left_px[0] + y, top_left_px[1] + x
-            i = max(top // d - DECODER_HALO - area.top, 0)
-            j = max(left // d - DECODER_HALO - area.left, 0)
-            n = -(-tile_px // d) + 2 * DECODER_HALO + 1
-            with torch.no_grad(), fast_arithmetic(device):
-                image = model.to_image(latents[:, :, i : i + n, j : j + n].to(device))[0].cpu()
-            dy, dx = top - (i + area.top) * d, left - (j + area.left) * d
-            height, width = min(tile_px, shape[0] - y), min(tile_px, shape[1] - x)
-            part = image[:, dy : dy + height, dx : dx + width]
-            tile = np.full((tile_px, tile_px, 3), 255, np.uint8)
-            tile[:height, :width] = ((part + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-            yield tile
+def cells_of_windows(
+    corners: np.ndarray, near: PlacedRows, lattice: Lattice, reach_um: float
+) -> tuple[PlacedCells, np.ndarray]:
+    """The cells of each window (corners int64 [n, 2]) out of those near its block; and bool [n]: has it any?"""
+    side_um = lattice.side * lattice.um
+    centre_um_n2 = corners[:, ::-1] * lattice.um + side_um / 2
+    reach = side_um / 2 + reach_um
+    xy = near.xy_um_M2
+    inside = (np.abs(xy[None, :, 0] - centre_um_n2[:, None, 0]) <= reach) & (
+        np.abs(xy[None, :, 1] - centre_um_n2[:, None, 1]) <= reach
+    )
+    window, cell = np.nonzero(inside)
+    occupied = inside.any(1)
+    number = np.cumsum(occupied) - 1
+    n = int(occupied.sum())
+    return PlacedCells(
+        z_MZ=torch.from_numpy(near.z_MZ[cell]),
+        depth_M=torch.from_numpy(near.depth_M[cell]),
+        xy_um_M2=torch.from_numpy((xy[cell] - centre_um_n2[window] + side_um / 2).astype(np.float32)),
+        image_M=torch.from_numpy(number[window]),
+        mode_B=torch.full((n,), MODE_ALL),
+        slide_B=torch.zeros(n, dtype=torch.long),
+    ), occupied
 
 
-def _placer(cells: SlideCells, reach_um: float, um: float, side: int) -> PlaceCells:
-    half_um = side * um / 2
-
-    def place(corners: np.ndarray) -> tuple[PlacedCells, np.ndarray]:
-        centre_um_B2 = corners[:, ::-1] * um + half_um
-        slide_B = np.full(len(corners), cells.slide)
-        row_M, image_M = cells.index.within(slide_B, centre_um_B2, half_um + reach_um)
-        occupied_B = np.bincount(image_M, minlength=len(corners)) > 0
-        number = np.cumsum(occupied_B) - 1
-        at = cells.latents.find(row_M)
-        xy = cells.index.centre_um_N2[row_M] - centre_um_B2[image_M] + half_um
-        n = int(occupied_B.sum())
-        return PlacedCells(
-            z_MZ=torch.from_numpy(cells.latents.mean_NZ[at]),
-            depth_M=torch.from_numpy(cells.latents.depth_N[at]),
-            xy_um_M2=torch.from_numpy(xy.astype(np.float32)),
-            image_M=torch.from_numpy(number[image_M]),
-            mode_B=torch.full((n,), MODE_ALL),
-            slide_B=torch.zeros(n, dtype=torch.long),
-        ), occupied_B
-
-    return place
+def _paste(out: Tensor, area: Area, part: Tensor, where: Area, *, add: bool = False) -> None:
+    """Copy (or add) the common part of `part`, which covers `where`, into `out`, which covers `area`."""
+    top, left = max(area.top, where.top), max(area.left, where.left)
+    bottom, right = min(area.bottom, where.bottom), min(area.right, where.right)
+    if top >= bottom or left >= right:
+        return
+    target = out[:, top - area.top : bottom - area.top, left - area.left : right - area.left]
+    given = part[:, top - where.top : bottom - where.top, left - where.left : right - where.left]
+    if add:
+        target += given
+    else:
+        target.copy_(given)
 
 
-@torch.no_grad()
-def _glass(bundle: ModelBundle, glass_rgb: tuple[int, int, int]) -> Tensor:
-    """Latent of empty glass, [L]."""
-    model = bundle.model.image
-    device = next(model.parameters()).device
-    colour = torch.tensor(glass_rgb, dtype=torch.float32, device=device) / 127.5 - 1
-    latent = model.to_latent(colour[None, :, None, None].expand(1, 3, 128, 128))
-    return latent[0, :, latent.shape[2] // 2, latent.shape[3] // 2].float().cpu()
+def _save(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as partial, open(partial, "wb") as file:
+        np.save(file, array)

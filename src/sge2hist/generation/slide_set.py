@@ -1,93 +1,203 @@
-"""A generated slide on disk: ``slide.ome.tif`` (pyramidal, marked synthetic) and the manifest that says how it was made."""
+"""A generated slide on disk: ``slide.ome.tif`` (pyramidal, marked synthetic), its cells, and how it was made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import atomic_directory, check_output, require_disk_space, write_manifest
-from sge2hist.data.paired import PairedDataset
+from sge2hist.data.glass import glass_colour
 from sge2hist.data.slide_writer import TILE_PX, write_slide
-from sge2hist.generation.cell_latents import encode_cells
-from sge2hist.generation.set import KIND
-from sge2hist.generation.slide import SlideCells, decode_tiles, draw_region
+from sge2hist.generation.set import CELLS_NAME, KIND
+from sge2hist.generation.slide_edits import Edit, check_edits
+from sge2hist.generation.slide_job import Drawing, Progress, SlideJob, lattice_of
+from sge2hist.generation.slide_plan import Block
+from sge2hist.generation.slide_source import Rectangle, SlideSource, region_px
+from sge2hist.generation.slide_table import slide_cells
+from sge2hist.generation.stepping import PROGRAMS
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
-from sge2hist.models.samplers import SAMPLERS
 
-SLIDE_NAME = "slide.ome.tif"
+SLIDE_NAME, UNCERTAINTY_NAME = "slide.ome.tif", "uncertainty.ome.tif"
+NOTE = "synthetic image generated from gene expression by sge2hist; not for diagnosis"
+UNCERTAINTY_SCALE = 4  # stored grey levels per grey level of spread
+DEFAULT_GLASS = (243, 243, 243)
 
 
-def generate_slide(
-    bundle: ModelBundle,
-    dataset: PairedDataset,
-    output: str | Path,
-    *,
-    slide: int = 0,
-    region_um: tuple[float, float, float, float] | None = None,
-    seed: int = 0,
-    sampler: SamplerConfig | None = None,
-    batch: int = 64,
-    overwrite: bool = False,
-    progress: Callable[[int], None] = lambda n: None,
-) -> Path:
-    """Draw the whole section, or a region (x, y, width, height in um) of it, from the RNA and the positions of its cells.
+@dataclass(frozen=True, kw_only=True)
+class SlideConfig:
+    """How a slide is drawn."""
 
-    Returns the path of the written slide. `progress` counts denoised windows.
+    region_um: Rectangle | None = None  # x, y, width, height; None: all of it
+    seed: int = 0
+    n_seeds: int = 1  # above 1: the spread over so many seeds is written too
+    sampler: SamplerConfig | None = None  # None: the model's
+    edits: tuple[Edit, ...] = ()
+    part: tuple[int, int] | None = None  # (i, n): the i-th of n parts, from 1
+    glass_rgb: tuple[int, int, int] | None = None  # None: of the training slide
+    batch: int = 64  # windows run at once
+    workers: int = 1  # processes
+
+    def __post_init__(self) -> None:
+        if self.n_seeds < 1 or self.batch < 1 or self.workers < 1:
+            raise ValueError("n_seeds, batch and workers must be at least 1")
+        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
+            raise ValueError(f"part {self.part[0]} of {self.part[1]}")
+
+
+def prepare_slide(
+    bundle: ModelBundle, source: SlideSource, output: str | Path, config: SlideConfig, *, overwrite: bool = False,
+    progress: Progress = lambda n: None,
+) -> SlideJob:  # fmt: skip
+    """Check everything, encode the cells and plan the work, or find it half done by an earlier, killed run.
+
+    `progress` counts encoded cells.
 
     Raises
     ------
     InputError
-        If the output exists, the region is empty or off the slide, or the sampler needs fresh noise or guidance.
+        If the output exists, the region is empty or off the slide, the sampler needs guidance, an edit names what is not there,
+        or other work for this output is unfinished (`overwrite` throws it away).
     """
+    output = Path(output)
     check_output(output, overwrite=overwrite)
-    sampler = sampler or bundle.config.sampler
-    if sampler.sampler not in SAMPLERS or sampler.guidance != 1 or bundle.config.image.condition.kind != "map":
+    sampler = config.sampler or bundle.config.sampler
+    if sampler.sampler not in PROGRAMS or sampler.guidance != 1 or bundle.config.image.condition.kind != "map":
         raise InputError(
             found=f"sampler {sampler.sampler}, guidance {sampler.guidance:g}, preset {bundle.config.preset}",
-            expected=f"one of {', '.join(SAMPLERS)}, guidance 1 and a model of placed cells, for a slide",
+            expected=f"one of {', '.join(PROGRAMS)}, guidance 1 and a model of placed cells, for a slide",
         )
-    region_um = _checked(region_um, dataset, slide)
-    um_per_px = bundle.config.um_per_px
-    x, y, width, height = (round(value / um_per_px) for value in region_um)
-    require_disk_space(output, 3 * width * height)
-    rows = np.flatnonzero(dataset.slide_of_cell == slide)
-    latents = encode_cells(bundle, dataset.counts, dataset.genes, rows)
-    index = CellIndex(dataset.centre_xy_px * dataset.um_per_px, dataset.slide_of_cell)
-    canvas, area, _ = draw_region(
-        bundle, SlideCells(index=index, slide=slide, latents=latents), region_um,
-        seed=seed, sampler=sampler, batch=batch, progress=progress,
+    edits = list(config.edits)
+    check_edits(edits, bundle, source.genes)
+    region = region_px(source, config.region_um, bundle.config.um_per_px)
+    if config.part is not None:
+        region = part_of(region, config.part, lattice_of(bundle).block * lattice_of(bundle).pixels)
+    require_disk_space(output, (4 + 4 * config.n_seeds) * region[2] * region[3])
+    drawing = Drawing(
+        region_px=region, seeds=tuple(config.seed + i for i in range(config.n_seeds)), sampler=sampler,
+        glass_rgb=config.glass_rgb or glass_of(bundle, source), model=bundle.fingerprint,
+        data=str(source.manifest["data_fingerprint"]), edits=tuple(edit.fingerprint() for edit in edits),
     )  # fmt: skip
-    with atomic_directory(output, overwrite=overwrite) as partial:
-        tiles = decode_tiles(bundle, canvas, area, (y, x), (height, width), TILE_PX)
-        note = "synthetic image generated from gene expression by sge2hist; not for diagnosis"
-        write_slide(partial / SLIDE_NAME, tiles, um_per_px, shape=(height, width), description=note)
-        write_manifest(
-            partial, KIND, synthetic=True, mode="slide", slide=dataset.slide_ids[slide], region_um=list(region_um),
-            model_fingerprint=bundle.fingerprint, data_fingerprint=dataset.fingerprint, um_per_px=um_per_px,
-            sampler=asdict(sampler), seed=seed, toy=bundle.is_toy or dataset.is_toy, n_images=0,
-        )  # fmt: skip
-    return Path(output) / SLIDE_NAME
-
-
-def _checked(
-    region_um: tuple[float, float, float, float] | None, dataset: PairedDataset, slide: int
-) -> tuple[float, float, float, float]:
-    """The region, by default the whole slide; it must lie on the slide."""
-    width_um, height_um = (
-        dataset.manifest["slides"][slide][side] * dataset.um_per_px for side in ("width_px", "height_px")
+    return SlideJob.prepare(
+        work_folder(output), bundle, source, edits, drawing, config.batch, fresh=overwrite, progress=progress
     )
-    if region_um is None:
-        return 0.0, 0.0, width_um, height_um
-    x, y, width, height = region_um
-    if width <= 0 or height <= 0 or x < 0 or y < 0 or x + width > width_um + 1 or y + height > height_um + 1:
+
+
+def draw_slide(
+    job: SlideJob, source: SlideSource, output: str | Path, config: SlideConfig, *, overwrite: bool = False,
+    progress: Progress = lambda n: None,
+) -> Path:  # fmt: skip
+    """Draw a prepared slide and write it. Returns the path of ``slide.ome.tif``. `progress` counts windows."""
+    job.run(workers=config.workers, progress=progress)
+    output = Path(output)
+    _, _, width, height = job.drawing.region_px
+    um_per_px = job.bundle.config.um_per_px
+    with atomic_directory(output, overwrite=overwrite) as partial:
+        first = job.work(job.drawing.seeds[0])
+        tiles = region_tiles(job, lambda tile: np.load(first.tile_path(tile)))
+        write_slide(partial / SLIDE_NAME, tiles, um_per_px, shape=(height, width), description=NOTE)
+        if config.n_seeds > 1:
+            spread = region_tiles(job, lambda tile: _spread(job, tile))
+            note = f"spread over {config.n_seeds} seeds, {UNCERTAINTY_SCALE} per grey level; {NOTE}"
+            write_slide(partial / UNCERTAINTY_NAME, spread, um_per_px, shape=(height, width), description=note)
+        slide_cells(job, source, list(config.edits)).write_h5ad(partial / CELLS_NAME)
+        write_manifest(partial, KIND, **slide_manifest(job, source, config))
+    shutil.rmtree(job.folder)
+    return output / SLIDE_NAME
+
+
+def generate_slide(
+    bundle: ModelBundle, source: SlideSource, output: str | Path, config: SlideConfig | None = None,
+    *, overwrite: bool = False, progress: Progress = lambda n: None,
+) -> Path:  # fmt: skip
+    """:func:`prepare_slide` and :func:`draw_slide` in one: the H&E of a section, or of a region of it, from RNA and positions."""
+    config = config or SlideConfig()
+    job = prepare_slide(bundle, source, output, config, overwrite=overwrite)
+    return draw_slide(job, source, output, config, overwrite=overwrite, progress=progress)
+
+
+def slide_manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> dict[str, Any]:
+    """What the manifest of a slide says."""
+    bundle, drawing = job.bundle, job.drawing
+    um = bundle.config.um_per_px
+    return {
+        **source.manifest, "synthetic": True, "mode": "slide", "slide": source.slide,
+        "region_um": [value * um for value in drawing.region_px], "region_px": list(drawing.region_px),
+        "model_fingerprint": drawing.model, "um_per_px": um, "sampler": asdict(drawing.sampler),
+        "seed": drawing.seeds[0], "n_seeds": len(drawing.seeds), "uncertainty_scale": UNCERTAINTY_SCALE,
+        "glass_rgb": list(drawing.glass_rgb), "edits": [_told(edit) for edit in config.edits],
+        "part": None if config.part is None else list(config.part),
+        "toy": bundle.is_toy or bool(source.manifest.get("toy")), "n_images": 0,
+    }  # fmt: skip
+
+
+def _told(edit: Edit) -> dict[str, Any]:
+    told = {name: value for name, value in asdict(replace(edit, area=None)).items() if name != "area"}
+    return {**told, "polygon_um": None if edit.area is None else edit.area.wkt}
+
+
+def work_folder(output: Path) -> Path:
+    """Where the unfinished work for an output lies: beside it, hidden."""
+    return output.with_name(f".{output.name}.work")
+
+
+def glass_of(bundle: ModelBundle, source: SlideSource) -> tuple[int, int, int]:
+    """Colour of glass: as the model was told in training, else of the slide if it was trained on it, else near white."""
+    known = bundle.provenance.get("glass_rgb")
+    if known is not None:
+        red, green, blue = (int(value) for value in known)
+        return red, green, blue
+    own = bundle.provenance.get("data_fingerprint") == source.manifest["data_fingerprint"]
+    found = glass_colour(source.image()) if own and source.image is not None else None
+    return found or DEFAULT_GLASS
+
+
+def part_of(region: tuple[int, int, int, int], part: tuple[int, int], block_px: int) -> tuple[int, int, int, int]:
+    """The rows of a region (px) that the i-th of n parts draws; parts meet where blocks do.
+
+    Raises
+    ------
+    InputError
+        If there are more parts than rows of blocks.
+    """
+    x, y, width, height = region
+    first, last = y // block_px, -(-(y + height) // block_px)
+    (i, n), rows = part, last - first
+    if n > rows:
         raise InputError(
-            found=f"--region {x:g},{y:g},{width:g},{height:g}",
-            expected=f"x,y,width,height in um on a slide of {width_um:g} x {height_um:g} um",
+            found=f"--part {i}/{n}", expected=f"at most {rows} parts: the region has {rows} rows of blocks"
         )
-    return region_um
+    top = max(y, (first + (i - 1) * rows // n) * block_px)
+    bottom = min(y + height, (first + i * rows // n) * block_px)
+    return x, top, width, bottom - top
+
+
+def region_tiles(job: SlideJob, read: Callable[[Block], np.ndarray]) -> Iterator[np.ndarray]:
+    """Tiles of the written slide, uint8 [TILE_PX, TILE_PX, 3], row-major, cut from the tiles of the lattice."""
+    x, y, width, height = job.drawing.region_px
+    size = job.plan.tile * job.lattice.pixels
+    for top in range(y, y + height, TILE_PX):
+        for left in range(x, x + width, TILE_PX):
+            bottom, right = min(top + TILE_PX, y + height), min(left + TILE_PX, x + width)
+            out = np.full((TILE_PX, TILE_PX, 3), 255, np.uint8)
+            for i in range(top // size, -(-bottom // size)):
+                for j in range(left // size, -(-right // size)):
+                    y0, y1 = max(top, i * size), min(bottom, (i + 1) * size)
+                    x0, x1 = max(left, j * size), min(right, (j + 1) * size)
+                    given = read((i, j))[y0 - i * size : y1 - i * size, x0 - j * size : x1 - j * size]
+                    out[y0 - top : y1 - top, x0 - left : x1 - left] = given
+            yield out
+
+
+def _spread(job: SlideJob, tile: Block) -> np.ndarray:
+    """Standard deviation over seeds, mean of the channels, in UNCERTAINTY_SCALE steps per grey level; uint8 [T, T, 3]."""
+    seen = np.stack([np.load(job.work(seed).tile_path(tile)) for seed in job.drawing.seeds]).astype(np.float32)
+    spread = seen.std(axis=0, ddof=1).mean(axis=-1)
+    grey = (spread * UNCERTAINTY_SCALE).round().clip(0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)

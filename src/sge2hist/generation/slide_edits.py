@@ -1,0 +1,192 @@
+"""Edits of a section: other cell types in a polygon, a gene turned up or down, cells taken away or put in, under the same noise.
+
+An edit file is GeoJSON: polygons as QuPath exports them. The class of an annotation names the cell type that its cells become;
+the class "remove" takes them away. Properties say more: ``set_type``, ``remove``, ``gene`` with ``factor``, ``add_type`` with
+``spacing_um``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sge2hist.data.errors import InputError, Problems
+from sge2hist.data.gene_panel import GenePanel
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+    from shapely.geometry.base import BaseGeometry
+
+    from sge2hist.models.bundle import ModelBundle
+
+REMOVE = "remove"
+KNOWN = ("set_type", "remove", "gene", "factor", "add_type", "spacing_um")
+EXPECTED = f"a polygon with a class that names a cell type, or properties {', '.join(KNOWN)}"
+DEFAULT_SPACING_UM = 12.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """One change of the cells in a polygon (um); no polygon: everywhere."""
+
+    area: BaseGeometry | None = None
+    set_type: str | None = None
+    remove: bool = False
+    gene: str | None = None  # symbol or id
+    factor: float = 0.0  # its counts are multiplied by this; 0 knocks it out
+    add_type: str | None = None
+    spacing_um: float = DEFAULT_SPACING_UM  # of the lattice of added cells
+
+    def covers(self, xy_um_N2: np.ndarray) -> np.ndarray:
+        """bool [N]: which positions lie in its polygon."""
+        import shapely
+
+        if self.area is None:
+            return np.ones(len(xy_um_N2), bool)
+        return np.asarray(shapely.contains_xy(self.area, xy_um_N2[:, 0], xy_um_N2[:, 1]))
+
+    def fingerprint(self) -> str:
+        """A hash of all of it."""
+        parts = [self.set_type, self.remove, self.gene, self.factor, self.add_type, self.spacing_um]
+        wkb = b"" if self.area is None else self.area.wkb
+        return hashlib.blake2b(json.dumps(parts).encode() + wkb, digest_size=8).hexdigest()
+
+
+def read_edits(path: str | Path, um_per_unit: float) -> list[Edit]:
+    """Read an edit file; its coordinates times `um_per_unit` are um (px of the slide as QuPath exports them, or um).
+
+    Raises
+    ------
+    InputError
+        If the file is no GeoJSON or a feature says nothing to do; all problems at once.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise InputError(found=f"a file that cannot be read ({error})", where=str(path), expected="GeoJSON") from error
+    features = content.get("features", [content]) if isinstance(content, dict) else content
+    if not isinstance(features, list) or not features:
+        raise InputError(found="no feature", where=str(path), expected="a GeoJSON FeatureCollection of polygons")
+    problems, edits = Problems(), []
+    for number, feature in enumerate(features):
+        try:
+            edits.append(_edit_of(feature, um_per_unit))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            problems.add(found=f"feature {number} that cannot be used ({error})", where=str(path), expected=EXPECTED)
+    problems.raise_if_any()
+    return edits
+
+
+def _edit_of(feature: Any, um_per_unit: float) -> Edit:
+    from shapely import affinity, make_valid
+    from shapely.geometry import shape
+
+    properties = dict(feature.get("properties") or {})
+    area = None
+    if feature.get("geometry"):
+        area = make_valid(affinity.scale(shape(feature["geometry"]), um_per_unit, um_per_unit, origin=(0, 0)))
+        if area.area <= 0:
+            raise ValueError("it has no area")
+    chosen = {name: properties[name] for name in KNOWN if name in properties}
+    if not chosen:
+        kind = properties.get("classification") or {}
+        name = kind.get("name") if isinstance(kind, dict) else kind
+        if not name:
+            raise ValueError("it has neither a class nor a property that says what to do")
+        chosen = {"remove": True} if str(name).casefold() == REMOVE else {"set_type": str(name)}
+    edit = Edit(area=area, **chosen)
+    if edit.factor < 0 or not edit.spacing_um > 0:
+        raise ValueError("factor must be at least 0 and spacing_um above 0")
+    if edit.add_type and area is None:
+        raise ValueError("cells can be added in a polygon only")
+    return edit
+
+
+def gene_edit(text: str) -> Edit:
+    """An edit of a gene everywhere, from "GENE=FACTOR"; raises `InputError` for anything else."""
+    gene, _, factor = text.partition("=")
+    try:
+        edit = Edit(gene=gene.strip(), factor=float(factor))
+    except ValueError:
+        edit = Edit(gene="")
+    if not edit.gene or edit.factor < 0:
+        raise InputError(
+            found=f"--gene {text}", expected="GENE=FACTOR, e.g. UMOD=0 to knock it out, UMOD=2 to double it"
+        )
+    return edit
+
+
+def check_edits(edits: list[Edit], bundle: ModelBundle, genes: GenePanel) -> None:
+    """Raise `InputError` if an edit names a type that the model does not know, or a gene that neither it nor the cells have."""
+    for edit in edits:
+        for name in (edit.set_type, edit.add_type):
+            if name is not None:
+                bundle.components_of(name)
+        if edit.gene is not None:
+            if not gene_columns(genes, edit.gene):
+                raise InputError(found=f"gene {edit.gene!r}", expected="a symbol or id that the cells have counts of")
+            if not gene_columns(bundle.genes, edit.gene):
+                raise InputError(
+                    found=f"gene {edit.gene!r}, which the model does not read",
+                    expected="a gene of the model's genes.csv",
+                )
+
+
+def gene_columns(panel: GenePanel, name: str) -> list[int]:
+    """Columns of a gene by id or symbol, letter case ignored."""
+    wanted = name.casefold()
+    return [
+        column for column, names in enumerate(zip(panel.ids, panel.symbols, strict=True))
+        if wanted in (names[0].casefold(), names[0].partition(".")[0].casefold(), names[1].casefold())
+    ]  # fmt: skip
+
+
+def edited_counts(
+    read_counts: Callable[[np.ndarray], csr_array], edits: list[Edit], genes: GenePanel, xy_um_N2: np.ndarray
+) -> Callable[[np.ndarray], csr_array]:
+    """`read_counts` with the genes of the edits scaled in the cells that they cover."""
+    scaled = [(edit, gene_columns(genes, edit.gene)) for edit in edits if edit.gene is not None]
+    if not scaled:
+        return read_counts
+
+    def read(positions: np.ndarray) -> csr_array:
+        counts = read_counts(positions).astype(np.float32)
+        row_of_value = np.repeat(np.arange(len(positions)), np.diff(counts.indptr))
+        for edit, columns in scaled:
+            inside = edit.covers(xy_um_N2[positions])
+            counts.data[inside[row_of_value] & np.isin(counts.indices, columns)] *= edit.factor
+        return counts
+
+    return read
+
+
+def kept_cells(edits: list[Edit], xy_um_N2: np.ndarray) -> np.ndarray:
+    """bool [N]: cells that no edit removes."""
+    keep = np.ones(len(xy_um_N2), bool)
+    for edit in edits:
+        if edit.remove:
+            keep &= ~edit.covers(xy_um_N2)
+    return keep
+
+
+def added_cells(edits: list[Edit]) -> list[tuple[Edit, np.ndarray]]:
+    """Each edit that adds cells, with their positions [n, 2] in um: a hexagonal lattice in its polygon."""
+    out = []
+    for edit in edits:
+        if edit.add_type is None or edit.area is None:
+            continue
+        left, top, right, bottom = edit.area.bounds
+        dx, dy = edit.spacing_um, edit.spacing_um * 3**0.5 / 2
+        rows = np.arange(np.floor(top / dy), np.ceil(bottom / dy) + 1)
+        columns = np.arange(np.floor(left / dx) - 1, np.ceil(right / dx) + 1)
+        y, x = np.meshgrid(rows, columns, indexing="ij")
+        xy = np.stack([(x + 0.5 * (y % 2)) * dx, y * dy], -1).reshape(-1, 2)
+        out.append((edit, xy[edit.covers(xy)]))
+    return out

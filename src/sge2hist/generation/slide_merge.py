@@ -1,0 +1,118 @@
+"""Parts of a slide, drawn apart (a job array, several machines), joined into one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.files import atomic_directory, check_output, read_manifest, write_manifest
+from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slide_writer import TILE_PX, write_slide
+from sge2hist.generation.set import CELLS_NAME, KIND
+from sge2hist.generation.slide_set import NOTE, SLIDE_NAME, UNCERTAINTY_NAME
+
+MUST_AGREE = (
+    "slide", "model_fingerprint", "data_fingerprint", "um_per_px", "sampler", "seed", "n_seeds", "glass_rgb", "edits",
+)  # fmt: skip
+OF_THE_FILE = ("kind", "format_version", "sge2hist_version")
+
+
+def merge_slides(parts: list[str | Path], output: str | Path, *, overwrite: bool = False) -> Path:
+    """Join parts that lie one under the other into one slide. Returns its path; the parts stay.
+
+    Raises
+    ------
+    InputError
+        If a part is missing or is no slide, if they were not drawn alike, or do not meet.
+    """
+    check_output(output, overwrite=overwrite)
+    known = sorted(
+        ((Path(part), read_manifest(part, KIND)) for part in parts),
+        key=lambda item: item[1].get("region_px", [0, 0])[1],
+    )
+    region = _check(known)
+    folders = [path for path, _ in known]
+    with atomic_directory(output, overwrite=overwrite) as partial:
+        for name in (SLIDE_NAME, UNCERTAINTY_NAME):
+            if all((folder / name).is_file() for folder in folders):
+                slides = [SlideImage.open(folder / name) for folder in folders]
+                um_per_px = float(known[0][1]["um_per_px"])
+                write_slide(
+                    partial / name, _tiles(slides), um_per_px, shape=(region[3], region[2]), description=NOTE
+                )  # fmt: skip
+                for slide in slides:
+                    slide.close()
+        _join_cells(known, region).write_h5ad(partial / CELLS_NAME)
+        first = {name: value for name, value in known[0][1].items() if name not in OF_THE_FILE}
+        um = float(first["um_per_px"])
+        first.update(part=None, region_px=region, region_um=[value * um for value in region])
+        write_manifest(partial, KIND, **first)
+    return Path(output) / SLIDE_NAME
+
+
+def _check(known: list[tuple[Path, dict[str, Any]]]) -> list[int]:
+    """The region (px) of all parts together."""
+    if not known:
+        raise InputError(found="no part", expected="the folders written with --part")
+    first = known[0][1]
+    for path, manifest in known:
+        if manifest.get("mode") != "slide" or "region_px" not in manifest:
+            raise InputError(found="a generated set that is no slide", where=str(path), expected="one made with --part")
+        other = [name for name in MUST_AGREE if manifest.get(name) != first.get(name)]
+        if other:
+            raise InputError(
+                found=f"another {', '.join(other)} than in {known[0][0]}", where=str(path),
+                expected="parts of one slide, drawn by the same command",
+            )  # fmt: skip
+    numbers = [manifest.get("part") or [1, 1] for _, manifest in known]
+    n = numbers[0][1]
+    missing = sorted(set(range(1, n + 1)) - {number[0] for number in numbers})
+    if missing and len(known) < n:
+        raise InputError(
+            found=f"{len(known)} of {n} parts; missing {', '.join(map(str, missing))}",
+            repair="draw them with --part, then merge",
+        )
+    x, y, width, height = first["region_px"]
+    for path, manifest in known[1:]:
+        if manifest["region_px"][:3] != [x, y + height, width]:
+            raise InputError(
+                found=f"a part at {manifest['region_px']} px", where=str(path),
+                expected=f"one at {[x, y + height, width]}: just below the part before it",
+            )  # fmt: skip
+        height += manifest["region_px"][3]
+    return [x, y, width, height]
+
+
+def _tiles(slides: list[SlideImage]) -> Iterator[np.ndarray]:
+    """Full tiles of slides that lie one under the other."""
+    tops = np.cumsum([0, *(slide.height_px for slide in slides)])
+    width = slides[0].width_px
+    for top in range(0, int(tops[-1]), TILE_PX):
+        for left in range(0, width, TILE_PX):
+            tile = np.full((TILE_PX, TILE_PX, 3), 255, np.uint8)
+            w = min(TILE_PX, width - left)
+            for slide, start, stop in zip(slides, tops[:-1], tops[1:], strict=True):
+                y0, y1 = max(top, int(start)), min(top + TILE_PX, int(stop))
+                if y0 < y1:
+                    tile[y0 - top : y1 - top, :w] = slide.read(left, y0 - int(start), w, y1 - y0)
+            yield tile
+
+
+def _join_cells(known: list[tuple[Path, dict[str, Any]]], region: list[int]) -> Any:
+    import anndata
+
+    tables = []
+    for path, manifest in known:
+        table = anndata.read_h5ad(path / CELLS_NAME)
+        table.obsm["spatial"] = table.obsm["spatial"] + (0, manifest["region_px"][1] - region[1])
+        added = table.obs_names.str.startswith("added_")  # numbered from 0 in every part
+        table.obs_names = [
+            f"{name}_at_{y:.0f}_{x:.0f}" if new else name
+            for name, new, (x, y) in zip(table.obs_names, added, table.obsm["spatial_um"], strict=True)
+        ]
+        tables.append(table)
+    return anndata.concat(tables)

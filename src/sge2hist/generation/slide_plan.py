@@ -1,0 +1,148 @@
+"""What has to be computed to draw a region of a slide: which windows at which step, which blocks, which tiles of pixels.
+
+A pixel of the last step depends on a window around it, that on windows around it at the step before, and so on: at every earlier
+step one window's width more is needed. Windows without a cell in reach are empty glass and are not run; blocks that no other
+window touches do not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sge2hist.generation.canvas import Area, Lattice
+
+DECODER_HALO = 16  # latent pixels around a tile that its decoded pixels may depend on
+TILE_BLOCKS = 2  # blocks along a side of a tile of pixels
+Block = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlidePlan:
+    """A region (x, y, width, height in px of the slide) and the windows of it that hold cells."""
+
+    lattice: Lattice
+    region_px: tuple[int, int, int, int]
+    n_evaluations: int
+    occupied: np.ndarray  # bool [rows, columns] of windows, the first at `grid` (see `window_grid`)
+
+    @property
+    def inner(self) -> Area:
+        """What the decoder needs of the last step."""
+        return inner_area(self.lattice, self.region_px)
+
+    @property
+    def tile(self) -> int:
+        """Side of a tile of pixels, in latent pixels."""
+        return TILE_BLOCKS * self.lattice.block
+
+    def wanted(self, k: int) -> Area:
+        """Where the denoised canvas of evaluation k still matters."""
+        return self.inner.grown((self.n_evaluations - 1 - k) * (self.lattice.side - 1))
+
+    def corners(self, k: int, block: Block) -> np.ndarray:
+        """Corners (top, left) of the windows of a block that evaluation k runs, int64 [n, 2]."""
+        lattice, grid = self.lattice, self._grid
+        per = lattice.block // lattice.half
+        i, j = np.meshgrid(np.arange(per) + block[0] * per, np.arange(per) + block[1] * per, indexing="ij")
+        inside = (i >= grid.top) & (i < grid.bottom) & (j >= grid.left) & (j < grid.right)
+        i, j = i[inside], j[inside]
+        wanted, side = self.wanted(k), lattice.side
+        top, left = i * lattice.half, j * lattice.half
+        matters = (
+            (top > wanted.top - side) & (top < wanted.bottom) & (left > wanted.left - side) & (left < wanted.right)
+        )
+        run = matters & self.occupied[i - grid.top, j - grid.left]
+        return np.stack([top[run], left[run]], 1)
+
+    def blocks_to_denoise(self, k: int) -> list[Block]:
+        """Blocks that own a window to run at evaluation k."""
+        area = self.wanted(k)
+        reach = self.lattice.side
+        owners = Area(
+            top=area.top - reach, left=area.left - reach, height=area.height + reach, width=area.width + reach
+        )
+        return [block for block in owners.places(self.lattice.block) if len(self.corners(k, block))]
+
+    def blocks_to_update(self, k: int) -> list[Block]:
+        """Blocks whose state after evaluation k is read later on."""
+        return [block for block in self.wanted(k).places(self.lattice.block) if self.is_active(block)]
+
+    def is_active(self, block: Block) -> bool:
+        """Whether a window with cells touches the block; the others are glass."""
+        grid, per = self._grid, self.lattice.block // self.lattice.half
+        top, left = block[0] * per - grid.top, block[1] * per - grid.left
+        rows, columns = slice(max(top, 0), max(top + per, 0)), slice(max(left, 0), max(left + per, 0))
+        return bool(self._covered[rows, columns].any())
+
+    def tiles(self) -> list[Block]:
+        """Tiles of pixels that the region touches, row-major."""
+        x, y, width, height = self.region_px
+        return Area(top=y, left=x, height=height, width=width).places(self.tile * self.lattice.pixels)
+
+    def tile_is_glass(self, tile: Block) -> bool:
+        """Whether all that a tile is decoded from is empty."""
+        return not any(self.is_active(block) for block in self.tile_area(tile).places(self.lattice.block))
+
+    def tile_area(self, tile: Block) -> Area:
+        """What a tile is decoded from."""
+        own = Area(top=tile[0] * self.tile, left=tile[1] * self.tile, height=self.tile, width=self.tile)
+        return own.grown(DECODER_HALO)
+
+    @cached_property
+    def n_windows(self) -> int:
+        """Windows of all evaluations together."""
+        return sum(
+            len(self.corners(k, block)) for k in range(self.n_evaluations) for block in self.blocks_to_denoise(k)
+        )
+
+    @cached_property
+    def _grid(self) -> Area:
+        return window_grid(self.lattice, self.region_px, self.n_evaluations)
+
+    @cached_property
+    def _covered(self) -> np.ndarray:
+        """bool, of squares of half a window: is one of the four windows over it occupied?"""
+        out = np.zeros((self.occupied.shape[0] + 1, self.occupied.shape[1] + 1), bool)
+        for di in (0, 1):
+            for dj in (0, 1):
+                out[di : di + self.occupied.shape[0], dj : dj + self.occupied.shape[1]] |= self.occupied
+        return out[:-1, :-1]
+
+
+def inner_area(lattice: Lattice, region_px: tuple[int, int, int, int]) -> Area:
+    """Latent pixels that the pixels of a region depend on."""
+    x, y, width, height = region_px
+    d = lattice.pixels
+    top, left = y // d, x // d
+    area = Area(top=top, left=left, height=-(-(y + height) // d) - top, width=-(-(x + width) // d) - left)
+    return area.grown(DECODER_HALO)
+
+
+def window_grid(lattice: Lattice, region_px: tuple[int, int, int, int], n_evaluations: int) -> Area:
+    """All windows that any evaluation could run, as an area in units of half a window (window (i, j) starts at square (i, j))."""
+    area = inner_area(lattice, region_px).grown(n_evaluations * (lattice.side - 1) + lattice.side)
+    half = lattice.half
+    top, left = area.top // half, area.left // half
+    return Area(top=top, left=left, height=-(-area.bottom // half) - top, width=-(-area.right // half) - left)
+
+
+def occupied_windows(grid: Area, lattice: Lattice, reach_um: float, xy_um: Iterable[np.ndarray]) -> np.ndarray:
+    """Which windows have a cell within `reach_um` of them: bool [rows, columns]. `xy_um` yields positions [n, 2] in um.
+
+    A window is never missed; one whose cell lies on the very edge of its reach may be counted though it is empty.
+    """
+    count = np.zeros((grid.height + 1, grid.width + 1), np.int64)
+    step, side_um = lattice.half * lattice.um, lattice.side * lattice.um
+    margin = reach_um + 1e-6
+    for part in xy_um:
+        first = np.ceil((part[:, ::-1] - margin - side_um) / step).astype(np.int64) - (grid.top, grid.left)
+        last = np.floor((part[:, ::-1] + margin) / step).astype(np.int64) - (grid.top, grid.left) + 1
+        first = first.clip(0, (grid.height, grid.width))
+        last = last.clip(0, (grid.height, grid.width))
+        for sign, rows, columns in ((1, first, first), (-1, first, last), (-1, last, first), (1, last, last)):
+            np.add.at(count, (rows[:, 0], columns[:, 1]), sign)
+    return count.cumsum(0).cumsum(1)[:-1, :-1] > 0

@@ -1,0 +1,84 @@
+"""Maps of a slide against a truth that is known: the real slide itself, a copy with noise, and a shuffled one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.files import atomic_directory, write_manifest
+from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slide_writer import write_slide
+from sge2hist.evaluation.slide_maps import evaluate_slide, held_out_windows, statistic_maps
+from sge2hist.evaluation.stain import stain_statistics
+
+REGION_UM = (64.0, 32.0, 512.0, 600.0)
+
+
+def _slide(path: Path, pixels: np.ndarray, **changes) -> Path:
+    with atomic_directory(path) as partial:
+        write_slide(partial / "slide.ome.tif", pixels, 2.0)
+        content = {"mode": "slide", "slide": "s1", "region_um": list(REGION_UM), "um_per_px": 2.0, "n_images": 0}
+        write_manifest(partial, "generated", **{**content, **changes})
+    return path
+
+
+@pytest.fixture(scope="module")
+def real(tiny_paired) -> np.ndarray:
+    x, y, width, height = (int(value / 2) for value in REGION_UM)
+    return tiny_paired.slides[0].read(x, y, width, height)
+
+
+def test_maps_are_the_statistics_of_windows():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (70, 100, 3)).astype(np.uint8)
+    maps = statistic_maps(SlideImage.from_array(pixels), 2.0, (0.0, 0.0, 200.0, 140.0), 2.0, window_um=64.0)
+    assert maps["eosin_mean"].shape == (2, 3)
+    alone = stain_statistics(pixels[None, 32:64, 64:96])
+    for name, values in maps.items():
+        assert values[1, 2] == pytest.approx(alone[name][0], abs=1e-6)
+
+
+def test_windows_that_count_hold_held_out_cells_alone(tiny_paired):
+    counts = held_out_windows(tiny_paired, 0, (0.0, 0.0, 640.0, 640.0))
+    assert counts.shape == (10, 10)
+    # rows of cells from 32 on are test: 512 um and below
+    assert counts[8:].all()
+    assert not counts[:8].any()
+
+
+def test_a_copy_scores_one_and_noise_scores_nothing(tiny_paired, real, tmp_path):
+    rng = np.random.default_rng(0)
+    same = evaluate_slide([_slide(tmp_path / "a.generated", real)], tiny_paired, split="all")
+    for score in same["maps"][:2]:
+        assert score["correlation"]["value"] == pytest.approx(1)
+        assert score["r2"] == pytest.approx(1)
+        assert abs(score["shuffled"]["value"]) < 0.5
+    assert same["n_windows"] == 8 * 9
+    noise = rng.integers(60, 250, (*real.shape[:2], 1)).repeat(3, -1).astype(np.uint8)
+    other = evaluate_slide([_slide(tmp_path / "b.generated", noise)], tiny_paired, split="all")
+    assert all(abs(score["correlation"]["value"]) < 0.5 for score in other["maps"])
+    assert other["seams"]["value"] == pytest.approx(1, abs=0.05)
+    both = evaluate_slide([tmp_path / "a.generated", tmp_path / "b.generated"], tiny_paired, split="all")
+    assert both["n_slides"] == 2
+    assert 0.3 < both["maps"][0]["correlation"]["value"] < 1
+
+
+def test_a_grid_is_seen(tiny_paired, real, tmp_path):
+    lined = real.copy()
+    x0, y0 = (-int(value / 2) % 16 for value in REGION_UM[:2])
+    step = (np.indices(real.shape[:2])[0] - y0) // 16 % 2 * 12 + (np.indices(real.shape[:2])[1] - x0) // 16 % 2 * 12
+    lined = np.clip(lined.astype(int) - step[..., None], 0, 255).astype(np.uint8)
+    found = evaluate_slide([_slide(tmp_path / "c.generated", lined)], tiny_paired, split="all", window_step_um=32.0)
+    assert found["seams"]["value"] > found["real_seams"]["value"] + 0.1
+
+
+def test_wrong_input_is_named(tiny_paired, real, tmp_path):
+    patches = _slide(tmp_path / "d.generated", real, mode="genes")
+    with pytest.raises(InputError, match="no slide of this dataset"):
+        evaluate_slide([patches], tiny_paired)
+    train = _slide(tmp_path / "e.generated", real[:64, :64], region_um=[64.0, 32.0, 128.0, 128.0])
+    with pytest.raises(InputError, match="0 windows"):
+        evaluate_slide([train], tiny_paired)

@@ -1,0 +1,282 @@
+"""A slide is the same wherever it is cut, by however many processes, killed or not; edits change their neighbourhood alone."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import anndata
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.files import read_manifest
+from sge2hist.generation import slide_job
+from sge2hist.generation.canvas import canvas_noise, fusion_weights
+from sge2hist.generation.cell_latents import encode_cells
+from sge2hist.generation.slide import cells_of_windows
+from sge2hist.generation.slide_edits import Edit, gene_edit, read_edits
+from sge2hist.generation.slide_merge import merge_slides
+from sge2hist.generation.slide_set import SlideConfig, draw_slide, generate_slide, prepare_slide, work_folder
+from sge2hist.generation.slide_source import source_from_adata, source_from_paired
+from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.image_model import SamplerConfig
+from sge2hist.models.samplers import SAMPLERS
+
+FAST = SamplerConfig(n_steps=2)
+REGION_UM = (200.0, 200.0, 120.0, 100.0)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_model):
+    return ModelBundle.load(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def source(tiny_paired):
+    return source_from_paired(tiny_paired)
+
+
+def _config(**changes) -> SlideConfig:
+    return SlideConfig(**{"region_um": REGION_UM, "sampler": FAST, **changes})
+
+
+def _draw(bundle, source, path, **changes) -> np.ndarray:
+    return tifffile.imread(generate_slide(bundle, source, path, _config(**changes)))
+
+
+@pytest.fixture(scope="module")
+def pixels(bundle, source, tmp_path_factory) -> np.ndarray:
+    return _draw(bundle, source, tmp_path_factory.mktemp("plain") / "s.generated")
+
+
+def test_it_is_fused_denoising_of_one_canvas(bundle, source, tmp_path):
+    """Against the plain method: all windows of one canvas in memory, the sampler as it is."""
+    job = prepare_slide(bundle, source, tmp_path / "s.generated", _config())
+    lattice, model = job.lattice, bundle.model.image
+    work = job.work(0)
+    area = job.plan.inner.grown(3 * lattice.side)
+    block = lattice.block
+    i0, j0 = area.top // block * block, area.left // block * block
+    height, width = (-(-(area.bottom - i0) // block)) * block, (-(-(area.right - j0) // block)) * block
+    whole = type(area)(top=i0, left=j0, height=height, width=width)
+    weights = fusion_weights(lattice.side)
+    rows = np.arange(len(source.xy_um_N2))
+    latents = encode_cells(bundle, source.read_counts, source.genes, rows)
+    from sge2hist.generation.slide_cells import PlacedRows
+
+    near = PlacedRows(xy_um_M2=source.xy_um_N2, z_MZ=latents.mean_NZ, depth_M=latents.depth_N, source_M=rows)
+
+    def denoise(x, sigma):
+        total, mass = torch.zeros_like(x), torch.zeros_like(x)
+        for i in range(0, height - lattice.side + 1, lattice.half):
+            for j in range(0, width - lattice.side + 1, lattice.half):
+                place = np.array([[i + i0, j + j0]])
+                cells, occupied = cells_of_windows(place, near, lattice, bundle.config.reach_um)
+                answer = work.glass_L[:, None, None]
+                if occupied[0]:
+                    side = lattice.side
+                    with torch.no_grad():
+                        condition = model.encode_cells(cells, (side, side))
+                        window = x[:, :, i : i + side, j : j + side]
+                        answer = model.denoise(window, torch.tensor([sigma]), condition)[0]
+                total[0, :, i : i + lattice.side, j : j + lattice.side] += weights * answer
+                mass[0, :, i : i + lattice.side, j : j + lattice.side] += weights
+        return total / mass.clamp_min(1e-6)
+
+    noise = canvas_noise(whole, lattice.channels, 0)[None]
+    expected = SAMPLERS[FAST.sampler](denoise, noise * job.sigmas[0], job.sigmas)[0]
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(slide_job.shutil, "rmtree", lambda *args, **kwargs: None)  # the last states are looked at below
+    job.run()
+    monkey.undo()
+    inner = job.plan.inner
+    found = work._canvas(len(job.steps), inner)
+    own = expected[:, inner.top - i0 : inner.bottom - i0, inner.left - j0 : inner.right - j0]
+    assert float(own.std()) > 0.1
+    assert torch.allclose(found, own, atol=0.05 if torch.cpu._is_avx512_bf16_supported() else 1e-3)
+    assert float((found - own).abs().mean()) < 0.005
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_a_region_is_the_same_whatever_was_drawn_around_it(bundle, source, pixels, tmp_path, batch):
+    x, y = REGION_UM[:2]
+    narrow = _draw(bundle, source, tmp_path / "n.generated", region_um=(x + 40, y + 20, 60.0, 40.0), batch=batch)
+    assert pixels.shape == (50, 60, 3)
+    assert pixels.std() > 1
+    shared = pixels[10:30, 20:50].astype(int)
+    assert narrow.shape == shared.shape
+    assert np.abs(shared - narrow).max() <= 2  # other batches may be summed in another order
+
+
+def test_killed_and_resumed_is_the_same(bundle, source, pixels, tmp_path, monkeypatch):
+    path = tmp_path / "s.generated"
+    counted, original = [], slide_job._do
+    for n_done in (1, 1, 2, 1):
+        done = []
+
+        def dying(work, kind, k, item, done=done, n_done=n_done):
+            if len(done) == n_done:
+                raise KeyboardInterrupt
+            done.append(item)
+            return original(work, kind, k, item)
+
+        monkeypatch.setattr(slide_job, "_do", dying)
+        with pytest.raises(KeyboardInterrupt):
+            generate_slide(bundle, source, path, _config(), progress=counted.append)
+        monkeypatch.setattr(slide_job, "_do", original)
+        assert not path.exists()
+    with pytest.raises(InputError, match="unfinished work on another drawing"):
+        generate_slide(bundle, source, path, _config(seed=1))
+    counted.clear()
+    job = prepare_slide(bundle, source, path, _config())
+    resumed = tifffile.imread(draw_slide(job, source, path, _config(), progress=counted.append))
+    assert np.array_equal(resumed, pixels)
+    assert sum(counted) == job.n_windows > 0
+    assert not work_folder(path).exists()
+    assert not np.array_equal(_draw(bundle, source, tmp_path / "t.generated", seed=1), pixels)
+
+
+def test_workers_and_parts_change_nothing(bundle, source, pixels, tmp_path):
+    shared = _draw(bundle, source, tmp_path / "w.generated", workers=2)
+    assert np.abs(shared.astype(int) - pixels).max() <= 2  # another number of threads may sum in another order
+    tall = {"region_um": (200.0, 200.0, 40.0, 400.0), "n_seeds": 2}
+    whole = tmp_path / "whole.generated"
+    one = _draw(bundle, source, whole, **tall)
+    parts = [tmp_path / f"p{i}.generated" for i in (1, 2)]
+    for i, part in enumerate(parts):
+        _draw(bundle, source, part, part=(i + 1, 2), **tall)
+    with pytest.raises(InputError, match="1 of 2 parts; missing 2"):
+        merge_slides(parts[:1], tmp_path / "m.generated")
+    merged = merge_slides([parts[1], parts[0]], tmp_path / "m.generated")
+    assert np.abs(tifffile.imread(merged).astype(int) - one).max() <= 2
+    for name in ("uncertainty.ome.tif",):
+        a, b = tifffile.imread(whole / name), tifffile.imread(merged.parent / name)
+        assert a.max() > 0
+        assert np.abs(a.astype(int) - b).max() <= 8
+    cells, joined = (anndata.read_h5ad(folder / "cells.h5ad") for folder in (whole, merged.parent))
+    assert joined.obs_names.tolist() == cells.obs_names.tolist()
+    assert np.allclose(joined.obsm["spatial"], cells.obsm["spatial"])
+    a, b = read_manifest(whole, "generated"), read_manifest(merged.parent, "generated")
+    assert {**a, "part": None} == b
+    with pytest.raises(InputError, match="at most 2 parts"):
+        _draw(bundle, source, tmp_path / "x.generated", part=(1, 3), **tall)
+
+
+def test_empty_glass_costs_nothing_and_is_even(bundle, source, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    far = replace(source, xy_um_N2=source.xy_um_N2 + 9000.0, bounds_um=(0.0, 0.0, 20000.0, 20000.0))
+
+    def forbidden(*args):
+        raise AssertionError("the network was run where there is no cell")
+
+    monkeypatch.setattr(bundle.model.image, "denoise", forbidden)
+    pixels = _draw(bundle, far, tmp_path / "g.generated", glass_rgb=(240, 238, 242))
+    assert np.abs(pixels[4:].astype(int) - pixels[:-4]).max() == 0  # one latent pixel repeated: 4 x 4 px
+
+
+def test_edits_change_their_neighbourhood_alone(bundle, source, pixels, tmp_path):
+    import shapely
+
+    wide = {"region_um": (100.0, 200.0, 440.0, 60.0)}
+    before = _draw(bundle, source, tmp_path / "a.generated", **wide)
+    spot = shapely.box(95, 150, 132, 310)
+    # one window less a pixel per step, half a window of the condition's reach, and the decoder's halo
+    reach_um = 2 * 7 * 8 + bundle.config.reach_um + 64 + 16 * 8
+    far_px = int((132 - 100 + reach_um) / 2) + 1
+    assert far_px < 210
+    for number, edit in enumerate(
+        [
+            Edit(area=spot, set_type="gamma"),
+            Edit(area=spot, gene="GENE0", factor=20.0),
+            Edit(area=spot, remove=True),
+            Edit(area=spot, add_type="beta", spacing_um=6.0),
+        ]
+    ):
+        after = _draw(bundle, source, tmp_path / f"b{number}.generated", edits=(edit,), **wide)
+        assert np.array_equal(after[:, far_px:], before[:, far_px:]), edit
+        assert np.abs(after[:, :16].astype(int) - before[:, :16]).mean() > 0.1, edit
+        table = anndata.read_h5ad(tmp_path / f"b{number}.generated" / "cells.h5ad")
+        if number == 0:
+            assert set(table.obs["cell_type"][table.obs["edited"]]) == {"gamma"}
+        elif number == 2:
+            assert (table.obsm["spatial_um"][:, 0] > 132).all()
+        elif number == 3:
+            assert table.obs["cell_type"][table.obs_names.str.startswith("added")].eq("beta").all()
+
+
+def test_an_edit_file_from_qupath(tmp_path):
+    square = [[[0, 0], [10, 0], [10, 20], [0, 20], [0, 0]]]
+    features = [
+        {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": square}, "properties": said}
+        for said in (
+            {"objectType": "annotation", "classification": {"name": "Podocyte", "color": [1, 2, 3]}},
+            {"classification": {"name": "Remove"}},
+            {"gene": "UMOD", "factor": 3},
+        )
+    ]
+    path = tmp_path / "edits.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    edits = read_edits(path, 2.0)
+    assert [(e.set_type, e.remove, e.gene, e.factor) for e in edits] == [
+        ("Podocyte", False, None, 0.0), (None, True, None, 0.0), (None, False, "UMOD", 3),
+    ]  # fmt: skip
+    assert edits[0].covers(np.array([[19.0, 39.0], [21.0, 39.0]])).tolist() == [True, False]
+    assert len({edit.fingerprint() for edit in edits}) == 3
+    features[0]["properties"] = {}
+    features[1]["geometry"] = {"type": "Point", "coordinates": [1, 2]}
+    path.write_text(json.dumps(features))
+    with pytest.raises(InputError, match=r"2 problems(.|\n)*feature 0(.|\n)*feature 1"):
+        read_edits(path, 2.0)
+    assert gene_edit("UMOD=0") == Edit(gene="UMOD", factor=0.0)
+    for wrong in ("UMOD", "UMOD=x", "=2", "UMOD=-1"):
+        with pytest.raises(InputError, match="GENE=FACTOR"):
+            gene_edit(wrong)
+
+
+def test_any_adata_with_positions_in_um(bundle, tiny_paired, pixels, tmp_path):
+    cells = tiny_paired.adata()
+    cells.obsm["spatial"] = tiny_paired.centre_xy_px * tiny_paired.um_per_px
+    source = source_from_adata(cells)
+    assert np.array_equal(_draw(bundle, source, tmp_path / "s.generated"), pixels)
+    del cells.obs["cell_type"]
+    generate_slide(bundle, source_from_adata(cells), tmp_path / "t.generated", _config())
+    table = anndata.read_h5ad(tmp_path / "t.generated" / "cells.h5ad")
+    truth = tiny_paired.obs["cell_type"].astype(str)[table.obs_names]
+    assert (table.obs["cell_type"].astype(str) == truth).mean() > 0.5
+    del cells.obsm["spatial"]
+    with pytest.raises(InputError, match="no positions"):
+        source_from_adata(cells)
+
+
+def test_a_slide_on_disk(bundle, source, tmp_path):
+    path = generate_slide(bundle, source, tmp_path / "s.generated", _config(region_um=(40.0, 80.0, 100.0, 60.0)))
+    with tifffile.TiffFile(path) as file:
+        assert file.pages[0].shape == (30, 50, 3)
+        assert "synthetic" in (file.ome_metadata or "")
+        assert 'PhysicalSizeX="2.0"' in (file.ome_metadata or "")
+    manifest = read_manifest(tmp_path / "s.generated", "generated")
+    assert manifest["mode"] == "slide"
+    assert manifest["region_um"] == [40.0, 80.0, 100.0, 60.0]
+    table = anndata.read_h5ad(tmp_path / "s.generated" / "cells.h5ad")
+    assert np.allclose(table.obsm["spatial"] * 2 + (40, 80), table.obsm["spatial_um"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s.generated"]
+
+
+def test_wrong_input_is_named_before_any_work(bundle, source, tmp_path):
+    for changes, match in (
+        ({"region_um": (600.0, 0.0, 100.0, 60.0)}, "on a slide of 640 x 640 um"),
+        ({"edits": (Edit(set_type="delta"),)}, "alpha"),
+        ({"edits": (Edit(gene="NONE"),)}, "gene 'NONE'"),
+        ({"sampler": SamplerConfig(guidance=2.0)}, "guidance 2"),
+    ):
+        with pytest.raises(InputError, match=match):
+            generate_slide(bundle, source, tmp_path / "s.generated", _config(**changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_steps_of_the_schedule_fall(bundle):
+    assert all(a > b for a, b in pairwise(bundle.model.image.sigmas(FAST)))
