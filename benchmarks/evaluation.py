@@ -2,7 +2,7 @@
 report.
 
     python benchmarks/evaluation.py degradations kidney.paired --wrong breast.paired -n 1000
-    python benchmarks/evaluation.py faults       kidney.paired -n 1000
+    python benchmarks/evaluation.py faults       kidney.paired -n 1000 --models ours=kidney.generated paper=paper.generated
     python benchmarks/evaluation.py speed        kidney.paired -n 10000
 
 Prints Markdown tables. Nothing but the paired datasets is needed.
@@ -31,6 +31,7 @@ from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
 from sge2hist.evaluation.extractors import resolve_extractor
 from sge2hist.evaluation.frechet import frechet_of
+from sge2hist.evaluation.inputs import open_image_set
 from sge2hist.evaluation.kernel import kid_of
 from sge2hist.evaluation.manifold import manifold_scores
 
@@ -159,11 +160,15 @@ def show(report: dict[str, Any]) -> None:
         )
 
 
-def faults(data: PairedDataset, n: int, extractor: str) -> None:
-    """Print the whole table for generators of known fault."""
-    rows = np.sort(np.random.default_rng(0).choice(data.rows("test"), n, replace=False))
+def faults(data: PairedDataset, n: int, extractor: str, models: list[str]) -> None:
+    """Print the whole table for generated sets, on the cells that all of them show, and generators of known fault."""
+    rows = data.rows("test")
+    for given in models:
+        shown = open_image_set(Path(given.split("=", 1)[-1]), data).row_M
+        rows = np.intersect1d(rows, shown)
+    rows = np.sort(np.random.default_rng(0).choice(rows, min(n, len(rows)), replace=False))
     with tempfile.TemporaryDirectory() as folder:
-        paths: list[str | Path] = list(faulty_sets(data, rows, Path(folder)))
+        paths: list[str | Path] = [*models, *faulty_sets(data, rows, Path(folder))]
         show(evaluate(paths, data, None, EvaluateConfig(extractor=extractor, umap=False)))
 
 
@@ -195,6 +200,7 @@ def main() -> None:
     parser.add_argument("what", choices=("degradations", "faults", "speed"))
     parser.add_argument("data", type=Path)
     parser.add_argument("--wrong", type=Path, help="another tissue")
+    parser.add_argument("--models", nargs="*", default=[], help="generated sets, NAME=PATH, beside the faults")
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("--extractor", default="auto")
     given = parser.parse_args()
@@ -202,7 +208,7 @@ def main() -> None:
     if given.what == "degradations":
         degradations(data, PairedDataset.open(given.wrong) if given.wrong else None, given.n, given.extractor)
     elif given.what == "faults":
-        faults(data, given.n, given.extractor)
+        faults(data, given.n, given.extractor, given.models)
     else:
         speed(data, given.n, given.extractor)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sge2hist.data.errors import InputError
+from sge2hist.data.files import atomic_path
 from sge2hist.data.paired import PairedDataset
 from sge2hist.generation.jobs import Job, job_from_adata, job_from_paired, job_from_types
 from sge2hist.generation.run import images_of
@@ -57,9 +58,13 @@ class SGE2Hist:
 
         return cls(bundle=train(dataset, output, config, overwrite=overwrite))
 
-    def save_pretrained(self, path: str | Path) -> None:
-        """Write the model folder."""
-        self.bundle.save(Path(path))
+    def save_pretrained(self, path: str | Path, *, half: bool = False) -> None:
+        """Write the model folder with its card; `half` stores the large weights in float16, for a model handed on."""
+        from sge2hist.training.card import model_card
+
+        self.bundle.save(Path(path), half=half)
+        with atomic_path(Path(path) / "README.md") as partial:
+            partial.write_text(model_card(self.bundle), encoding="utf-8")
 
     @property
     def types(self) -> TypeTable:
@@ -107,14 +112,16 @@ class SGE2Hist:
         n: int = 16,
         seed: int = 0,
         field: bool = False,
+        z2: str | np.ndarray = "type",
         sampler: SamplerConfig | None = None,
     ) -> np.ndarray:
         """Images of cell types by name, uint8 [types * n, H, W, 3], one type after the other.
 
-        `field` fills each patch with cells of the type; otherwise one cell stands at the centre.
+        `field` fills each patch with cells of the type; otherwise one cell stands at the centre. `z2`, the microenvironment:
+        "type" (as among cells of the type), "prior" (N(0, I)), or that of a reference cell, [n_micro].
         """
         wanted = [names] if isinstance(names, str) else list(names)
-        return self._draw(job_from_types(self.bundle, wanted, n=n, seed=seed, field=field), sampler)
+        return self._draw(job_from_types(self.bundle, wanted, n=n, seed=seed, z2=z2, field=field), sampler)
 
     def _draw(self, job: Job, sampler: SamplerConfig | None) -> np.ndarray:
         if len(job) == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import anndata
 import numpy as np
 import pytest
+import torch
 from scipy.sparse import csr_matrix
 
 from sge2hist import SGE2Hist
@@ -98,6 +99,8 @@ def test_wrong_input_is_named(bundle, tiny_paired):
         job_from_adata(bundle, logged)
     with pytest.raises(InputError, match="alpha, "):
         job_from_types(bundle, ["alpha", "delta"])
+    with pytest.raises(InputError, match="type, prior"):
+        job_from_types(bundle, ["alpha"], z2="posterior")
     with pytest.raises(InputError, match="context"):
         job_from_paired(bundle, tiny_paired, tiny_paired.rows("test"), context="far")
     with pytest.raises(InputError, match="nobody"):
@@ -118,11 +121,17 @@ def test_types_by_name_and_reference_environment(bundle, tiny_paired):
         job.latents["X_sge2hist_z1"], job_from_types(bundle, ["Alpha", "gamma"], n=5, seed=3).latents["X_sge2hist_z1"]
     )
     z2 = z2_of_cell(bundle, tiny_paired, "cell_7")
-    like = job_from_types(bundle, ["alpha"], n=3, z2_like=z2)
+    like = job_from_types(bundle, ["alpha"], n=3, z2=z2)
     assert np.allclose(like.latents["X_sge2hist_z2"], z2)
+    usual, prior = (
+        job_from_types(bundle, ["alpha"], n=400, z2=z2).latents["X_sge2hist_z2"] for z2 in ("type", "prior")
+    )
+    components, weights = bundle.components_of("alpha")
+    mean_M = weights / weights.sum() @ bundle.model.gene.mixture.micro_means_KM[components].numpy()
+    assert np.abs(usual.mean(0) - mean_M).max() < 0.25
+    assert np.abs(prior.mean(0)).max() < 0.25
+    assert np.abs(prior.std(0) - 1).max() < 0.2
     # a draw of a type is most likely under that type's own components
-    import torch
-
     gamma = bundle.model.gene.mixture.responsibilities(torch.from_numpy(job.latents["X_sge2hist_z1"])).detach().numpy()
     own = [bundle.types.name_of_component[k] for k in gamma.argmax(1)]
     assert np.mean([a.casefold() == b.casefold() for a, b in zip(own, job.obs["cell_type"], strict=True)]) >= 0.7
@@ -190,7 +199,10 @@ def test_a_field_fills_the_patch_with_one_type(bundle):
     assert np.allclose(np.unique(np.diff(np.unique(own[:, 0]))), bundle.config.image.condition.splat_um)
     assert own.min() <= -bundle.config.reach_um + 16
     assert own.max() >= 64 + bundle.config.reach_um - 16
-    assert np.allclose(job.latents["X_sge2hist_z2"], 0)
     component, _ = bundle.components_of("alpha")
-    means = bundle.model.gene.mixture.means_KT.detach().numpy()[component]
-    assert np.isclose(job.latents["X_sge2hist_z1"][0], means).all(1).any()
+    mixture = bundle.model.gene.mixture
+    means = torch.cat([mixture.means_KT.detach(), mixture.micro_means_KM], dim=1).numpy()[component]
+    drawn = np.concatenate([job.latents["X_sge2hist_z1"], job.latents["X_sge2hist_z2"]], axis=1)
+    assert np.isclose(drawn[0], means).all(1).any()
+    prior = job_from_types(bundle, ["alpha"], n=2, field=True, z2="prior")
+    assert np.allclose(prior.latents["X_sge2hist_z2"], 0)

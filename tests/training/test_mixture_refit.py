@@ -35,6 +35,13 @@ def test_refit_lowers_the_kl_of_the_mixture(trained: tuple[GeneVAE, GeneData]) -
     n_left = refit_mixture(model, cells, encoded)
     assert n_left == model.mixture.n_components
     assert kl() < before - 0.5
+    largest = int(model.mixture.logits_K.argmax())
+    own = model.mixture.best_responsibilities(mean_NT, log_var_NT)[:, largest].detach().numpy() > 0.9
+    micro_NM = encoded.mean_NZ[own, encoded.n_type :]
+    np.testing.assert_allclose(model.mixture.micro_means_KM[largest].numpy(), micro_NM.mean(0), atol=0.1)
+    micro = model.mixture.sample_micro(torch.full((4000,), largest), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(micro.mean(0), model.mixture.micro_means_KM[largest], atol=0.08, rtol=0)
+    torch.testing.assert_close(micro.var(0), model.mixture.micro_vars_KM[largest], atol=0.05, rtol=0.1)
     drawn = model.mixture.sample(torch.arange(n_left).repeat_interleave(200), torch.Generator().manual_seed(0))
     own_K = model.mixture.type_of_component_K.repeat_interleave(200)
     told = model.mixture.type_of_component_K[model.mixture.responsibilities(drawn).argmax(1)]

@@ -33,6 +33,9 @@ def generate(
     like: Annotated[
         str | None, typer.Option(help="With --types: take the microenvironment z2 from this cell of --from.")
     ] = None,
+    z2: Annotated[
+        str, typer.Option(help="With --types: surroundings as among cells of the type (type) or from the prior (prior).")
+    ] = "type",
     field: Annotated[
         bool,
         typer.Option("--field", help="With --types: fill the patch with cells of the type, not one at the centre."),
@@ -97,7 +100,7 @@ def generate(
         )
         generate_slide(bundle, source, output, config, options, overwrite=overwrite)
         return
-    job = _job(bundle, source, split, types, n, samples, like, field, context, shuffle_cells, seed, resample)
+    job = _job(bundle, source, split, types, n, samples, like, z2, field, context, shuffle_cells, seed, resample)
     if job.report:
         typer.echo(job.report)
     with bar("drawing", len(job)) as progress:
@@ -133,7 +136,7 @@ def sampler_config(
 
 def _job(
     bundle: ModelBundle, source: Path | None, split: str, types: str | None, n: int | None, samples: int,
-    like: str | None, field: bool, context: str, shuffle_cells: bool, seed: int, resample: bool,
+    like: str | None, z2: str, field: bool, context: str, shuffle_cells: bool, seed: int, resample: bool,
 ) -> Job:  # fmt: skip
     from sge2hist.cli.progress import bar
     from sge2hist.data.errors import InputError
@@ -144,8 +147,10 @@ def _job(
         names = [name.strip() for name in types.split(",") if name.strip()]
         if like is not None and source is None:
             raise InputError(found="--like without --from", repair="name the paired dataset that holds the cell")
-        z2 = None if like is None or source is None else jobs.z2_of_cell(bundle, PairedDataset.open(source), like)
-        return jobs.job_from_types(bundle, names, n=n or 16, seed=seed, z2_like=z2, field=field)
+        like_z2 = None if like is None or source is None else jobs.z2_of_cell(bundle, PairedDataset.open(source), like)
+        return jobs.job_from_types(
+            bundle, names, n=n or 16, seed=seed, z2=z2 if like_z2 is None else like_z2, field=field
+        )
     assert source is not None
     if source.suffix == ".h5ad":
         cells = read_h5ad(source)

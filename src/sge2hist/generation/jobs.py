@@ -16,12 +16,14 @@ from sge2hist.generation.cell_latents import CellLatents, encode_cells
 from sge2hist.generation.drawing import Windows, cell_fields, image_seed, lone_cells, neighbourhoods
 from sge2hist.generation.embed import panel_of, raw_counts
 from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.mixture import MixturePrior
 
 if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
 CONTEXTS = ("neighbours", "centre")
+Z2_SOURCES = ("type", "prior")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,23 +147,27 @@ def job_from_types(
     *,
     n: int = 16,
     seed: int = 0,
-    z2_like: np.ndarray | None = None,
+    z2: str | np.ndarray = "type",
     field: bool = False,
 ) -> Job:
-    """`n` images of each named cell type: z1 from its mixture components, z2 from the prior or `z2_like` [n_micro].
+    """`n` images of each named cell type: z1 from its mixture components, z2 as asked.
 
-    `field` fills the patch with cells of the type on a lattice, each at the mean of its component with z2 at the mean of the
-    prior: tissue of that type. Otherwise one cell stands at the centre and its surroundings are a draw.
+    `z2` is "type", drawn as among the training cells of the component; "prior", drawn from N(0, I) as published; or the
+    microenvironment of a reference cell, [n_micro]. `field` fills the patch with cells of the type on a lattice, each at the
+    mean of its component, and z2 at the mean of what was asked for: tissue of that type. Otherwise one cell stands at the
+    centre and its surroundings are a draw.
 
     Raises
     ------
     InputError
-        If a name is not one of the model's.
+        If a name is not one of the model's, or `z2` is another word.
     """
     import pandas as pd
 
+    if isinstance(z2, str) and z2 not in Z2_SOURCES:
+        raise InputError(found=f"z2 {z2!r}", expected=f"one of {', '.join(Z2_SOURCES)}, or a reference cell's")
     gene = bundle.model.gene
-    n_type, n_micro = gene.config.n_type, gene.config.n_micro
+    n_type = gene.config.n_type
     chosen = [bundle.components_of(name) for name in names]  # all names are checked before anything is drawn
     z, records = [], []
     for name, (components, weights) in zip(names, chosen, strict=True):
@@ -169,12 +175,7 @@ def job_from_types(
             seed_i = image_seed(seed, f"type {name.casefold()}", sample)
             generator = torch.Generator().manual_seed(seed_i)
             pick = int(torch.multinomial(torch.from_numpy(weights), 1, generator=generator))
-            z1 = gene.mixture.sample(torch.tensor([components[pick]]), generator)[0].cpu()
-            z2 = torch.randn(n_micro, generator=generator) if z2_like is None else torch.from_numpy(z2_like).float()
-            if field:
-                z1 = gene.mixture.means_KT[components[pick]].detach().cpu().float()
-                z2 = torch.zeros(n_micro) if z2_like is None else z2
-            z.append(torch.cat([z1, z2]).numpy())
+            z.append(_typed_latent(gene.mixture, int(components[pick]), z2, field, generator))
             records.append({"cell_id": f"{name} {sample}", "cell_type": name, "sample": sample, "seed": seed_i})
     z_NZ = np.stack(z)
     obs = pd.DataFrame(records).assign(row=-1, condition_row=-1)
@@ -193,10 +194,27 @@ def job_from_types(
             "mode": "types",
             "types": names,
             "field": field,
-            "z2": "prior" if z2_like is None else "reference cell",
+            "z2": z2 if isinstance(z2, str) else "reference cell",
             "toy": bundle.is_toy,
         },
     )
+
+
+def _typed_latent(
+    mixture: MixturePrior, component: int, z2: str | np.ndarray, at_mean: bool, generator: torch.Generator
+) -> np.ndarray:
+    """One cell of a component, [n_latent]; `at_mean` instead of a draw."""
+    one = torch.tensor([component])
+    n_micro = mixture.micro_means_KM.shape[1]
+    if at_mean:
+        z1 = mixture.means_KT[component].detach().cpu().float()
+        usual = mixture.micro_means_KM[component].cpu() if isinstance(z2, str) and z2 == "type" else torch.zeros(n_micro)
+    else:
+        z1 = mixture.sample(one, generator)[0].cpu()
+        draw_prior = isinstance(z2, str) and z2 == "prior"
+        usual = torch.randn(n_micro, generator=generator) if draw_prior else mixture.sample_micro(one, generator)[0].cpu()
+    chosen = usual if isinstance(z2, str) else torch.from_numpy(z2)
+    return torch.cat([z1, chosen.float()]).numpy()
 
 
 def z2_of_cell(bundle: ModelBundle, dataset: PairedDataset, cell_id: str) -> np.ndarray:

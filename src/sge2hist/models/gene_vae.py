@@ -84,7 +84,7 @@ class GeneVAE(nn.Module):
         self.config = config
         self.encoder = GeneEncoder(config.n_genes, config.hidden, config.n_latent, config.dropout)
         self.decoder = GeneDecoder(config.n_genes, config.hidden, config.n_latent, config.dropout)
-        self.mixture = MixturePrior(config.n_components, config.n_type)
+        self.mixture = MixturePrior(config.n_components, config.n_type, config.n_micro)
         self.novelty = NoveltyReference()
         self.log_theta_G = nn.Parameter(torch.full((config.n_genes,), 2.0))
         self.zero_head = nn.Linear(config.hidden[0], config.n_genes) if config.likelihood == "zinb" else None

@@ -19,20 +19,27 @@ class MixturePrior(nn.Module):
 
     Until :meth:`initialise` is called, all components are the same standard normal and receive no gradient, so that
     :meth:`kl` is exactly the KL to N(0, I). A component may belong to a named type (`type_of_component_K`, -1 = none).
+
+    It also remembers where z2, the microenvironment, of each component's training cells lies (`micro_means_KM`,
+    `micro_vars_KM`: the aggregated posterior, no part of the prior), so that a type can be drawn in its usual surroundings.
     """
 
     logits_K: Tensor
     means_KT: Tensor
     log_vars_KT: Tensor
     type_of_component_K: Tensor
+    micro_means_KM: Tensor
+    micro_vars_KM: Tensor
     initialised: Tensor
 
-    def __init__(self, n_components: int, n_dims: int) -> None:
+    def __init__(self, n_components: int, n_dims: int, n_micro: int = 0) -> None:
         super().__init__()
         self.logits_K = nn.Parameter(torch.zeros(n_components))
         self.means_KT = nn.Parameter(torch.zeros(n_components, n_dims))
         self.log_vars_KT = nn.Parameter(torch.zeros(n_components, n_dims))
         self.register_buffer("type_of_component_K", torch.full((n_components,), -1, dtype=torch.long))
+        self.register_buffer("micro_means_KM", torch.zeros(n_components, n_micro))
+        self.register_buffer("micro_vars_KM", torch.ones(n_components, n_micro))
         self.register_buffer("initialised", torch.tensor(False))
 
     @property
@@ -58,6 +65,8 @@ class MixturePrior(nn.Module):
         self.log_vars_KT = nn.Parameter(vars_KT.float().clamp_min(1e-12).log().clamp(*LOG_VAR_RANGE).to(device))
         owner_K = torch.full((len(weights_K),), -1) if type_of_component_K is None else type_of_component_K
         self.type_of_component_K = owner_K.long().to(device)
+        self.micro_means_KM = torch.zeros(len(weights_K), self.micro_means_KM.shape[1], device=device)
+        self.micro_vars_KM = torch.ones_like(self.micro_means_KM)
         self.initialised.fill_(True)
 
     def _log_space(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,9 +143,19 @@ class MixturePrior(nn.Module):
         _, means_KT, log_vars_KT = self._log_space()
         return means_KT[component_N] + (0.5 * log_vars_KT[component_N]).exp() * noise_NT.to(self.means_KT.device)
 
+    @torch.no_grad()
+    def sample_micro(self, component_N: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw z2 as among the training cells of given components, [N, M]. The noise is drawn on the generator's device."""
+        device = generator.device if generator is not None else self.micro_means_KM.device
+        noise_NM = torch.randn(len(component_N), self.micro_means_KM.shape[1], generator=generator, device=device)
+        component_N = component_N.to(self.micro_means_KM.device)
+        spread_NM = self.micro_vars_KM[component_N].sqrt()
+        return self.micro_means_KM[component_N] + spread_NM * noise_NM.to(spread_NM.device)
+
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object, **kwargs: object) -> None:
         """Take the number of components from the file: pruning changes it."""
-        for name in ("logits_K", "means_KT", "log_vars_KT", "type_of_component_K"):
+        sized = ("logits_K", "means_KT", "log_vars_KT", "type_of_component_K", "micro_means_KM", "micro_vars_KM")
+        for name in sized:
             stored, own = state_dict.get(prefix + name), getattr(self, name)
             if stored is not None and stored.shape[0] != own.shape[0] and stored.shape[1:] == own.shape[1:]:
                 fresh = torch.empty_like(stored, device=own.device)

@@ -22,7 +22,8 @@ def refit_mixture(model: GeneVAE, data: GeneData, encoded: Encoded, *, min_cells
     """Put the mixture's weights, means and variances at their best for `encoded`, the training cells; in place.
 
     Labelled cells count for the components of their type alone, as in training. Components with less than `min_cells`
-    of responsibility are dropped. Returns the number of components left.
+    of responsibility are dropped. Where z2 of each component's cells lies is stored with it. Returns the number of components
+    left.
     """
     gamma_NK = np.concatenate(
         [_responsibilities(model, data, encoded, slice(i, i + CHUNK)) for i in range(0, data.n_cells, CHUNK)]
@@ -34,6 +35,11 @@ def refit_mixture(model: GeneVAE, data: GeneData, encoded: Encoded, *, min_cells
     parts = (torch.from_numpy(part) for part in (mixture.weights_K, mixture.means_KT, mixture.vars_KT))
     owner_K = model.mixture.type_of_component_K[torch.from_numpy(kept).to(model.mixture.type_of_component_K.device)]
     model.mixture.initialise(*parts, type_of_component_K=owner_K)
+    micro_mean_NM = encoded.mean_NZ[:, encoded.n_type :].astype(np.float64)
+    micro_var_NM = np.exp(encoded.log_var_NZ[:, encoded.n_type :].astype(np.float64))
+    micro = maximise(micro_mean_NM, micro_var_NM, gamma_NK[:, kept])
+    model.mixture.micro_means_KM.copy_(torch.from_numpy(micro.means_KT))
+    model.mixture.micro_vars_KM.copy_(torch.from_numpy(micro.vars_KT))
     return len(kept)
 
 
