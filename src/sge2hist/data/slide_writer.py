@@ -41,8 +41,6 @@ def write_slide(
 
     The half-size level is gathered in a temporary memory-mapped file, so memory stays bounded for any slide size.
     """
-    import tifffile
-
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise InputError(found=f"{image.dtype} {image.shape}", where=str(path), expected="uint8 [H, W, 3]")
@@ -53,48 +51,51 @@ def write_slide(
     else:
         tiles = image
     height, width = shape
-    n_levels = _n_levels(height, width)
     digest = blake2b(digest_size=16)
+    with tempfile.TemporaryDirectory(dir=Path(path).absolute().parent, prefix=".pyramid.") as scratch:
+        half = _half_store(Path(scratch) / "half", height, width) if _n_levels(height, width) > 1 else None
+        watched = _watch(tiles, shape, tile_px, digest, half, on_tile)
+        _write_pyramid(path, watched, shape, half, tile_px, um_per_px, description)
+        del half, watched  # release the memory map before its folder goes
+    return digest.hexdigest()
+
+
+def _write_pyramid(
+    path: str | Path,
+    tiles: Iterator[np.ndarray],
+    shape: tuple[int, int],
+    half: np.ndarray | None,
+    tile_px: int,
+    um_per_px: float,
+    description: str,
+) -> None:
+    """Write full-resolution tiles, then the levels below; `half` is filled while the tiles pass."""
+    import tifffile
+
+    height, width = shape
+    n_levels = _n_levels(height, width)
     options: dict[str, Any] = {
-        "photometric": "rgb",
-        "compression": "adobe_deflate",
-        "predictor": True,
-        "tile": (tile_px, tile_px),
-        "dtype": np.uint8,
-    }
+        "photometric": "rgb", "compression": "adobe_deflate", "predictor": True, "tile": (tile_px, tile_px),
+        "dtype": np.uint8, "resolutionunit": "CENTIMETER",
+    }  # fmt: skip
     metadata = {
-        "axes": "YXS",
-        "PhysicalSizeX": um_per_px,
-        "PhysicalSizeXUnit": "µm",
-        "PhysicalSizeY": um_per_px,
-        "PhysicalSizeYUnit": "µm",
-        "Description": description,
-    }
+        "axes": "YXS", "PhysicalSizeX": um_per_px, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": um_per_px,
+        "PhysicalSizeYUnit": "µm", "Description": description,
+    }  # fmt: skip
     resolution = (1e4 / um_per_px, 1e4 / um_per_px)
     bigtiff = height * width * 3 > 2 * 1024**3
-    with tempfile.TemporaryDirectory(dir=Path(path).absolute().parent, prefix=".pyramid.") as scratch:
-        half = _half_store(Path(scratch) / "half", height, width) if n_levels > 1 else None
-        watched = _watch(tiles, shape, tile_px, digest, half, on_tile)
-        with tifffile.TiffWriter(path, ome=True, bigtiff=bigtiff) as writer:
+    with tifffile.TiffWriter(path, ome=True, bigtiff=bigtiff) as writer:
+        writer.write(
+            tiles, shape=(height, width, 3), subifds=n_levels - 1, resolution=resolution, metadata=metadata, **options
+        )
+        level = half
+        for number in range(1, n_levels):
+            assert level is not None
             writer.write(
-                watched,
-                shape=(height, width, 3),
-                subifds=n_levels - 1,
-                resolution=resolution,
-                resolutionunit="CENTIMETER",
-                metadata=metadata,
-                **options,
-            )
-            level = half
-            for number in range(1, n_levels):
-                assert level is not None
-                writer.write(
-                    _tiles_of(level, tile_px), shape=level.shape, subfiletype=1, metadata=None,
-                    resolution=tuple(r / 2**number for r in resolution), resolutionunit="CENTIMETER", **options,
-                )  # fmt: skip
-                level = _halve(level)
-        del half, level  # release the memory map before its folder goes
-    return digest.hexdigest()
+                _tiles_of(level, tile_px), shape=level.shape, subfiletype=1, metadata=None,
+                resolution=tuple(r / 2**number for r in resolution), **options,
+            )  # fmt: skip
+            level = _halve(level)
 
 
 def _n_levels(height: int, width: int) -> int:

@@ -63,17 +63,31 @@ def open_sections(
     InputError
         If the format is not recognised, an option does not belong to it, or the reader finds something wrong.
     """
-    from sge2hist.data.errors import InputError
-    from sge2hist.readers.detect import FORMATS, detect_format
-
-    if format != "auto" and format not in FORMATS:
-        raise InputError(found=f"--format {format}", expected=f"auto, {', '.join(FORMATS)}")
-    chosen = detect_format(path).format if format == "auto" else format
     given: dict[str, Any] = {
         "bin_um": bin_um, "um_per_px": um_per_px, "name": name, "alignment": alignment, "sections": sections,
         "layer": layer, "table": table, "genes": genes,
     }  # fmt: skip
     options = {key: value for key, value in given.items() if value is not None}
+    chosen = _choose(path, format)
+    _refuse_foreign(chosen, path, options)
+    return _read(chosen, path, image, options)
+
+
+def _choose(path: str | Path, format: str) -> str:
+    from sge2hist.data.errors import InputError
+    from sge2hist.readers.detect import FORMATS, detect_format
+
+    if format == "auto":
+        return detect_format(path).format
+    if format not in FORMATS:
+        raise InputError(found=f"--format {format}", expected=f"auto, {', '.join(FORMATS)}")
+    return format
+
+
+def _refuse_foreign(chosen: str, path: str | Path, options: dict[str, Any]) -> None:
+    from sge2hist.data.errors import InputError
+    from sge2hist.readers.detect import FORMATS
+
     foreign = [key for key in options if key not in _OPTIONS[chosen]]
     if foreign:
         raise InputError(
@@ -82,7 +96,6 @@ def open_sections(
             expected=f"only {', '.join(map(_option, _OPTIONS[chosen]))}",
             repair="leave it out",
         )
-    return _read(chosen, path, image, options)
 
 
 def _option(name: str) -> str:
