@@ -1,6 +1,7 @@
 """Mistakes that users of other tools report again and again: each one is fed to the readers, and the message is checked."""
 
 import json
+import time
 from pathlib import Path
 
 import h5py
@@ -19,6 +20,7 @@ from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.slide_image import SlideImage
 from sge2hist.pairing.image_checks import check_image
 from sge2hist.readers import open_sections
+from sge2hist.readers.geojson import read_geojson
 from sge2hist.readers.tenx_matrix import TenxMatrix
 
 # A field wide enough that its transpose, preview and CytAssist image are told apart.
@@ -82,6 +84,47 @@ def test_axes_of_the_array_turned_against_the_image(tmp_path: Path, turned: bool
     dark = section.image.as_array()[tuple(np.floor(section.centre_xy_px[:, ::-1]).astype(int).T)].sum(axis=1) < 450
     cell = truth.nucleus_RC.ravel()[_in_tissue(truth, 1)] > 0
     assert (dark == cell).mean() > 0.97
+
+
+def test_perspective_of_the_array_by_the_homography_alone(tmp_path: Path) -> None:
+    slant = np.array([[1, 0, 0], [0, 1, 0], [2e-4, -1e-4, 1]])
+    truth = write_visium_hd(TISSUE, tmp_path, homography=turned_homography(0.5, 200) @ slant, bin_um=(2,))
+    (truth.outs / "binned_outputs" / "square_002um" / "spatial" / "tissue_positions.parquet").unlink()
+    section = open_sections(truth.outs, image=truth.image, bin_um=2)[0]
+    assert section.centre_xy_px == pytest.approx(truth.bin_centre_xy_px()[_in_tissue(truth, 1)])
+    assert any("homography of feature_slice.h5" in note for note in section.notes)
+
+
+def test_no_transform_to_a_microscope_image(tmp_path: Path) -> None:
+    truth = write_visium_hd(TISSUE, tmp_path, bin_um=(8,))
+    (truth.outs / "binned_outputs" / "square_008um" / "spatial" / "tissue_positions.parquet").unlink()
+    with h5py.File(truth.outs / "feature_slice.h5", "r+") as file:
+        metadata = json.loads(file.attrs["metadata_json"])
+        del metadata["transform_matrices"]["spot_colrow_to_microscope_colrow"]
+        file.attrs["metadata_json"] = json.dumps(metadata)
+    with pytest.raises(
+        InputError, match=r"without a homography to a microscope image.*run Space Ranger again with --im"
+    ):
+        open_sections(truth.outs, image=truth.image)
+
+
+def test_very_many_polygons(tmp_path: Path) -> None:
+    """40,000 staircase outlines: ragged arrays, at the cost of parsing the text a few times over."""
+    corner = np.random.default_rng(0).integers(0, 20_000, (40_000, 2))
+    steps = np.array([[0, 0], [8, 0], [8, 4], [12, 4], [12, 12], [4, 12], [4, 8], [0, 8], [0, 0]])
+    features = [
+        {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {"cell_id": number}}
+        for number, ring in enumerate((corner[:, None] + steps).tolist(), start=1)
+    ]
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    (tmp_path / "cells.geojson").write_text(text)
+    started = time.process_time()
+    json.loads(text)
+    parsed = time.process_time()
+    polygons = read_geojson(tmp_path / "cells.geojson")
+    assert time.process_time() - parsed < 12 * (parsed - started) + 1
+    assert polygons.corner_xy_px.shape == (40_000 * 9, 2)
+    assert polygons.area_px2_and_centroid()[0] == pytest.approx(np.full(40_000, 112.0))
 
 
 def test_segmented_outputs_without_a_spot_diameter(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_turned_layout_and_sources_of_scale(tmp_path) -> None:
     truth = write_visium_hd(tissue, tmp_path, bin_um=(8,), homography=turned_homography(0.5, tissue.image.shape[0]))
     section = visium_hd.read(truth.outs, image=truth.image, bin_um=8)
     np.testing.assert_allclose(section.centre_xy_px, truth.bin_centre_xy_px(4)[rows_of(section, truth, 4)], atol=1e-6)
-    assert list(section.um_per_px_sources.values()) == pytest.approx([0.5, 0.5, 0.5])
+    assert list(section.um_per_px_sources.values()) == pytest.approx([0.5, 0.5, 0.5, 0.5])
 
 
 def test_reference_size_comes_from_the_previews(truth) -> None:
@@ -158,10 +158,28 @@ def test_packed_and_empty_folders(tmp_path) -> None:
         open_sections(tmp_path)
 
 
+def test_archives_beside_the_folders_are_passed_over(copy, truth) -> None:
+    for name in ("binned_outputs.tar.gz", "Lung_binned_outputs.tar.gz", "Lung_spatial.tar.gz"):
+        (copy / "outs" / name).write_bytes(b"as downloaded")
+    (section,) = open_sections(copy, image=truth.image, bin_um=8)
+    assert section.n_obs == visium_hd.read(truth.outs, image=truth.image, bin_um=8).n_obs
+
+
+@pytest.mark.parametrize("version", ["3.0.0", "4.0.1"])
+def test_keys_of_both_versions_and_bins_without_umi(tmp_path, version) -> None:
+    truth = write_visium_hd(make_tissue(), tmp_path, version=version, bin_um=(2,))
+    section = visium_hd.read(truth.outs, image=truth.image, bin_um=2)
+    assert version in section.software
+    counts = section.read_counts(None, None)
+    assert (np.diff(counts.indptr) == 0).any()
+    assert counts.sum() == truth.counts_BG.sum()
+
+
 def test_missing_pieces_are_named(copy, truth) -> None:
     square = copy / "outs" / "binned_outputs" / "square_008um"
     with pytest.raises(InputError, match="--image"):
         visium_hd.read(square, image=None, bin_um=8)
+    (copy / "outs" / "feature_slice.h5").unlink()  # its homography would stand in for the table of positions
     for name in ("spatial/tissue_positions.parquet", "spatial/scalefactors_json.json"):
         os.rename(square / name, square / "hidden")
         with pytest.raises(InputError, match=name.split("/")[1]):

@@ -5,6 +5,7 @@ Coordinates: ``x`` is the column and ``y`` the row, in pixels of the image; pixe
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -29,6 +30,15 @@ class ImageReference:
     source: str  # e.g. "tissue_hires_image.png"
     preview_sizes_px: dict[str, tuple[int, int]] = field(default_factory=dict)  # the small copies, by file name
     cytassist_size_px: tuple[int, int] | None = None  # of the instrument's own low-resolution image
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountPlaces:
+    """Where counts were caught before they were given to cells: M places on the instrument's own array."""
+
+    centre_xy_px: np.ndarray  # float64 [M, 2]
+    n_counts: np.ndarray  # float64 [M]: UMI
+    side_um: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +69,10 @@ class Section:
     read_counts: Callable[[np.ndarray | None, int | None], csr_array]
     notes: list[str] = field(default_factory=list)
     reference: ImageReference | None = None  # what the image should look like; checked when pairing
+    read_totals: Callable[[], np.ndarray] | None = (
+        None  # UMI of each observation, int64 [N], where that is cheap to read
+    )
+    caught: CountPlaces | None = None  # for cells made of bins: the bins, which no outline has drawn to the image
 
     def __post_init__(self) -> None:
         problems = Problems()
@@ -85,6 +99,13 @@ class Section:
     def n_obs(self) -> int:
         """Number of observations N."""
         return len(self.obs)
+
+    def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> Section:
+        """The section with every position put through `move` (float64 [N, 2] px -> the same shape)."""
+        caught = self.caught
+        if caught is not None:
+            caught = dataclasses.replace(caught, centre_xy_px=move(caught.centre_xy_px))
+        return dataclasses.replace(self, centre_xy_px=move(self.centre_xy_px), caught=caught)
 
     def describe(self) -> str:
         """One line for people: technology, software, observation, size, scale."""

@@ -14,7 +14,7 @@ from scipy.sparse import csc_array, csr_array, vstack
 
 from sge2hist.data.errors import InputError
 from sge2hist.readers.count_rows import CountReader, sum_rows
-from sge2hist.readers.tenx_matrix import unique_names
+from sge2hist.readers.unique_names import unique_names
 
 CHUNK_ENTRIES = 20_000_000  # stored values (or dense cells) decoded at a time
 COUNT_PLACES = ("layers/counts", "layers/raw_counts", "X", "raw/X")

@@ -22,15 +22,23 @@ def look(name, item):
         item[0], item[-1]
 with h5py.File(sys.argv[1], "r") as file:
     dict(file.attrs)
-    file.visititems(look)
+    if sys.argv[2] == "all":
+        file.visititems(look)
 """
 
 
-def probe_hdf5(path: str | Path) -> None:
-    """Raise `InputError` if a look at the file crashes or hangs; ordinary errors are left to the reader."""
+def probe_hdf5(path: str | Path, *, root_only: bool = False) -> None:
+    """Raise `InputError` if a look at the file crashes or hangs; ordinary errors are left to the reader.
+
+    Parameters
+    ----------
+    root_only
+        Look at the attributes of the file alone, where nothing else of it will be read.
+    """
+    depth = "root" if root_only else "all"
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-c", _LOOK, str(path)], capture_output=True, timeout=TIMEOUT_S, check=False
+            [sys.executable, "-I", "-c", _LOOK, str(path), depth], capture_output=True, timeout=TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
         raise _damaged(path, f"no answer within {TIMEOUT_S:g} s") from None

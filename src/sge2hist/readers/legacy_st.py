@@ -26,7 +26,7 @@ from sge2hist.data.slide_image import SlideImage
 from sge2hist.readers.array_pitch import fit_array
 from sge2hist.readers.count_rows import grouped_rows
 from sge2hist.readers.tables import as_float, read_delimited
-from sge2hist.readers.tenx_matrix import unique_names
+from sge2hist.readers.unique_names import unique_names
 
 SPOT_PITCH_UM = 200.0
 SPOT_DIAMETER_UM = 100.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +84,58 @@ def picture_size(path: Path) -> tuple[int, int]:
         ) from error
 
 
-def read_clusters(square: Path) -> dict[str, str]:
-    """Space Ranger's graph clusters, barcode -> "Cluster k"; empty when there are none."""
-    path = square / CLUSTERS
+def read_clusters(folder: Path) -> dict[str, str]:
+    """Space Ranger's graph clusters, barcode -> "Cluster k"; empty when there are none.
+
+    Raises
+    ------
+    InputError
+        If the table is damaged: no rows, a row cut short, or a cluster that is no number.
+    """
+    path = folder / CLUSTERS
     if not path.is_file():
         return {}
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return {row["Barcode"]: f"Cluster {row['Cluster']}" for row in rows}
+        text = path.read_text(encoding="utf-8")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        if not rows:
+            raise _damaged_clusters(path, "a table without rows")
+        table = {row["Barcode"]: row["Cluster"] for row in rows}
     except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            found=f"an unreadable table ({error!r})", where=str(path), expected="columns Barcode,Cluster"
-        ) from error
+        raise _damaged_clusters(path, f"a table that cannot be read ({error!r})") from error
+    wrong = [number for number in table.values() if number is None or not number.strip().isdecimal()]
+    if wrong or len(table) != len(rows):
+        what = f"cluster {wrong[0]!r}" if wrong else f"{len(rows) - len(table)} barcodes listed twice"
+        raise _damaged_clusters(path, what)
+    return {barcode: f"Cluster {number.strip()}" for barcode, number in table.items()}
+
+
+def clusters_of(folder: Path, barcodes: Iterable[str], notes: list[str]) -> list[str | None] | None:
+    """Cluster of each barcode (None = not in the table), or None without a table; says in `notes` how many lack one.
+
+    Raises
+    ------
+    InputError
+        If the table is damaged or has no barcode in common with `barcodes`.
+    """
+    table = read_clusters(folder)
+    if not table:
+        return None
+    barcodes = list(barcodes)
+    clusters = [table.get(barcode) for barcode in barcodes]
+    n_without = clusters.count(None)
+    path = folder / CLUSTERS
+    if n_without == len(clusters):
+        raise _damaged_clusters(path, f"no barcode of the matrix, but {next(iter(table))!r}")
+    if n_without and not path.read_bytes().endswith(b"\n"):
+        raise _damaged_clusters(path, f"a table that ends within a line, and {n_without:,} barcodes not in it")
+    if n_without:
+        notes.append(f"{n_without:,} of {len(clusters):,} barcodes are in no cluster of Space Ranger")
+    return clusters
+
+
+def _damaged_clusters(path: Path, found: str) -> InputError:
+    return InputError(
+        found=found, where=str(path), expected="columns Barcode,Cluster with a row for each barcode",
+        repair="copy it again from the same outs/, or remove it (its clusters are then not offered)",
+    )  # fmt: skip

@@ -25,6 +25,7 @@ import pandas as pd
 
 from sge2hist.data.errors import InputError
 from sge2hist.readers.hdf5_probe import probe_hdf5
+from sge2hist.readers.unique_names import unique_names
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -42,7 +43,16 @@ def hdf5_errors(path: str | Path) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise InputError(found="no such file", where=str(path), expected="a *_matrix.h5 of 10x Genomics") from None
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError, MemoryError) as error:
+    except (
+        OSError,
+        LookupError,
+        ArithmeticError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        MemoryError,
+    ) as error:
         detail = str(error).strip("'\"") or type(error).__name__
         raise InputError(
             found=f"an HDF5 file that cannot be read ({detail})",
@@ -165,26 +175,31 @@ class TenxMatrix:
             pieces[position] = (0, 0, empty)
         return csr_array((data, indices, indptr), shape=(len(indptr) - 1, len(self.genes)))
 
+    def row_chunks(self) -> Iterator[tuple[int, int]]:
+        """First and last row of pieces of about `CHUNK_NONZEROS` values."""
+        first = 0
+        while first < self.n_obs:
+            last = int(np.searchsorted(self.indptr, self.indptr[first] + CHUNK_NONZEROS, side="right")) - 1
+            last = min(max(last, first + 1), self.n_obs)
+            yield first, last
+            first = last
+
     def _chunks(self, keep: np.ndarray | None = None) -> Iterator[tuple[int, int, csr_array]]:
         """Yield (first row, last row, int32 CSR of these rows), leaving out chunks without a row to keep."""
         from scipy.sparse import csr_array
 
         with hdf5_errors(self.path), h5py.File(self.path, "r") as file:
             matrix = file["matrix"]
-            first = 0
-            while first < self.n_obs:
-                last = int(np.searchsorted(self.indptr, self.indptr[first] + CHUNK_NONZEROS, side="right")) - 1
-                last = min(max(last, first + 1), self.n_obs)
+            for first, last in self.row_chunks():
                 if keep is None or keep[first:last].any():
                     start, stop = int(self.indptr[first]), int(self.indptr[last])
-                    data = _whole_counts(self.path, matrix["data"][start:stop])
+                    data = whole_counts(self.path, matrix["data"][start:stop])
                     columns, data, indptr = self._columns(
                         matrix["indices"][start:stop], data, self.indptr[first : last + 1] - start
                     )
                     rows = csr_array((data, columns, indptr), shape=(last - first, len(self.genes)))
                     rows.sum_duplicates()
                     yield first, last, rows
-                first = last
 
     def _columns(
         self, features: np.ndarray, data: np.ndarray, indptr: np.ndarray
@@ -254,24 +269,8 @@ def _genes(
     return pd.DataFrame({"symbol": kept_symbols}, index=pd.Index(unique, name="gene_id")), column_of_feature, notes
 
 
-def unique_names(names: list[str]) -> list[str]:
-    """Repeated names get the suffix -1, -2, ... that leaves every name distinct.
-
-    >>> unique_names(["a", "b", "a", "a-1"])
-    ['a', 'b', 'a-2', 'a-1']
-    """
-    taken, seen, out = set(names), set(), []
-    for name in names:
-        new, number = name, 0
-        while new in seen or (number > 0 and new in taken):
-            number += 1
-            new = f"{name}-{number}"
-        seen.add(new)
-        out.append(new)
-    return out
-
-
-def _whole_counts(path: Path, data: np.ndarray) -> np.ndarray:
+def whole_counts(path: Path, data: np.ndarray) -> np.ndarray:
+    """Values as int32; `InputError` if they are no counts."""
     if data.dtype.kind not in "iuf":
         raise InputError(found=f"counts of type {data.dtype}", where=str(path), expected="whole numbers")
     if len(data) and not (np.isfinite(data).all() and data.min() >= 0 and data.max() < 2**31):

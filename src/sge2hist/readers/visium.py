@@ -75,10 +75,9 @@ def read(
         sources["--image-um-per-px"] = um_per_px
     if not filtered:
         notes.append("raw matrix read: spots outside the tissue left out by in_tissue")
-    clusters = space_ranger.read_clusters(outs)
     obs = spots[["array_row", "array_col"]].copy()
-    if clusters:
-        obs["cluster"] = [clusters.get(barcode) for barcode in obs.index]
+    if (clusters := space_ranger.clusters_of(outs, obs.index, notes)) is not None:
+        obs["cluster"] = clusters
     return Section(
         name=name or section_name(path),
         technology="Visium",

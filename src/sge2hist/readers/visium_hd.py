@@ -12,8 +12,10 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
 from sge2hist.data.slide_image import SlideImage
 from sge2hist.readers import space_ranger, visium_hd_grid
+from sge2hist.readers.row_totals import row_totals
 from sge2hist.readers.tenx_matrix import TenxMatrix
-from sge2hist.readers.visium_hd_folder import choose_square, find_matrix, find_squares, one_file
+from sge2hist.readers.visium_hd_folder import choose_square, find_matrix, find_squares
+from sge2hist.readers.visium_hd_positions import Placed, place_bins
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -44,46 +46,25 @@ def read(path: str | Path, *, image: str | Path | None, bin_um: int | None = Non
     native_um = side_um // k
     matrix_path, filtered = find_matrix(square)
     factors, _ = space_ranger.read_scale_factors(square / "spatial")
-    positions_path = one_file(square / "spatial", "tissue_positions.parquet")
-    if positions_path is None:
-        raise InputError(
-            found="no tissue_positions.parquet", where=str(square / "spatial"), repair="copy it from the same outs/"
-        )
+    placed = place_bins(square, native_um, filtered=filtered)
     slide = open_image(image, path)
     matrix = TenxMatrix.open(matrix_path)
-    grid = visium_hd_grid.read_positions(positions_path)
-    row, column = visium_hd_grid.parse_barcodes(matrix.barcodes, str(matrix_path), native_um)
-    position = visium_hd_grid.position_of_bins(grid, row, column, matrix_path.name)
-    kept = np.ones(len(position), bool) if filtered else grid.in_tissue[position]
-    if not kept.any():
-        raise InputError(found="no bin in tissue", where=str(positions_path))
-    notes = [*matrix.notes, *slide.notes]
+    obs, centre_xy_px, group = _observations(matrix, placed.grid, native_um, side_um, filtered=filtered)
+    notes = [*matrix.notes, *slide.notes, *placed.notes, *placed.differences()]
     if not filtered:
         notes.append("raw matrix read: bins outside the tissue left out by in_tissue")
-    sources = _um_per_px_sources(factors, grid, native_um, slide)
-    obs, centre_xy_px, group = _observations(matrix, grid, row, column, position, kept, k, side_um)
-    if k == 1:
-        clusters = space_ranger.read_clusters(square)
-        if clusters:
-            obs["cluster"] = [clusters.get(barcode) for barcode in obs.index]
-    else:
+    if k > 1:
         notes.append(f"{side_um} um bins summed from {k} x {k} bins of {native_um} um")
+    elif (clusters := space_ranger.clusters_of(square, obs.index, notes)) is not None:
+        obs["cluster"] = clusters
+    sources = _um_per_px_sources(factors, placed, slide)
+    reader = _Reader(matrix.without_names(), group, len(obs))
     return Section(
-        name=name or section_name(path),
-        technology="Visium HD",
-        software=matrix.software,
-        observation="bin",
-        observation_um=float(side_um),
-        obs=obs,
-        centre_xy_px=centre_xy_px,
-        genes=matrix.genes,
-        image=slide,
-        um_per_px=next(iter(sources.values())),
-        um_per_px_sources=sources,
-        read_counts=_Reader(matrix.without_names(), group, len(obs)),
-        notes=notes,
-        reference=space_ranger.read_reference(square / "spatial", factors),
-    )
+        name=name or section_name(path), technology="Visium HD", software=matrix.software,
+        observation="bin", observation_um=float(side_um), obs=obs, centre_xy_px=centre_xy_px, genes=matrix.genes,
+        image=slide, um_per_px=next(iter(sources.values())), um_per_px_sources=sources, read_counts=reader,
+        read_totals=reader.totals, notes=notes, reference=space_ranger.read_reference(square / "spatial", factors),
+    )  # fmt: skip
 
 
 def open_image(image: str | Path | None, path: str | Path) -> SlideImage:
@@ -107,9 +88,7 @@ def section_name(path: str | Path) -> str:
     return path.name or "section"
 
 
-def _um_per_px_sources(
-    factors: dict[str, float], grid: visium_hd_grid.GridPositions, native_um: int, slide: SlideImage
-) -> dict[str, float]:
+def _um_per_px_sources(factors: dict[str, float], placed: Placed, slide: SlideImage) -> dict[str, float]:
     """Every statement of um/px, the instrument's first: that one is used."""
     sources = {}
     if "microns_per_pixel" in factors:
@@ -118,23 +97,22 @@ def _um_per_px_sources(
         sources["scale factors: bin_size_um / spot_diameter_fullres"] = (
             factors["bin_size_um"] / factors["spot_diameter_fullres"]
         )
-    sources["positions: bin pitch"] = grid.um_per_px(native_um)
+    sources |= placed.um_per_px_sources()
     if slide.um_per_px is not None:
         sources["image metadata"] = slide.um_per_px
     return sources
 
 
 def _observations(
-    matrix: TenxMatrix,
-    grid: visium_hd_grid.GridPositions,
-    row: np.ndarray,
-    column: np.ndarray,
-    position: np.ndarray,
-    kept: np.ndarray,
-    k: int,
-    side_um: int,
+    matrix: TenxMatrix, grid: visium_hd_grid.GridPositions, native_um: int, side_um: int, *, filtered: bool
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Table, positions and, for each barcode of the matrix, its observation (-1 = dropped)."""
+    row, column = visium_hd_grid.parse_barcodes(matrix.barcodes, str(matrix.path), native_um)
+    position = visium_hd_grid.position_of_bins(grid, row, column, matrix.path.name)
+    kept = np.ones(len(position), bool) if filtered else grid.in_tissue[position]
+    if not kept.any():
+        raise InputError(found="no bin in tissue", where=str(grid.path))
+    k = side_um // native_um
     group = np.full(matrix.n_obs, -1, np.int64)
     if k == 1:
         group[kept] = np.arange(int(kept.sum()))
@@ -171,6 +149,14 @@ class _Reader:
         self._n_obs = n_obs
         one_to_one = n_obs == matrix.n_obs and bool((observation_of_bin == np.arange(n_obs)).all())
         self._is_identity = one_to_one
+
+    def totals(self) -> np.ndarray:
+        """UMI of each observation: int64 [N]."""
+        of_bin, total = self._observation_of_bin, row_totals(self._matrix)
+        if self._is_identity:
+            return total
+        kept = of_bin >= 0
+        return np.bincount(of_bin[kept], total[kept], self._n_obs).astype(np.int64)
 
     def __call__(self, group_of_obs: np.ndarray | None = None, n_groups: int | None = None) -> csr_array:
         if group_of_obs is None:

@@ -91,7 +91,7 @@ def read(
         software=matrix.software,
         observation="cell",
         observation_um=None,
-        obs=_observations(folder, barcodes, polygons, polygon, area_px2[polygon] * scale**2, scale),
+        obs=_observations(folder, barcodes, polygons, polygon, area_px2[polygon] * scale**2, scale, notes),
         centre_xy_px=centroid_xy_px[polygon],
         genes=matrix.genes,
         image=slide,
@@ -104,13 +104,19 @@ def read(
 
 
 def _observations(
-    folder: Path, barcodes: list[str], polygons: Polygons, polygon: np.ndarray, area_um2: np.ndarray, um_per_px: float
+    folder: Path,
+    barcodes: list[str],
+    polygons: Polygons,
+    polygon: np.ndarray,
+    area_um2: np.ndarray,
+    um_per_px: float,
+    notes: list[str],
 ) -> pd.DataFrame:
     obs = pd.DataFrame({"area_um2": area_um2}, index=pd.Index(barcodes, name="cell_id"))
     nucleus_um2 = _nucleus_area_px2(folder, polygons, polygon) * um_per_px**2
     if np.isfinite(nucleus_um2).any():
         obs["nucleus_area_um2"] = nucleus_um2
-    clusters = _clusters(folder, barcodes, polygons, polygon)
+    clusters = _clusters(folder, barcodes, polygons, polygon, notes)
     if clusters is not None:
         obs["cluster"] = clusters
     return obs
@@ -171,11 +177,13 @@ def _nucleus_area_px2(folder: Path, cells: Polygons, polygon: np.ndarray) -> np.
     return np.array([area.get(_number(cells.ids[index]), np.nan) for index in polygon])
 
 
-def _clusters(folder: Path, barcodes: list[str], polygons: Polygons, polygon: np.ndarray) -> list[str | None] | None:
+def _clusters(
+    folder: Path, barcodes: list[str], polygons: Polygons, polygon: np.ndarray, notes: list[str]
+) -> list[str | None] | None:
     """Graph clusters from the table, else from the annotated polygons, else None."""
-    table = space_ranger.read_clusters(folder)
-    if table:
-        return [table.get(barcode) for barcode in barcodes]
+    clusters = space_ranger.clusters_of(folder, barcodes, notes)
+    if clusters is not None:
+        return clusters
     if not any(polygons.classes):
         annotated = folder / "graphclust_annotated_cell_segmentations.geojson"
         if not annotated.is_file():

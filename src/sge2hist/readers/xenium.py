@@ -81,6 +81,8 @@ def read(
     notes = [f"DAPI image at {pixel_size_um:g} um/px; H&E placed by {mapping.description}"]
     if n_missing:
         notes.append(f"{n_missing} cells of cells.parquet are not in the matrix")
+    if (clusters := space_ranger.clusters_of(folder, obs.index, notes)) is not None:
+        obs["cluster"] = clusters
     return Section(
         name=name or str(specification.get("region_name") or folder.name).replace(" ", "_"),
         technology="Xenium",
@@ -140,9 +142,6 @@ def _cells(path: Path, barcodes: np.ndarray) -> tuple[pd.DataFrame, np.ndarray, 
     if "segmentation_method" in shown:
         shown["segmentation_method"] = as_text(shown["segmentation_method"])
     obs = pd.DataFrame(shown, index=pd.Index(barcodes, dtype=object, name="cell_id"))
-    clusters = space_ranger.read_clusters(path.parent)
-    if clusters:
-        obs["cluster"] = [clusters.get(cell) for cell in obs.index]
     return obs, centre_um, len(ids) - len(barcodes)
 
 
