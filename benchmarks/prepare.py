@@ -31,7 +31,7 @@ def ours_cells(outs: Path, image: Path, _scratch: Path) -> int:
 
 
 def ours_prepare(outs: Path, image: Path, scratch: Path) -> int:
-    """The whole preparation, written to disk."""
+    """The whole preparation with its alignment report, written to disk."""
     from sge2hist.pairing.cells import CellsConfig, cells_of_section
     from sge2hist.pairing.config import PrepareConfig
     from sge2hist.pairing.prepare import prepare
@@ -39,7 +39,7 @@ def ours_prepare(outs: Path, image: Path, scratch: Path) -> int:
 
     (section,) = open_sections(outs, image=image, bin_um=2)
     cells = cells_of_section(section, config=CellsConfig(method="segmentation"), folder=outs)
-    config = PrepareConfig(types="none", min_counts=1, min_genes=1, check_alignment=False)
+    config = PrepareConfig(types="none", min_counts=1, min_genes=1)
     return len(prepare([cells], scratch / "out.paired", config=config))
 
 

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,8 @@ def test_bins_from_the_command_line(truth, tmp_path: Path) -> None:
     assert data.manifest["observation_um"] == 8
     assert data.types == ["Cluster 1", "Cluster 2", "Cluster 3"]
     assert "8 um bins" in text
+    assert "0.5 (scale factors: microns_per_pixel); 0.5 (scale factors: bin_size_um / spot_diameter_fullres)" in text
+    assert "positions in px of he.tif, x = column, y = row" in text
     assert "alignment.png" in text
     with pytest.raises(InputError, match="--overwrite"):
         run(truth.outs, "--image", truth.image, "-o", out, *SMALL)
@@ -83,3 +86,34 @@ def test_images_are_counted(truth, tmp_path: Path) -> None:
         run(truth.outs, "--image", truth.image, "--image", truth.image, "-o", tmp_path / "a.paired")
     with pytest.raises(InputError, match="--image"):
         run(truth.outs, "-o", tmp_path / "a.paired", "--bin-um", 8)
+
+
+DAMAGED = [
+    "outs/barcode_mappings.parquet",
+    "outs/binned_outputs/square_002um/filtered_feature_bc_matrix.h5",
+    "outs/binned_outputs/square_002um/spatial/tissue_positions.parquet",
+    "outs/binned_outputs/square_002um/spatial/scalefactors_json.json",
+    "outs/binned_outputs/square_002um/spatial/tissue_hires_image.png",
+    "outs/segmented_outputs/analysis/clustering/gene_expression_graphclust/clusters.csv",
+    "he.tif",
+]
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_file_that_was_cut_is_one_error_and_leaves_nothing(truth, tmp_path: Path, name: str) -> None:
+    run_folder = tmp_path / "run"
+    shutil.copytree(truth.outs.parent, run_folder)
+    content = (run_folder / name).read_bytes()
+    (run_folder / name).write_bytes(content[: 2 * len(content) // 3 if not name.endswith("png") else 20])
+    with pytest.raises(InputError, match=Path(name).name.replace(".", r"\.")):
+        run(
+            run_folder / "outs",
+            "--image",
+            run_folder / "he.tif",
+            "-o",
+            tmp_path / "a.paired",
+            "--types",
+            "none",
+            *SMALL,
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

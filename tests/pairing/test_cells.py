@@ -13,7 +13,8 @@ from fixtures.visium_hd import VisiumHDTruth, turned_homography, write_visium_hd
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
 from sge2hist.pairing.cells import CellsConfig, cells_of_section, choose_method
-from sge2hist.pairing.destripe import bin_totals, destripe_factors
+from sge2hist.pairing.count_places import bin_totals
+from sge2hist.pairing.destripe import destripe_factors
 from sge2hist.readers import visium_hd
 
 TISSUE = make_tissue()
@@ -167,6 +168,22 @@ def test_messages(version4, tmp_path):
         CellsConfig(method="nuclei", labels=Path("x.tif"))
 
 
+def test_what_bins_cannot_have_is_not_ignored(version4):
+    for given in ({"expand_um": 4.0}, {"volume_ratio": 3.0}, {"destripe": True}):
+        with pytest.raises(InputError, match="with bins as they are"):
+            cells_of_section(open_bins(version4), config=CellsConfig(method="bins", **given))
+
+
+def test_segmentation_of_another_run_is_not_found(version4, tmp_path):
+    """A run beside a foreign mapping: the search climbs no further than the run's own folder."""
+    truth = without(version4, tmp_path / "mine", "barcode_mappings.parquet", "segmented_outputs/*.geojson")
+    shutil.copy(version4.outs / "barcode_mappings.parquet", tmp_path / "barcode_mappings.parquet")
+    shutil.copy(version4.outs / "barcode_mappings.parquet", tmp_path / "mine" / "barcode_mappings.parquet")
+    assert choose_method(open_bins(truth), truth.outs, CellsConfig()) == "nuclei"
+    square = version4.outs / "binned_outputs" / "square_002um"
+    assert choose_method(open_bins(version4), square, CellsConfig()) == "segmentation"
+
+
 def _square(corner: float) -> str:
     ring = [[corner, corner], [corner + 5, corner], [corner + 5, corner + 5], [corner, corner]]
     feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
@@ -174,9 +191,11 @@ def _square(corner: float) -> str:
 
 
 def test_bin_totals_are_read_in_pieces(version4, monkeypatch):
-    monkeypatch.setattr("sge2hist.pairing.destripe._BINS_AT_ONCE", 77)
+    monkeypatch.setattr("sge2hist.pairing.count_places._BINS_AT_ONCE", 77)
+    monkeypatch.setattr("sge2hist.readers.tenx_matrix.CHUNK_NONZEROS", 91)
     section = open_bins(version4)
     np.testing.assert_array_equal(bin_totals(section), counts_of(section).sum(1))
+    np.testing.assert_array_equal(bin_totals(dataclasses.replace(section, read_totals=None)), counts_of(section).sum(1))
 
 
 def test_destriped_totals_stand_beside_raw_counts(version4):

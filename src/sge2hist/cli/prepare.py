@@ -140,6 +140,7 @@ def prepare(
             found = _open(path, picture, format, bin_um, image_um_per_px, alignment, how)
             for section in found:
                 typer.echo(section.describe())
+                typer.echo(_scales(section))
                 opened.append(_cells(section, path, how, config.shift_um, progress))
         dataset = run(opened, output, config=config, progress=progress, overwrite=overwrite)
     _tell(dataset.manifest, output)
@@ -178,9 +179,13 @@ def _open(
     alignment: Path | None,
     how: CellsConfig,
 ) -> list[Section]:
-    """Open one input; Visium HD without --bin-um is read at 2 um when cells can be made of it."""
+    """Open one input; Visium HD without --bin-um is read at 2 um when cells can be made of it.
+
+    Where there are no 2 um bins but Space Ranger's own table of cells, that is read instead.
+    """
     from sge2hist.readers import open_sections
     from sge2hist.readers.detect import detect_format
+    from sge2hist.readers.visium_hd_segmented import find_segmented
 
     found = detect_format(path).format if format == "auto" else format
     wants_cells = how.method in ("segmentation", "nuclei", "labels") or (how.method == "auto" and bin_um is None)
@@ -192,7 +197,14 @@ def _open(
             fine = open_sections(path, format=found, image=image, bin_um=2, um_per_px=um_per_px, alignment=alignment)
             if choose_method(fine[0], path, how) != "bins":
                 return fine  # else the image is too coarse to show nuclei: bins of the usual side
+        elif how.method in ("auto", "segmentation") and find_segmented(path) is not None:
+            found = "visium_hd_segmented"
     return open_sections(path, format=found, image=image, bin_um=bin_um, um_per_px=um_per_px, alignment=alignment)
+
+
+def _scales(section: Section) -> str:
+    stated = "; ".join(f"{value:.4g} ({name})" for name, value in section.um_per_px_sources.items())
+    return f"  um per px: {stated}; positions in px of {section.image.path.name}, x = column, y = row"
 
 
 def _cells(section: Section, path: Path, how: CellsConfig, shift_um: tuple[float, float], progress) -> Section:  # type: ignore[no-untyped-def]

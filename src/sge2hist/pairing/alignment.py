@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,8 @@ def shifted(section: Section, shift_um: tuple[float, float]) -> Section:
     """The section with its positions moved by `shift_um` (x to the right, y downwards)."""
     if shift_um == (0.0, 0.0):
         return section
-    moved = section.centre_xy_px + np.array(shift_um) / section.um_per_px
-    return dataclasses.replace(section, centre_xy_px=moved)
+    by_px = np.array(shift_um) / section.um_per_px
+    return section.moved(lambda centre_xy_px: centre_xy_px + by_px)
 
 
 def judge_shift(shift: Shift | None, section: Section, applied_um: tuple[float, float]) -> list[str]:
@@ -65,5 +64,13 @@ def alignment_record(part: SectionCells, applied_um: tuple[float, float], warnin
         "inside_image": share_inside(section.centre_xy_px, section.image.width_px, section.image.height_px),
         "applied_shift_um": list(applied_um),
         "measured_shift": part.shift.summary() if part.shift is not None else None,
+        "measured_on": _measured_on(section),
         "warnings": warnings,
     }
+
+
+def _measured_on(section: Section) -> str:
+    caught = section.caught
+    if caught is None:
+        return f"{section.observation}s"
+    return f"{len(caught.n_counts):,} places of {caught.side_um:g} um, before bins became cells"

@@ -54,10 +54,14 @@ class Outlined:
 
 
 def find_segmentation(folder: Path) -> Path | None:
-    """Space Ranger 4's barcode mappings, else its polygons (cells before nuclei), at, in or beside `folder`."""
-    above = [folder, folder / "outs", folder.parent, folder.parent.parent] if folder.is_dir() else []
+    """Space Ranger 4's barcode mappings, else its polygons (cells before nuclei), in `folder` or the run it is part of."""
+    places = [folder, folder / "outs"] if folder.is_dir() else []
+    folder = folder.resolve()
+    while places and (folder.name.startswith("square_") or folder.name.endswith("binned_outputs")):
+        folder = folder.parent  # never further than the run's own folder: beside it lie other runs
+        places.append(folder)
     for pattern in (barcode_mappings.FILE, *POLYGON_FILES):
-        for place in above:
+        for place in places:
             found = [*place.glob(pattern), *place.glob(f"*_{pattern}"), *place.glob(f"*segmented_outputs/{pattern}")]
             if found:
                 return found[0]
@@ -162,7 +166,7 @@ def _from_mappings(section: Section, path: Path) -> Outlined:
 def _clusters(outs: Path, cell_ids: list[str]) -> list[str | None] | None:
     """Space Ranger's graph clusters of its cells, where the folder has them."""
     for folder in sorted(outs.glob("*segmented_outputs")):
-        table = space_ranger.read_clusters(folder)
-        if table:
-            return [table.get(name) for name in cell_ids]
+        clusters = space_ranger.clusters_of(folder, cell_ids, [])  # cells that its filter left out have none
+        if clusters is not None:
+            return clusters
     return None

@@ -18,6 +18,7 @@ from sge2hist.data.section import Section
 from sge2hist.pairing.alignment import shifted
 from sge2hist.pairing.bins_to_cells import BinCells, ExpansionConfig, bins_to_cells
 from sge2hist.pairing.cell_sources import Outlined, find_segmentation, from_labels, from_nuclei, from_segmentation
+from sge2hist.pairing.count_places import bin_totals, count_places
 from sge2hist.pairing.image_checks import check_image
 from sge2hist.pairing.nuclei_tiles import Progress
 from sge2hist.pairing.segmenters import COARSEST_UM_PER_PX, SEGMENTERS
@@ -110,7 +111,9 @@ def cells_of_section(
     """
     config = config or CellsConfig()
     method = choose_method(section, folder, config)
-    if method == "bins" or (section.observation != "bin" and config.method == "auto"):
+    segmented = method == "segmentation" and section.observation == "cell"
+    if method == "bins" or segmented or (section.observation != "bin" and config.method == "auto"):
+        _refuse_unused(config, section)
         return section
     _require_fine_bins(section, method)
     if method == "segmentation":
@@ -124,6 +127,23 @@ def cells_of_section(
         outlined = from_nuclei(shifted(section, shift_um), config.segmenter, config.processes, progress)
     cells = _grown(section, outlined, config)
     return _cell_section(section, outlined, cells, config, shift_um if outlined.on_image else (0.0, 0.0))
+
+
+def _refuse_unused(config: CellsConfig, section: Section) -> None:
+    """What only cells made of bins can have must not be ignored in silence."""
+    options = {
+        "--expand-um": config.expand_um is not None,
+        "--volume-ratio": config.volume_ratio is not None,
+        "--destripe": config.destripe,
+    }
+    given = [name for name, is_given in options.items() if is_given]
+    if given:
+        raise InputError(
+            found=f"{' and '.join(given)} with {section.observation}s as they are",
+            where=section.name,
+            expected="cells made of 2 um bins (--cells segmentation, nuclei or labels)",
+            repair="leave it out",
+        )
 
 
 def _require_fine_bins(section: Section, method: str) -> None:
@@ -173,10 +193,11 @@ def _cell_section(
         table["nucleus_area_um2" if outlined.nuclei else "outline_area_um2"] = outlined.area_um2[kept]
     if outlined.clusters is not None:
         table["cluster"] = [outlined.clusters[index] for index in kept]
+    totals = bin_totals(section)
     if config.destripe:
         from sge2hist.pairing.destripe import destriped_totals
 
-        table["n_counts_destriped"] = destriped_totals(section, cells.group_of_obs, len(cells))
+        table["n_counts_destriped"] = destriped_totals(section, totals, cells.group_of_obs, len(cells))
     index = pd.Index([outlined.ids[number] for number in kept], name="cell_id")
     back_px = np.array(shift_um) / section.um_per_px
     return dataclasses.replace(
@@ -186,6 +207,8 @@ def _cell_section(
         obs=pd.DataFrame(table, index=index),
         centre_xy_px=_centres(section, outlined, cells) - back_px,
         read_counts=regrouped(section.read_counts, cells.group_of_obs, len(cells)),
+        read_totals=None,
+        caught=count_places(section, totals),
         notes=[*section.notes, _note(outlined, cells, section.n_obs)],
     )
 

@@ -34,7 +34,7 @@ class SectionCells:
     n_counts: np.ndarray  # int64 [N]
     tissue_fraction: np.ndarray  # float [N]
     removals: list[Removal]
-    shift: Shift | None  # measured on all observations inside the image
+    shift: Shift | None  # measured on all observations inside the image, or on the bins that they are made of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +62,7 @@ def collect_section(section: Section, tissue: TissueMap, config: PrepareConfig) 
     group[placed] = np.arange(len(placed))
     counts = section.read_counts(group, len(placed))
     n_counts = counts_per_cell(counts)
-    shift = None
-    if config.check_alignment:
-        shift = estimate_shift(tissue, section.centre_xy_px[placed], n_counts)
+    shift = _shift(section, tissue, placed, n_counts, config) if config.check_alignment else None
     filter_by_counts(n_counts, np.diff(counts.indptr), filters, config, section.name)
     kept = filters.keep[placed]
     part = SectionCells(
@@ -77,6 +75,20 @@ def collect_section(section: Section, tissue: TissueMap, config: PrepareConfig) 
         shift=shift,
     )
     return part, counts if kept.all() else select_rows(counts, np.flatnonzero(kept))
+
+
+def _shift(
+    section: Section, tissue: TissueMap, placed: np.ndarray, n_counts: np.ndarray, config: PrepareConfig
+) -> Shift | None:
+    """The shift of observations against the image; of the bins where cells are made of bins.
+
+    Outlines of cells lie on the image's nuclei by construction, so cells look aligned whatever their counts are.
+    """
+    caught = section.caught
+    if caught is None:
+        return estimate_shift(tissue, section.centre_xy_px[placed], n_counts)
+    on_tissue = tissue.fraction(caught.centre_xy_px, config.patch_um) >= config.min_tissue_fraction
+    return estimate_shift(tissue, caught.centre_xy_px[on_tissue], caught.n_counts[on_tissue])
 
 
 def merge_sections(parts: list[SectionCells], counts: list[csr_array], config: PrepareConfig) -> Cells:

@@ -12,7 +12,6 @@ import numpy as np
 from sge2hist.data.section import Section
 
 QUANTILE = 0.99
-_BINS_AT_ONCE = 400_000
 
 
 def destripe_factors(total: np.ndarray, array_row: np.ndarray, array_col: np.ndarray) -> np.ndarray:
@@ -49,20 +48,8 @@ def _quantile_by(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     return out
 
 
-def bin_totals(section: Section) -> np.ndarray:
-    """UMI of each observation, read in pieces: int64 [N]."""
-    totals = np.zeros(section.n_obs, np.int64)
-    for first in range(0, section.n_obs, _BINS_AT_ONCE):
-        last = min(first + _BINS_AT_ONCE, section.n_obs)
-        group = np.full(section.n_obs, -1, np.int64)
-        group[first:last] = np.arange(last - first)
-        totals[first:last] = np.asarray(section.read_counts(group, last - first).sum(axis=1)).ravel()
-    return totals
-
-
-def destriped_totals(section: Section, group_of_obs: np.ndarray, n_groups: int) -> np.ndarray:
-    """Sum of the destriped UMI over the bins of each group: float64 [n_groups]."""
-    total = bin_totals(section)
+def destriped_totals(section: Section, total: np.ndarray, group_of_obs: np.ndarray, n_groups: int) -> np.ndarray:
+    """Sum of the destriped UMI over the bins of each group: float64 [n_groups]; `total` is the UMI of each bin, [N]."""
     factor = destripe_factors(total, section.obs["array_row"].to_numpy(), section.obs["array_col"].to_numpy())
     kept = group_of_obs >= 0
     return np.bincount(group_of_obs[kept], (factor * total)[kept], n_groups)

@@ -85,9 +85,8 @@ def _match_size(section: Section, warnings: list[str]) -> Section:
         )
         for name, value in section.um_per_px_sources.items()
     }
-    return dataclasses.replace(
-        section, centre_xy_px=section.centre_xy_px * factor, um_per_px=scaled, um_per_px_sources=sources, reference=None
-    )
+    section = section.moved(lambda centre_xy_px: centre_xy_px * factor)
+    return dataclasses.replace(section, um_per_px=scaled, um_per_px_sources=sources, reference=None)
 
 
 def _check_scale(section: Section, warnings: list[str]) -> None:

@@ -47,7 +47,7 @@ class Filters:
                 found=f"no {self.what} left after the filters ({table})",
                 where=where,
                 expected="some that pass",
-                repair="relax the filter that removes most (--min-counts, --min-genes, --min-tissue-fraction, ...)",
+                repair="relax the filter that removes most (--min-counts, --min-genes, --min-tissue, ...)",
             )
 
 
