@@ -23,7 +23,9 @@ from sge2hist.generation.slide_cells import CellStore, PlacedRows
 from sge2hist.generation.slide_plan import Block, SlidePlan
 from sge2hist.generation.stepping import Evaluation, State
 from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.image_model import SamplerConfig
 from sge2hist.models.placed_cells import MODE_ALL, PlacedCells
+from sge2hist.models.samplers import Denoise, guided
 
 GLASS_TILE = "glass.npy"
 
@@ -36,10 +38,10 @@ class SlideWork:
 
     def __init__(
         self, bundle: ModelBundle, plan: SlidePlan, cells: CellStore, steps: list[Evaluation], sigma_first: float,
-        *, seed: int, folder: Path, glass_rgb: tuple[int, int, int], batch: int = 64,
+        *, seed: int, folder: Path, glass_rgb: tuple[int, int, int], sampler: SamplerConfig, batch: int = 64,
     ) -> None:  # fmt: skip
         self.bundle, self.plan, self.cells, self.steps, self.sigma_first = bundle, plan, cells, steps, sigma_first
-        self.seed, self.folder, self.glass_rgb, self.batch = seed, folder, glass_rgb, batch
+        self.seed, self.folder, self.glass_rgb, self.sampler, self.batch = seed, folder, glass_rgb, sampler, batch
         self.lattice = plan.lattice
         self.model = bundle.model.image
         self.device = next(self.model.parameters()).device
@@ -78,10 +80,20 @@ class SlideWork:
             return out
         x = torch.stack([noisy[:, i : i + side, j : j + side] for i, j in at[occupied]]).to(self.device)
         with fast_arithmetic(self.device):
-            condition = self.model.encode_cells(cells.to(self.device), (side, side))
-            answer = self.model.denoise(x, torch.full((len(x),), sigma, device=self.device), condition)
+            answer = self._guided(cells.to(self.device))(x, sigma)
         out[torch.from_numpy(occupied)] = answer.float().cpu() - self.glass_L[:, None, None]
         return out
+
+    def _guided(self, cells: PlacedCells) -> Denoise:
+        """Denoising under these cells, with the sampler's guidance."""
+        side, weight = (self.lattice.side, self.lattice.side), self.sampler.guidance
+        told = self.model.encode_cells(cells, side)
+        untold = told if weight == 1 else self.model.encode_cells(cells.unconditioned(), side)
+
+        def denoiser(condition: tuple[Tensor | None, Tensor]) -> Denoise:
+            return lambda x, sigma: self.model.denoise(x, torch.full((len(x),), sigma, device=x.device), condition)
+
+        return guided(denoiser(told), denoiser(untold), weight, self.sampler.guidance_interval)
 
     def _canvas(self, k: int, area: Area) -> Tensor:
         """What evaluation k denoises, [L, h, w] of an area; zero where nothing is kept."""
@@ -191,7 +203,7 @@ def cells_of_windows(
         np.abs(xy[None, :, 1] - centre_um_n2[:, None, 1]) <= reach
     )
     window, cell = np.nonzero(inside)
-    occupied = inside.any(1)
+    occupied = np.asarray(inside.any(1))
     number = np.cumsum(occupied) - 1
     n = int(occupied.sum())
     return PlacedCells(

@@ -106,7 +106,7 @@ def _inside(xy_um_N2: np.ndarray, area: Area, lattice: Lattice) -> np.ndarray:
     block = np.floor(xy_um_N2[:, ::-1] / size).astype(np.int64)
     low = (area.top // lattice.block - 1, area.left // lattice.block - 1)
     high = (-(-area.bottom // lattice.block), -(-area.right // lattice.block))
-    return ((block >= low) & (block <= high)).all(1)
+    return np.asarray(((block >= low) & (block <= high)).all(1))
 
 
 def _by_block(xy_um_N2: np.ndarray, lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:

@@ -100,7 +100,8 @@ class SlideJob:
         """The work on one seed."""
         return SlideWork(
             self.bundle, self.plan, self.cells, self.steps, self.sigmas[0], seed=seed,
-            folder=self.folder / f"seed{seed}", glass_rgb=self.drawing.glass_rgb, batch=self.batch,
+            folder=self.folder / f"seed{seed}", glass_rgb=self.drawing.glass_rgb,
+            sampler=self.drawing.sampler, batch=self.batch,
         )  # fmt: skip
 
     def run(self, *, workers: int = 1, progress: Progress = lambda n: None) -> None:
@@ -234,4 +235,5 @@ def read_drawing(folder: Path) -> Drawing:
     """The drawing of a folder of work."""
     values = read_json(folder / JOB)
     sampler = SamplerConfig(**{**values.pop("sampler")})
-    return Drawing(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}, sampler=sampler)
+    plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Drawing(**plain, sampler=sampler)

@@ -54,7 +54,7 @@ def slide_cells(job: SlideJob, source: SlideSource, edits: list[Edit]) -> anndat
     obs = pd.DataFrame(
         {"cell_type": pd.Categorical(kinds), "edited": edited, "seed": job.drawing.seeds[0]}, index=ids.astype(str)
     )
-    table = anndata.AnnData(X=csr_matrix((len(at), 0), dtype=np.float32), obs=obs)
+    table = anndata.AnnData(X=csr_matrix(np.zeros((len(at), 0), np.float32)), obs=obs)
     table.obsm["spatial"], table.obsm["spatial_um"] = xy_px[inside], xy_um[inside]
     return table
 

@@ -104,7 +104,8 @@ def type_colours(names: list[str]) -> np.ndarray:
     """One colour per name, uint8 [n, 3]; the same for the same number of names."""
     from matplotlib import colormaps
 
-    base = np.concatenate([colormaps["tab20"].colors[::2], colormaps["tab20"].colors[1::2]])
+    pairs = colormaps["tab20"](np.arange(20))[:, :3]  # a strong and a pale colour of each hue in turn
+    base = np.concatenate([pairs[::2], pairs[1::2]])
     return (base[np.arange(len(names)) % len(base)] * 255).round().astype(np.uint8)
 
 
@@ -124,7 +125,7 @@ def type_layer(cells: TypedCells, width_px: int, height_px: int) -> tuple[Layer,
         nearest = tree.query(points, distance_upper_bound=0.75 * spacing_px)[1]  # the number of cells when none is near
         return colours[code_N[nearest]].reshape(height, width, 3)
 
-    inside = ((cells.xy_px_N2 >= 0) & (cells.xy_px_N2 < (width_px, height_px))).all(1)
+    inside = np.asarray(((cells.xy_px_N2 >= 0) & (cells.xy_px_N2 < (width_px, height_px))).all(1))
     layer = Layer(key="types", title="Cell types", note=f"{int(inside.sum()):,} cells", width_px=-(-width_px // step),
                   height_px=-(-height_px // step), read=read, suffix="png")  # fmt: skip
     return layer, _legend(cells, inside, colours)
@@ -140,7 +141,7 @@ def _spacing(tree: Any) -> float:
 
 def _legend(cells: TypedCells, inside: np.ndarray, colours: np.ndarray) -> list[dict[str, Any]]:
     count = np.bincount(cells.code_N[inside] + 1, minlength=len(cells.names) + 1)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colours[number]), "n": int(count[number + 1])}
         for number, name in enumerate(cells.names)
     ]
