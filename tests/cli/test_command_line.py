@@ -9,7 +9,7 @@ import pytest
 
 import sge2hist
 
-VERBS = ("prepare", "train", "generate", "types", "evaluate", "inspect", "export", "demo")
+VERBS = ("prepare", "train", "distill", "generate", "view", "types", "evaluate", "inspect", "export", "demo")
 
 
 def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -71,6 +71,11 @@ def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
         (("train", "{paired}", "-o", "{out}", "--resume"), "nothing to resume"),
         (("train", "{nothing}", "-o", "{out}"), "nothing"),
         (("types", "{nothing}"), "no model"),
+        (("types", "pretrained:liver"), "no model 'liver' in the package"),
+        (("generate", "pretrained:liver", "--types", "alpha", "-o", "{out}"), "no model 'liver' in the package"),
+        (("generate", "{model}", "--types", "alpha", "--z2", "mine", "-o", "{out}"), "z2 'mine'"),
+        (("distill", "{nothing}", "--on", "{paired}", "-o", "{out}"), "no model"),
+        (("distill", "{model}", "--on", "{paired}", "--steps", "0", "-o", "{out}"), "no length"),
         (("types", "{model}", "--rename", "alpha"), "old name=new name"),
     ],
 )

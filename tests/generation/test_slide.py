@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import anndata
@@ -52,9 +53,11 @@ def pixels(bundle, source, tmp_path_factory) -> np.ndarray:
     return _draw(bundle, source, tmp_path_factory.mktemp("plain") / "s.generated")
 
 
-def test_it_is_fused_denoising_of_one_canvas(bundle, source, tmp_path):
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+def test_it_is_fused_denoising_of_one_canvas(bundle, source, tmp_path, guidance):
     """Against the plain method: all windows of one canvas in memory, the sampler as it is."""
-    job = prepare_slide(bundle, source, tmp_path / "s.generated", _config())
+    sampler = replace(FAST, guidance=guidance, guidance_interval=(0.005, 100.0))
+    job = prepare_slide(bundle, source, tmp_path / "s.generated", _config(sampler=sampler))
     lattice, model = job.lattice, bundle.model.image
     work = job.work(0)
     area = job.plan.inner.grown(3 * lattice.side)
@@ -82,6 +85,10 @@ def test_it_is_fused_denoising_of_one_canvas(bundle, source, tmp_path):
                         condition = model.encode_cells(cells, (side, side))
                         window = x[:, :, i : i + side, j : j + side]
                         answer = model.denoise(window, torch.tensor([sigma]), condition)[0]
+                        if guidance != 1:
+                            none = model.encode_cells(cells.unconditioned(), (side, side))
+                            untold = model.denoise(window, torch.tensor([sigma]), none)[0]
+                            answer = untold + guidance * (answer - untold)
                 total[0, :, i : i + lattice.side, j : j + lattice.side] += weights * answer
                 mass[0, :, i : i + lattice.side, j : j + lattice.side] += weights
         return total / mass.clamp_min(1e-6)
@@ -166,8 +173,6 @@ def test_workers_and_parts_change_nothing(bundle, source, pixels, tmp_path):
 
 
 def test_empty_glass_costs_nothing_and_is_even(bundle, source, tmp_path, monkeypatch):
-    from dataclasses import replace
-
     far = replace(source, xy_um_N2=source.xy_um_N2 + 9000.0, bounds_um=(0.0, 0.0, 20000.0, 20000.0))
 
     def forbidden(*args):
@@ -271,7 +276,6 @@ def test_wrong_input_is_named_before_any_work(bundle, source, tmp_path):
         ({"region_um": (600.0, 0.0, 100.0, 60.0)}, "on a slide of 640 x 640 um"),
         ({"edits": (Edit(set_type="delta"),)}, "alpha"),
         ({"edits": (Edit(gene="NONE"),)}, "gene 'NONE'"),
-        ({"sampler": SamplerConfig(guidance=2.0)}, "guidance 2"),
     ):
         with pytest.raises(InputError, match=match):
             generate_slide(bundle, source, tmp_path / "s.generated", _config(**changes))

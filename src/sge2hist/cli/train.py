@@ -22,6 +22,12 @@ def train(
         bool, typer.Option("--resume", help="Insist on resuming: an error if there is nothing to resume.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier model of this name.")] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Start from a trained model's weights: a folder or pretrained:NAME. Trains on, or fine-tunes."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, batches and noise.")] = 0,
     patch_px: Annotated[int | None, typer.Option(help="Patch side in px; default: the dataset's.")] = None,
     um_per_px: Annotated[float | None, typer.Option(help="Resolution of the images; default: the dataset's.")] = None,
@@ -39,6 +45,8 @@ def train(
     `accelerate launch -m sge2hist train ...`.
 
     Example: `sge2hist train kidney.paired -o kidney.model --preset small --hours 1.5`
+
+    Longer, from what there is: `sge2hist train kidney.paired -o better.model --start kidney.model --hours 3 --seed 1`
     """
     from sge2hist.data.errors import InputError
     from sge2hist.data.paired import PairedDataset
@@ -49,7 +57,7 @@ def train(
         raise InputError(found="nothing to resume", where=str(output), repair="leave out --resume to start a new run")
     config = TrainConfig(
         preset=preset, hours=hours, steps=steps, seed=seed, patch_px=patch_px, um_per_px=um_per_px,
-        learning_rate=learning_rate, batch=batch, use_labels=labels, preview_every_s=60 * preview_minutes,
+        learning_rate=learning_rate, batch=batch, start=start, use_labels=labels, preview_every_s=60 * preview_minutes,
         mixed_precision=mixed_precision,
     )  # fmt: skip
     run(PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)

@@ -208,11 +208,15 @@ def _typed_latent(
     n_micro = mixture.micro_means_KM.shape[1]
     if at_mean:
         z1 = mixture.means_KT[component].detach().cpu().float()
-        usual = mixture.micro_means_KM[component].cpu() if isinstance(z2, str) and z2 == "type" else torch.zeros(n_micro)
+        usual = (
+            mixture.micro_means_KM[component].cpu() if isinstance(z2, str) and z2 == "type" else torch.zeros(n_micro)
+        )
     else:
         z1 = mixture.sample(one, generator)[0].cpu()
         draw_prior = isinstance(z2, str) and z2 == "prior"
-        usual = torch.randn(n_micro, generator=generator) if draw_prior else mixture.sample_micro(one, generator)[0].cpu()
+        usual = (
+            torch.randn(n_micro, generator=generator) if draw_prior else mixture.sample_micro(one, generator)[0].cpu()
+        )
     chosen = usual if isinstance(z2, str) else torch.from_numpy(z2)
     return torch.cat([z1, chosen.float()]).numpy()
 

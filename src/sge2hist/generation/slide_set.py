@@ -62,16 +62,16 @@ def prepare_slide(
     Raises
     ------
     InputError
-        If the output exists, the region is empty or off the slide, the sampler needs guidance, an edit names what is not there,
+        If the output exists, the region is empty or off the slide, the sampler cannot be cut, an edit names what is not there,
         or other work for this output is unfinished (`overwrite` throws it away).
     """
     output = Path(output)
     check_output(output, overwrite=overwrite)
     sampler = config.sampler or bundle.config.sampler
-    if sampler.sampler not in PROGRAMS or sampler.guidance != 1 or bundle.config.image.condition.kind != "map":
+    if sampler.sampler not in PROGRAMS or bundle.config.image.condition.kind != "map":
         raise InputError(
-            found=f"sampler {sampler.sampler}, guidance {sampler.guidance:g}, preset {bundle.config.preset}",
-            expected=f"one of {', '.join(PROGRAMS)}, guidance 1 and a model of placed cells, for a slide",
+            found=f"sampler {sampler.sampler}, preset {bundle.config.preset}",
+            expected=f"one of {', '.join(PROGRAMS)} and a model of placed cells, for a slide",
         )
     edits = list(config.edits)
     check_edits(edits, bundle, source.genes)

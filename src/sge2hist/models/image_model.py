@@ -38,7 +38,7 @@ class SamplerConfig:
     sampler: str = "dpmpp-2m"  # a name of SAMPLERS or NOISY_SAMPLERS
     n_steps: int = 12  # steps; heun evaluates the network twice in each, the others once
     guidance: float = 1.0  # 1: the plain conditional model
-    guidance_interval: tuple[float, float] = (0.2, 5.0)  # noise levels at which guidance acts
+    guidance_interval: tuple[float, float] = (0.8, 5.0)  # noise levels at which guidance acts
 
     def __post_init__(self) -> None:
         known = (*SAMPLERS, *NOISY_SAMPLERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ class TrainConfig:
     um_per_px: float | None = None  # resolution; None: the dataset's patch_um / patch_px
     learning_rate: float | None = None  # of the joint stage; None: the preset's
     batch: int | None = None  # patches per joint step; None: the preset's
+    start: str | None = None  # a trained model to start from: its folder or name; None: random weights
     use_labels: bool = True  # labelled cells inform the mixture
     checkpoint_every_s: float = 120.0
     preview_every_s: float = 600.0
@@ -48,6 +50,8 @@ class TrainConfig:
             del values[name]
         return values
 
-    def budget_s(self, stage: str) -> float | None:
-        """Seconds for a stage, or None."""
-        return None if self.hours is None else self.hours * 3600 * STAGE_SHARES[stage]
+    def budget_s(self, stage: str, skipped: Collection[str] = ()) -> float | None:
+        """Seconds for a stage, or None; stages that are skipped leave their share to the others."""
+        if self.hours is None:
+            return None
+        return self.hours * 3600 * STAGE_SHARES[stage] / sum(v for k, v in STAGE_SHARES.items() if k not in skipped)

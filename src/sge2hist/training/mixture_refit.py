@@ -1,7 +1,8 @@
-"""The last step of training for the mixture prior: one exact M step on the posteriors that the finished encoder gives.
+"""The last step of training for the mixture prior: an exact M step on the posteriors that the finished encoder gives.
 
-Gradients follow the moving posteriors with a lag, and components stay wider than their cells: types drawn by name then
-look like their neighbours. The M step puts each component where its cells are.
+During the joint stage gradients follow the moving posteriors with a lag, and components end beside or wider than their cells:
+types drawn by name then look like their neighbours. After a fresh fit to a part of the cells, this step puts each component
+where all its cells are.
 """
 
 from __future__ import annotations

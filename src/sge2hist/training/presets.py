@@ -47,6 +47,8 @@ PRESETS = {
 }
 # fmt: on
 IS_PAPER = {"paper"}
+GUIDANCE = {"small": 1.5, "base": 1.5}
+"""Default guidance of models of a preset, chosen on validation cells (docs/image_model.md); 1 elsewhere."""
 
 
 def model_config(
@@ -96,5 +98,5 @@ def model_config(
         patch_px=patch_px,
         gene=gene,
         image=image,
-        sampler=SamplerConfig(sampler="ancestral", n_steps=1000) if paper else SamplerConfig(),
+        sampler=SamplerConfig(sampler="ancestral", n_steps=1000) if paper else SamplerConfig(guidance=GUIDANCE.get(name, 1.0)),
     )

@@ -16,6 +16,7 @@ from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.paired import PairedDataset
 from sge2hist.models.bundle import CONFIG_NAME, ModelBundle
 from sge2hist.models.joint_model import JointModel
+from sge2hist.models.locate import model_folder
 from sge2hist.training.accelerate import make_accelerator
 from sge2hist.training.card import model_card
 from sge2hist.training.config import TrainConfig
@@ -38,6 +39,7 @@ from sge2hist.training.patches import PatchSource
 from sge2hist.training.presets import IS_PAPER, PRESETS, model_config
 from sge2hist.training.preview import Preview
 from sge2hist.training.run_folder import open_run
+from sge2hist.training.start import start_from
 from sge2hist.training.type_names import name_components
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ def train(
     """
     config = config or TrainConfig()
     output = Path(output)
+    if config.start is not None:
+        ModelBundle.load(model_folder(config.start))  # a model that cannot be opened is an error before any work
     dataset.rows("train")  # an empty split is an error before any work
     accelerator = make_accelerator(config.mixed_precision)
     if accelerator.is_main_process:
@@ -114,6 +118,7 @@ class _Training:
         self.train_cells = GeneData.from_paired(dataset, self.train_rows, columns)
         self.model = self._build_model()
         self.runner.resume()
+        self.skipped = self._start()
         self.runner.restore_module(self.model)
         self.model.to(self.device)
         model_um_per_px = self.model.config.um_per_px
@@ -128,6 +133,16 @@ class _Training:
         self._train_autoencoder()
         gene_stage = self._train_gene_model()
         self._train_jointly(gene_stage)
+
+    def _start(self) -> list[str]:
+        """Take over the weights of the model to start from; returns the stages that are skipped for it."""
+        if self.config.start is None:
+            return []
+        start = ModelBundle.load(model_folder(self.config.start))
+        skipped = start_from(self.model, self.panel, start, self.dataset.fingerprint)
+        self.runner.stages_done = dict.fromkeys(skipped, 0.0) | self.runner.stages_done
+        self.runner.say(f"starting from {self.config.start}" + (f", without {', '.join(skipped)}" if skipped else ""))
+        return skipped
 
     @property
     def _is_paper(self) -> bool:
@@ -153,7 +168,7 @@ class _Training:
         return model
 
     def _plan(self, name: str, n_steps: int, learning_rate: float, items: int, **more: float | bool) -> StagePlan:
-        budget = self.config.budget_s(name)
+        budget = self.config.budget_s(name, self.skipped)
         return StagePlan(
             name=name,
             n_steps=n_steps if budget is None else 10**9,
@@ -256,6 +271,10 @@ class _Training:
         """Write the model folder."""
         self.model.eval()
         encoded = encode_all(self.model.gene, self.train_cells, device=self.device)
+        # the joint stage moves z1 faster than the mixture follows: it is fitted anew to where the cells are in the end
+        init_mixture(
+            self.model.gene, self.train_cells, self.config.seed, use_labels=self.config.use_labels, device=self.device
+        )
         n_components = refit_mixture(self.model.gene, self.train_cells, encoded)
         self.runner.say(f"{n_components} mixture components")
         calibrate_novelty(self.model.gene, self._reference_cells(), seed=self.config.seed, device=self.device)

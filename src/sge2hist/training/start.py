@@ -1,0 +1,41 @@
+"""Training that starts from a model trained before: more of the same training, or fine-tuning on other slides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.gene_panel import GenePanel
+from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.joint_model import JointModel
+
+BEFORE_JOINT = ("autoencoder", "gene", "mixture")
+
+
+def start_from(model: JointModel, panel: GenePanel, start: ModelBundle, data_fingerprint: str) -> list[str]:
+    """Copy weights of `start` into `model`, in place, and return the stages that need not be trained any more.
+
+    The image networks are always taken (but for slide embeddings, when the slides are others); the gene model when it reads the
+    same genes. On the very data that `start` was trained on, only the joint stage is left to do.
+
+    Raises
+    ------
+    InputError
+        If the networks differ in shape or in um per px.
+    """
+    ours, theirs = model.config, start.config
+    if replace(theirs.image, n_slides=ours.image.n_slides) != ours.image or theirs.um_per_px != ours.um_per_px:
+        raise InputError(
+            found=f"a model of preset {theirs.preset} at {theirs.um_per_px:g} um/px to start from",
+            expected=f"one like that to be trained: preset {ours.preset} at {ours.um_per_px:g} um/px, cells as far apart",
+        )
+    same_genes = list(start.genes.ids) == list(panel.ids) and theirs.gene == ours.gene
+    own = model.state_dict()
+    taken = {
+        name: value
+        for name, value in start.model.state_dict().items()
+        if (name.startswith("image.") and own[name].shape == value.shape) or (name.startswith("gene.") and same_genes)
+    }
+    model.load_state_dict(own | taken)
+    same_data = start.provenance.get("data_fingerprint") == data_fingerprint
+    return list(BEFORE_JOINT) if same_genes and same_data else []

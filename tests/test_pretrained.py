@@ -1,0 +1,42 @@
+"""The models that come with the package: small, complete, without data, and usable at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from sge2hist.api import SGE2Hist
+from sge2hist.models.locate import PREFIX, model_folder, shipped_models
+
+MOST_BYTES = 30 * 2**20
+
+
+def test_a_kidney_model_is_shipped():
+    assert "kidney" in shipped_models()
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_a_shipped_model_is_small_and_holds_weights_and_names_alone(name):
+    folder = model_folder(PREFIX + name)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md", "config.json", "genes.csv", "model.safetensors", "types.csv"
+    ]  # fmt: skip
+    assert sum(path.stat().st_size for path in folder.iterdir()) < MOST_BYTES
+    bundle = SGE2Hist.from_pretrained(PREFIX + name).bundle
+    n_cells = bundle.provenance["n_train_cells"]
+    with safe_open(folder / "model.safetensors", framework="np") as weights:
+        assert all(n_cells not in weights.get_slice(key).get_shape() for key in weights.keys())  # noqa: SIM118
+    assert not bundle.is_toy
+    assert "no expression and no images" in (folder / "README.md").read_text()
+
+
+def test_a_type_is_drawn_offline_and_types_differ():
+    model = SGE2Hist.from_pretrained("pretrained:kidney")
+    podocytes, tubules = (model.generate_from_types(n, n=8, seed=0, field=True) for n in ("Podocyte", "Distal tubule"))
+    assert podocytes.shape == (8, 64, 64, 3)
+    assert podocytes.dtype == np.uint8
+    pink = podocytes.astype(float).mean((0, 1, 2))
+    assert pink[0] > pink[1] + 30  # H&E: more red than green
+    # glomeruli hold more nuclei: darker in red, the channel that haematoxylin takes away
+    assert podocytes[..., 0].mean() < tubules[..., 0].mean()

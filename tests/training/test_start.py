@@ -1,0 +1,57 @@
+"""Training that starts from a model: weights are taken over, stages that are done are skipped, misfits are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sge2hist.data.errors import InputError
+from sge2hist.models.bundle import ModelBundle
+from sge2hist.training.config import STAGE_SHARES, TrainConfig
+from sge2hist.training.start import start_from
+from sge2hist.training.train import train
+
+
+def test_goes_on_with_the_joint_stage_alone_on_the_same_data(tiny_paired, tiny_model, tmp_path):
+    still = TrainConfig(
+        preset="tiny", mixed_precision="no", start=str(tiny_model), steps=2, learning_rate=1e-12, seed=4
+    )
+    said: list[str] = []
+    bundle = train(tiny_paired, tmp_path / "b.model", still, say=said.append)
+    assert any("without autoencoder, gene, mixture" in line for line in said)
+    assert [name for name, s in bundle.provenance["stage_seconds"].items() if s > 0] == ["joint"]
+    before, after = (load_file(path / "model.safetensors") for path in (tiny_model, tmp_path / "b.model"))
+    for name, value in before.items():
+        if name.startswith("image."):
+            assert torch.allclose(value, after[name], atol=1e-6), name
+
+
+def test_other_genes_leave_the_gene_model_to_be_trained(tiny_model):
+    start = ModelBundle.load(tiny_model)
+    fresh = ModelBundle.load(tiny_model)
+    with torch.no_grad():
+        for parameter in fresh.model.parameters():
+            parameter.zero_()
+    fresh.genes.ids[0] = "ENSG_OTHER"
+    assert start_from(fresh.model, fresh.genes, start, start.provenance["data_fingerprint"]) == []
+    assert torch.equal(fresh.model.image.unet.stem.weight, start.model.image.unet.stem.weight)
+    assert not fresh.model.gene.mixture.means_KT.any()
+
+
+def test_refuses_another_shape_and_a_missing_model(tiny_paired, tiny_model, tmp_path):
+    start, other = ModelBundle.load(tiny_model), ModelBundle.load(tiny_model)
+    other.model.config = dataclasses.replace(other.config, um_per_px=0.5)
+    with pytest.raises(InputError, match=r"at 2 um/px to start from"):
+        start_from(other.model, other.genes, start, "")
+    with pytest.raises(InputError, match="no model"):
+        train(tiny_paired, tmp_path / "c.model", TrainConfig(preset="tiny", start=str(tmp_path / "nothing")))
+    assert not (tmp_path / "c.model").exists()
+
+
+def test_skipped_stages_leave_their_time_to_the_others():
+    config = TrainConfig(hours=1.0)
+    assert sum(config.budget_s(stage) for stage in STAGE_SHARES) == pytest.approx(3600)
+    assert config.budget_s("joint", ["autoencoder", "gene", "mixture"]) == pytest.approx(3600)
