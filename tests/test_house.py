@@ -18,11 +18,12 @@ MAY_IMPORT = {
     "training": {"data", "models", "training"},
     "generation": {"data", "models", "generation"},
     "evaluation": {"data", "evaluation"},
+    "pretrained": set(),  # weights, no code
     "viewer": {"data", "viewer"},
     "toy": {"data", "toy"},
 }
 """What each folder may import; the command line (cli) and the notebook object (api) stand on all of them."""
-KNOWS_FILES = {"bundle.py"}
+KNOWS_FILES = {"bundle.py", "locate.py"}
 """Files of models/ that may import data/: the rest knows no file and no gene name."""
 
 

@@ -34,7 +34,8 @@ def generate(
         str | None, typer.Option(help="With --types: take the microenvironment z2 from this cell of --from.")
     ] = None,
     z2: Annotated[
-        str, typer.Option(help="With --types: surroundings as among cells of the type (type) or from the prior (prior).")
+        str,
+        typer.Option(help="With --types: surroundings as among cells of the type (type) or from the prior (prior)."),
     ] = "type",
     field: Annotated[
         bool,

@@ -98,5 +98,7 @@ def model_config(
         patch_px=patch_px,
         gene=gene,
         image=image,
-        sampler=SamplerConfig(sampler="ancestral", n_steps=1000) if paper else SamplerConfig(guidance=GUIDANCE.get(name, 1.0)),
+        sampler=SamplerConfig(sampler="ancestral", n_steps=1000)
+        if paper
+        else SamplerConfig(guidance=GUIDANCE.get(name, 1.0)),
     )

@@ -24,7 +24,12 @@ function makeView(layer) {
   const picture = element("div", "picture", "", box);
   const title = element("div", "title", layer.title + " ", box);
   element("small", "", layer.note, title);
-  const view = { layer, box, scale: element("div", "scale", "", box), cross: element("div", "cross", "", box), tiles: 0, failed: 0 };
+  const scale = element("div", "scale", "", box), cross = element("div", "cross", "", box);
+  return { layer, box, picture, scale, cross, tiles: 0, failed: 0 };
+}
+
+function openViewer(view) {
+  const { layer, picture } = view;
   view.viewer = OpenSeadragon({
     element: picture, tileSources: tileSource(layer), drawer: "canvas", showNavigationControl: false, animationTime: 0.4,
     gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, maxZoomPixelRatio: 8, visibilityRatio: 0.3,
@@ -37,7 +42,6 @@ function makeView(layer) {
   });
   picture.addEventListener("pointerdown", () => { hand = view; });
   picture.addEventListener("wheel", () => { hand = view; }, { passive: true });
-  return view;
 }
 
 // --- linked: every frame, the view that moved takes the others along -------------------------------------------------
@@ -116,5 +120,6 @@ for (const kind of content.legend) {
 document.getElementById("home").addEventListener("click", () => { hand = shownViews()[0]; hand.viewer.viewport.goHome(); });
 window.addEventListener("resize", arrange);
 arrange();
+views.forEach(openViewer); // not before the boxes have their size: a viewer fits the section into the box that it finds
 requestAnimationFrame(follow);
 window.slideViews = views;
