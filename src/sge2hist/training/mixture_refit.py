@@ -33,9 +33,13 @@ def refit_mixture(model: GeneVAE, data: GeneData, encoded: Encoded, *, min_cells
     mean_NT = encoded.z1.astype(np.float64)
     var_NT = np.exp(encoded.log_var_NZ[:, : encoded.n_type].astype(np.float64))
     mixture = maximise(mean_NT, var_NT, gamma_NK[:, kept])
-    parts = (torch.from_numpy(part) for part in (mixture.weights_K, mixture.means_KT, mixture.vars_KT))
     owner_K = model.mixture.type_of_component_K[torch.from_numpy(kept).to(model.mixture.type_of_component_K.device)]
-    model.mixture.initialise(*parts, type_of_component_K=owner_K)
+    model.mixture.initialise(
+        torch.from_numpy(mixture.weights_K),
+        torch.from_numpy(mixture.means_KT),
+        torch.from_numpy(mixture.vars_KT),
+        owner_K,
+    )
     micro_mean_NM = encoded.mean_NZ[:, encoded.n_type :].astype(np.float64)
     micro_var_NM = np.exp(encoded.log_var_NZ[:, encoded.n_type :].astype(np.float64))
     micro = maximise(micro_mean_NM, micro_var_NM, gamma_NK[:, kept])
