@@ -9,7 +9,7 @@ import pytest
 
 import sge2hist
 
-VERBS = ("prepare", "train", "distill", "generate", "view", "types", "evaluate", "inspect", "export", "demo")
+VERBS = ("prepare", "train", "distill", "generate", "view", "merge", "types", "evaluate", "inspect", "export", "demo")
 
 
 def _run(*arguments: object) -> subprocess.CompletedProcess[str]:

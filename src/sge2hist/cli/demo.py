@@ -220,7 +220,9 @@ def _generate(
         job = job_from_paired(bundle, dataset, np.sort(chosen), seed=config.seed, shuffle_cells=what == "shuffled")
     say(f"{len(job)} images into {output}")
     # After so short a training images follow their condition better when pushed towards it.
-    return generate(bundle, job, output, sampler=SamplerConfig(guidance=GUIDANCE), seed=config.seed)
+    return generate(
+        bundle, job, output, sampler=SamplerConfig(guidance=GUIDANCE, guidance_interval=(0.2, 5.0)), seed=config.seed
+    )
 
 
 def _evaluate(folder: Path, config: DemoConfig, dataset: PairedDataset) -> None:

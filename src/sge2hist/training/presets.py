@@ -3,6 +3,7 @@ one for minutes on a toy, one for tests."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from sge2hist.models.autoencoder import DOWNSAMPLING, AutoencoderConfig
@@ -51,6 +52,16 @@ GUIDANCE = {"small": 1.5, "base": 1.5}
 """Default guidance of models of a preset, chosen on validation cells (docs/image_model.md); 1 elsewhere."""
 
 
+LONG_ENOUGH = 1000
+"""Steps of an autoencoder that leave time for more than detail."""
+
+
+def _autoencoder(p: Preset) -> AutoencoderConfig:
+    """Smooth latents pay off in a long training; a few hundred steps are all needed for detail."""
+    shape = AutoencoderConfig(latent_channels=p.latent, width=p.ae_width)
+    return shape if p.ae_steps >= LONG_ENOUGH else replace(shape, noise_std=0.1, scale_weight=0.0)
+
+
 def model_config(
     name: str,
     *,
@@ -79,7 +90,7 @@ def model_config(
     )  # fmt: skip
     grid_um = (DOWNSAMPLING if p.latent else 1) * um_per_px
     image = ImageModelConfig(
-        autoencoder=AutoencoderConfig(latent_channels=p.latent, width=p.ae_width) if p.latent else None,
+        autoencoder=_autoencoder(p) if p.latent else None,
         condition=ConditionConfig(
             kind="vector" if paper else "map", grid_um=grid_um, splat_um=max(grid_um, cell_spacing_um)
         ),

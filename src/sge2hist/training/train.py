@@ -13,6 +13,7 @@ import torch
 import sge2hist
 from sge2hist.data.files import atomic_path
 from sge2hist.data.gene_panel import GenePanel
+from sge2hist.data.glass import glass_colour
 from sge2hist.data.paired import PairedDataset
 from sge2hist.models.bundle import CONFIG_NAME, ModelBundle
 from sge2hist.models.joint_model import JointModel
@@ -286,6 +287,7 @@ class _Training:
                 "data_fingerprint": self.dataset.fingerprint,
                 "technology": self.dataset.manifest.get("technology", ""),
                 "slides": self.dataset.slide_ids,
+                "glass_rgb": next(filter(None, map(glass_colour, self.dataset.slides)), None),
                 "toy": self.dataset.is_toy,
                 "seed": self.config.seed,
                 "training": asdict(self.config),
