@@ -41,6 +41,19 @@ def test_other_genes_leave_the_gene_model_to_be_trained(tiny_model):
     assert not fresh.model.gene.mixture.means_KT.any()
 
 
+def test_renewed_genes_keep_the_image_networks_alone(tiny_paired, tiny_model, tmp_path):
+    start, fresh = ModelBundle.load(tiny_model), ModelBundle.load(tiny_model)
+    with torch.no_grad():
+        for parameter in fresh.model.parameters():
+            parameter.zero_()
+    skipped = start_from(fresh.model, fresh.genes, start, start.provenance["data_fingerprint"], renew_genes=True)
+    assert skipped == ["autoencoder"]
+    assert torch.equal(fresh.model.image.unet.stem.weight, start.model.image.unet.stem.weight)
+    assert not any(parameter.any() for parameter in fresh.model.gene.parameters())
+    with pytest.raises(InputError, match="--renew-genes without --start"):
+        TrainConfig(renew_genes=True)
+
+
 def test_refuses_another_shape_and_a_missing_model(tiny_paired, tiny_model, tmp_path):
     start, other = ModelBundle.load(tiny_model), ModelBundle.load(tiny_model)
     other.model.config = dataclasses.replace(other.config, um_per_px=0.5)

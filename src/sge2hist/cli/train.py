@@ -28,6 +28,9 @@ def train(
             help="Start from a trained model's weights: a folder or pretrained:NAME. Trains on, or fine-tunes."
         ),
     ] = None,
+    renew_genes: Annotated[
+        bool, typer.Option("--renew-genes", help="With --start: train the gene model anew, keep the image networks.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of weights, batches and noise.")] = 0,
     patch_px: Annotated[int | None, typer.Option(help="Patch side in px; default: the dataset's.")] = None,
     um_per_px: Annotated[float | None, typer.Option(help="Resolution of the images; default: the dataset's.")] = None,
@@ -57,7 +60,7 @@ def train(
         raise InputError(found="nothing to resume", where=str(output), repair="leave out --resume to start a new run")
     config = TrainConfig(
         preset=preset, hours=hours, steps=steps, seed=seed, patch_px=patch_px, um_per_px=um_per_px,
-        learning_rate=learning_rate, batch=batch, start=start, use_labels=labels, preview_every_s=60 * preview_minutes,
-        mixed_precision=mixed_precision,
+        learning_rate=learning_rate, batch=batch, start=start, renew_genes=renew_genes, use_labels=labels,
+        preview_every_s=60 * preview_minutes, mixed_precision=mixed_precision,
     )  # fmt: skip
     run(PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)

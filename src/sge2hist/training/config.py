@@ -26,6 +26,7 @@ class TrainConfig:
     learning_rate: float | None = None  # of the joint stage; None: the preset's
     batch: int | None = None  # patches per joint step; None: the preset's
     start: str | None = None  # a trained model to start from: its folder or name; None: random weights
+    renew_genes: bool = False  # with start: train the gene model anew, and keep the image networks
     use_labels: bool = True  # labelled cells inform the mixture
     checkpoint_every_s: float = 120.0
     preview_every_s: float = 600.0
@@ -40,6 +41,8 @@ class TrainConfig:
                 raise InputError(found=f"--{name.replace('_', '-')} {value}", expected="a positive number")
         if self.hours is not None and self.steps is not None:
             raise InputError(found="--hours and --steps", expected="one of the two")
+        if self.renew_genes and self.start is None:
+            raise InputError(found="--renew-genes without --start", expected="--start MODEL, whose image networks are kept")
         if self.mixed_precision not in ("auto", "bf16", "no"):
             raise InputError(found=f"--mixed-precision {self.mixed_precision}", expected="auto, bf16 or no")
 

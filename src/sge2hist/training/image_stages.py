@@ -67,6 +67,7 @@ class JointConfig:
     share_slide: float = 0.5  # patches told their slide (stain)
     share_anywhere: float = SHARE_ANYWHERE  # patches that are not taken at a cell
     gene_rate: float = 0.3  # learning rate of the gene model over that of the image model
+    type_gradient: float = 0.0  # share of the image loss's gradient that reaches z1; all of it reaches z2
     seed: int = 0
 
 
@@ -76,6 +77,9 @@ class JointTraining(Stage):
     The ELBO is a sum over genes and the image loss a mean over pixels; dividing by the number of genes brings them to one
     scale. Encoding all cells of all patches with gradients would cost more than the image network, so each step encodes
     the centre cells and some random others; the rest come from a cache of latents that is renewed every few hundred steps.
+
+    What the image wants to know of a cell is put into z2 (`type_gradient` 0): its gradient is many times that of the ELBO, and
+    pulls z1 away from cell types within an hour. The published method lets it through (1).
     """
 
     def __init__(
@@ -146,6 +150,7 @@ class JointTraining(Stage):
             # a cell shown alone is drawn from its posterior, as a cell type is drawn from its component
             alone = torch.from_numpy(mode_M[kept][fresh] == MODE_CENTRE).to(self._device)
             z_fresh = torch.where(alone[:, None], sample, posterior.mean_NZ).float()
+            z_fresh = scale_gradient(z_fresh, posterior.n_type, self._config.type_gradient)
             z_MZ = z_MZ.index_put((torch.from_numpy(fresh).to(self._device),), z_fresh)
         return PlacedCells(
             z_MZ=z_MZ,
@@ -162,6 +167,12 @@ class JointTraining(Stage):
         n_more = max(0, self._config.n_expression_cells - len(own))
         rows = np.concatenate([own, rng.integers(self._gene_stage.data.n_cells, size=n_more)])
         return self._gene_stage.training_pass_on(rows[: self._config.n_expression_cells], 1.0, step).terms
+
+
+def scale_gradient(z_MZ: Tensor, n_type: int, share: float) -> Tensor:
+    """Return `z_MZ` itself; `share` of the gradient passes to its first `n_type` dims, all of it to the others."""
+    z1_MT = z_MZ[:, :n_type]
+    return torch.cat([share * z1_MT + (1 - share) * z1_MT.detach(), z_MZ[:, n_type:]], 1)
 
 
 def cell_depths(cells: GeneData, median_library: float) -> np.ndarray:

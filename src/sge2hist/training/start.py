@@ -12,11 +12,14 @@ from sge2hist.models.joint_model import JointModel
 BEFORE_JOINT = ("autoencoder", "gene", "mixture")
 
 
-def start_from(model: JointModel, panel: GenePanel, start: ModelBundle, data_fingerprint: str) -> list[str]:
+def start_from(
+    model: JointModel, panel: GenePanel, start: ModelBundle, data_fingerprint: str, *, renew_genes: bool = False
+) -> list[str]:
     """Copy weights of `start` into `model`, in place, and return the stages that need not be trained any more.
 
     The image networks are always taken (but for slide embeddings, when the slides are others); the gene model when it reads the
-    same genes. On the very data that `start` was trained on, only the joint stage is left to do.
+    same genes, unless `renew_genes`. On the very data that `start` was trained on, only the joint stage is left to do (and the
+    stages of the gene model, when it is renewed).
 
     Raises
     ------
@@ -29,7 +32,7 @@ def start_from(model: JointModel, panel: GenePanel, start: ModelBundle, data_fin
             found=f"a model of preset {theirs.preset} at {theirs.um_per_px:g} um/px to start from",
             expected=f"one like that to be trained: preset {ours.preset} at {ours.um_per_px:g} um/px, cells as far apart",
         )
-    same_genes = list(start.genes.ids) == list(panel.ids) and theirs.gene == ours.gene
+    same_genes = not renew_genes and list(start.genes.ids) == list(panel.ids) and theirs.gene == ours.gene
     own = model.state_dict()
     taken = {
         name: value
@@ -38,4 +41,6 @@ def start_from(model: JointModel, panel: GenePanel, start: ModelBundle, data_fin
     }
     model.load_state_dict(own | taken)
     same_data = start.provenance.get("data_fingerprint") == data_fingerprint
-    return list(BEFORE_JOINT) if same_genes and same_data else []
+    if not same_data:
+        return []
+    return list(BEFORE_JOINT) if same_genes else ["autoencoder"] if renew_genes else []

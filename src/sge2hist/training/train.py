@@ -140,7 +140,9 @@ class _Training:
         if self.config.start is None:
             return []
         start = ModelBundle.load(model_folder(self.config.start))
-        skipped = start_from(self.model, self.panel, start, self.dataset.fingerprint)
+        skipped = start_from(
+            self.model, self.panel, start, self.dataset.fingerprint, renew_genes=self.config.renew_genes
+        )
         self.runner.stages_done = dict.fromkeys(skipped, 0.0) | self.runner.stages_done
         self.runner.say(f"starting from {self.config.start}" + (f", without {', '.join(skipped)}" if skipped else ""))
         return skipped
@@ -229,6 +231,7 @@ class _Training:
             n_expression_cells=2 * batch,
             share_centre=0.9 if self._is_paper else 0.15,
             share_anywhere=0.0 if self._is_paper else SHARE_ANYWHERE,
+            type_gradient=1.0 if self._is_paper else 0.0,
         )
         stage = JointTraining(
             self.model, self.source, gene_stage, self.all_cells, joint,
