@@ -78,7 +78,7 @@ def job_from_paired(
 
     needed = rows
     if context == "neighbours":
-        needed = np.unique(np.concatenate([place(rows[i : i + 512])[0] for i in range(0, len(rows), 512)]))
+        needed = np.unique(np.concatenate([np.unique(place(rows[i : i + 512])[0]) for i in range(0, len(rows), 512)]))
     latents = encode_cells(bundle, dataset.counts, dataset.genes, needed, progress=progress)
 
     def windows(part: slice) -> Windows:
