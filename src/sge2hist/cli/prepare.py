@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from sge2hist.data.channels import Channels
     from sge2hist.data.section import Section
     from sge2hist.pairing.cells import CellsConfig
 
@@ -26,11 +27,18 @@ def prepare(
     image: Annotated[
         list[Path] | None,
         typer.Option(
-            help="The microscope H&E (TIFF, BTF, OME-TIFF, SVS, JPEG, PNG), one for each input, in the same "
+            help="The microscope image: H&E (TIFF, BTF, OME-TIFF, SVS, JPEG, PNG), one for each input, in the same "
             "order. Space Ranger never copies it into outs/."
         ),
     ] = None,
     format: Annotated[str, typer.Option(help="Format of the input; auto recognises it.")] = "auto",
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            help='The image is fluorescence: channels to take, by name ("DAPI,Boundary"), or all. 16 bits become 8 by robust '
+            "percentiles. Default: an RGB H&E."
+        ),
+    ] = None,
     bin_um: Annotated[
         int | None, typer.Option(help="Bins of this side as cells, e.g. 8 or 16; finer ones are summed. Visium HD.")
     ] = None,
@@ -105,15 +113,18 @@ def prepare(
     seed: Annotated[int, typer.Option(help="Of the split and of Leiden.", rich_help_panel=_SPLIT)] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier dataset of this name.")] = False,
 ) -> None:
-    """Pair gene expression with H&E: instrument folder and image -> paired dataset.
+    """Pair gene expression with H&E or fluorescence: instrument folder and image -> paired dataset.
 
     Checks that the image is the right one, filters cells, splits the tissue into blocks for training and testing (with
     a gap, so that no picture shows both), names cell types, and writes OUTPUT: cells.h5ad, slide.ome.tif,
     manifest.json and **alignment.png, which you should look at**.
 
     Example: `sge2hist prepare run/outs --image he.tif --bin-um 16 -o kidney.paired`
+
+    Fluorescence: `sge2hist prepare xenium --image morphology_focus_0000.ome.tif --channels all -o brain.paired`
     """
     from sge2hist.cli.prepare_progress import stages
+    from sge2hist.data.channels import read_request
     from sge2hist.data.files import check_output
     from sge2hist.pairing.cells import CellsConfig
     from sge2hist.pairing.config import PrepareConfig
@@ -137,7 +148,7 @@ def prepare(
     with stages() as progress:
         opened = []
         for path, picture in zip(outs, images, strict=True):
-            found = _open(path, picture, format, bin_um, image_um_per_px, alignment, how)
+            found = _open(path, picture, format, bin_um, image_um_per_px, alignment, how, read_request(channels))
             for section in found:
                 typer.echo(section.describe())
                 typer.echo(_scales(section))
@@ -178,6 +189,7 @@ def _open(
     um_per_px: float | None,
     alignment: Path | None,
     how: CellsConfig,
+    channels: Channels | None,
 ) -> list[Section]:
     """Open one input; Visium HD without --bin-um is read at 2 um when cells can be made of it.
 
@@ -187,6 +199,7 @@ def _open(
     from sge2hist.readers.detect import detect_format
     from sge2hist.readers.visium_hd_segmented import find_segmented
 
+    options: dict[str, Any] = {"image": image, "um_per_px": um_per_px, "alignment": alignment, "channels": channels}
     found = detect_format(path).format if format == "auto" else format
     wants_cells = how.method in ("segmentation", "nuclei", "labels") or (how.method == "auto" and bin_um is None)
     if found == "visium_hd" and wants_cells and bin_um is None:
@@ -194,12 +207,12 @@ def _open(
         from sge2hist.readers.visium_hd_folder import find_squares
 
         if 2 in find_squares(path):
-            fine = open_sections(path, format=found, image=image, bin_um=2, um_per_px=um_per_px, alignment=alignment)
+            fine = open_sections(path, bin_um=2, format=found, **options)
             if choose_method(fine[0], path, how) != "bins":
                 return fine  # else the image is too coarse to show nuclei: bins of the usual side
         elif how.method in ("auto", "segmentation") and find_segmented(path) is not None:
             found = "visium_hd_segmented"
-    return open_sections(path, format=found, image=image, bin_um=bin_um, um_per_px=um_per_px, alignment=alignment)
+    return open_sections(path, bin_um=bin_um, format=found, **options)
 
 
 def _scales(section: Section) -> str:

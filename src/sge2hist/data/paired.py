@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
+from sge2hist.data.channels import RGB, Channels
 from sge2hist.data.counts_file import read_csr_rows
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import read_manifest
@@ -29,7 +30,7 @@ DROPPED = "dropped"  # kept out of every split so that patches of two splits nev
 class Item(TypedDict):
     """One cell as training code of the published method expects it."""
 
-    image: np.ndarray  # uint8 [P, P, 3]
+    image: np.ndarray  # uint8 [P, P, C]
     gene: np.ndarray  # float32 [G] raw counts
     type: int  # index into `PairedDataset.types`, -1 = unknown
 
@@ -47,6 +48,8 @@ class PairedDataset:
         The `GenePanel` of the columns of the counts.
     centre_xy_px
         float64 [N, 2], x and y in px of the cell's stored slide.
+    channels
+        Names of the C channels of the slides; red, green and blue of an H&E.
     slides, slide_ids, slide_of_cell
         The slides, their ids, and int64 [N] telling which one each cell lies on.
     types, type_of_cell
@@ -70,6 +73,7 @@ class PairedDataset:
         self.um_per_px = float(manifest["um_per_px"])
         self.patch_um = float(manifest["patch_um"])
         self.patch_px = int(manifest["patch_px"])
+        self.channels: Channels = tuple(manifest.get("channels") or RGB)
         self.fingerprint = str(manifest["fingerprint"])
         self.slide_ids = [str(slide["id"]) for slide in manifest["slides"]]
         position = {slide_id: number for number, slide_id in enumerate(self.slide_ids)}
@@ -117,7 +121,7 @@ class PairedDataset:
     @cached_property
     def slides(self) -> list[SlideImage]:
         """The stored slides, opened lazily, in the order of `slide_ids`."""
-        return [SlideImage.open(self.path / slide["file"]) for slide in self.manifest["slides"]]
+        return [SlideImage.open(self.path / slide["file"], channels=self.channels) for slide in self.manifest["slides"]]
 
     @property
     def is_toy(self) -> bool:
@@ -154,15 +158,15 @@ class PairedDataset:
         return self._counts
 
     def patch(self, i: int, *, side_um: float | None = None, out_px: int | None = None) -> np.ndarray:
-        """The H&E around a cell: uint8 [P, P, 3]; side and size default to those of the manifest."""
+        """The image around a cell: uint8 [P, P, C]; side and size default to those of the manifest."""
         slide = self.slides[self.slide_of_cell[i]]
         side_um = self.patch_um if side_um is None else side_um
         return slide.read_patch(self.centre_xy_px[i], side_um, out_px or self.patch_px, self.um_per_px)
 
     def patches(self, rows: np.ndarray, *, side_um: float | None = None, out_px: int | None = None) -> np.ndarray:
-        """Patches of several cells: uint8 [n, P, P, 3]."""
+        """Patches of several cells: uint8 [n, P, P, C]."""
         size = out_px or self.patch_px
-        out = np.empty((len(rows), size, size, 3), np.uint8)
+        out = np.empty((len(rows), size, size, len(self.channels)), np.uint8)
         for position, row in enumerate(rows):
             out[position] = self.patch(int(row), side_um=side_um, out_px=size)
         return out

@@ -13,18 +13,18 @@ CACHE_BYTES = 256 * 1024**2  # decoded tiles kept per open image
 
 
 class PixelSource(Protocol):
-    """RGB pixels of one resolution level."""
+    """Pixels of one resolution level, C channels (3 for RGB)."""
 
     height_px: int
     width_px: int
 
     def region(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
-        """Return uint8 [y1 - y0, x1 - x0, 3]; the region lies inside the image."""
+        """Return uint8 [y1 - y0, x1 - x0, C]; the region lies inside the image."""
         ...
 
 
 class ArrayPixels:
-    """Pixels already in memory (or memory-mapped), uint8 [H, W, 3]."""
+    """Pixels already in memory (or memory-mapped), uint8 [H, W, C]."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -38,8 +38,9 @@ class ArrayPixels:
 class TiffPixels:
     """Tiles or strips of TIFF pages, decoded on demand and kept in a bounded least-recently-used cache.
 
-    `pages` holds one page with interleaved or planar samples, or one page per colour channel. The file is
-    reopened in every process, because a file position shared by forked data loaders would be a race.
+    `pages` holds one page with interleaved or planar RGB samples, one page per colour, or one page of a single channel (of
+    any type of number; see `StackedPixels`). The file is reopened in every process, because a file position shared by forked
+    data loaders would be a race.
     """
 
     def __init__(self, path: Path, pages: list[Any], cache_bytes: int = CACHE_BYTES) -> None:
@@ -47,6 +48,8 @@ class TiffPixels:
         self._page_offsets = [int(page.offset) for page in pages]
         key = pages[0].keyframe
         self.height_px, self.width_px = int(key.imagelength), int(key.imagewidth)
+        self._kept = 1 if len(pages) == 1 and key.samplesperpixel == 1 else 3
+        self.dtype = np.dtype(key.dtype)
         self._planar = key.samplesperpixel > 1 and int(key.planarconfig) == 2
         if key.is_tiled:
             self._tile_h, self._tile_w = int(key.tilelength), int(key.tilewidth)
@@ -93,7 +96,7 @@ class TiffPixels:
 
     def region(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
         """See `PixelSource.region`."""
-        out = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
+        out = np.empty((y1 - y0, x1 - x0, self._kept), self.dtype)
         for row in range(y0 // self._tile_h, -(-y1 // self._tile_h)):
             for column in range(x0 // self._tile_w, -(-x1 // self._tile_w)):
                 tile = self._tile(row * self._columns + column)
@@ -125,12 +128,12 @@ class TiffPixels:
         return np.concatenate(planes, axis=-1)
 
     def _decode(self, page: Any, index: int) -> np.ndarray:
-        """Decode one segment to uint8 [tile height, tile width, samples]; a sparse (empty) one is white."""
+        """Decode one segment to [tile height, tile width, samples]; a sparse (empty) one is white, or dark in a lone channel."""
         key = page.keyframe
         offset, n_bytes = page.dataoffsets[index], page.databytecounts[index]
         if n_bytes == 0:
             samples = 1 if self._planar else key.samplesperpixel
-            return np.full((self._tile_h, self._tile_w, samples), 255, np.uint8)
+            return np.full((self._tile_h, self._tile_w, samples), 255 if self._kept == 3 else 0, self.dtype)
         handle = page.parent.filehandle
         handle.seek(offset)
         data = handle.read(n_bytes)
@@ -143,6 +146,29 @@ class TiffPixels:
         if decoded is None:
             raise ValueError(f"tile {index} could not be decoded")
         return decoded[0]
+
+
+class StackedPixels:
+    """One resolution level whose channels lie in pages of their own; values in `ranges` become 0 to 255."""
+
+    def __init__(self, pages: list[TiffPixels], ranges: list[tuple[float, float]]) -> None:
+        self.pages, self.ranges = pages, ranges
+        self.height_px, self.width_px = pages[0].height_px, pages[0].width_px
+
+    def region(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
+        """See `PixelSource.region`."""
+        out = np.empty((y1 - y0, x1 - x0, len(self.pages)), np.uint8)
+        for channel, (page, (low, high)) in enumerate(zip(self.pages, self.ranges, strict=True)):
+            values = page.region(y0, x0, y1, x1)[..., 0]
+            if values.dtype != np.uint8:
+                values = ((values.astype(np.float32) - low) * (255 / (high - low)) + 0.5).clip(0, 255)
+            out[..., channel] = values
+        return out
+
+    def close(self) -> None:
+        """Close the files; they are reopened when pixels are asked for again."""
+        for page in self.pages:
+            page.close()
 
 
 def page_at(tiff: Any, offset: int) -> Any:

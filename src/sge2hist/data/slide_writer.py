@@ -1,4 +1,8 @@
-"""Writing slides: tiled, pyramidal, lossless OME-TIFF that QuPath, napari and Bio-Formats open."""
+"""Writing slides: tiled, pyramidal, lossless OME-TIFF that QuPath, napari and Bio-Formats open.
+
+RGB is written with interleaved samples (axes y,x,c), other channels one page each with their names (axes c,y,x): so these readers
+expect it. Tiles come with all channels; for the second layout they wait in a temporary file until a channel is written.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sge2hist.data.channels import RGB, Channels, is_rgb
 from sge2hist.data.errors import InputError
 
 TILE_PX = 512
@@ -23,6 +28,7 @@ def write_slide(
     shape: tuple[int, int] | None = None,
     description: str = "",
     *,
+    channels: Channels = RGB,
     tile_px: int = TILE_PX,
     on_tile: Callable[[], None] | None = None,
 ) -> str:
@@ -31,19 +37,22 @@ def write_slide(
     Parameters
     ----------
     image
-        uint8 [H, W, 3], or full tiles uint8 [tile_px, tile_px, 3] in row-major order (border tiles padded).
+        uint8 [H, W, C], or full tiles uint8 [tile_px, tile_px, C] in row-major order (border tiles padded).
     um_per_px
         Written as PhysicalSizeX and PhysicalSizeY in um.
     shape
         (height, width) in px; needed when `image` is an iterator.
+    channels
+        Names of the C channels.
     on_tile
         Called after each full-resolution tile, for progress bars.
 
     The half-size level is gathered in a temporary memory-mapped file, so memory stays bounded for any slide size.
     """
+    n = len(channels)
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise InputError(found=f"{image.dtype} {image.shape}", where=str(path), expected="uint8 [H, W, 3]")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != n:
+            raise InputError(found=f"{image.dtype} {image.shape}", where=str(path), expected=f"uint8 [H, W, {n}]")
         shape = image.shape[:2]
         tiles = _tiles_of(image, tile_px)
     elif shape is None:
@@ -53,10 +62,16 @@ def write_slide(
     height, width = shape
     digest = blake2b(digest_size=16)
     with tempfile.TemporaryDirectory(dir=Path(path).absolute().parent, prefix=".pyramid.") as scratch:
-        half = _half_store(Path(scratch) / "half", height, width) if _n_levels(height, width) > 1 else None
+        half = (
+            _store(Path(scratch) / "half", (-(-height // 2), -(-width // 2), n))
+            if _n_levels(height, width) > 1
+            else None
+        )
         watched = _watch(tiles, shape, tile_px, digest, half, on_tile)
-        _write_pyramid(path, watched, shape, half, tile_px, um_per_px, description)
-        del half, watched  # release the memory map before its folder goes
+        if not is_rgb(channels):
+            watched = _by_channel(watched, _store(Path(scratch) / "whole", (height, width, n)), tile_px)
+        _write_pyramid(path, watched, shape, half, tile_px, um_per_px, description, channels)
+        del half, watched  # release the memory maps before their folder goes
     return digest.hexdigest()
 
 
@@ -68,31 +83,37 @@ def _write_pyramid(
     tile_px: int,
     um_per_px: float,
     description: str,
+    channels: Channels,
 ) -> None:
     """Write full-resolution tiles, then the levels below; `half` is filled while the tiles pass."""
     import tifffile
 
     height, width = shape
+    n, rgb = len(channels), is_rgb(channels)
     n_levels = _n_levels(height, width)
     options: dict[str, Any] = {
-        "photometric": "rgb", "compression": "adobe_deflate", "predictor": True, "tile": (tile_px, tile_px),
-        "dtype": np.uint8, "resolutionunit": "CENTIMETER",
+        "photometric": "rgb" if rgb else "minisblack", "compression": "adobe_deflate", "predictor": True,
+        "tile": (tile_px, tile_px), "dtype": np.uint8, "resolutionunit": "CENTIMETER",
     }  # fmt: skip
-    metadata = {
-        "axes": "YXS", "PhysicalSizeX": um_per_px, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": um_per_px,
+    metadata: dict[str, Any] = {
+        "axes": "YXS" if rgb else "CYX", "PhysicalSizeX": um_per_px, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": um_per_px,
         "PhysicalSizeYUnit": "µm", "Description": description,
     }  # fmt: skip
+    if not rgb:
+        metadata["Channel"] = {"Name": list(channels)}
     resolution = (1e4 / um_per_px, 1e4 / um_per_px)
-    bigtiff = height * width * 3 > 2 * 1024**3
+    bigtiff = height * width * n > 2 * 1024**3
     with tifffile.TiffWriter(path, ome=True, bigtiff=bigtiff) as writer:
         writer.write(
-            tiles, shape=(height, width, 3), subifds=n_levels - 1, resolution=resolution, metadata=metadata, **options
-        )
+            tiles, shape=_file_shape((height, width, n), rgb), subifds=n_levels - 1, resolution=resolution,
+            metadata=metadata, **options,
+        )  # fmt: skip
         level = half
         for number in range(1, n_levels):
             assert level is not None
+            tiles = _tiles_of(level, tile_px) if rgb else _planes_of(level, tile_px)
             writer.write(
-                _tiles_of(level, tile_px), shape=level.shape, subfiletype=1, metadata=None,
+                tiles, shape=_file_shape(level.shape, rgb), subfiletype=1, metadata=None,
                 resolution=tuple(r / 2**number for r in resolution), **options,
             )  # fmt: skip
             level = _halve(level)
@@ -105,8 +126,29 @@ def _n_levels(height: int, width: int) -> int:
     return levels
 
 
-def _half_store(path: Path, height: int, width: int) -> np.ndarray:
-    return np.memmap(path, np.uint8, "w+", shape=(-(-height // 2), -(-width // 2), 3))
+def _file_shape(shape: tuple[int, ...], rgb: bool) -> tuple[int, ...]:
+    """Shape [H, W, C] in the order of the file's axes."""
+    return shape if rgb else (shape[2], *shape[:2])
+
+
+def _store(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    return np.memmap(path, np.uint8, "w+", shape=shape)
+
+
+def _by_channel(tiles: Iterator[np.ndarray], whole: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
+    """Tiles of all channels -> all tiles of the first channel, then of the second, ..."""
+    height, width = whole.shape[:2]
+    for top in range(0, height, tile_px):
+        for left in range(0, width, tile_px):
+            target = whole[top : top + tile_px, left : left + tile_px]
+            target[:] = next(tiles)[: target.shape[0], : target.shape[1]]
+    yield from _planes_of(whole, tile_px)
+
+
+def _planes_of(image: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
+    for channel in range(image.shape[2]):
+        for tile in _tiles_of(image[..., channel : channel + 1], tile_px):
+            yield np.ascontiguousarray(tile[..., 0])
 
 
 def _tiles_of(image: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
@@ -114,7 +156,7 @@ def _tiles_of(image: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
     for top in range(0, height, tile_px):
         for left in range(0, width, tile_px):
             part = image[top : top + tile_px, left : left + tile_px]
-            tile = np.full((tile_px, tile_px, 3), 255, np.uint8)
+            tile = np.full((tile_px, tile_px, image.shape[2]), 255, np.uint8)
             tile[: part.shape[0], : part.shape[1]] = part
             yield tile
 
@@ -145,7 +187,7 @@ def _watch(
 def _halve(image: np.ndarray) -> np.ndarray:
     """2 x 2 means, rounded; an odd last row or column is repeated. In bands, so that temporaries stay small."""
     height, width = image.shape[:2]
-    out = np.empty((-(-height // 2), -(-width // 2), 3), np.uint8)
+    out = np.empty((-(-height // 2), -(-width // 2), image.shape[2]), np.uint8)
     for top in range(0, height, 2048):
         band = np.asarray(image[top : top + 2048])
         band = np.pad(band, ((0, band.shape[0] % 2), (0, width % 2), (0, 0)), mode="edge").astype(np.uint16)

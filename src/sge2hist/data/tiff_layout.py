@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from sge2hist.data.channel_layout import channel_names
+from sge2hist.data.channels import is_nuclear
 from sge2hist.data.errors import InputError
 from sge2hist.data.pixel_source import ArrayPixels, PixelSource, TiffPixels
 
@@ -36,6 +38,7 @@ def open_levels(
         first = groups[0][0]
         levels = [_source(path, pages, decode_whole_bytes) for pages in groups]
         _check_complete(path, groups[0])
+        _refuse_stains(path, tiff, groups[0])
         notes = []
         orientation = first.tags.get("Orientation")
         if orientation is not None and int(orientation.value) != 1:
@@ -96,8 +99,21 @@ def _not_rgb(path: Path, page: Any) -> InputError:
         found=f"{key.dtype} with {key.samplesperpixel} sample(s) per pixel, photometric {int(key.photometric)}",
         where=str(path),
         expected=EXPECTED,
-        repair="give the H&E image (not a fluorescence, label or CytAssist image), or choose its page",
+        repair="give the H&E image (not a fluorescence, label or CytAssist image), choose its page, or name the channels of a "
+        "fluorescence image by --channels",
     )
+
+
+def _refuse_stains(path: Path, tiff: Any, pages: list[Any]) -> None:
+    """Three grey pages may be red, green and blue, or three stains: their names tell."""
+    names = channel_names(tiff.ome_metadata, 0) if tiff.is_ome and len(pages) > 1 else []
+    if any(is_nuclear(name) for name in names):
+        raise InputError(
+            found=f"a fluorescence image ({', '.join(names)})",
+            where=str(path),
+            expected=EXPECTED,
+            repair="give the H&E image, or --channels all (or names) for fluorescence",
+        )
 
 
 def _source(path: Path, pages: list[Any], decode_whole_bytes: int) -> PixelSource:

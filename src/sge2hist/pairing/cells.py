@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sge2hist.data.channels import describe_channels, is_rgb
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
 from sge2hist.pairing.alignment import shifted
@@ -69,7 +70,7 @@ def choose_method(section: Section, folder: Path | None, config: CellsConfig) ->
         return "bins"
     if folder is not None and find_segmentation(folder) is not None:
         return "segmentation"
-    return "nuclei" if section.um_per_px <= COARSEST_UM_PER_PX else "bins"
+    return "nuclei" if section.um_per_px <= COARSEST_UM_PER_PX and is_rgb(section.image.channels) else "bins"
 
 
 def cells_of_section(
@@ -123,6 +124,13 @@ def cells_of_section(
         section = check_image(section)[0]
         outlined = from_labels(shifted(section, shift_um), config.labels)
     else:
+        if not is_rgb(section.image.channels):
+            raise InputError(
+                found=f"--cells nuclei with an image of {describe_channels(section.image.channels)}",
+                where=section.name,
+                expected="an H&E: the segmenters know no other stain",
+                repair="segment it yourself and give --cells labels --labels FILE, or --cells bins",
+            )
         section = check_image(section)[0]
         outlined = from_nuclei(shifted(section, shift_um), config.segmenter, config.processes, progress)
     cells = _grown(section, outlined, config)

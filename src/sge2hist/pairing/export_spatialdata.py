@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import sge2hist
+from sge2hist.data.channels import is_rgb
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import atomic_directory, check_output, require_disk_space
 from sge2hist.data.paired import PairedDataset
@@ -100,8 +101,8 @@ def _write_image(group: Any, slide_id: str, slide: SlideImage) -> None:
     """All levels of the slide, chunk by chunk."""
     datasets = []
     for number, level in enumerate(slide.levels):
-        shape = (3, level.height_px, level.width_px)
-        chunks = (3, min(CHUNK_PX, level.height_px), min(CHUNK_PX, level.width_px))
+        shape = (len(slide.channels), level.height_px, level.width_px)
+        chunks = (len(slide.channels), min(CHUNK_PX, level.height_px), min(CHUNK_PX, level.width_px))
         array = group.create_array(
             f"s{number}", shape=shape, chunks=chunks, dtype="uint8", dimension_names=("c", "y", "x")
         )
@@ -117,7 +118,7 @@ def _write_image(group: Any, slide_id: str, slide: SlideImage) -> None:
         "axes": [{key: value for key, value in axis.items() if key != "unit"} for axis in _axes("cyx")],
         "coordinateTransformations": [_identity("cyx", slide_id)],
     }
-    channels = [{"label": label} for label in "rgb"]
+    channels = [{"label": label} for label in ("rgb" if is_rgb(slide.channels) else slide.channels)]
     group.attrs["ome"] = {"version": "0.5-dev-spatialdata", "multiscales": [entry], "omero": {"channels": channels}}
     group.attrs["spatialdata_attrs"] = {"version": IMAGE_VERSION}
 

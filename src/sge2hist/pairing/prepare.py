@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sge2hist.data.channels import is_rgb, require_same_channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import atomic_directory, check_output, require_disk_space
 from sge2hist.data.paired import PairedDataset
@@ -64,6 +65,8 @@ def prepare(
     if not sections:
         raise InputError(found="no section", expected="at least one")
     _check_holdout(sections, config)
+    for section in sections[1:]:
+        require_same_channels(section.image.channels, sections[0].image.channels, where=section.name)
     checked = []
     for section in sections:
         section, warnings = check_image(section)
@@ -142,8 +145,11 @@ def _write(prepared: Prepared, output: str | Path, *, overwrite: bool, progress:
         part.section.image.width_px * part.section.image.height_px * (part.section.um_per_px / prepared.um_per_px) ** 2
         for part in prepared.parts
     )
-    # lossless H&E takes about two bytes per pixel; the half-size level waits on disk while the slide is written
-    require_disk_space(output, int(3.5 * n_pixels) + BYTES_PER_NONZERO * prepared.cells.counts_NG.nnz)
+    # lossless H&E takes about two bytes per pixel; the half-size level waits on disk while the slide is written, and channels of
+    # fluorescence wait there in full
+    channels = prepared.parts[0].section.image.channels
+    per_pixel = 3.5 if is_rgb(channels) else 2.0 * len(channels)
+    require_disk_space(output, int(per_pixel * n_pixels) + BYTES_PER_NONZERO * prepared.cells.counts_NG.nnz)
     with atomic_directory(output, overwrite) as folder:
         slides = write_slides(folder, prepared, progress)
         progress("cells", 0, 1)

@@ -1,4 +1,4 @@
-"""How far are the counts shifted against the image? Correlation of haematoxylin and UMI over all shifts."""
+"""How far are the counts shifted against the image? Correlation of nuclear stain and UMI over all shifts."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Shift:
 
 
 def estimate_shift(tissue: TissueMap, centre_xy_px: np.ndarray, n_counts: np.ndarray) -> Shift | None:
-    """Pearson correlation over observations between log UMI and haematoxylin under them, for every shift at once.
+    """Pearson correlation over observations between log UMI and nuclear stain under them, for every shift at once.
 
-    With u the values of the observations on the map's grid and f the haematoxylin map, all sums over observations at
+    With u the values of the observations on the map's grid and f the map of the nuclear stain, all sums over observations at
     shift s are cross-correlations (``sum u f(. + s)``, ``sum f(. + s)``, ``sum f^2(. + s)``), done by FFT.
 
     Parameters
@@ -61,14 +61,14 @@ def estimate_shift(tissue: TissueMap, centre_xy_px: np.ndarray, n_counts: np.nda
         return None
     step = tissue.um_per_px
     reach = round(SEARCH_UM / step)
-    height, width = tissue.haematoxylin.shape
+    height, width = tissue.nuclear.shape
     column, row = np.floor(centre_xy_px / tissue.step_px).astype(np.int64).T
     inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
     cell = row[inside] * width + column[inside]
     number = np.bincount(cell, minlength=height * width).reshape(height, width)
     value = np.bincount(cell, np.log1p(n_counts[inside]), height * width).reshape(height, width)
     value = _detrend_points(value, number, TREND_UM / step)
-    feature = _detrend_map(tissue.haematoxylin, TREND_UM / step)
+    feature = _detrend_map(tissue.nuclear, TREND_UM / step)
     surface = _correlation_surface(value.astype(np.float32), number.astype(np.float32), feature, reach)
     return _read_peak(surface, step, reach)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sge2hist.data.channels import composite
 from sge2hist.pairing.collect import SectionCells
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _draw_slide(axes: Axes, inputs: ReportInputs) -> None:
     pixels, step_px = section.image.thumbnail(1400)
     step_um = step_px * section.um_per_px
     extent_um = (0, pixels.shape[1] * step_um, pixels.shape[0] * step_um, 0)
-    axes.imshow(pixels, extent=extent_um)
+    axes.imshow(composite(pixels, section.image.channels), extent=extent_um)
     _contours(axes, inputs, (0, 0, extent_um[1], extent_um[2]), SMOOTH_UM[0])
     for side_um in ZOOMS_UM:
         x, y = _zoom_corner(inputs, side_um)
@@ -69,7 +70,7 @@ def _draw_zoom(axes: Axes, inputs: ReportInputs, side_um: float, smooth_um: floa
     x, y = _zoom_corner(inputs, side_um)
     scale = section.um_per_px
     pixels = section.image.read_window(x / scale, y / scale, side_um / scale, side_um / scale, 700, 700)
-    axes.imshow(pixels, extent=(x, x + side_um, y + side_um, y))
+    axes.imshow(composite(pixels, section.image.channels), extent=(x, x + side_um, y + side_um, y))
     _contours(axes, inputs, (x, y, x + side_um, y + side_um), max(smooth_um, (section.observation_um or 0) * 0.7))
     axes.set(title=f"{side_um:g} um", xlim=(x, x + side_um), ylim=(y + side_um, y))
 
@@ -128,7 +129,11 @@ def _draw_surface(axes: Axes, inputs: ReportInputs) -> None:
     axes.axhline(0, color="white", linewidth=0.4)
     axes.axvline(0, color="white", linewidth=0.4)
     axes.plot(shift.x_um, shift.y_um, "c+", markersize=14)
-    axes.set(title="correlation of haematoxylin and UMI by shift", xlabel="x shift, um", ylabel="y shift, um")
+    axes.set(
+        title=f"correlation of {inputs.part.tissue.nuclear_name} and UMI by shift",
+        xlabel="x shift, um",
+        ylabel="y shift, um",
+    )
 
 
 def _draw_split(axes: Axes, inputs: ReportInputs) -> None:

@@ -51,7 +51,9 @@ def write_slides(folder: Path, prepared: Prepared, progress: Progress) -> list[d
         toy = "TOY TISSUE, simulated; " if prepared.config.toy else ""
         counted = _counted(tiles, n_tiles, f"slide {section.name}", progress)
         description = f"{toy}{section.technology} {section.name}"
-        pixels = write_slide(path, counted, prepared.um_per_px, (height, width), description)
+        pixels = write_slide(
+            path, counted, prepared.um_per_px, (height, width), description, channels=section.image.channels
+        )  # fmt: skip
         entries.append(
             {
                 "id": section.name,
@@ -65,6 +67,7 @@ def write_slides(folder: Path, prepared: Prepared, progress: Progress) -> list[d
                 "pixels": pixels,
                 "stain": part.tissue.stain(),
             }
+            | ({"ranges": section.image.ranges} if section.image.ranges else {})
         )
     return entries
 
@@ -131,6 +134,7 @@ def write_paired_manifest(folder: Path, prepared: Prepared, slides: list[dict[st
         um_per_px=prepared.um_per_px,
         observation=first.observation,
         observation_um=first.observation_um,
+        channels=first.image.channels,
         patch_um=config.patch_um,
         patch_px=config.patch_px,
         n_cells=len(cells.obs),

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sge2hist.data.channels import Channels
     from sge2hist.data.section import Section
 
 # Options that each format understands, beside `image`.
 _OPTIONS = {
-    "visium_hd": ("bin_um", "name"),
-    "visium_hd_segmented": ("um_per_px", "name"),
-    "xenium": ("um_per_px", "alignment"),
-    "visium": ("um_per_px", "name"),
+    "visium_hd": ("bin_um", "name", "channels"),
+    "visium_hd_segmented": ("um_per_px", "name", "channels"),
+    "xenium": ("um_per_px", "alignment", "channels"),
+    "visium": ("um_per_px", "name", "channels"),
     "legacy_st": ("um_per_px", "sections"),
-    "anndata": ("um_per_px", "layer"),
+    "anndata": ("um_per_px", "layer", "channels"),
     "spatialdata": ("um_per_px", "layer", "table", "bin_um"),
     "published_pickle": ("um_per_px", "genes"),
 }
@@ -34,6 +35,7 @@ def open_sections(
     layer: str | None = None,
     table: str | None = None,
     genes: str | Path | None = None,
+    channels: Channels | None = None,
 ) -> list[Section]:
     """Open an instrument folder or file as one or more sections; counts and pixels are read later.
 
@@ -42,7 +44,7 @@ def open_sections(
     format
         A key of `readers.detect.FORMATS`, or "auto" to recognise it.
     image
-        The H&E; not needed where the format holds it.
+        The H&E, or a fluorescence image with `channels`; not needed where the format holds it.
     bin_um
         Side of the bins (Visium HD, SpatialData).
     um_per_px
@@ -57,6 +59,8 @@ def open_sections(
         AnnData and SpatialData: where raw counts are, which table.
     genes
         Published pickle: csv ``gene_id,symbol`` in the order of its vectors.
+    channels
+        Channels of a fluorescence image to take, by name, or `channels.ALL`; None: the image is an H&E.
 
     Raises
     ------
@@ -65,7 +69,7 @@ def open_sections(
     """
     given: dict[str, Any] = {
         "bin_um": bin_um, "um_per_px": um_per_px, "name": name, "alignment": alignment, "sections": sections,
-        "layer": layer, "table": table, "genes": genes,
+        "layer": layer, "table": table, "genes": genes, "channels": channels,
     }  # fmt: skip
     options = {key: value for key, value in given.items() if value is not None}
     chosen = _choose(path, format)

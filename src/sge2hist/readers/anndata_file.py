@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sge2hist.data.channels import Channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
 from sge2hist.data.slide_image import SlideImage
@@ -29,6 +30,7 @@ def read(
     name: str | None = None,
     observation: str = "cell",
     observation_um: float | None = None,
+    channels: Channels | None = None,
 ) -> Section:
     """Read one section from an h5ad file and its H&E.
 
@@ -40,6 +42,8 @@ def read(
         Scale of that image; needed when neither the file (`uns["spatial"]`, `uns["um_per_px"]`) nor the image does.
     layer
         Name of the layer with raw counts, "X" or "raw/X"; found by itself when None.
+    channels
+        See `open_sections`.
 
     Raises
     ------
@@ -47,7 +51,7 @@ def read(
         If the image, positions, scale or raw counts are missing, several slides share the file, or it is damaged.
     """
     path = Path(path)
-    slide = _open_image(image, path)
+    slide = _open_image(image, path, channels)
     with opened(path) as file:
         obs, var = (_table(file, name, path) for name in ("obs", "var"))
         _refuse_several_slides(obs, path)
@@ -82,7 +86,7 @@ def read(
     )
 
 
-def _open_image(image: str | Path | None, path: Path) -> SlideImage:
+def _open_image(image: str | Path | None, path: Path, channels: Channels | None) -> SlideImage:
     if image is None:
         raise InputError(
             found="no H&E image",
@@ -90,7 +94,7 @@ def _open_image(image: str | Path | None, path: Path) -> SlideImage:
             expected="the image that obsm['spatial'] is in px of",
             repair="give --image",
         )
-    return SlideImage.open(image)
+    return SlideImage.open(image, channels=channels)
 
 
 class opened:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sge2hist.data.channels import Channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
 from sge2hist.readers import space_ranger
@@ -36,7 +37,12 @@ COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres
 
 
 def read(
-    path: str | Path, *, image: str | Path | None, um_per_px: float | None = None, name: str | None = None
+    path: str | Path,
+    *,
+    image: str | Path | None,
+    um_per_px: float | None = None,
+    name: str | None = None,
+    channels: Channels | None = None,
 ) -> Section:
     """Read one section.
 
@@ -48,6 +54,8 @@ def read(
         The full-resolution H&E given to Space Ranger.
     um_per_px
         Overrides the scale found from the spot pitch.
+    channels
+        See `open_sections`.
 
     Raises
     ------
@@ -59,7 +67,7 @@ def read(
     assert positions_path is not None
     factors, _ = space_ranger.read_scale_factors(outs / "spatial")
     matrix_path, filtered = find_matrix(outs)
-    slide = open_image(image, path)
+    slide = open_image(image, path, channels)
     matrix = TenxMatrix.open(matrix_path)
     spots = _spots_of(matrix, read_positions(positions_path), positions_path)
     kept = np.ones(len(spots), bool) if filtered else spots["in_tissue"].to_numpy() > 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sge2hist.data.channels import Channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
 from sge2hist.data.slide_image import SlideImage
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
 MANY_BARCODES = 1_000_000
 
 
-def read(path: str | Path, *, image: str | Path | None, bin_um: int | None = None, name: str | None = None) -> Section:
+def read(
+    path: str | Path,
+    *,
+    image: str | Path | None,
+    bin_um: int | None = None,
+    name: str | None = None,
+    channels: Channels | None = None,
+) -> Section:
     """Read one section.
 
     Parameters
@@ -36,6 +44,8 @@ def read(path: str | Path, *, image: str | Path | None, bin_um: int | None = Non
         Side of a bin in um: any multiple of a bin size that is there; 16 when not given.
     name
         Slide id; the name of the run folder when not given.
+    channels
+        See `open_sections`.
 
     Raises
     ------
@@ -47,7 +57,7 @@ def read(path: str | Path, *, image: str | Path | None, bin_um: int | None = Non
     matrix_path, filtered = find_matrix(square)
     factors, _ = space_ranger.read_scale_factors(square / "spatial")
     placed = place_bins(square, native_um, filtered=filtered)
-    slide = open_image(image, path)
+    slide = open_image(image, path, channels)
     matrix = TenxMatrix.open(matrix_path)
     obs, centre_xy_px, group = _observations(matrix, placed.grid, native_um, side_um, filtered=filtered)
     notes = [*matrix.notes, *slide.notes, *placed.notes, *placed.differences()]
@@ -67,7 +77,7 @@ def read(path: str | Path, *, image: str | Path | None, bin_um: int | None = Non
     )  # fmt: skip
 
 
-def open_image(image: str | Path | None, path: str | Path) -> SlideImage:
+def open_image(image: str | Path | None, path: str | Path, channels: Channels | None = None) -> SlideImage:
     """Open the microscope image, or say that it has to be given."""
     if image is None:
         raise InputError(
@@ -76,7 +86,7 @@ def open_image(image: str | Path | None, path: str | Path) -> SlideImage:
             expected="the H&E that was given to Space Ranger (it is never copied into outs/)",
             repair="--image he.tif",
         )
-    return SlideImage.open(image)
+    return SlideImage.open(image, channels=channels)
 
 
 def section_name(path: str | Path) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sge2hist.data.channels import Channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
 from sge2hist.data.slide_image import SlideImage
@@ -47,7 +48,12 @@ def find_cell_matrix(folder: Path) -> Path | None:
 
 
 def read(
-    path: str | Path, *, image: str | Path | None, um_per_px: float | None = None, name: str | None = None
+    path: str | Path,
+    *,
+    image: str | Path | None,
+    um_per_px: float | None = None,
+    name: str | None = None,
+    channels: Channels | None = None,
 ) -> Section:
     """Read one section with Space Ranger's cells as observations, centred on their polygons.
 
@@ -59,6 +65,8 @@ def read(
         The microscope H&E given to Space Ranger.
     um_per_px
         Overrides `microns_per_pixel` of the scale factors.
+    channels
+        See `open_sections`.
 
     Raises
     ------
@@ -79,7 +87,7 @@ def read(
     barcodes = [barcode.decode("ascii", "replace") for barcode in matrix.barcodes]
     polygons = read_geojson(_geojson(folder, "cell"))
     polygon = _polygon_of_cell(barcodes, polygons, matrix_path)
-    slide = open_image(image, path)
+    slide = open_image(image, path, channels)
     factors, factors_path = space_ranger.read_scale_factors(folder / "spatial")
     sources = _scales(factors, factors_path, slide, um_per_px)
     scale = next(iter(sources.values()))

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sge2hist.data.channels import Channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import read_json
 from sge2hist.data.section import Section
@@ -45,8 +46,9 @@ def read(
     alignment: str | Path | None = None,
     um_per_px: float | None = None,
     name: str | None = None,
+    channels: Channels | None = None,
 ) -> Section:
-    """Read one Xenium region with its H&E.
+    """Read one Xenium region with its H&E, or with a morphology image.
 
     Parameters
     ----------
@@ -57,6 +59,8 @@ def read(
         when None.
     um_per_px
         Overrides the scale that the alignment gives.
+    channels
+        Channels of a morphology image, which is in px of the DAPI image unless `alignment` says otherwise; None: an H&E.
 
     Raises
     ------
@@ -66,9 +70,11 @@ def read(
     folder = Path(folder)
     specification = read_json(folder / SPECIFICATION, expected="the description of a Xenium run")
     pixel_size_um = _pixel_size(specification, folder)
-    image_path = Path(image) if image is not None else _find_image(folder)
-    slide = SlideImage.open(image_path)
-    mapping = read_alignment(alignment if alignment is not None else find_alignment(folder, image_path))
+    image_path = Path(image) if image is not None else _find_image(folder, channels)
+    slide = SlideImage.open(image_path, channels=channels)
+    if alignment is None:
+        alignment = find_alignment(folder, image_path) if channels is None else "identity"
+    mapping = read_alignment(alignment)
     matrix = TenxMatrix.open(folder / "cell_feature_matrix.h5")
     obs, centre_um, n_missing = _cells(folder / "cells.parquet", as_text(matrix.barcodes))
     centre_xy_px = mapping.to_he(centre_um / pixel_size_um)
@@ -78,7 +84,7 @@ def read(
         sources["image metadata"] = slide.um_per_px
     if um_per_px is not None:
         sources["--image-um-per-px"] = um_per_px
-    notes = [f"DAPI image at {pixel_size_um:g} um/px; H&E placed by {mapping.description}"]
+    notes = [f"DAPI image at {pixel_size_um:g} um/px; image placed by {mapping.description}"]
     if n_missing:
         notes.append(f"{n_missing} cells of cells.parquet are not in the matrix")
     if (clusters := space_ranger.clusters_of(folder, obs.index, notes)) is not None:
@@ -109,7 +115,14 @@ def _pixel_size(specification: dict[str, object], folder: Path) -> float:
     return float(value)
 
 
-def _find_image(folder: Path) -> Path:
+def _find_image(folder: Path, channels: Channels | None) -> Path:
+    if channels is not None:
+        raise InputError(
+            found="--channels without an image",
+            where=str(folder),
+            expected="a morphology image of the run",
+            repair="--image FOLDER/morphology_focus/morphology_focus_0000.ome.tif",
+        )
     found = sorted(
         path for path in folder.rglob("*") if path.name.lower().endswith(("he_image.ome.tif", "he_image.tif"))
     )

@@ -50,7 +50,7 @@ def paint_stains(
     config: ToyTissueConfig, architecture: Architecture, cells: ToyCells, rng: np.random.Generator
 ) -> StainMaps:
     """Amounts of haematoxylin and eosin everywhere: ground by region, cytoplasm by nearest cell, nuclei on top."""
-    nearest, border = _nearest_cell(cells, architecture)
+    nearest, border = nearest_cell(cells, architecture)
     eosin, haematoxylin = _ground(config, architecture, cells, nearest, border, rng)
     nuclei = paint_nuclei(cells, architecture.region.shape, config.um_per_px, rng)
     return _combine(nuclei, haematoxylin, eosin)
@@ -64,7 +64,7 @@ def _combine(nuclei: NucleusMaps, haematoxylin: Field, eosin: Field) -> StainMap
     )
 
 
-def _nearest_cell(cells: ToyCells, architecture: Architecture) -> tuple[np.ndarray, np.ndarray]:
+def nearest_cell(cells: ToyCells, architecture: Architecture) -> tuple[np.ndarray, np.ndarray]:
     """Cell whose nucleus is nearest to each pixel (int32), and a bool map of the borders between those territories."""
     seeds = np.zeros(architecture.region.shape, dtype=np.int32)
     column, row = (cells.xy_um / architecture.um_per_px).astype(np.int64).T

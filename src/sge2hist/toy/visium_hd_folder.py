@@ -2,6 +2,7 @@
 
     manifest.json                  kind "toy_visium_hd": says that all of this is simulated, with config and seed
     he.tif                         the microscope picture (Space Ranger never copies it into outs)
+    fluorescence.ome.tif           where asked for: the same cells in 16-bit fluorescence channels (`toy/fluorescence.py`)
     outs/TOY                       a marker for people
     outs/binned_outputs/square_{008,016}um/
         filtered_feature_bc_matrix.h5
@@ -31,6 +32,7 @@ from scipy import sparse
 from sge2hist import __version__
 from sge2hist.data.files import atomic_directory, write_manifest
 from sge2hist.toy.cell_types import TYPE_NAMES
+from sge2hist.toy.fluorescence import write_fluorescence
 from sge2hist.toy.tissue import ToyTissue
 
 TOY_SOFTWARE = "sge2hist toy"  # start of `software_version` in the matrix files
@@ -47,6 +49,7 @@ class ToyPaths:
     root: Path
     outs: Path  # what `sge2hist prepare` takes
     image: Path  # what `--image` takes
+    fluorescence: Path  # what `--image` takes with `--channels`; there when it was asked for
     truth: Path
     types_csv: dict[int, Path]  # what `--types` takes, by bin side in um
 
@@ -58,13 +61,19 @@ class ToyPaths:
             root=root,
             outs=root / "outs",
             image=root / "he.tif",
+            fluorescence=root / "fluorescence.ome.tif",
             truth=root / "truth",
             types_csv={bin_um: root / "truth" / f"types_square_{bin_um:03d}um.csv" for bin_um in bins_um},
         )
 
 
 def write_visium_hd(
-    tissue: ToyTissue, path: str | Path, *, bins_um: tuple[int, ...] = (8, 16), overwrite: bool = False
+    tissue: ToyTissue,
+    path: str | Path,
+    *,
+    bins_um: tuple[int, ...] = (8, 16),
+    fluorescence: tuple[str, ...] = (),
+    overwrite: bool = False,
 ) -> ToyPaths:
     """Write the vendor's layout, complete or not at all.
 
@@ -72,6 +81,8 @@ def write_visium_hd(
     ----------
     bins_um
         Bin sides to write, each a divisor of 16 (2, 4, 8 or 16).
+    fluorescence
+        Channels of a fluorescence picture to write beside the H&E, of `toy.fluorescence.MARKERS`; none when empty.
     overwrite
         Replace an earlier toy at `path`; any other folder is refused.
 
@@ -89,6 +100,8 @@ def write_visium_hd(
             _write_bins(tissue, paths, bin_um)
         (paths.outs / "TOY").write_text("Simulated by sge2hist: no tissue, no patient, no instrument.\n")
         _write_image(tissue, paths.image)
+        if fluorescence:
+            write_fluorescence(tissue, paths.fluorescence, fluorescence)
         _write_truth(tissue, paths.truth)
         _write_manifest(tissue, paths.root)
     return ToyPaths.at(path, bins_um)
