@@ -92,7 +92,7 @@ class SGE2Hist:
         seed: int = 0,
         sampler: SamplerConfig | None = None,
     ) -> np.ndarray:
-        """Images of cells from their RNA, uint8 [cells, samples, H, W, 3].
+        """Images of cells from their RNA, uint8 [cells, samples, H, W, C].
 
         Cells of a `PairedDataset` are drawn among their neighbours, those of an AnnData (raw counts in X) each alone.
         """
@@ -115,7 +115,7 @@ class SGE2Hist:
         z2: str | np.ndarray = "type",
         sampler: SamplerConfig | None = None,
     ) -> np.ndarray:
-        """Images of cell types by name, uint8 [types * n, H, W, 3], one type after the other.
+        """Images of cell types by name, uint8 [types * n, H, W, C], one type after the other.
 
         `field` fills each patch with cells of the type; otherwise one cell stands at the centre. `z2`, the microenvironment:
         "type" (as among cells of the type), "prior" (N(0, I)), or that of a reference cell, [n_micro].

@@ -71,7 +71,7 @@ def generate(
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier generated set.")] = False,
 ) -> None:
-    """Draw H&E patches from RNA or by cell type.
+    """Draw H&E (or fluorescence) patches from RNA or by cell type.
 
     From RNA: `sge2hist generate kidney.model --from kidney.paired --split test -o kidney.generated`
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sge2hist.data.cell_index import CellIndex
+from sge2hist.data.channels import require_same_channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import UNKNOWN, PairedDataset
 from sge2hist.generation.cell_latents import CellLatents, encode_cells
@@ -60,9 +61,16 @@ def job_from_paired(
     Raises
     ------
     InputError
-        If the dataset's resolution differs from the model's by over 1 % (unless `resample`), or no gene is shared.
+        If the dataset's images have other channels than the model's, or another resolution (by over 1 %, unless `resample`), or
+        no gene is shared.
     """
     _check_context(context)
+    require_same_channels(
+        dataset.channels,
+        bundle.config.channels,
+        where=str(dataset.path),
+        repair="use the model that was trained on such images",
+    )
     _check_resolution(bundle, dataset, resample)
     rows = np.asarray(rows, np.int64)
     order = np.random.default_rng([seed, 77]).permutation(len(rows)) if shuffle_cells else np.arange(len(rows))

@@ -16,7 +16,6 @@ from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
 
 BATCH = 64
-PNG_BYTES_PER_PX = 3  # at most, before compression
 
 
 def images_of(
@@ -47,7 +46,7 @@ def generate(
         If `output` exists and `overwrite` is false, or the disk is too small.
     """
     check_output(output, overwrite=overwrite)
-    require_disk_space(output, len(job) * bundle.config.patch_px**2 * PNG_BYTES_PER_PX)
+    require_disk_space(output, len(job) * bundle.config.patch_px**2 * len(bundle.config.channels))  # at most
     sampler = sampler or bundle.config.sampler
     manifest = {
         "model_fingerprint": bundle.fingerprint,
@@ -55,6 +54,7 @@ def generate(
         "um_per_px": bundle.config.um_per_px,
         "patch_um": bundle.config.patch_um,
         "patch_px": bundle.config.patch_px,
+        "channels": bundle.config.channels,
         "n_samples": int(job.obs["sample"].max()) + 1 if len(job) else 0,
         "sampler": asdict(sampler),
         "seed": seed,

@@ -33,12 +33,12 @@ GLASS_TILE = "glass.npy"
 class SlideWork:
     """All that is needed to do any piece of the work on one slide with one seed.
 
-    `folder` takes the files. `glass_rgb` is the colour of empty glass.
+    `folder` takes the files. `glass_rgb` is the colour of empty glass, one level per channel of the image.
     """
 
     def __init__(
         self, bundle: ModelBundle, plan: SlidePlan, cells: CellStore, steps: list[Evaluation], sigma_first: float,
-        *, seed: int, folder: Path, glass_rgb: tuple[int, int, int], sampler: SamplerConfig, batch: int = 64,
+        *, seed: int, folder: Path, glass_rgb: tuple[int, ...], sampler: SamplerConfig, batch: int = 64,
     ) -> None:  # fmt: skip
         self.bundle, self.plan, self.cells, self.steps, self.sigma_first = bundle, plan, cells, steps, sigma_first
         self.seed, self.folder, self.glass_rgb, self.sampler, self.batch = seed, folder, glass_rgb, sampler, batch
@@ -184,7 +184,7 @@ class SlideWork:
         """Latent of empty glass."""
         colour = torch.tensor(self.glass_rgb, dtype=torch.float32, device=self.device) / 127.5 - 1
         with fast_arithmetic(self.device):
-            latent = self.model.to_latent(colour[None, :, None, None].expand(1, 3, 128, 128))
+            latent = self.model.to_latent(colour[None, :, None, None].expand(1, -1, 128, 128))
         return latent[0, :, latent.shape[2] // 2, latent.shape[3] // 2].float().cpu()
 
     def _file(self, kind: str, k: int, block: Block) -> Path:

@@ -35,7 +35,7 @@ class Drawing:
     region_px: tuple[int, int, int, int]  # x, y, width, height
     seeds: tuple[int, ...]
     sampler: SamplerConfig
-    glass_rgb: tuple[int, int, int]
+    glass_rgb: tuple[int, ...]  # one level per channel
     model: str  # fingerprint
     data: str  # fingerprint
     edits: tuple[str, ...] = ()  # fingerprints

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sge2hist.data.channels import RGB, Channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import atomic_directory, check_output, read_manifest, write_manifest
 from sge2hist.data.slide_image import SlideImage
@@ -17,6 +18,7 @@ from sge2hist.generation.slide_set import NOTE, SLIDE_NAME, UNCERTAINTY_NAME
 
 MUST_AGREE = (
     "slide", "model_fingerprint", "data_fingerprint", "um_per_px", "sampler", "seed", "n_seeds", "glass_rgb", "edits",
+    "channels",
 )  # fmt: skip
 OF_THE_FILE = ("kind", "format_version", "sge2hist_version")
 
@@ -39,10 +41,12 @@ def merge_slides(parts: list[str | Path], output: str | Path, *, overwrite: bool
     with atomic_directory(output, overwrite=overwrite) as partial:
         for name in (SLIDE_NAME, UNCERTAINTY_NAME):
             if all((folder / name).is_file() for folder in folders):
-                slides = [SlideImage.open(folder / name) for folder in folders]
+                channels: Channels = tuple(known[0][1].get("channels") or RGB) if name == SLIDE_NAME else RGB
+                slides = [SlideImage.open(folder / name, channels=channels) for folder in folders]
                 um_per_px = float(known[0][1]["um_per_px"])
                 write_slide(
-                    partial / name, _tiles(slides), um_per_px, shape=(region[3], region[2]), description=NOTE
+                    partial / name, _tiles(slides), um_per_px, shape=(region[3], region[2]), description=NOTE,
+                    channels=channels,
                 )  # fmt: skip
                 for slide in slides:
                     slide.close()
@@ -93,7 +97,7 @@ def _tiles(slides: list[SlideImage]) -> Iterator[np.ndarray]:
     width = slides[0].width_px
     for top in range(0, int(tops[-1]), TILE_PX):
         for left in range(0, width, TILE_PX):
-            tile = np.full((TILE_PX, TILE_PX, 3), 255, np.uint8)
+            tile = np.full((TILE_PX, TILE_PX, len(slides[0].channels)), 255, np.uint8)
             w = min(TILE_PX, width - left)
             for slide, start, stop in zip(slides, tops[:-1], tops[1:], strict=True):
                 y0, y1 = max(top, int(start)), min(top + TILE_PX, int(stop))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sge2hist.data.channels import background_level, is_rgb, require_same_channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import atomic_directory, check_output, require_disk_space, write_manifest
 from sge2hist.data.glass import glass_colour
@@ -40,7 +41,7 @@ class SlideConfig:
     sampler: SamplerConfig | None = None  # None: the model's
     edits: tuple[Edit, ...] = ()
     part: tuple[int, int] | None = None  # (i, n): the i-th of n parts, from 1
-    glass_rgb: tuple[int, int, int] | None = None  # None: of the training slide
+    glass_rgb: tuple[int, ...] | None = None  # one level per channel; None: of the training slide
     batch: int = 64  # windows run at once
     workers: int = 1  # processes
 
@@ -67,6 +68,8 @@ def prepare_slide(
     """
     output = Path(output)
     check_output(output, overwrite=overwrite)
+    if source.channels is not None:
+        require_same_channels(source.channels, bundle.config.channels, where=source.slide)
     sampler = config.sampler or bundle.config.sampler
     if sampler.sampler not in PROGRAMS or bundle.config.image.condition.kind != "map":
         raise InputError(
@@ -78,7 +81,7 @@ def prepare_slide(
     region = region_px(source, config.region_um, bundle.config.um_per_px)
     if config.part is not None:
         region = part_of(region, config.part, lattice_of(bundle).block * lattice_of(bundle).pixels)
-    require_disk_space(output, (4 + 4 * config.n_seeds) * region[2] * region[3])
+    require_disk_space(output, (4 + 4 * config.n_seeds) * len(bundle.config.channels) // 3 * region[2] * region[3])
     drawing = Drawing(
         region_px=region, seeds=tuple(config.seed + i for i in range(config.n_seeds)), sampler=sampler,
         glass_rgb=config.glass_rgb or glass_of(bundle, source), model=bundle.fingerprint,
@@ -101,9 +104,10 @@ def draw_slide(
     with atomic_directory(output, overwrite=overwrite) as partial:
         first = job.work(job.drawing.seeds[0])
         tiles = region_tiles(job, lambda tile: np.load(first.tile_path(tile)))
-        write_slide(partial / SLIDE_NAME, tiles, um_per_px, shape=(height, width), description=NOTE)
+        channels = job.bundle.config.channels
+        write_slide(partial / SLIDE_NAME, tiles, um_per_px, shape=(height, width), description=NOTE, channels=channels)
         if config.n_seeds > 1:
-            spread = region_tiles(job, lambda tile: _spread(job, tile))
+            spread = region_tiles(job, lambda tile: _spread(job, tile), n_channels=3)
             note = f"spread over {config.n_seeds} seeds, {UNCERTAINTY_SCALE} per grey level; {NOTE}"
             write_slide(partial / UNCERTAINTY_NAME, spread, um_per_px, shape=(height, width), description=note)
         slide_cells(job, source, list(config.edits)).write_h5ad(partial / CELLS_NAME)
@@ -129,7 +133,8 @@ def slide_manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> d
     return {
         **source.manifest, "synthetic": True, "mode": "slide", "slide": source.slide,
         "region_um": [value * um for value in drawing.region_px], "region_px": list(drawing.region_px),
-        "model_fingerprint": drawing.model, "um_per_px": um, "sampler": asdict(drawing.sampler),
+        "model_fingerprint": drawing.model, "um_per_px": um, "channels": bundle.config.channels,
+        "sampler": asdict(drawing.sampler),
         "seed": drawing.seeds[0], "n_seeds": len(drawing.seeds), "uncertainty_scale": UNCERTAINTY_SCALE,
         "glass_rgb": list(drawing.glass_rgb), "edits": [_told(edit) for edit in config.edits],
         "part": None if config.part is None else list(config.part),
@@ -147,15 +152,15 @@ def work_folder(output: Path) -> Path:
     return output.with_name(f".{output.name}.work")
 
 
-def glass_of(bundle: ModelBundle, source: SlideSource) -> tuple[int, int, int]:
-    """Colour of glass: as the model was told in training, else of the slide if it was trained on it, else near white."""
+def glass_of(bundle: ModelBundle, source: SlideSource) -> tuple[int, ...]:
+    """Colour of glass: as the model was told in training, else of the slide if it was trained on it, else near white, or black."""
     known = bundle.provenance.get("glass_rgb")
     if known is not None:
-        red, green, blue = (int(value) for value in known)
-        return red, green, blue
+        return tuple(int(value) for value in known)
     own = bundle.provenance.get("data_fingerprint") == source.manifest["data_fingerprint"]
     found = glass_colour(source.image()) if own and source.image is not None else None
-    return found or DEFAULT_GLASS
+    channels = bundle.config.channels
+    return found or (DEFAULT_GLASS if is_rgb(channels) else (background_level(channels),) * len(channels))
 
 
 def part_of(region: tuple[int, int, int, int], part: tuple[int, int], block_px: int) -> tuple[int, int, int, int]:
@@ -178,14 +183,17 @@ def part_of(region: tuple[int, int, int, int], part: tuple[int, int], block_px: 
     return x, top, width, bottom - top
 
 
-def region_tiles(job: SlideJob, read: Callable[[Block], np.ndarray]) -> Iterator[np.ndarray]:
-    """Tiles of the written slide, uint8 [TILE_PX, TILE_PX, 3], row-major, cut from the tiles of the lattice."""
+def region_tiles(
+    job: SlideJob, read: Callable[[Block], np.ndarray], n_channels: int | None = None
+) -> Iterator[np.ndarray]:
+    """Tiles of the written slide, uint8 [TILE_PX, TILE_PX, C] (C: the model's unless told), row-major, cut from the lattice's."""
     x, y, width, height = job.drawing.region_px
     size = job.plan.tile * job.lattice.pixels
+    n_channels = n_channels or len(job.bundle.config.channels)
     for top in range(y, y + height, TILE_PX):
         for left in range(x, x + width, TILE_PX):
             bottom, right = min(top + TILE_PX, y + height), min(left + TILE_PX, x + width)
-            out = np.full((TILE_PX, TILE_PX, 3), 255, np.uint8)
+            out = np.full((TILE_PX, TILE_PX, n_channels), 255, np.uint8)
             for i in range(top // size, -(-bottom // size)):
                 for j in range(left // size, -(-right // size)):
                     y0, y1 = max(top, i * size), min(bottom, (i + 1) * size)

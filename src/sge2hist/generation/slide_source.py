@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sge2hist.data.channels import Channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.paired import UNKNOWN, PairedDataset
@@ -37,6 +38,7 @@ class SlideSource:
     um_per_edit: float  # um per unit of an edit's coordinates: px of the slide, or um
     manifest: dict[str, Any]  # where it comes from
     image: Callable[[], SlideImage] | None = None  # the real slide, if there is one
+    channels: Channels | None = None  # of the real slide
 
 
 def source_from_paired(dataset: PairedDataset, slide: int = 0) -> SlideSource:
@@ -56,6 +58,7 @@ def source_from_paired(dataset: PairedDataset, slide: int = 0) -> SlideSource:
             "data_path": str(dataset.path.resolve()), "data_fingerprint": dataset.fingerprint, "toy": dataset.is_toy,
         },
         image=lambda: dataset.slides[slide],
+        channels=dataset.channels,
     )  # fmt: skip
 
 

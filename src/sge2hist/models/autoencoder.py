@@ -1,4 +1,4 @@
-"""The H&E autoencoder: the small space that the diffusion runs in.
+"""The image autoencoder: the small space that the diffusion runs in.
 
 Every layer looks at a pixel's neighbourhood only, so that it encodes and decodes images of any size, tile by tile, with
 the same result (away from the image's edge). Shape letters: B images, C image channels, L latent channels.
@@ -19,7 +19,7 @@ from sge2hist.models.blocks import PixelNorm, ResBlock, conv3
 class AutoencoderConfig:
     """Shape of the autoencoder. It shrinks each side 4 times."""
 
-    image_channels: int = 3  # 3 for H&E
+    image_channels: int = 3  # C: 3 for H&E, one per stain for fluorescence
     latent_channels: int = 8  # L
     width: int = 64  # channels at half resolution; twice as many at a quarter
     n_blocks: int = 2  # residual blocks per resolution

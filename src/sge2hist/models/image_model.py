@@ -26,7 +26,7 @@ class ImageModelConfig:
     condition: ConditionConfig = field(default_factory=ConditionConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
-    image_channels: int = 3  # 3 for H&E
+    image_channels: int = 3  # C: 3 for H&E, one per stain for fluorescence
     n_latent: int = 64  # width of a cell's z
     n_slides: int = 1  # slides (stains) that the model can be asked for
 

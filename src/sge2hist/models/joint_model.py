@@ -25,6 +25,7 @@ class ModelConfig:
     patch_px: int  # side of a patch
     gene: GeneModelConfig
     image: ImageModelConfig
+    channels: tuple[str, ...] = ("red", "green", "blue")  # of its images, by name; models written before had no other
     sampler: SamplerConfig = field(default_factory=SamplerConfig)  # defaults for generation
 
     def __post_init__(self) -> None:
@@ -32,6 +33,9 @@ class ModelConfig:
             raise ValueError("um_per_px must be positive and patch_px at least 8")
         if self.gene.n_latent != self.image.n_latent:
             raise ValueError(f"the image model reads {self.image.n_latent} dims and z has {self.gene.n_latent}")
+        drawn = self.image.autoencoder.image_channels if self.image.autoencoder else self.image.image_channels
+        if not len(self.channels) == self.image.image_channels == drawn:
+            raise ValueError(f"{len(self.channels)} channels, but networks for {drawn} of {self.image.image_channels}")
         coarsest = (4 if self.image.autoencoder else 1) * 2 ** (len(self.image.unet.channels) - 1)
         if self.patch_px % coarsest:
             raise ValueError(f"patch_px must be a multiple of {coarsest}, not {self.patch_px}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sge2hist.data.channels import composite
+from sge2hist.data.channels import composite, is_rgb
 from sge2hist.pairing.collect import SectionCells
 
 if TYPE_CHECKING:
@@ -59,9 +59,10 @@ def _draw_slide(axes: Axes, inputs: ReportInputs) -> None:
     extent_um = (0, pixels.shape[1] * step_um, pixels.shape[0] * step_um, 0)
     axes.imshow(composite(pixels, section.image.channels), extent=extent_um)
     _contours(axes, inputs, (0, 0, extent_um[1], extent_um[2]), SMOOTH_UM[0])
+    frame = "black" if is_rgb(section.image.channels) else "white"
     for side_um in ZOOMS_UM:
         x, y = _zoom_corner(inputs, side_um)
-        axes.plot([x, x + side_um, x + side_um, x, x], [y, y, y + side_um, y + side_um, y], "k-", linewidth=1.5)
+        axes.plot([x, x + side_um, x + side_um, x, x], [y, y, y + side_um, y + side_um, y], color=frame, linewidth=1.5)
     axes.set(title="slide, contours of UMI density", xlabel="x, um", ylabel="y, um")
 
 

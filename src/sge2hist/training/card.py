@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sge2hist.data.channels import describe_channels, is_rgb
 from sge2hist.models.bundle import ModelBundle
 
 
@@ -11,10 +12,11 @@ def model_card(bundle: ModelBundle) -> str:
     seconds = provenance.get("stage_seconds", {})
     toy = "**Trained on toy tissue: its images show no real tissue.**\n\n" if bundle.is_toy else ""
     stages = ", ".join(f"{name} {value / 60:.1f} min" for name, value in seconds.items())
+    kind = "H&E" if is_rgb(config.channels) else f"fluorescence ({describe_channels(config.channels)})"
     names = "\n".join(f"- {name}" for name in bundle.types.names)
     return f"""# SGE2Hist model ({config.preset})
 
-{toy}Generates H&E patches of {config.patch_px} x {config.patch_px} px ({config.patch_um:g} um, {config.um_per_px:g} um/px)
+{toy}Generates {kind} patches of {config.patch_px} x {config.patch_px} px ({config.patch_um:g} um, {config.um_per_px:g} um/px)
 from the expression of {len(bundle.genes):,} genes, or from a cell type's name. All it makes is synthetic: not for diagnosis.
 
 - data: {provenance.get("technology", "unknown")}, {provenance.get("n_train_cells", 0):,} training cells,

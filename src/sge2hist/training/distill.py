@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sge2hist.data.channels import require_same_channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import atomic_path
 from sge2hist.data.paired import PairedDataset
@@ -184,6 +185,7 @@ def check_distillable(teacher: ModelBundle, dataset: PairedDataset) -> None:
     """Raise `InputError` unless the teacher's images and genes can be learnt from this dataset."""
     if teacher.config.image.diffusion.kind != "edm" or teacher.config.image.condition.kind != "map":
         raise InputError(found=f"a model of preset {teacher.config.preset}", expected="a model of placed cells")
+    require_same_channels(dataset.channels, teacher.config.channels, where=str(dataset.path))
     dataset.rows("train")  # an empty split is an error before any work
     known = set(dataset.genes.ids)
     missing = [gene for gene in teacher.genes.ids if gene not in known]

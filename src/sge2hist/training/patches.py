@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sge2hist.data.cell_index import CellIndex
+from sge2hist.data.channels import background_level
 from sge2hist.data.paired import PairedDataset
 
 
@@ -38,6 +39,7 @@ class PatchSource:
         """`reach_um`: how far beyond a crop's edge cells are gathered."""
         self.patch_px, self.um_per_px, self.jitter_um = patch_px, um_per_px, jitter_um
         self.patch_um = patch_px * um_per_px
+        self.n_channels, self.background = len(dataset.channels), background_level(dataset.channels)
         self.slides = [slide.as_array(dataset.um_per_px, um_per_px) for slide in dataset.slides]
         self.centre_um_N2 = dataset.centre_xy_px * dataset.um_per_px
         self.slide_of_cell = dataset.slide_of_cell
@@ -90,9 +92,9 @@ class PatchSource:
         size, side_um = self.patch_px, self.patch_um
         slide_B = self.slide_of_cell[rows]
         corner_B2 = np.round(centre_um_B2 / self.um_per_px - size / 2).astype(np.int64)
-        images = np.empty((len(rows), size, size, 3), np.uint8)
+        images = np.empty((len(rows), size, size, self.n_channels), np.uint8)
         for b, (slide, (x, y)) in enumerate(zip(slide_B, corner_B2, strict=True)):
-            images[b] = _turned(_crop(self.slides[slide], x, y, size), turn_B3[b])
+            images[b] = _turned(_crop(self.slides[slide], x, y, size, self.background), turn_B3[b])
         corner_um_B2 = corner_B2 * self.um_per_px
         row_M, crop_M = self.index.within(slide_B, corner_um_B2 + side_um / 2, self.reach_um)
         xy_um_M2 = _turned_positions(self.centre_um_N2[row_M] - corner_um_B2[crop_M], turn_B3[crop_M], side_um)
@@ -107,13 +109,13 @@ class PatchSource:
         )
 
 
-def _crop(slide_HWC: np.ndarray, x: int, y: int, size: int) -> np.ndarray:
-    """A size x size window; glass (255) beyond the slide's edge."""
+def _crop(slide_HWC: np.ndarray, x: int, y: int, size: int, background: int) -> np.ndarray:
+    """A size x size window; glass beyond the slide's edge."""
     height, width = slide_HWC.shape[:2]
     inside = slide_HWC[max(y, 0) : max(y + size, 0), max(x, 0) : max(x + size, 0)]
     if inside.shape[:2] == (size, size):
         return inside
-    out = np.full((size, size, slide_HWC.shape[2]), 255, np.uint8)
+    out = np.full((size, size, slide_HWC.shape[2]), background, np.uint8)
     top, left = max(-y, 0), max(-x, 0)
     if x < width and y < height:
         out[top : top + inside.shape[0], left : left + inside.shape[1]] = inside

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
+from sge2hist.data.channels import RGB, Channels
 from sge2hist.models.autoencoder import DOWNSAMPLING, AutoencoderConfig
 from sge2hist.models.diffusion import DiffusionConfig
 from sge2hist.models.gene_config import GeneModelConfig
@@ -56,9 +57,9 @@ LONG_ENOUGH = 1000
 """Steps of an autoencoder that leave time for more than detail."""
 
 
-def _autoencoder(p: Preset) -> AutoencoderConfig:
+def _autoencoder(p: Preset, image_channels: int) -> AutoencoderConfig:
     """Smooth latents pay off in a long training; a few hundred steps are all needed for detail."""
-    shape = AutoencoderConfig(latent_channels=p.latent, width=p.ae_width)
+    shape = AutoencoderConfig(image_channels=image_channels, latent_channels=p.latent, width=p.ae_width)
     return shape if p.ae_steps >= LONG_ENOUGH else replace(shape, noise_std=0.1, scale_weight=0.0)
 
 
@@ -71,6 +72,7 @@ def model_config(
     patch_px: int,
     cell_spacing_um: float,
     n_slides: int,
+    channels: Channels = RGB,
     has_positions: bool = True,
 ) -> ModelConfig:
     """Return the configuration of preset `name` for a dataset.
@@ -90,7 +92,7 @@ def model_config(
     )  # fmt: skip
     grid_um = (DOWNSAMPLING if p.latent else 1) * um_per_px
     image = ImageModelConfig(
-        autoencoder=_autoencoder(p) if p.latent else None,
+        autoencoder=_autoencoder(p, len(channels)) if p.latent else None,
         condition=ConditionConfig(
             kind="vector" if paper else "map", grid_um=grid_um, splat_um=max(grid_um, cell_spacing_um)
         ),
@@ -100,6 +102,7 @@ def model_config(
             norm="group" if paper else "pixel", noise_slowest=1e4 if paper else 1e2,
         ),
         diffusion=DiffusionConfig(kind="ddpm" if paper else "edm"),
+        image_channels=len(channels),
         n_latent=gene.n_latent,
         n_slides=n_slides,
     )  # fmt: skip
@@ -109,6 +112,7 @@ def model_config(
         patch_px=patch_px,
         gene=gene,
         image=image,
+        channels=channels,
         sampler=SamplerConfig(sampler="ancestral", n_steps=1000)
         if paper
         else SamplerConfig(guidance=GUIDANCE.get(name, 1.0)),

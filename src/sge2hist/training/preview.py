@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sge2hist.data.channels import composite
 from sge2hist.data.files import atomic_path
 from sge2hist.models.joint_model import JointModel
 from sge2hist.models.placed_cells import MODE_ALL, PlacedCells
@@ -50,20 +51,20 @@ class Preview:
             slide_B=torch.zeros(n, dtype=torch.long),
         ).to(self._device)
         side = model.config.patch_px // model.image.downsampling
-        rows = [_to_uint8(crops.image_BCHW)]
+        rows = [self._shown(crops.image_BCHW)]
         sampler = model.config.sampler
         if sampler.n_steps > 50:  # a thousand steps are not for a preview
             sampler = type(sampler)(sampler="dpmpp-2m", n_steps=20)
         for sample in range(2):
             with torch.autocast(torch.device(self._device).type, torch.bfloat16):
                 images = model.image.sample(cells, [1000 * sample + i for i in range(n)], (side, side), sampler)
-            rows.append(_to_uint8(images.cpu()))
+            rows.append(self._shown(images.cpu()))
         picture = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
         path = self._directory / f"preview_{step:07d}.png"
         with atomic_path(path) as partial:
             Image.fromarray(picture).save(partial, format="png")
         return path
 
-
-def _to_uint8(image_BCHW: Tensor) -> np.ndarray:
-    return ((image_BCHW[:, :3].clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    def _shown(self, image_BCHW: Tensor) -> np.ndarray:
+        image_BHWC = ((image_BCHW.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        return composite(image_BHWC, self._model.config.channels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sge2hist.data.channels import require_same_channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.models.bundle import ModelBundle
@@ -24,9 +25,10 @@ def start_from(
     Raises
     ------
     InputError
-        If the networks differ in shape or in um per px.
+        If the networks differ in shape, in um per px, or in the channels of their images.
     """
     ours, theirs = model.config, start.config
+    require_same_channels(theirs.channels, ours.channels, where="the model to start from")
     if replace(theirs.image, n_slides=ours.image.n_slides) != ours.image or theirs.um_per_px != ours.um_per_px:
         raise InputError(
             found=f"a model of preset {theirs.preset} at {theirs.um_per_px:g} um/px to start from",

@@ -163,6 +163,7 @@ class _Training:
             patch_px=patch_px,
             cell_spacing_um=float(dataset.manifest.get("observation_um") or 0.0),
             n_slides=len(dataset.slide_ids),
+            channels=dataset.channels,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)

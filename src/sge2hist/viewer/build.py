@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from sge2hist.data.channels import RGB
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import atomic_directory, check_output, read_manifest, write_manifest
 from sge2hist.data.paired import PairedDataset
@@ -81,7 +82,8 @@ def open_layers(path: Path, against: PairedDataset | None) -> tuple[list[Layer],
             found=f"a generated set without {SLIDE_NAME}", where=str(path), expected="a slide",
             repair="make one with `sge2hist generate MODEL --slide --from X.paired`",
         )  # fmt: skip
-    picture = generated_layer(path, bool(manifest.get("toy", False)))
+    channels = tuple(manifest.get("channels") or RGB)
+    picture = generated_layer(path, bool(manifest.get("toy", False)), channels)
     layers, cells = [picture], stored_cells(path)
     x, y, width, height = (float(value) for value in manifest["region_um"])
     region_um = (x, y, width, height)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sge2hist.data.channels import RGB, Channels, composite, is_rgb
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slide_image import SlideImage
@@ -22,12 +23,12 @@ NO_CELL_RGB = (255, 255, 255)
 UNKNOWN_RGB = (200, 200, 200)
 
 
-def generated_layer(path: Path, toy: bool) -> Layer:
+def generated_layer(path: Path, toy: bool, channels: Channels = RGB) -> Layer:
     """The generated slide."""
-    slide = SlideImage.open(path / SLIDE_NAME)
+    slide = SlideImage.open(path / SLIDE_NAME, channels=channels)
     note = "drawn from RNA and positions alone" + ("; toy tissue" if toy else "")
     return Layer(key="generated", title="Generated", note=note, width_px=slide.width_px, height_px=slide.height_px,
-                 read=slide.read)  # fmt: skip
+                 read=lambda x, y, w, h: composite(slide.read(x, y, w, h), channels))  # fmt: skip
 
 
 def real_layer(dataset: PairedDataset, slide_number: int, region_um: tuple[float, float, float, float]) -> Layer:
@@ -36,10 +37,12 @@ def real_layer(dataset: PairedDataset, slide_number: int, region_um: tuple[float
     x_px, y_px, width_px, height_px = (value / um for value in region_um)
     n_columns, n_rows = max(1, round(width_px)), max(1, round(height_px))
 
-    def read(x: int, y: int, width: int, height: int) -> np.ndarray:
-        return slide.read_window(x_px + x, y_px + y, width, height, width, height)
+    kind = "H&E" if is_rgb(slide.channels) else ", ".join(slide.channels)
 
-    return Layer(key="real", title="Real", note=f"H&E of {dataset.slide_ids[slide_number]}", width_px=n_columns,
+    def read(x: int, y: int, width: int, height: int) -> np.ndarray:
+        return composite(slide.read_window(x_px + x, y_px + y, width, height, width, height), slide.channels)
+
+    return Layer(key="real", title="Real", note=f"{kind} of {dataset.slide_ids[slide_number]}", width_px=n_columns,
                  height_px=n_rows, read=read)  # fmt: skip
 
 
