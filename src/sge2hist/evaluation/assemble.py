@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 import sge2hist
+from sge2hist.data.channels import Channels, is_rgb
 from sge2hist.evaluation import results
 from sge2hist.evaluation.cells import Cells
 from sge2hist.evaluation.copies import Copies
 from sge2hist.evaluation.describe import Described
+from sge2hist.evaluation.extractors import Extractor
 from sge2hist.evaluation.inputs import ImageSet
 from sge2hist.evaluation.latent import latent_report, neighbourhood_composition
 from sge2hist.evaluation.measure import Measured, measure
@@ -48,6 +50,7 @@ def assemble(
         },
         "notes": [images.note for images in sets if images.note]
         + cells.notes
+        + channel_notes(data.channels, reference.extractor)
         + ([] if copies is not None else ["Evaluated cells are training cells: copies were not looked for."]),
         "sets": [set_description(images, cells, images.name in shuffled) for images in sets],
         "metrics": results.metric_table(measured, real, cells.own_cells),
@@ -64,6 +67,17 @@ def assemble(
         "latent": latents(reference, sets, rng),
     }
     return report
+
+
+def channel_notes(channels: Channels, extractor: Extractor) -> list[str]:
+    """Return what a reader must know about images that are no H&E."""
+    if is_rgb(channels):
+        return []
+    shown = "the negative of the colour composite" if extractor.bright_field else "the colour composite"
+    return [
+        f"Fluorescence ({', '.join(channels)}): features are those of {shown}; the light of each channel stands in "
+        "place of stain, lumen and nuclei, which have no meaning here."
+    ]
 
 
 def data_entry(reference: Reference) -> dict[str, Any]:
@@ -85,6 +99,7 @@ def data_entry(reference: Reference) -> dict[str, Any]:
         "patch_um": reference.geometry.patch_um,
         "patch_px": reference.geometry.patch_px,
         "um_per_px": reference.geometry.um_per_px,
+        "channels": list(data.channels),
         "resampled": reference.resampling.unit,
     }
 

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sge2hist.data.channels import RGB, Channels, composite, is_rgb
 from sge2hist.evaluation.extractors import Extractor
-from sge2hist.evaluation.nuclei import NucleiSegmenter, nuclear_statistics
-from sge2hist.evaluation.stain import stain_statistics
 
 BATCH = 256
 THUMBNAIL_PX = 8
 # Says how far a pass has come: (what, done, of).
 Progress = Callable[[str, int, int], None]
 ReadImages = Callable[[np.ndarray], np.ndarray]
+Morphometry = Callable[[np.ndarray], dict[str, np.ndarray]]  # images -> name -> float64 [N]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Described:
     Attributes:
         features_ND: float32, from the extractor.
         morphometry: name -> float64 [N]; empty where it was not asked for.
-        thumbnails_NK: float16 [N, 8 * 8 * 3] in [0, 1]; empty where not asked for.
+        thumbnails_NK: float16 [N, 8 * 8 * C] in [0, 1]; empty where not asked for.
     """
 
     features_ND: np.ndarray
@@ -50,7 +50,7 @@ class Described:
 
 
 def thumbnails(image_NHWC: np.ndarray) -> np.ndarray:
-    """Return float16 [N, 8 * 8 * 3]: area means of the images, in [0, 1]."""
+    """Return float16 [N, 8 * 8 * C]: area means of the images, in [0, 1]."""
     import torch
 
     batch = torch.from_numpy(np.ascontiguousarray(image_NHWC)).permute(0, 3, 1, 2).float() / 255
@@ -58,12 +58,19 @@ def thumbnails(image_NHWC: np.ndarray) -> np.ndarray:
     return small.permute(0, 2, 3, 1).reshape(len(image_NHWC), -1).numpy().astype(np.float16)
 
 
+def as_seen(image_NHWC: np.ndarray, channels: Channels, extractor: Extractor) -> np.ndarray:
+    """Return the RGB that an extractor is given: H&E as it is, the colour composite of fluorescence, or its negative."""
+    shown = composite(image_NHWC, channels)
+    return 255 - shown if extractor.bright_field and not is_rgb(channels) else shown
+
+
 def describe(
     read: ReadImages,
     indices: np.ndarray,
     extractor: Extractor,
     *,
-    segmenter: NucleiSegmenter | None = None,
+    channels: Channels = RGB,
+    morphometry: Morphometry | None = None,
     with_thumbnails: bool = False,
     progress: Progress | None = None,
     what: str = "images",
@@ -73,16 +80,18 @@ def describe(
     Parameters
     ----------
     read
-        Maps int64 [n] to uint8 [n, P, P, 3].
-    segmenter
-        Morphometry is computed when given.
+        Maps int64 [n] to uint8 [n, P, P, C].
+    channels
+        Names of the C channels; see `as_seen`.
+    morphometry
+        Statistics of each image, when given.
     """
     features, tables, small = [], [], []
     for start in range(0, len(indices), BATCH):
         batch = read(indices[start : start + BATCH])
-        features.append(extractor(batch))
-        if segmenter is not None:
-            tables.append(stain_statistics(batch) | nuclear_statistics(segmenter, batch))
+        features.append(extractor(as_seen(batch, channels, extractor)))
+        if morphometry is not None:
+            tables.append(morphometry(batch))
         if with_thumbnails:
             small.append(thumbnails(batch))
         if progress is not None:

@@ -43,12 +43,14 @@ class Extractor:
         details: what fixes the numbers: weights and their hash, input side, scaling, precision.
         compute: uint8 [n, P, P, 3] -> float [n, D].
         note: a message for the user, or "".
+        bright_field: whether it takes pixels for light that tissue lets through; fluorescence is then shown as a negative.
     """
 
     name: str
     compute: Callable[[np.ndarray], np.ndarray]
     details: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    bright_field: bool = False
 
     def __call__(self, image_NHWC: np.ndarray) -> np.ndarray:
         """Return float32 [N, D], batch by batch; raises `InputError` if the extractor returns something else."""
@@ -132,7 +134,11 @@ def texture_extractor(input_px: int | None = None, note: str = "") -> Extractor:
         return texture_features(image_NHWC if input_px is None else resized(image_NHWC, input_px))
 
     return Extractor(
-        name=TEXTURE, compute=compute, details={"dim": FEATURES, "input_px": input_px, "weights": "none"}, note=note
+        name=TEXTURE,
+        compute=compute,
+        details={"dim": FEATURES, "input_px": input_px, "weights": "none"},
+        note=note,
+        bright_field=True,
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sge2hist.data.channels import RGB, Channels, is_rgb, require_same_channels
 from sge2hist.data.errors import InputError, Problems
 from sge2hist.data.files import MANIFEST_NAME, read_manifest
 
@@ -44,6 +45,7 @@ class ImageSet:
         type_M: name of the cell type asked for or of the cell, "" = unknown.
         manifest: what the maker wrote about it ({} for a folder).
         note: what a reader should know about how its cells were found, or "".
+        channels: names of the C channels of the images.
         z1, z2: latent means [M, T], [M, Z], if stored.
     """
 
@@ -56,6 +58,7 @@ class ImageSet:
     seed_M: np.ndarray
     type_M: np.ndarray
     manifest: dict[str, Any]
+    channels: Channels = RGB
     z1: np.ndarray | None = None
     z2: np.ndarray | None = None
     note: str = ""
@@ -82,13 +85,13 @@ class ImageSet:
     @cached_property
     def image_px(self) -> int:
         """Side of the images."""
-        return len(read_image(self.files_M[0]))
+        return len(read_image(self.files_M[0], self.channels))
 
     def images(self, indices: np.ndarray) -> np.ndarray:
-        """Return uint8 [n, P, P, 3]; raises `InputError` for an image of another size."""
-        out = np.empty((len(indices), self.image_px, self.image_px, 3), np.uint8)
+        """Return uint8 [n, P, P, C]; raises `InputError` for an image of another size."""
+        out = np.empty((len(indices), self.image_px, self.image_px, len(self.channels)), np.uint8)
         for position, index in enumerate(indices):
-            image = read_image(self.files_M[index])
+            image = read_image(self.files_M[index], self.channels)
             if image.shape != out.shape[1:]:
                 raise InputError(
                     found=f"an image of {image.shape[1]} x {image.shape[0]} px",
@@ -99,8 +102,11 @@ class ImageSet:
         return out
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Return a PNG, TIFF or JPEG as uint8 [H, W, 3]; alpha is dropped, 16-bit and grey images are refused."""
+def read_image(path: Path, channels: Channels = RGB) -> np.ndarray:
+    """Return a PNG, TIFF or JPEG as uint8 [H, W, C]; alpha of RGB is dropped, 16-bit images and other channels are refused.
+
+    Channels of a fluorescence TIFF may come first or last.
+    """
     from PIL import Image
 
     try:
@@ -113,9 +119,25 @@ def read_image(path: Path) -> np.ndarray:
                 pixels = np.asarray(opened.convert("RGB") if opened.mode in ("P", "RGBA") else opened)
     except (OSError, ValueError) as error:
         raise InputError(found=f"{error}", where=str(path), expected="a readable PNG, TIFF or JPEG") from error
+    if not is_rgb(channels):
+        return _as_channels(pixels, channels, path)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (3, 4):
         raise InputError(found=f"{pixels.dtype} of shape {pixels.shape}", where=str(path), expected="8-bit RGB")
     return pixels[..., :3]
+
+
+def _as_channels(pixels: np.ndarray, channels: Channels, path: Path) -> np.ndarray:
+    n = len(channels)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim == 3 and pixels.shape[-1] != n:
+        pixels = np.moveaxis(pixels, 0, -1)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != n:
+        raise InputError(
+            found=f"{pixels.dtype} of shape {pixels.shape}", where=str(path),
+            expected=f"8 bits, {n} channel(s): {', '.join(channels)}",
+        )  # fmt: skip
+    return pixels
 
 
 def open_image_set(path: str | Path, data: PairedDataset, name: str | None = None) -> ImageSet:
@@ -185,6 +207,7 @@ def read_generated(path: Path, data: PairedDataset, name: str) -> ImageSet:
             seed_M=integers(obs, "seed", np.full(len(obs), -1, np.int64)),
             type_M=types,
             manifest=manifest,
+            channels=tuple(manifest.get("channels") or RGB),
             note=note,
             **latents,
         ),
@@ -217,6 +240,7 @@ def read_table(table: Path, data: PairedDataset, name: str) -> ImageSet:
             seed_M=integers(obs, "seed", np.full(len(obs), -1, np.int64)),
             type_M=types,
             manifest={},
+            channels=data.channels,
         ),
         data,
     )
@@ -267,6 +291,9 @@ def checked(images: ImageSet, data: PairedDataset) -> ImageSet:
     if len(images) and (images.row_M.max() >= len(data) or images.row_M.min() < -1):
         problems.add(found=f"row {images.row_M.max()}", where=where, expected=f"rows of {data.path}, below {len(data)}")
     problems.raise_if_any()
+    require_same_channels(
+        images.channels, data.channels, where=where, repair="give the dataset that they were made for"
+    )
     if images.image_px != len(images.images(np.array([0]))[0]):
         raise InputError(found="an image that is not square", where=str(images.files_M[0]), expected="square patches")
     return images

@@ -31,7 +31,7 @@ def standardised(thumbnail_NK: np.ndarray) -> np.ndarray:
     """Return float32 [N, K]: each thumbnail without its mean, divided by its contrast, unit length for a patch with
     structure.
     """
-    values = thumbnail_NK.astype(np.float32).reshape(len(thumbnail_NK), -1, 3)
+    values = thumbnail_NK.astype(np.float32).reshape(len(thumbnail_NK), THUMBNAIL_PX**2, -1)
     values = values - values.mean(axis=1, keepdims=True)
     flat = values.reshape(len(values), -1)
     contrast = np.sqrt((flat**2).mean(axis=1, keepdims=True) + SMALLEST_SD**2)
@@ -40,7 +40,7 @@ def standardised(thumbnail_NK: np.ndarray) -> np.ndarray:
 
 def symmetries(thumbnail_NK: np.ndarray) -> Iterable[np.ndarray]:
     """Yield the thumbnails in their eight rotations and mirrorings."""
-    square = thumbnail_NK.reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX, 3)
+    square = thumbnail_NK.reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX, thumbnail_NK.shape[1] // THUMBNAIL_PX**2)
     for quarter_turns in range(4):
         turned = np.rot90(square, quarter_turns, axes=(1, 2))
         yield turned.reshape(thumbnail_NK.shape)

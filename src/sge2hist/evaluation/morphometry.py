@@ -1,4 +1,5 @@
-"""Right anatomy? Stain, lumen and nuclei of generated against real patches: as distributions, and cell by cell.
+"""Right anatomy? Stain, lumen and nuclei (of fluorescence: the light of each channel) of generated against real patches: as
+distributions, and cell by cell.
 
 For each statistic: `1 - KS` (1 = same distribution), W1 in the statistic's unit and in real standard deviations,
 Pearson's correlation over cells between
@@ -27,7 +28,7 @@ def unit_of(name: str) -> str:
     """Return the unit of a statistic; stains are in optical density (natural logarithm)."""
     if name.startswith(("haematoxylin", "eosin")):
         return "optical density"
-    return UNITS.get(name, "")
+    return "grey levels" if " light " in name else UNITS.get(name, "")
 
 
 def pearson_estimate(x_N: np.ndarray, y_N: np.ndarray, resampling: Resampling) -> Estimate:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sge2hist.data.channels import Channels, composite, is_rgb
 from sge2hist.evaluation.describe import Described
 from sge2hist.evaluation.inputs import ImageSet
 from sge2hist.evaluation.measure import Measured
@@ -20,7 +21,8 @@ from sge2hist.evaluation.projections import feature_plane, type_plane
 from sge2hist.evaluation.reference import Reference
 
 MOST_MAP_CELLS = 6000
-MAPPED = ("haematoxylin_mean", "lumen_fraction")
+MAPPED = ("haematoxylin_mean", "lumen_fraction")  # of H&E
+MOST_MAPPED = 3  # channels of fluorescence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +126,12 @@ def shown(
         cell_type=data.types[type_index] if type_index >= 0 else "unknown",
         seed=int(first.seed_M[cells.images[first.name][0][cell]]),
         rank_share=float(measured[first.name].rank_share_N[cell]),
-        images=images,
+        images={label: composite(image, data.channels) for label, image in images.items()},
     )
 
 
 def slide_maps(reference: Reference, sets: dict[str, Described]) -> list[SlideMap]:
-    """Return maps of two statistics for the slide with the most evaluated cells, at most 6,000 cells."""
+    """Return maps of the chief statistics for the slide with the most evaluated cells, at most 6,000 cells."""
     if not reference.cells.own_cells:
         return []
     data, rows = reference.data, reference.cells.rows_N
@@ -145,5 +147,10 @@ def slide_maps(reference: Reference, sets: dict[str, Described]) -> list[SlideMa
             real=reference.real.morphometry[statistic][here],
             sets={name: described.morphometry[statistic][here] for name, described in sets.items()},
         )
-        for statistic in MAPPED
+        for statistic in mapped_statistics(data.channels)
     ]
+
+
+def mapped_statistics(channels: Channels) -> tuple[str, ...]:
+    """Return the statistics that are shown as maps."""
+    return MAPPED if is_rgb(channels) else tuple(f"{name} light mean" for name in channels[:MOST_MAPPED])

@@ -15,10 +15,10 @@ from sge2hist.evaluation import expression_recovery as recovery
 from sge2hist.evaluation import type_agreement as agreement
 from sge2hist.evaluation.cells import Cells
 from sge2hist.evaluation.config import EvaluateConfig
-from sge2hist.evaluation.describe import Described, Progress, describe
+from sge2hist.evaluation.describe import Described, Morphometry, Progress, describe
 from sge2hist.evaluation.estimate import Estimate, Resampling, make_resampling, spatial_blocks
 from sge2hist.evaluation.extractors import Extractor
-from sge2hist.evaluation.nuclei import NucleiSegmenter
+from sge2hist.evaluation.patch_statistics import fit_morphometry
 
 PATCHES_FOR_SEGMENTER = 500
 FEWEST_FLOOR = 20
@@ -42,6 +42,7 @@ class Reference:
     """Everything that generated images are held against.
 
     Attributes:
+        morphometry: statistics of an image: stain, lumen and nuclei of H&E, light of each channel of fluorescence.
         real: the evaluated cells' own patches.
         floor: other real patches (perhaps fewer than N).
         resampling: weights shared by all metrics; floor_resampling: the same for the pairs (real[partner[i]],
@@ -58,7 +59,7 @@ class Reference:
     config: EvaluateConfig
     geometry: Geometry
     extractor: Extractor
-    segmenter: NucleiSegmenter
+    morphometry: Morphometry
     block_N: np.ndarray
     resampling: Resampling
     floor_resampling: Resampling | None
@@ -71,7 +72,7 @@ class Reference:
     measured_NG: np.ndarray
 
     def patches(self, rows: np.ndarray) -> np.ndarray:
-        """Return real patches at the compared size, uint8 [n, P, P, 3]."""
+        """Return real patches at the compared size, uint8 [n, P, P, C]."""
         return self.data.patches(rows, side_um=self.geometry.patch_um, out_px=self.geometry.patch_px)
 
     @cached_property
@@ -120,15 +121,18 @@ def build_reference(
         return data.patches(rows, side_um=geometry.patch_um, out_px=geometry.patch_px)
 
     some_train = rng.choice(cells.train_rows, min(PATCHES_FOR_SEGMENTER, len(cells.train_rows)), replace=False)
-    segmenter = NucleiSegmenter.fit(read(np.sort(some_train)), geometry.um_per_px)
-    real = describe(
-        read, cells.rows_N, extractor, segmenter=segmenter, with_thumbnails=True, progress=progress, what="real patches"
-    )
-    floor = describe(
-        read, cells.floor_rows, extractor, segmenter=segmenter, progress=progress, what="other real patches"
-    )
-    train = describe(read, cells.train_rows, extractor, progress=progress, what="training patches").features_ND
-    val = describe(read, cells.val_rows, extractor, progress=progress, what="validation patches").features_ND
+    morphometry = fit_morphometry(read(np.sort(some_train)), geometry.um_per_px, data.channels)
+
+    def look(rows: np.ndarray, what: str, *, measured: bool = False, with_thumbnails: bool = False) -> Described:
+        return describe(
+            read, rows, extractor, channels=data.channels, morphometry=morphometry if measured else None,
+            with_thumbnails=with_thumbnails, progress=progress, what=what,
+        )  # fmt: skip
+
+    real = look(cells.rows_N, "real patches", measured=True, with_thumbnails=True)
+    floor = look(cells.floor_rows, "other real patches", measured=True)
+    train = look(cells.train_rows, "training patches").features_ND
+    val = look(cells.val_rows, "validation patches").features_ND
     if progress is not None:
         progress("fitting judges", 0, 1)
     types = data.type_of_cell
@@ -145,7 +149,7 @@ def build_reference(
         config=config,
         geometry=geometry,
         extractor=extractor,
-        segmenter=segmenter,
+        morphometry=morphometry,
         block_N=block_N,
         resampling=make_resampling(block_N, n_replicates=config.n_bootstrap, n_groups=config.n_groups, rng=rng),
         floor_resampling=None

@@ -1,4 +1,4 @@
-"""Right over the section? Local haematoxylin, eosin and lumen of a generated slide against the real one, and its seams.
+"""Right over the section? Local haematoxylin, eosin and lumen (or light of each channel) of a generated slide against the real one, and its seams.
 
 Both slides are cut into the same windows (64 um); a window counts when its cells are held-out ones alone. A shuffled baseline
 gives each real window another window of the generated slide.
@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from sge2hist.data.channels import RGB, Channels, is_rgb, require_same_channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import read_manifest
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slide_image import SlideImage
 from sge2hist.evaluation.estimate import Estimate, make_resampling, spatial_blocks
 from sge2hist.evaluation.morphometry import pearson_estimate
+from sge2hist.evaluation.patch_statistics import light_statistics
 from sge2hist.evaluation.seams import seam_score
 from sge2hist.evaluation.stain import stain_statistics
 
@@ -40,6 +42,11 @@ class MapScore:
     spread_ratio: float  # standard deviation, generated over real
 
 
+def statistics_of(channels: Channels) -> tuple[str, ...]:
+    """Names of the statistics that are compared."""
+    return STATISTICS if is_rgb(channels) else tuple(f"{name} light mean" for name in channels)
+
+
 def statistic_maps(
     slide: SlideImage,
     um_per_px: float,
@@ -54,15 +61,16 @@ def statistic_maps(
     x, y, width, height = region_um
     rows, columns = int(height // window_um), int(width // window_um)
     side = max(1, round(window_um / out_um_per_px))
-    out = {name: np.empty((rows, columns)) for name in STATISTICS}
+    names = statistics_of(slide.channels)
+    out = {name: np.empty((rows, columns)) for name in names}
     for row in range(rows):
         strip = slide.read_window(
             x / um_per_px, (y + row * window_um) / um_per_px, columns * window_um / um_per_px, window_um / um_per_px,
             columns * side, side,
         )  # fmt: skip
-        windows = strip.reshape(side, columns, side, 3).swapaxes(0, 1)
-        found = stain_statistics(windows)
-        for name in STATISTICS:
+        windows = strip.reshape(side, columns, side, len(slide.channels)).swapaxes(0, 1)
+        found = stain_statistics(windows) if is_rgb(slide.channels) else light_statistics(windows, slide.channels)
+        for name in names:
             out[name][row] = found[name]
     return out
 
@@ -103,7 +111,7 @@ def compare_maps(
     resampling = make_resampling(blocks, n_replicates=n_bootstrap, n_groups=20, rng=rng)
     order = rng.permutation(len(place))
     scores = []
-    for name in STATISTICS:
+    for name in real:
         r, g = real[name][counts_RC], generated[name][counts_RC]
         variance = float(r.var())
         scores.append(
@@ -158,6 +166,8 @@ def evaluate_slide(
         If a set is no slide of this dataset, they show different regions, or no window holds held-out cells alone.
     """
     manifests = [_slide_manifest(Path(path), data) for path in generated]
+    for manifest in manifests:
+        require_same_channels(manifest.get("channels") or RGB, data.channels, where="the generated slide")
     region_um = tuple(float(value) for value in manifests[0]["region_um"])
     if any(manifest["region_um"] != manifests[0]["region_um"] for manifest in manifests):
         raise InputError(found="slides of different regions", expected="several seeds of one region")
@@ -170,15 +180,17 @@ def evaluate_slide(
             found=f"{int(counts.sum())} windows of {WINDOW_UM:g} um with cells of split {split} alone",
             expected="at least 3", repair="draw a larger region of held-out tissue, or use another split",
         )  # fmt: skip
-    slides = [SlideImage.open(Path(path) / SLIDE_NAME) for path in generated]
+    slides = [SlideImage.open(Path(path) / SLIDE_NAME, channels=data.channels) for path in generated]
     drawn = [statistic_maps(slide, um, (0.0, 0.0, width, height), um) for slide in slides]
-    mean = {name: np.mean([maps[name] for maps in drawn], axis=0) for name in STATISTICS}
+    mean = {name: np.mean([maps[name] for maps in drawn], axis=0) for name in drawn[0]}
     real = statistic_maps(data.slides[number], data.um_per_px, (x, y, width, height), um)
     scores = compare_maps(real, mean, counts, n_bootstrap=n_bootstrap, seed=seed)
     step_px = max(2, round((window_step_um or data.patch_um / 2) / um))
     origin = (-round(x / um), -round(y / um))
     seams = seams_of(slides[0], origin, step_px, seed)
-    same = SlideImage.from_array(_as_drawn(data.slides[number], data.um_per_px, (x, y, width, height), um))
+    same = SlideImage.from_array(
+        _as_drawn(data.slides[number], data.um_per_px, (x, y, width, height), um), channels=data.channels
+    )
     real_seams = seams_of(same, origin, step_px, seed)
     return {
         "n_windows": int(counts.sum()), "window_um": WINDOW_UM, "split": split, "n_slides": len(slides),

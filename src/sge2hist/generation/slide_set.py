@@ -153,7 +153,7 @@ def work_folder(output: Path) -> Path:
 
 
 def glass_of(bundle: ModelBundle, source: SlideSource) -> tuple[int, ...]:
-    """Colour of glass: as the model was told in training, else of the slide if it was trained on it, else near white, or black."""
+    """Colour of glass: as the model was told in training, else of the slide it was trained on, else near white, or black."""
     known = bundle.provenance.get("glass_rgb")
     if known is not None:
         return tuple(int(value) for value in known)

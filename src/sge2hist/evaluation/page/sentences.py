@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sge2hist.data.channels import RGB, is_rgb
+
 NEAR_FLOOR, FAR_FROM_FLOOR = 1.5, 4.0
 POOR_VARIETY = 0.5
 COPY_FACTOR = 3.0
@@ -26,7 +28,8 @@ class Sentence:
 def opening(report: dict[str, Any], name: str) -> list[Sentence]:
     """Return the three sentences about one set."""
     metrics = {metric["id"]: metric for metric in report["metrics"]}
-    return [looks_real(metrics, name), follows_rna(metrics, name), is_copy(metrics, name)]
+    rgb = is_rgb(report["data"].get("channels") or RGB)
+    return [looks_real(metrics, name), follows_rna(metrics, name, of_stain=rgb), is_copy(metrics, name)]
 
 
 def entry(metrics: dict[str, Any], metric_id: str, name: str) -> dict[str, Any] | None:
@@ -66,8 +69,8 @@ def looks_real(metrics: dict[str, Any], name: str) -> Sentence:
     return Sentence(question=question, answer="Not yet", text=text, tone="bad")
 
 
-def follows_rna(metrics: dict[str, Any], name: str) -> Sentence:
-    """Compare matched with shuffled correlation of stain, lumen and nuclei."""
+def follows_rna(metrics: dict[str, Any], name: str, of_stain: bool = True) -> Sentence:
+    """Compare matched with shuffled correlation of stain, lumen and nuclei, or of the light of the channels."""
     question = "Does it follow the RNA?"
     found = entry(metrics, "morphometry_correlation", name)
     if found is None or found["shuffled"] is None:
@@ -76,8 +79,9 @@ def follows_rna(metrics: dict[str, Any], name: str) -> Sentence:
     gain = found["conditioning_gain"]
     certain = gain["low"] is not None and gain["low"] > 0
     between = "" if found["low"] is None else f", 95 % interval {found['low']:.2f} to {found['high']:.2f}"
+    subject = "stain, lumen and nuclei" if of_stain else "the light of the channels"
     text = (
-        "In stain, lumen and nuclei, generated patches and the cells' own tissue correlate with "
+        f"In {subject}, generated patches and the cells' own tissue correlate with "
         f"{found['value']:.2f}{between}; with another cell's RNA it is {found['shuffled']['value']:.2f}."
     ).replace("-", "−")
     if not certain:
