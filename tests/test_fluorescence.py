@@ -1,0 +1,138 @@
+"""The whole chain on images that are no H&E: prepare, train, generate, evaluate, on the toy tissue's fluorescence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from sge2hist.data.channels import ALL, composite
+from sge2hist.data.errors import InputError
+from sge2hist.data.paired import PairedDataset
+from sge2hist.data.slide_image import SlideImage
+from sge2hist.models.bundle import ModelBundle
+
+CHANNELS = ("DAPI", "Membrane")
+
+
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory) -> PairedDataset:
+    from sge2hist.pairing.config import PrepareConfig
+    from sge2hist.pairing.prepare import prepare
+    from sge2hist.readers import open_sections
+    from sge2hist.toy.tissue import ToyTissueConfig, simulate
+    from sge2hist.toy.visium_hd_folder import write_visium_hd
+
+    folder = tmp_path_factory.mktemp("fluorescence")
+    paths = write_visium_hd(simulate(ToyTissueConfig.tiny()), folder / "toy", bins_um=(16,), fluorescence=CHANNELS)
+    sections = open_sections(paths.outs, image=paths.fluorescence, bin_um=16, channels=ALL)
+    config = PrepareConfig(patch_um=32.0, patch_px=32, types=str(paths.types_csv[16]), split_block_um=150.0)
+    return prepare(sections, folder / "toy.paired", config=config)
+
+
+@pytest.fixture(scope="module")
+def model(paired) -> ModelBundle:
+    from sge2hist.training.config import TrainConfig
+    from sge2hist.training.train import train
+
+    config = TrainConfig(preset="tiny", mixed_precision="no", preview_every_s=0.0)
+    return train(paired, paired.path.with_suffix(".model"), config, say=lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def generated(paired, model):
+    from sge2hist.generation.jobs import job_from_paired
+    from sge2hist.generation.run import generate
+
+    job = job_from_paired(model, paired, paired.rows("test")[:40])
+    return generate(model, job, paired.path.with_suffix(".generated"))
+
+
+def test_the_dataset_names_its_channels_and_says_how_16_bits_became_8(paired):
+    assert paired.channels == CHANNELS
+    assert paired.manifest["channels"] == list(CHANNELS)
+    (slide,) = paired.manifest["slides"]
+    assert list(slide["ranges"]) == list(CHANNELS)
+    assert {"DAPI_mean", "density_mean"} <= set(slide["stain"])
+    assert paired[0]["image"].shape == (32, 32, 2)
+    # counts and nuclei lie on each other, so the measured shift is none
+    assert paired.manifest["alignment"][0]["measured_shift"]["length_um"] < 10
+
+
+def test_patches_are_those_of_the_file_given(paired):
+    given = SlideImage.open(paired.path.parent / "toy" / "fluorescence.ome.tif", channels=ALL)
+    assert np.array_equal(paired.patch(5), given.read_patch(paired.centre_xy_px[5], 32.0, 32, 1.0))
+
+
+def test_the_model_has_the_channels_of_its_data_and_knows_dark_glass(model):
+    assert model.config.channels == CHANNELS
+    assert model.config.image.image_channels == 2
+    assert len(model.provenance["glass_rgb"]) == 2
+    assert max(model.provenance["glass_rgb"]) < 30
+    loaded = type(model.config).from_dict(json.loads(json.dumps(model.config.to_dict())))
+    assert loaded == model.config
+
+
+def test_images_are_tiffs_with_names(generated):
+    assert generated.channels == CHANNELS
+    image = generated.image(3)
+    assert image.shape == (32, 32, 2)
+    path = generated.path / "images" / "000003.ome.tif"
+    with tifffile.TiffFile(path) as tiff:
+        assert "synthetic" in tiff.ome_metadata
+    assert np.array_equal(SlideImage.open(path, channels=ALL).as_array(), image)
+
+
+def test_generated_sets_are_scored_by_the_light_of_their_channels(generated, paired, tmp_path):
+    from sge2hist.evaluation.config import EvaluateConfig
+    from sge2hist.evaluation.evaluate import evaluate
+
+    config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, umap=False, max_train=100, max_val=50)
+    report = evaluate([generated.path], paired, tmp_path / "report", config)
+    found = [entry["statistic"] for entry in next(iter(report["morphometry"].values()))]
+    assert found == [f"{name} light {what}" for name in CHANNELS for what in ("mean", "SD")]
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "light of the channels" in page
+    assert "haematoxylin" not in page.replace("place of stain", "")
+    assert any("colour composite" in note for note in report["notes"])
+
+
+def test_a_slide_has_the_channels_too(paired, model, tmp_path):
+    from sge2hist.generation.slide_set import SlideConfig, generate_slide
+    from sge2hist.generation.slide_source import source_from_paired
+    from sge2hist.viewer.build import build_viewer
+
+    config = SlideConfig(region_um=(200.0, 200.0, 60.0, 40.0))
+    path = generate_slide(model, source_from_paired(paired), tmp_path / "s.generated", config)
+    slide = SlideImage.open(path, channels=CHANNELS)
+    assert slide.as_array().shape == (40, 60, 2)
+    assert build_viewer(path.parent, tmp_path / "view", against=paired).is_file()
+
+
+def test_other_channels_are_refused_before_anything_is_drawn(paired, model, tiny_paired, tiny_model, tmp_path):
+    from sge2hist.generation.jobs import job_from_paired
+    from sge2hist.training.config import TrainConfig
+    from sge2hist.training.train import train
+
+    message = r"images of RGB.*expected images of DAPI, Membrane"
+    with pytest.raises(InputError, match=message):
+        job_from_paired(model, tiny_paired, np.arange(3))
+    with pytest.raises(InputError, match=r"start from.*images of RGB"):
+        train(paired, tmp_path / "m.model", TrainConfig(preset="tiny", start=str(tiny_model)), say=lambda _: None)
+
+
+def test_a_model_written_before_there_were_channels_draws_rgb(tiny_model):
+    bundle = ModelBundle.load(Path(tiny_model))
+    values = bundle.config.to_dict()
+    del values["channels"]
+    assert type(bundle.config).from_dict(values).channels == ("red", "green", "blue")
+    with pytest.raises(ValueError, match="2 channels, but networks for 3"):
+        type(bundle.config).from_dict({**values, "channels": ["a", "b"]})
+
+
+def test_a_preview_shows_colours(model, paired):
+    assert composite(paired.patch(0), paired.channels).shape == (32, 32, 3)
+    assert list((paired.path.with_suffix(".model") / "training").glob("preview_*.png"))
