@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sge2hist.data.channels import RGB, describe_channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import MANIFEST_NAME, is_artifact, read_json
 
@@ -50,6 +51,7 @@ def _paired(manifest: dict[str, Any]) -> Facts:
         ("cells", f"{manifest['n_cells']:,} (each a {side}{manifest['observation']}) x {manifest['n_genes']:,} genes"),
         ("um per px", f"{manifest['um_per_px']:.4g} (stored slides)"),
         ("patch", f"{manifest['patch_um']:g} um, {manifest['patch_px']} px"),
+        ("channels", describe_channels(manifest.get("channels") or RGB)),
     ]
     for slide in manifest["slides"]:
         facts.append((f"slide {slide['id']}", f"{slide['width_px']:,} x {slide['height_px']:,} px"))
@@ -68,6 +70,7 @@ def _paired(manifest: dict[str, Any]) -> Facts:
 def _model(config: dict[str, Any]) -> Facts:
     model, provenance = config["model"], config.get("provenance", {})
     facts = [("kind", "model" + (" trained on toy tissue" if provenance.get("toy") else ""))]
+    facts.append(("channels", describe_channels(model.get("channels") or RGB)))
     for name in ("patch_px", "um_per_px"):
         if name in model:
             facts.append((name.replace("_", " "), f"{model[name]:g}"))
@@ -83,6 +86,7 @@ def _model(config: dict[str, Any]) -> Facts:
 
 def _generated(manifest: dict[str, Any]) -> Facts:
     facts = [("kind", "generated set (synthetic images)"), ("images", f"{manifest['n_images']:,}")]
+    facts.append(("channels", describe_channels(manifest.get("channels") or RGB)))
     for name in ("mode", "um_per_px", "patch_um", "patch_px", "n_samples", "seed", "model", "data"):
         if manifest.get(name) is not None:
             facts.append((name.replace("_", " "), str(manifest[name])))

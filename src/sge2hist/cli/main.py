@@ -25,13 +25,13 @@ HELP = """Generate H&E histology images from spatially resolved single-cell gene
 
 Data goes one way, each step is a folder on disk:
 
-  prepare   instrument folder + H&E  ->  X.paired     (look at X.paired/alignment.png)
+  prepare   instrument folder + image ->  X.paired     (look at X.paired/alignment.png)
 
-  train     X.paired                 ->  X.model      (the same command resumes)
+  train     X.paired                  ->  X.model      (the same command resumes)
 
-  generate  X.model + expression     ->  X.generated  (from RNA, or by cell type)
+  generate  X.model + expression      ->  X.generated  (from RNA, or by cell type)
 
-  evaluate  X.generated + X.paired   ->  report/      (open report/report.html)
+  evaluate  X.generated + X.paired    ->  report/      (open report/report.html)
 
 Start with `sge2hist demo`: all of it on a toy tissue, in minutes.
 """
