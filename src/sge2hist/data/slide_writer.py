@@ -14,6 +14,7 @@ from sge2hist.data.errors import InputError
 
 TILE_PX = 512
 SMALLEST_LEVEL_PX = 512
+BUFFER_TILES = 16  # compressed at one time
 
 
 def write_slide(
@@ -39,7 +40,7 @@ def write_slide(
     on_tile
         Called after each full-resolution tile, for progress bars.
 
-    The half-size level is gathered in a temporary memory-mapped file, so memory stays bounded for any slide size.
+    The smaller levels are gathered in temporary files, a row of tiles at a time: memory grows with the slide's width alone.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -50,13 +51,10 @@ def write_slide(
         raise ValueError("shape is needed with an iterator of tiles")
     else:
         tiles = image
-    height, width = shape
     digest = blake2b(digest_size=16)
     with tempfile.TemporaryDirectory(dir=Path(path).absolute().parent, prefix=".pyramid.") as scratch:
-        half = _half_store(Path(scratch) / "half", height, width) if _n_levels(height, width) > 1 else None
-        watched = _watch(tiles, shape, tile_px, digest, half, on_tile)
-        _write_pyramid(path, watched, shape, half, tile_px, um_per_px, description)
-        del half, watched  # release the memory map before its folder goes
+        watched = _watch(tiles, shape, tile_px, digest, on_tile)
+        _write_pyramid(path, watched, shape, Path(scratch), tile_px, um_per_px, description)
     return digest.hexdigest()
 
 
@@ -64,49 +62,67 @@ def _write_pyramid(
     path: str | Path,
     tiles: Iterator[np.ndarray],
     shape: tuple[int, int],
-    half: np.ndarray | None,
+    scratch: Path,
     tile_px: int,
     um_per_px: float,
     description: str,
 ) -> None:
-    """Write full-resolution tiles, then the levels below; `half` is filled while the tiles pass."""
+    """Write full-resolution tiles, then the levels below; each is gathered while the tiles of the one before pass."""
     import tifffile
 
     height, width = shape
-    n_levels = _n_levels(height, width)
     options: dict[str, Any] = {
         "photometric": "rgb", "compression": "adobe_deflate", "predictor": True, "tile": (tile_px, tile_px),
-        "dtype": np.uint8, "resolutionunit": "CENTIMETER",
+        "dtype": np.uint8, "resolutionunit": "CENTIMETER", "buffersize": BUFFER_TILES * tile_px**2 * 3,
     }  # fmt: skip
     metadata = {
         "axes": "YXS", "PhysicalSizeX": um_per_px, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": um_per_px,
         "PhysicalSizeYUnit": "µm", "Description": description,
     }  # fmt: skip
-    resolution = (1e4 / um_per_px, 1e4 / um_per_px)
-    bigtiff = height * width * 3 > 2 * 1024**3
-    with tifffile.TiffWriter(path, ome=True, bigtiff=bigtiff) as writer:
-        writer.write(
-            tiles, shape=(height, width, 3), subifds=n_levels - 1, resolution=resolution, metadata=metadata, **options
-        )
-        level = half
-        for number in range(1, n_levels):
-            assert level is not None
-            writer.write(
-                _tiles_of(level, tile_px), shape=level.shape, subfiletype=1, metadata=None,
-                resolution=tuple(r / 2**number for r in resolution), **options,
-            )  # fmt: skip
-            level = _halve(level)
+    levels = _level_shapes(height, width)
+    files = [scratch / str(number) for number in range(len(levels))]
+    with tifffile.TiffWriter(path, ome=True, bigtiff=height * width * 3 > 2 * 1024**3) as writer:
+        for number, (rows, columns) in enumerate(levels):
+            if number:
+                tiles = _stored_tiles(files[number], (rows, columns), tile_px)
+            if number + 1 < len(levels):
+                tiles = _gather_half(tiles, (rows, columns), tile_px, files[number + 1])
+            own = {"subifds": len(levels) - 1, "metadata": metadata} if number == 0 else {"subfiletype": 1}
+            resolution = (1e4 / um_per_px / 2**number, 1e4 / um_per_px / 2**number)
+            writer.write(tiles, shape=(rows, columns, 3), resolution=resolution, **{"metadata": None, **own}, **options)
 
 
-def _n_levels(height: int, width: int) -> int:
-    levels = 1
+def _level_shapes(height: int, width: int) -> list[tuple[int, int]]:
+    """Height and width of every level, the first is the whole image."""
+    shapes = [(height, width)]
     while max(height, width) > SMALLEST_LEVEL_PX and min(height, width) > 1:
-        height, width, levels = -(-height // 2), -(-width // 2), levels + 1
-    return levels
+        height, width = -(-height // 2), -(-width // 2)
+        shapes.append((height, width))
+    return shapes
 
 
-def _half_store(path: Path, height: int, width: int) -> np.ndarray:
-    return np.memmap(path, np.uint8, "w+", shape=(-(-height // 2), -(-width // 2), 3))
+def _gather_half(tiles: Iterator[np.ndarray], shape: tuple[int, int], tile_px: int, file: Path) -> Iterator[np.ndarray]:
+    """Pass tiles through and store the image at half its size, row-major, in a file."""
+    height, width = shape
+    with open(file, "wb", buffering=0) as half:
+        for top in range(0, height, tile_px):
+            band = np.empty((-(-min(tile_px, height - top) // 2), -(-width // 2), 3), np.uint8)
+            for left in range(0, width, tile_px):
+                tile = next(tiles)
+                small = _halve(tile[: min(tile_px, height - top), : min(tile_px, width - left)])
+                band[:, left // 2 : left // 2 + small.shape[1]] = small
+                if left + tile_px >= width:  # before the tile goes: nobody may ask for more after the last one
+                    half.write(band.data)
+                yield tile
+
+
+def _stored_tiles(file: Path, shape: tuple[int, int], tile_px: int) -> Iterator[np.ndarray]:
+    """Tiles of an image stored row-major in a file, one row of tiles in memory at a time."""
+    height, width = shape
+    for top in range(0, height, tile_px):
+        rows = min(tile_px, height - top)
+        band = np.fromfile(file, np.uint8, rows * width * 3, offset=top * width * 3)
+        yield from _tiles_of(band.reshape(rows, width, 3), tile_px)
 
 
 def _tiles_of(image: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
@@ -120,35 +136,22 @@ def _tiles_of(image: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
 
 
 def _watch(
-    tiles: Iterator[np.ndarray],
-    shape: tuple[int, int],
-    tile_px: int,
-    digest: Any,
-    half: np.ndarray | None,
-    on_tile: Callable[[], None] | None,
+    tiles: Iterator[np.ndarray], shape: tuple[int, int], tile_px: int, digest: Any, on_tile: Callable[[], None] | None
 ) -> Iterator[np.ndarray]:
-    """Pass tiles through, hash their pixels and gather the half-size level on the way."""
+    """Pass tiles through and hash their pixels."""
     height, width = shape
     for top in range(0, height, tile_px):
         for left in range(0, width, tile_px):
             tile = next(tiles)
-            part = tile[: min(tile_px, height - top), : min(tile_px, width - left)]
-            digest.update(np.ascontiguousarray(part))
-            if half is not None:
-                small = _halve(part)
-                half[top // 2 : top // 2 + small.shape[0], left // 2 : left // 2 + small.shape[1]] = small
+            digest.update(np.ascontiguousarray(tile[: min(tile_px, height - top), : min(tile_px, width - left)]))
             if on_tile is not None:
                 on_tile()
             yield np.ascontiguousarray(tile)
 
 
 def _halve(image: np.ndarray) -> np.ndarray:
-    """2 x 2 means, rounded; an odd last row or column is repeated. In bands, so that temporaries stay small."""
+    """2 x 2 means, rounded; an odd last row or column is repeated."""
     height, width = image.shape[:2]
-    out = np.empty((-(-height // 2), -(-width // 2), 3), np.uint8)
-    for top in range(0, height, 2048):
-        band = np.asarray(image[top : top + 2048])
-        band = np.pad(band, ((0, band.shape[0] % 2), (0, width % 2), (0, 0)), mode="edge").astype(np.uint16)
-        total = band[::2, ::2] + band[1::2, ::2] + band[::2, 1::2] + band[1::2, 1::2]
-        out[top // 2 : top // 2 + total.shape[0]] = (total + 2) // 4
-    return out
+    whole = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge").astype(np.uint16)
+    total = whole[::2, ::2] + whole[1::2, ::2] + whole[::2, 1::2] + whole[1::2, 1::2]
+    return ((total + 2) // 4).astype(np.uint8)
