@@ -87,9 +87,11 @@ def _write_pyramid(
                 tiles = _stored_tiles(files[number], (rows, columns), tile_px)
             if number + 1 < len(levels):
                 tiles = _gather_half(tiles, (rows, columns), tile_px, files[number + 1])
-            own = {"subifds": len(levels) - 1, "metadata": metadata} if number == 0 else {"subfiletype": 1}
+            own: dict[str, Any] = {"metadata": None, "subfiletype": 1}
+            if number == 0:
+                own = {"metadata": metadata, "subifds": len(levels) - 1}
             resolution = (1e4 / um_per_px / 2**number, 1e4 / um_per_px / 2**number)
-            writer.write(tiles, shape=(rows, columns, 3), resolution=resolution, **{"metadata": None, **own}, **options)
+            writer.write(tiles, shape=(rows, columns, 3), resolution=resolution, **own, **options)
 
 
 def _level_shapes(height: int, width: int) -> list[tuple[int, int]]:

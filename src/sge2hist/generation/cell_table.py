@@ -111,7 +111,7 @@ def _empty_table() -> Any:
 
     columns = {"cell_type": pd.Categorical([""])[:0], "edited": np.zeros(0, bool), "seed": np.zeros(0, np.int64)}
     obs = pd.DataFrame(columns, index=np.array([], str))
-    table = anndata.AnnData(X=csr_matrix((0, 0), dtype=np.float32), obs=obs)
+    table = anndata.AnnData(X=csr_matrix(np.zeros((0, 0), np.float32)), obs=obs)
     table.obsm["spatial"], table.obsm["spatial_um"] = np.zeros((0, 2)), np.zeros((0, 2))
     return table
 

@@ -27,7 +27,7 @@ def _rows(job: SlideJob, source: SlideSource, edits: list[Edit]) -> Iterator[Tab
     n_added = 0
     for cells in job.cells.in_source_order():
         xy_px = cells.xy_um_M2 / job.bundle.config.um_per_px - (x, y)
-        inside = ((xy_px >= 0) & (xy_px < (width, height))).all(1)
+        inside = np.asarray(((xy_px >= 0) & (xy_px < (width, height))).all(1))
         at, xy_um = cells.source_M[inside], cells.xy_um_M2[inside]
         own = at != ADDED
         kinds, edited = _types(job, source, cells, inside), ~own
