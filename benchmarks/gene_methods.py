@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from gene_sets import GeneSet
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, csr_matrix
 
 from sge2hist.models.gene_vae import GeneModelConfig, GeneVAE
 from sge2hist.training.gene_data import GeneData, dense_counts
@@ -185,7 +185,7 @@ def scvi(data: GeneSet, seed: int, n_steps: int) -> Fitted:
 
     scvi_tools.settings.seed = seed
     started = time.perf_counter()
-    train = anndata.AnnData(data.train.read(np.arange(data.train.n_cells)))
+    train = anndata.AnnData(csr_matrix(data.train.read(np.arange(data.train.n_cells))))
     scvi_tools.model.SCVI.setup_anndata(train)
     model = scvi_tools.model.SCVI(train)
     per_epoch = max(1, int(np.ceil(0.9 * data.train.n_cells / 128)))
@@ -195,10 +195,10 @@ def scvi(data: GeneSet, seed: int, n_steps: int) -> Fitted:
     seconds = time.perf_counter() - started
 
     def proportions(counts: csr_array) -> np.ndarray:
-        adata = anndata.AnnData(counts)
+        adata = anndata.AnnData(csr_matrix(counts))
         return np.asarray(model.get_normalized_expression(adata, library_size=1, return_numpy=True))
 
-    test = anndata.AnnData(data.test.read(np.arange(data.test.n_cells)))
+    test = anndata.AnnData(csr_matrix(data.test.read(np.arange(data.test.n_cells))))
     return Fitted(
         cluster_N=mixture.predict(model.get_latent_representation(test)), proportions=proportions, seconds=seconds
     )

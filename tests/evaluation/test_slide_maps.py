@@ -11,6 +11,9 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.files import atomic_directory, write_manifest
 from sge2hist.data.slide_image import SlideImage
 from sge2hist.data.slide_writer import write_slide
+from sge2hist.evaluation.config import EvaluateConfig
+from sge2hist.evaluation.evaluate import evaluate
+from sge2hist.evaluation.inputs import open_image_set
 from sge2hist.evaluation.slide_maps import evaluate_slide, held_out_windows, statistic_maps
 from sge2hist.evaluation.stain import stain_statistics
 
@@ -82,3 +85,48 @@ def test_wrong_input_is_named(tiny_paired, real, tmp_path):
     train = _slide(tmp_path / "e.generated", real[:64, :64], region_um=[64.0, 32.0, 128.0, 128.0])
     with pytest.raises(InputError, match="0 windows"):
         evaluate_slide([train], tiny_paired)
+
+
+def _of_tissue(tissue, path: Path, pixels: np.ndarray, column: int) -> Path:
+    height, width = pixels.shape[:2]
+    region = [32.0 * column, 0.0, float(width), float(height)]
+    return _slide(path, pixels, um_per_px=1.0, slide="s", region_um=region, model_fingerprint="m", seed=5)
+
+
+def test_a_slide_is_judged_like_any_set_and_as_a_whole(tissue, tmp_path):
+    """The real slide given as a generated one: its windows are the cells' own patches, its maps are right."""
+    data = tissue.data
+    held_out = data.slides[0].as_array()[:, 28 * 32 :]  # columns of cells from 28 on are test
+    path = _of_tissue(tissue, tmp_path / "a.generated", held_out, 28)
+    images = open_image_set(path, data)
+    assert images.row_M.tolist() == data.rows("test").tolist()
+    some = np.array([0, 17, len(images) - 1])
+    assert np.array_equal(images.images(some), data.patches(images.row_M[some]))
+    assert (images.image_px, images.seed_M[0], images.is_slide) == (32, 5, True)
+    config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, max_train=300, umap=False, gallery=3)
+    rows = data.rows("test")
+    patches = tissue.write(tmp_path / "patches", tissue.fresh(rows, 0), rows)
+    report = evaluate([path, patches], data, tmp_path / "report", config)
+    rank = next(metric for metric in report["metrics"] if metric["id"] == "retrieval_median_rank")
+    assert rank["sets"]["a"]["value"] < 0.01 < rank["sets"]["patches"]["value"]
+    assert list(report["slides"]) == ["a"]
+    assert report["slides"]["a"]["maps"][0]["correlation"]["value"] == pytest.approx(1)
+    assert report["slides"]["a"]["n_windows"] == 6 * 13
+    assert report["slides"]["a"]["seams"]["value"] == report["slides"]["a"]["real_seams"]["value"]
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "The whole slide" in page
+    assert "seam score" in page
+    assert page.count('alt="generated slide"') == 1
+    assert page.count('alt="haematoxylin_mean generated"') == 1
+
+
+def test_a_slide_without_held_out_windows_is_judged_by_its_cells_or_refused(tissue, tmp_path):
+    real = tissue.data.slides[0].as_array()
+    small = _of_tissue(tissue, tmp_path / "b.generated", real[:, 39 * 32 :], 39)  # one column: no window of 64 um
+    config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, max_train=100, umap=False, gallery=3)
+    report = evaluate([small], tissue.data, tmp_path / "report", config)
+    assert report["slides"] == {}
+    assert report["data"]["n_cells"] == 26
+    train = _of_tissue(tissue, tmp_path / "c.generated", real[:, : 8 * 32], 0)
+    with pytest.raises(InputError, match="no cell of split test"):
+        evaluate([train], tissue.data, None, config)

@@ -73,3 +73,19 @@ def test_correction_moves_by_um() -> None:
 def test_few_observations_are_not_measured() -> None:
     section = make_section(width_px=60, height_px=50)
     assert estimate_shift(map_tissue(section, 4.0), section.centre_xy_px, np.ones(section.n_obs)) is None
+
+
+def test_a_shift_that_leaves_a_sliver_of_a_small_slide_is_not_offered() -> None:
+    section = make_section(width_px=130, height_px=100, bin_um=8.0)
+    shift = measure(section)
+    overlap = (1 - abs(shift.x_um) / 260) * (1 - abs(shift.y_um) / 200)
+    assert overlap > 0.45
+    assert np.isnan(shift.surface[0, 0])
+    assert np.hypot(shift.x_um, shift.y_um) < 10
+
+
+def test_a_slide_smaller_than_the_peak_gives_no_confidence() -> None:
+    rng = np.random.default_rng(0)
+    section = make_section(width_px=30, height_px=25, um_per_px=2.0, bin_um=2.0)
+    shift = estimate_shift(map_tissue(section, 4.0), section.centre_xy_px, rng.integers(1, 9, section.n_obs))
+    assert shift.confidence == "low"

@@ -16,7 +16,7 @@ def evaluate(
     generated: Annotated[
         list[str],
         typer.Argument(
-            help="Generated sets, or folders of PNG/TIFF with images.csv (image,cell_id); name=path names a set."
+            help="Generated sets or slides, or folders of PNG/TIFF with images.csv (image,cell_id); name=path names a set."
         ),
     ],
     against: Annotated[Path, typer.Option("--against", help="Paired dataset that the cells come from.")],
@@ -86,4 +86,10 @@ def summary(report: dict[str, Any]) -> list[str]:
         cells = [metric["sets"].get(name) for name in names]
         columns = "".join(f"{number(cell):>20}{number(cell and cell['shuffled']):>10}" for cell in cells)
         lines.append(f"{metric['name']:<40}{number(metric['real']):>10}{columns}")
+    for name, slide in report["slides"].items():
+        told = [f"{row['name']} {number(row['correlation'])} ({number(row['shuffled'])})" for row in slide["maps"]]
+        lines.append(
+            f"{name}, windows of {slide['window_um']:g} um, correlation (shuffled): {', '.join(told)}; "
+            f"seams {number(slide['seams'])}, real {number(slide['real_seams'])}"
+        )
     return lines

@@ -1,7 +1,7 @@
 """Writing slides: tiled, pyramidal, lossless OME-TIFF that QuPath, napari and Bio-Formats open.
 
 RGB is written with interleaved samples (axes y,x,c), other channels one page each with their names (axes c,y,x): so these readers
-expect it. Tiles come with all channels; for the second layout they wait in a temporary file until a channel is written.
+expect it. Tiles come with all channels; for the second layout they wait in a temporary file until their channel is written.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sge2hist.data.errors import InputError
 
 TILE_PX = 512
 SMALLEST_LEVEL_PX = 512
+BUFFER_TILES = 16  # compressed at one time
 
 
 def write_slide(
@@ -47,7 +48,7 @@ def write_slide(
     on_tile
         Called after each full-resolution tile, for progress bars.
 
-    The half-size level is gathered in a temporary memory-mapped file, so memory stays bounded for any slide size.
+    The smaller levels are gathered in temporary files, a row of tiles at a time: memory grows with the slide's width alone.
     """
     n = len(channels)
     if isinstance(image, np.ndarray):
@@ -59,19 +60,10 @@ def write_slide(
         raise ValueError("shape is needed with an iterator of tiles")
     else:
         tiles = image
-    height, width = shape
     digest = blake2b(digest_size=16)
     with tempfile.TemporaryDirectory(dir=Path(path).absolute().parent, prefix=".pyramid.") as scratch:
-        half = (
-            _store(Path(scratch) / "half", (-(-height // 2), -(-width // 2), n))
-            if _n_levels(height, width) > 1
-            else None
-        )
-        watched = _watch(tiles, shape, tile_px, digest, half, on_tile)
-        if not is_rgb(channels):
-            watched = _by_channel(watched, _store(Path(scratch) / "whole", (height, width, n)), tile_px)
-        _write_pyramid(path, watched, shape, half, tile_px, um_per_px, description, channels)
-        del half, watched  # release the memory maps before their folder goes
+        watched = _watch(tiles, shape, tile_px, digest, on_tile)
+        _write_pyramid(path, watched, shape, Path(scratch), tile_px, um_per_px, description, channels)
     return digest.hexdigest()
 
 
@@ -79,21 +71,21 @@ def _write_pyramid(
     path: str | Path,
     tiles: Iterator[np.ndarray],
     shape: tuple[int, int],
-    half: np.ndarray | None,
+    scratch: Path,
     tile_px: int,
     um_per_px: float,
     description: str,
     channels: Channels,
 ) -> None:
-    """Write full-resolution tiles, then the levels below; `half` is filled while the tiles pass."""
+    """Write full-resolution tiles, then the levels below; each is gathered while the tiles of the one before pass."""
     import tifffile
 
     height, width = shape
     n, rgb = len(channels), is_rgb(channels)
-    n_levels = _n_levels(height, width)
     options: dict[str, Any] = {
         "photometric": "rgb" if rgb else "minisblack", "compression": "adobe_deflate", "predictor": True,
         "tile": (tile_px, tile_px), "dtype": np.uint8, "resolutionunit": "CENTIMETER",
+        "buffersize": BUFFER_TILES * tile_px**2 * 3,
     }  # fmt: skip
     metadata: dict[str, Any] = {
         "axes": "YXS" if rgb else "CYX", "PhysicalSizeX": um_per_px, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": um_per_px,
@@ -101,54 +93,71 @@ def _write_pyramid(
     }  # fmt: skip
     if not rgb:
         metadata["Channel"] = {"Name": list(channels)}
-    resolution = (1e4 / um_per_px, 1e4 / um_per_px)
-    bigtiff = height * width * n > 2 * 1024**3
-    with tifffile.TiffWriter(path, ome=True, bigtiff=bigtiff) as writer:
-        writer.write(
-            tiles, shape=_file_shape((height, width, n), rgb), subifds=n_levels - 1, resolution=resolution,
-            metadata=metadata, **options,
-        )  # fmt: skip
-        level = half
-        for number in range(1, n_levels):
-            assert level is not None
-            tiles = _tiles_of(level, tile_px) if rgb else _planes_of(level, tile_px)
-            writer.write(
-                tiles, shape=_file_shape(level.shape, rgb), subfiletype=1, metadata=None,
-                resolution=tuple(r / 2**number for r in resolution), **options,
-            )  # fmt: skip
-            level = _halve(level)
+    levels = _level_shapes(height, width)
+    files = [scratch / str(number) for number in range(len(levels))]
+    with tifffile.TiffWriter(path, ome=True, bigtiff=height * width * n > 2 * 1024**3) as writer:
+        for number, (rows, columns) in enumerate(levels):
+            if number:
+                tiles = _stored_tiles(files[number], (rows, columns, n), tile_px)
+            elif not rgb:
+                tiles = _gather(tiles, (rows, columns, n), tile_px, files[number])
+            if number + 1 < len(levels):
+                tiles = _gather(tiles, (rows, columns, n), tile_px, files[number + 1], shrink=2)
+            if not rgb:
+                tiles = _by_channel(tiles, (rows, columns, n), tile_px, files[number])
+            own: dict[str, Any] = {"metadata": None, "subfiletype": 1}
+            if number == 0:
+                own = {"metadata": metadata, "subifds": len(levels) - 1}
+            resolution = (1e4 / um_per_px / 2**number, 1e4 / um_per_px / 2**number)
+            in_file = (rows, columns, n) if rgb else (n, rows, columns)
+            writer.write(tiles, shape=in_file, resolution=resolution, **own, **options)
 
 
-def _n_levels(height: int, width: int) -> int:
-    levels = 1
+def _level_shapes(height: int, width: int) -> list[tuple[int, int]]:
+    """Height and width of every level, the first is the whole image."""
+    shapes = [(height, width)]
     while max(height, width) > SMALLEST_LEVEL_PX and min(height, width) > 1:
-        height, width, levels = -(-height // 2), -(-width // 2), levels + 1
-    return levels
+        height, width = -(-height // 2), -(-width // 2)
+        shapes.append((height, width))
+    return shapes
 
 
-def _file_shape(shape: tuple[int, ...], rgb: bool) -> tuple[int, ...]:
-    """Shape [H, W, C] in the order of the file's axes."""
-    return shape if rgb else (shape[2], *shape[:2])
+def _gather(
+    tiles: Iterator[np.ndarray], shape: tuple[int, int, int], tile_px: int, file: Path, shrink: int = 1
+) -> Iterator[np.ndarray]:
+    """Pass tiles through and store the image, or (`shrink` 2) the image at half its size, row-major in a file."""
+    height, width, n = shape
+    with open(file, "wb", buffering=0) as stored:
+        for top in range(0, height, tile_px):
+            band = np.empty((-(-min(tile_px, height - top) // shrink), -(-width // shrink), n), np.uint8)
+            for left in range(0, width, tile_px):
+                tile = next(tiles)
+                part = tile[: min(tile_px, height - top), : min(tile_px, width - left)]
+                part = _halve(part) if shrink == 2 else part
+                band[:, left // shrink : left // shrink + part.shape[1]] = part
+                if left + tile_px >= width:  # before the tile goes: nobody may ask for more after the last one
+                    stored.write(band.data)
+                yield tile
 
 
-def _store(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    return np.memmap(path, np.uint8, "w+", shape=shape)
+def _by_channel(
+    tiles: Iterator[np.ndarray], shape: tuple[int, int, int], tile_px: int, file: Path
+) -> Iterator[np.ndarray]:
+    """When all tiles have passed and the image lies in a file: all tiles of its first channel, then of the second, ..."""
+    for _ in tiles:
+        pass
+    for channel in range(shape[2]):
+        for tile in _stored_tiles(file, shape, tile_px):
+            yield np.ascontiguousarray(tile[..., channel])
 
 
-def _by_channel(tiles: Iterator[np.ndarray], whole: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
-    """Tiles of all channels -> all tiles of the first channel, then of the second, ..."""
-    height, width = whole.shape[:2]
+def _stored_tiles(file: Path, shape: tuple[int, int, int], tile_px: int) -> Iterator[np.ndarray]:
+    """Tiles of an image stored row-major in a file, one row of tiles in memory at a time."""
+    height, width, n = shape
     for top in range(0, height, tile_px):
-        for left in range(0, width, tile_px):
-            target = whole[top : top + tile_px, left : left + tile_px]
-            target[:] = next(tiles)[: target.shape[0], : target.shape[1]]
-    yield from _planes_of(whole, tile_px)
-
-
-def _planes_of(image: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
-    for channel in range(image.shape[2]):
-        for tile in _tiles_of(image[..., channel : channel + 1], tile_px):
-            yield np.ascontiguousarray(tile[..., 0])
+        rows = min(tile_px, height - top)
+        band = np.fromfile(file, np.uint8, rows * width * n, offset=top * width * n)
+        yield from _tiles_of(band.reshape(rows, width, n), tile_px)
 
 
 def _tiles_of(image: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
@@ -162,35 +171,22 @@ def _tiles_of(image: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
 
 
 def _watch(
-    tiles: Iterator[np.ndarray],
-    shape: tuple[int, int],
-    tile_px: int,
-    digest: Any,
-    half: np.ndarray | None,
-    on_tile: Callable[[], None] | None,
+    tiles: Iterator[np.ndarray], shape: tuple[int, int], tile_px: int, digest: Any, on_tile: Callable[[], None] | None
 ) -> Iterator[np.ndarray]:
-    """Pass tiles through, hash their pixels and gather the half-size level on the way."""
+    """Pass tiles through and hash their pixels."""
     height, width = shape
     for top in range(0, height, tile_px):
         for left in range(0, width, tile_px):
             tile = next(tiles)
-            part = tile[: min(tile_px, height - top), : min(tile_px, width - left)]
-            digest.update(np.ascontiguousarray(part))
-            if half is not None:
-                small = _halve(part)
-                half[top // 2 : top // 2 + small.shape[0], left // 2 : left // 2 + small.shape[1]] = small
+            digest.update(np.ascontiguousarray(tile[: min(tile_px, height - top), : min(tile_px, width - left)]))
             if on_tile is not None:
                 on_tile()
             yield np.ascontiguousarray(tile)
 
 
 def _halve(image: np.ndarray) -> np.ndarray:
-    """2 x 2 means, rounded; an odd last row or column is repeated. In bands, so that temporaries stay small."""
+    """2 x 2 means, rounded; an odd last row or column is repeated."""
     height, width = image.shape[:2]
-    out = np.empty((-(-height // 2), -(-width // 2), image.shape[2]), np.uint8)
-    for top in range(0, height, 2048):
-        band = np.asarray(image[top : top + 2048])
-        band = np.pad(band, ((0, band.shape[0] % 2), (0, width % 2), (0, 0)), mode="edge").astype(np.uint16)
-        total = band[::2, ::2] + band[1::2, ::2] + band[::2, 1::2] + band[1::2, 1::2]
-        out[top // 2 : top // 2 + total.shape[0]] = (total + 2) // 4
-    return out
+    whole = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge").astype(np.uint16)
+    total = whole[::2, ::2] + whole[1::2, ::2] + whole[::2, 1::2] + whole[1::2, 1::2]
+    return ((total + 2) // 4).astype(np.uint8)

@@ -7,6 +7,7 @@ score; write.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from sge2hist.evaluation.inputs import ImageSet, open_image_set
 from sge2hist.evaluation.measure import Measured, measure, real_figures
 from sge2hist.evaluation.reference import Geometry, Reference, build_reference
 from sge2hist.evaluation.similarity import psnr, ssim
+from sge2hist.evaluation.slide_maps import SlideScores, score_slide
 
 
 def evaluate(
@@ -41,7 +43,7 @@ def evaluate(
     Parameters
     ----------
     generated_paths
-        Generated sets, or folders (or csv tables) of images; `name=path` names a set in the tables. A set made with
+        Generated sets or slides, or folders (or csv tables) of images; `name=path` names a set in the tables. A set made with
         shuffled expression by the same model as
         another one becomes that one's shuffled baseline.
     paired
@@ -61,7 +63,7 @@ def evaluate(
     if output is not None:
         check_output(output, overwrite=overwrite)
     data = paired if isinstance(paired, PairedDataset) else PairedDataset.open(paired)
-    sets, shuffled = split_shuffled(open_sets(generated_paths, data))
+    sets, shuffled = split_shuffled(open_sets(generated_paths, data, config.split))
     geometry = common_geometry([*sets, *shuffled.values()], data)
     extractor = resolve_extractor(config.extractor, input_px=config.extractor_input_px)
     rng = np.random.default_rng(config.seed)
@@ -80,14 +82,16 @@ def evaluate(
     real = real_figures(reference)
     copies = add_copies(reference, described, measured, real, rng, progress)
     add_similarity(reference, sets, measured)
+    slides = score_slides(sets, data, config)
     report = assemble(reference, sets, described, described_shuffled, measured, real, copies, rng)
+    report["slides"] = {name: found.report for name, found in slides.items()}
     report["seconds"] = round(time.monotonic() - started, 1)
     if output is not None:
-        write_report(report, reference, sets, shuffled, described, measured, Path(output), overwrite)
+        write_report(report, reference, sets, shuffled, described, measured, slides, Path(output), overwrite)
     return report
 
 
-def open_sets(paths: list[str | Path], data: PairedDataset) -> list[ImageSet]:
+def open_sets(paths: list[str | Path], data: PairedDataset, split: str = "test") -> list[ImageSet]:
     """Return the opened sets; names must differ."""
     if not paths:
         raise InputError(found="no set of images", expected="at least one generated set or folder of images")
@@ -95,7 +99,7 @@ def open_sets(paths: list[str | Path], data: PairedDataset) -> list[ImageSet]:
     for given in paths:
         name, separator, path = str(given).partition("=")
         named = bool(separator) and not Path(given).exists()
-        sets.append(open_image_set(path if named else given, data, name if named else None))
+        sets.append(open_image_set(path if named else given, data, name if named else None, split))
     names = [images.name for images in sets]
     if len(set(names)) < len(names):
         raise InputError(
@@ -203,6 +207,18 @@ def add_similarity(reference: Reference, sets: list[ImageSet], measured: dict[st
             measured[images.name].matched[name] = reference.resampling.mean(values)
 
 
+def score_slides(sets: list[ImageSet], data: PairedDataset, config: EvaluateConfig) -> dict[str, SlideScores]:
+    """Return what is measured on whole slides, for the sets that are one and hold windows of held-out cells alone."""
+    found = {}
+    for images in sets:
+        if images.is_slide:
+            with suppress(InputError):  # too few such windows; its cells are judged all the same
+                found[images.name] = score_slide(
+                    [images.path], data, split=config.split, n_bootstrap=config.n_bootstrap, seed=config.seed
+                )
+    return found
+
+
 def write_report(
     report: dict[str, Any],
     reference: Reference,
@@ -210,6 +226,7 @@ def write_report(
     shuffled: dict[str, ImageSet],
     described: dict[str, list[Described]],
     measured: dict[str, Measured],
+    slides: dict[str, SlideScores],
     output: Path,
     overwrite: bool,
 ) -> None:
@@ -217,7 +234,7 @@ def write_report(
     from sge2hist.evaluation.page.build import build_page
     from sge2hist.evaluation.pictures import gather_pictures
 
-    pictures = gather_pictures(reference, sets, shuffled, described, measured)
+    pictures = gather_pictures(reference, sets, shuffled, described, measured, slides)
     with atomic_directory(output, overwrite=overwrite) as folder:
         write_manifest(
             folder, "report", toy=report["toy"], synthetic=True, sets=[entry["name"] for entry in report["sets"]]

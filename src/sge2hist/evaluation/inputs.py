@@ -1,6 +1,7 @@
-"""Images to be judged: a generated set, or anybody's folder of PNG/TIFF files with a table that names the cell of each.
+"""Images to be judged: a generated set, a generated slide, or anybody's folder of PNG/TIFF files with a table that names the
+cell of each.
 
-Both become an `ImageSet`. The files are read here and not through the code that wrote them, so that the judge does
+All become an `ImageSet`. The files are read here and not through the code that wrote them, so that the judge does
 not share a mistake with the judged.
 
 Shape letters: M images, P pixels of the side.
@@ -8,6 +9,7 @@ Shape letters: M images, P pixels of the side.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 KIND = "generated"
 CELLS_NAME = "cells.h5ad"
 IMAGES_FOLDER = "images"
+SLIDE_MODE = "slide"  # `mode` of the manifest of a generated slide
 LATENT_KEYS = {"z1": "X_sge2hist_z1", "z2": "X_sge2hist_z2"}
 
 
@@ -37,7 +40,7 @@ class ImageSet:
     Attributes:
         name: as it appears in tables.
         path: folder, or table, that it was read from.
-        files_M: image files.
+        files_M: image files; [] when `read` is given.
         row_M: int64 row of the cell in the paired dataset, -1 = none in particular.
         condition_row_M: row whose expression the image was made from (equal to `row_M` unless shuffled on purpose).
         sample_M: number of the sample of that cell.
@@ -47,6 +50,7 @@ class ImageSet:
         note: what a reader should know about how its cells were found, or "".
         channels: names of the C channels of the images.
         z1, z2: latent means [M, T], [M, Z], if stored.
+        read: int64 [n] -> uint8 [n, P, P, 3], for images that are cut from a slide.
     """
 
     name: str
@@ -62,9 +66,15 @@ class ImageSet:
     z1: np.ndarray | None = None
     z2: np.ndarray | None = None
     note: str = ""
+    read: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __len__(self) -> int:
-        return len(self.files_M)
+        return len(self.row_M)
+
+    @property
+    def is_slide(self) -> bool:
+        """Whether the images are windows of a generated slide."""
+        return self.manifest.get("mode") == SLIDE_MODE
 
     @property
     def is_toy(self) -> bool:
@@ -85,10 +95,12 @@ class ImageSet:
     @cached_property
     def image_px(self) -> int:
         """Side of the images."""
-        return len(read_image(self.files_M[0], self.channels))
+        return len(read_image(self.files_M[0], self.channels) if self.read is None else self.read(np.array([0]))[0])
 
     def images(self, indices: np.ndarray) -> np.ndarray:
         """Return uint8 [n, P, P, C]; raises `InputError` for an image of another size."""
+        if self.read is not None:
+            return self.read(indices)
         out = np.empty((len(indices), self.image_px, self.image_px, len(self.channels)), np.uint8)
         for position, index in enumerate(indices):
             image = read_image(self.files_M[index], self.channels)
@@ -140,9 +152,9 @@ def _as_channels(pixels: np.ndarray, channels: Channels, path: Path) -> np.ndarr
     return pixels
 
 
-def open_image_set(path: str | Path, data: PairedDataset, name: str | None = None) -> ImageSet:
+def open_image_set(path: str | Path, data: PairedDataset, name: str | None = None, split: str = "test") -> ImageSet:
     """Open a generated set (folder with manifest.json), or a csv table of images
-    (`image,cell_id[,sample][,seed][,condition_cell_id][,cell_type]`).
+    (`image,cell_id[,sample][,seed][,condition_cell_id][,cell_type]`). Of a generated slide the windows at cells of `split`.
 
     A folder without a manifest is searched for its table: `images.csv`, else the only csv in it. Image names are
         relative to the table.
@@ -155,7 +167,12 @@ def open_image_set(path: str | Path, data: PairedDataset, name: str | None = Non
     """
     path = Path(path)
     if path.is_dir() and (path / MANIFEST_NAME).is_file():
-        return read_generated(path, data, name or path.name.removesuffix(".generated"))
+        name = name or path.name.removesuffix(".generated")
+        if read_manifest(path, KIND).get("mode") == SLIDE_MODE:
+            from sge2hist.evaluation.slide_windows import read_slide
+
+            return read_slide(path, data, name, split)
+        return read_generated(path, data, name)
     return read_table(find_table(path), data, name or (path.stem if path.is_file() else path.name))
 
 
@@ -209,7 +226,8 @@ def read_generated(path: Path, data: PairedDataset, name: str) -> ImageSet:
             manifest=manifest,
             channels=tuple(manifest.get("channels") or RGB),
             note=note,
-            **latents,
+            z1=latents.get("z1"),
+            z2=latents.get("z2"),
         ),
         data,
     )

@@ -14,15 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from sge2hist.data.channels import Channels, composite, is_rgb
+from sge2hist.data.slide_image import SlideImage
 from sge2hist.evaluation.describe import Described
 from sge2hist.evaluation.inputs import ImageSet
 from sge2hist.evaluation.measure import Measured
 from sge2hist.evaluation.projections import feature_plane, type_plane
 from sge2hist.evaluation.reference import Reference
+from sge2hist.evaluation.slide_maps import SLIDE_NAME, SlideScores
 
 MOST_MAP_CELLS = 6000
 MAPPED = ("haematoxylin_mean", "lumen_fraction")  # of H&E
 MOST_MAPPED = 3  # channels of fluorescence
+OVERVIEW_PX = 700
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +60,16 @@ class Pictures:
         projection: source name -> float [n, 2], features of real and generated patches in the plane; {} when not
             asked for.
         type_plane: cell type -> float [n, 2], z1 of the first set that stores it; {} when none does.
+        slides: set -> statistic -> (real, generated) maps [R, C] of a whole slide; nan where a window is not scored.
+        overviews: set -> (real, generated) uint8 [h, w, 3], a whole slide made small.
     """
 
     galleries: dict[str, list[ShownCell]]
     maps: list[SlideMap]
     projection: dict[str, np.ndarray]
     type_plane: dict[str, np.ndarray]
+    slides: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
+    overviews: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def gather_pictures(
@@ -71,6 +78,7 @@ def gather_pictures(
     shuffled: dict[str, ImageSet],
     described: dict[str, list[Described]],
     measured: dict[str, Measured],
+    slides: dict[str, SlideScores],
 ) -> Pictures:
     """Return the pictures of a report."""
     first = {name: samples[0] for name, samples in described.items()}
@@ -83,6 +91,8 @@ def gather_pictures(
         maps=slide_maps(reference, first),
         projection=feature_plane(reference, first) if reference.config.umap else {},
         type_plane=next(filter(None, (type_plane(reference, s) for s in sets)), {}) if reference.config.umap else {},
+        slides={name: scored_maps(found) for name, found in slides.items()},
+        overviews={images.name: overview(reference, images) for images in sets if images.is_slide},
     )
 
 
@@ -154,3 +164,21 @@ def slide_maps(reference: Reference, sets: dict[str, Described]) -> list[SlideMa
 def mapped_statistics(channels: Channels) -> tuple[str, ...]:
     """Return the statistics that are shown as maps."""
     return MAPPED if is_rgb(channels) else tuple(f"{name} light mean" for name in channels[:MOST_MAPPED])
+
+
+def scored_maps(found: SlideScores) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the maps of a whole slide where they were scored."""
+    return {
+        name: (np.where(found.counts_RC, found.real[name], np.nan), np.where(found.counts_RC, drawn, np.nan))
+        for name, drawn in found.generated.items()
+    }
+
+
+def overview(reference: Reference, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+    """Return the real region and the generated slide, as small as the page shows them."""
+    data = reference.data
+    drawn, _ = SlideImage.open(images.path / SLIDE_NAME, channels=data.channels).thumbnail(OVERVIEW_PX)
+    x, y, width, height = (value / data.um_per_px for value in images.manifest["region_um"])
+    real = data.slides[data.slide_ids.index(images.manifest["slide"])]
+    shown = real.read_window(x, y, width, height, drawn.shape[1], drawn.shape[0])
+    return composite(shown, data.channels), composite(drawn, data.channels)

@@ -19,7 +19,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.files import read_manifest
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slide_image import SlideImage
-from sge2hist.evaluation.estimate import Estimate, make_resampling, spatial_blocks
+from sge2hist.evaluation.estimate import Estimate, finite, make_resampling, spatial_blocks
 from sge2hist.evaluation.morphometry import pearson_estimate
 from sge2hist.evaluation.patch_statistics import light_statistics
 from sge2hist.evaluation.seams import seam_score
@@ -147,7 +147,22 @@ def seams_of(slide: SlideImage, origin_xy_px: tuple[int, int], step_px: int, see
         return None
 
 
-def evaluate_slide(
+@dataclass(frozen=True, kw_only=True)
+class SlideScores:
+    """What was measured on a slide, as plain values for a report, and its maps [R, C] of every statistic."""
+
+    report: dict[str, Any]
+    real: dict[str, np.ndarray]
+    generated: dict[str, np.ndarray]
+    counts_RC: np.ndarray  # bool: windows that were scored
+
+
+def evaluate_slide(generated: list[str | Path], data: PairedDataset, **options: Any) -> dict[str, Any]:
+    """The plain values of :func:`score_slide`, which has the options."""
+    return score_slide(generated, data, **options).report
+
+
+def score_slide(
     generated: list[str | Path],
     data: PairedDataset,
     *,
@@ -155,20 +170,18 @@ def evaluate_slide(
     window_step_um: float | None = None,
     n_bootstrap: int = 200,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> SlideScores:
     """Score a generated slide; of several (seeds of one region) the mean of their maps.
 
     `window_step_um` is the distance of the windows that it was drawn in (half a patch); None: half the dataset's patch.
-    Returns plain values: maps (name, correlation, shuffled, r2, spread_ratio), seams and real_seams, n_windows.
+    The report holds maps (name, correlation, shuffled, r2, spread_ratio), seams and real_seams, n_windows.
 
     Raises
     ------
     InputError
         If a set is no slide of this dataset, they show different regions, or no window holds held-out cells alone.
     """
-    manifests = [_slide_manifest(Path(path), data) for path in generated]
-    for manifest in manifests:
-        require_same_channels(manifest.get("channels") or RGB, data.channels, where="the generated slide")
+    manifests = [slide_manifest(Path(path), data) for path in generated]
     region_um = tuple(float(value) for value in manifests[0]["region_um"])
     if any(manifest["region_um"] != manifests[0]["region_um"] for manifest in manifests):
         raise InputError(found="slides of different regions", expected="several seeds of one region")
@@ -193,16 +206,18 @@ def evaluate_slide(
         _as_drawn(data.slides[number], data.um_per_px, (x, y, width, height), um), channels=data.channels
     )
     real_seams = seams_of(same, origin, step_px, seed)
-    return {
-        "n_windows": int(counts.sum()), "window_um": WINDOW_UM, "split": split, "n_slides": len(slides),
+    report = {
+        "slide": manifests[0]["slide"], "region_um": list(region_um), "n_windows": int(counts.sum()),
+        "window_um": WINDOW_UM, "split": split, "n_slides": len(slides),
         "maps": [
             {"name": score.name, "correlation": score.correlation.as_dict(), "shuffled": score.shuffled.as_dict(),
-             "r2": score.r2, "spread_ratio": score.spread_ratio}
+             "r2": finite(score.r2), "spread_ratio": finite(score.spread_ratio)}
             for score in scores
         ],
         "seams": None if seams is None else seams.as_dict(),
         "real_seams": None if real_seams is None else real_seams.as_dict(),
     }  # fmt: skip
+    return SlideScores(report=report, real=real, generated=mean, counts_RC=counts)
 
 
 def _as_drawn(
@@ -217,11 +232,13 @@ def _as_drawn(
     )  # fmt: skip
 
 
-def _slide_manifest(path: Path, data: PairedDataset) -> dict[str, Any]:
+def slide_manifest(path: Path, data: PairedDataset) -> dict[str, Any]:
+    """The manifest of a generated slide; raises `InputError` unless it shows a slide of this dataset."""
     manifest = read_manifest(path, "generated")
     if manifest.get("mode") != "slide" or manifest.get("slide") not in data.slide_ids:
         raise InputError(
             found="a generated set that is no slide of this dataset", where=str(path),
             expected=f"one made with `generate --slide --from {data.path.name}`",
         )  # fmt: skip
+    require_same_channels(manifest.get("channels") or RGB, data.channels, where=str(path))
     return manifest

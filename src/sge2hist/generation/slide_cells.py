@@ -1,8 +1,11 @@
-"""Latents and positions of the cells of a slide on disk, sorted by block, so that a block reads its own and its neighbours'."""
+"""Latents and positions of the cells of a slide on disk, sorted by block, so that a block reads its own and its neighbours'.
+
+Cells come and go in groups of the source: nothing here grows with their number but the files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +14,14 @@ import numpy as np
 from sge2hist.data.files import atomic_path
 from sge2hist.generation.canvas import Area, Lattice
 from sge2hist.generation.cell_latents import CHUNK, encode_cells
+from sge2hist.generation.record_file import RecordFile
 from sge2hist.generation.slide_edits import Edit, added_cells, edited_counts, kept_cells
 from sge2hist.generation.slide_source import SlideSource
 from sge2hist.models.bundle import ModelBundle
 
-GROUP = 16 * CHUNK  # cells encoded between two looks at the disk
+GROUP = 16 * CHUNK  # cells that are in memory at one time
 ADDED = -1  # source position of a cell that an edit put in
-XY, Z, DEPTH, SOURCE, BLOCKS = "xy.npy", "z.npy", "depth.npy", "source.npy", "blocks.npy"
+ROWS, ORDER, BLOCKS = "rows.npy", "order.npy", "blocks.npy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,32 +39,38 @@ class CellStore:
 
     def __init__(self, folder: Path, lattice: Lattice) -> None:
         self.folder, self.lattice = folder, lattice
-        table = np.load(folder / BLOCKS)
-        self._range = {(int(i), int(j)): (int(start), int(stop)) for i, j, start, stop in table}
+        self._rows, self._order = RecordFile(folder / ROWS), RecordFile(folder / ORDER)
+        self._range = {(int(i), int(j)): (int(start), int(stop)) for i, j, start, stop in np.load(folder / BLOCKS)}
 
     @property
     def blocks(self) -> list[tuple[int, int]]:
         """Blocks that hold cells."""
         return list(self._range)
 
-    def positions(self) -> np.ndarray:
-        """All positions, float64 [N, 2] in um."""
-        return np.load(self.folder / XY)
+    def positions(self) -> Iterator[np.ndarray]:
+        """All positions, group by group, float64 [n, 2] in um."""
+        for start in range(0, len(self._rows), GROUP):
+            yield self._rows.read(start, start + GROUP)["xy_um"]
+
+    def in_source_order(self) -> Iterator[PlacedRows]:
+        """All cells, group by group, in the order of the source; cells put in come last."""
+        for start in range(0, len(self._order), GROUP):
+            yield _placed(self._rows.take(self._order.read(start, start + GROUP)))
 
     def near(self, block: tuple[int, int]) -> PlacedRows:
         """Cells of a block and of the eight around it."""
         around = [(block[0] + i, block[1] + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
-        ranges = [self._range[place] for place in around if place in self._range]
-        xy, z, depth, source = (self._read(name, ranges) for name in (XY, Z, DEPTH, SOURCE))
+        parts = [self._rows.read(*self._range[place]) for place in around if place in self._range]
+        rows = np.concatenate([self._rows.read(0, 0), *parts])
+        xy, source = rows["xy_um"], rows["source"]
         # ties (cells put in) keep the order of the positions
         order = np.lexsort((xy[:, 0], xy[:, 1], np.where(source == ADDED, np.iinfo(np.int64).max, source)))
-        return PlacedRows(xy_um_M2=xy[order], z_MZ=z[order], depth_M=depth[order], source_M=source[order])
+        return _placed(rows[order])
 
-    def _read(self, name: str, ranges: list[tuple[int, int]]) -> np.ndarray:
-        stored = np.load(self.folder / name, mmap_mode="r")  # mapped for the moment only: memory is that of the parts
-        if not ranges:
-            return np.array(stored[:0])
-        return np.concatenate([np.array(stored[start:stop]) for start, stop in ranges])
+
+def _placed(rows: np.ndarray) -> PlacedRows:
+    xy, z, depth, source = (np.ascontiguousarray(rows[name]) for name in ("xy_um", "z", "depth", "source"))
+    return PlacedRows(xy_um_M2=xy, z_MZ=z, depth_M=depth, source_M=source)
 
 
 def write_cells(
@@ -77,84 +87,129 @@ def write_cells(
     Cells are encoded in groups that depend on the source alone: the latents of a cell are the same whatever the area.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = np.flatnonzero(kept_cells(edits, source.xy_um_N2) & _inside(source.xy_um_N2, area, lattice))
-    extra = [(edit, xy[_inside(xy, area, lattice)]) for edit, xy in added_cells(edits)]
-    xy_um = np.concatenate([source.xy_um_N2[chosen], *(xy for _, xy in extra)])
-    source_row = np.concatenate([chosen, np.full(len(xy_um) - len(chosen), ADDED)])
-    order, table = _by_block(xy_um, lattice)
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    np.save(folder / XY, xy_um[order])
-    np.save(folder / SOURCE, source_row[order])
+    places = _Places(lattice, area)
+    for chosen in _groups(source, edits, places):
+        places.count(source.xy_um_N2[chosen])
+    extra = [(edit, xy[places.block(xy) >= 0]) for edit, xy in added_cells(edits)]
+    for _, xy in extra:
+        places.count(xy)
+    n = places.n_cells
     n_latent = bundle.config.gene.n_latent
-    np.lib.format.open_memmap(folder / Z, "w+", np.float32, (len(order), n_latent)).flush()
-    np.lib.format.open_memmap(folder / DEPTH, "w+", np.float32, (len(order),)).flush()
-    report = _encode(folder, bundle, source, edits, chosen, place[: len(chosen)], progress)
-    _set_types(folder, bundle, edits)
-    start = len(chosen)
-    for edit, xy in extra:
-        _put_in(folder, bundle, edit, place[start : start + len(xy)])
-        start += len(xy)
-    with atomic_path(folder / BLOCKS) as partial, open(partial, "wb") as file:
-        np.save(file, table)  # last: its presence says that the rest is whole
-    return report
-
-
-def _inside(xy_um_N2: np.ndarray, area: Area, lattice: Lattice) -> np.ndarray:
-    """bool [N]: within the blocks around the blocks of an area."""
-    size = lattice.block * lattice.um
-    block = np.floor(xy_um_N2[:, ::-1] / size).astype(np.int64)
-    low = (area.top // lattice.block - 1, area.left // lattice.block - 1)
-    high = (-(-area.bottom // lattice.block), -(-area.right // lattice.block))
-    return np.asarray(((block >= low) & (block <= high)).all(1))
-
-
-def _by_block(xy_um_N2: np.ndarray, lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:
-    """Order that sorts cells by block, and rows (i, j, start, stop) int64 of the blocks that hold any."""
-    block = np.floor(xy_um_N2[:, ::-1] / (lattice.block * lattice.um)).astype(np.int64)
-    order = np.lexsort((block[:, 1], block[:, 0]))
-    kinds, first, count = np.unique(block[order], axis=0, return_index=True, return_counts=True)
-    return order, np.column_stack([kinds, first, first + count])
-
-
-def _encode(
-    folder: Path, bundle: ModelBundle, source: SlideSource, edits: list[Edit], chosen: np.ndarray, place: np.ndarray,
-    progress: Callable[[int], None],
-) -> str:  # fmt: skip
-    """Encode whole groups of the source, and store the chosen cells of each at their places."""
+    kind = [("xy_um", "<f8", (2,)), ("source", "<i8"), ("depth", "<f4"), ("z", "<f4", (n_latent,))]
+    rows, order = RecordFile.create(folder / ROWS, kind, n), RecordFile.create(folder / ORDER, "<i8", n)
+    done = 0
     read_counts = edited_counts(source.read_counts, edits, source.genes, source.xy_um_N2)
-    report = bundle.genes.align(source.genes).summary()
-    chunks = np.unique(chosen // CHUNK)
-    for first in range(0, len(chunks), GROUP // CHUNK):
-        wanted = chunks[first : first + GROUP // CHUNK]
-        rows = (wanted[:, None] * CHUNK + np.arange(CHUNK)).ravel()
-        latents = encode_cells(bundle, read_counts, source.genes, rows[rows < len(source.xy_um_N2)])
-        mine = np.flatnonzero(np.isin(chosen // CHUNK, wanted))
-        at = latents.find(chosen[mine])
-        for name, values in ((Z, latents.mean_NZ), (DEPTH, latents.depth_N)):
-            np.load(folder / name, mmap_mode="r+")[place[mine]] = values[at]
-        progress(len(mine))
-    return report
+    for chosen in _groups(source, edits, places):
+        records = _encoded(bundle, source, read_counts, edits, chosen, rows.dtype)
+        at = places.take(records["xy_um"])
+        rows.put(at, records)
+        order.put(np.arange(done, done + len(at)), at)
+        done += len(at)
+        progress(len(at))
+    _put_in(bundle, extra, places, rows, order, done)
+    with atomic_path(folder / BLOCKS) as partial, open(partial, "wb") as file:
+        np.save(file, places.table())  # last: its presence says that the rest is whole
+    return bundle.genes.align(source.genes).summary()
 
 
-def _set_types(folder: Path, bundle: ModelBundle, edits: list[Edit]) -> None:
-    """Move the type latent of covered cells to the centre of their new type; the microenvironment stays."""
-    chosen = [edit for edit in edits if edit.set_type is not None]
-    xy = np.load(folder / XY) if chosen else np.empty((0, 2))
-    for edit in chosen:
-        inside = edit.covers(xy)
-        stored = np.load(folder / Z, mmap_mode="r+")
-        stored[inside, : bundle.config.gene.n_type] = type_centre(bundle, str(edit.set_type))
+class _Places:
+    """Where cells go in the file: block after block, row-major; first all are counted, then places are taken."""
+
+    def __init__(self, lattice: Lattice, area: Area) -> None:
+        """The blocks of an area and those around them."""
+        size = lattice.block
+        self._size_um = size * lattice.um
+        self._low = np.array([area.top // size - 1, area.left // size - 1])
+        self._shape = np.array([-(-area.bottom // size), -(-area.right // size)]) - self._low + 1
+        self._count = np.zeros(self._shape.prod(), np.int64)
+        self._taken = np.zeros_like(self._count)
+
+    def block(self, xy_um_N2: np.ndarray) -> np.ndarray:
+        """Number of the block of each position, int64 [N]; -1 outside."""
+        block = np.floor(xy_um_N2[:, ::-1] / self._size_um).astype(np.int64) - self._low
+        inside = ((block >= 0) & (block < self._shape)).all(1)
+        return np.where(inside, block[:, 0] * self._shape[1] + block[:, 1], -1)
+
+    def count(self, xy_um_N2: np.ndarray) -> None:
+        """Count cells, all of them inside."""
+        self._count += np.bincount(self.block(xy_um_N2), minlength=len(self._count))
+
+    def take(self, xy_um_N2: np.ndarray) -> np.ndarray:
+        """Places of the next cells, int64 [N]; within a block in the order of the calls."""
+        block = self.block(xy_um_N2)
+        order = np.argsort(block, kind="stable")
+        before = np.arange(len(block)) - np.searchsorted(block[order], block[order])
+        out = np.empty(len(block), np.int64)
+        out[order] = self._start[block[order]] + self._taken[block[order]] + before
+        self._taken += np.bincount(block, minlength=len(self._count))
+        return out
+
+    @property
+    def n_cells(self) -> int:
+        """Cells counted."""
+        return int(self._count.sum())
+
+    @property
+    def _start(self) -> np.ndarray:
+        return np.cumsum(self._count) - self._count
+
+    def table(self) -> np.ndarray:
+        """Rows (i, j, start, stop) of the blocks that hold cells, int64."""
+        held = np.flatnonzero(self._count)
+        i, j = held // self._shape[1] + self._low[0], held % self._shape[1] + self._low[1]
+        return np.column_stack([i, j, self._start[held], self._start[held] + self._count[held]])
 
 
-def _put_in(folder: Path, bundle: ModelBundle, edit: Edit, places: np.ndarray) -> None:
-    """Latents of added cells: the centre of their type, and the mean microenvironment of the cells around them."""
-    source, xy = np.load(folder / SOURCE), np.load(folder / XY)
-    around = edit.covers(xy) & (source != ADDED)
-    stored = np.load(folder / Z, mmap_mode="r+")
+def _groups(source: SlideSource, edits: list[Edit], places: _Places) -> Iterator[np.ndarray]:
+    """Source positions of the cells that are kept and inside, group by group of the source."""
+    for start in range(0, len(source.xy_um_N2), GROUP):
+        xy = source.xy_um_N2[start : start + GROUP]
+        chosen = start + np.flatnonzero(kept_cells(edits, xy) & (places.block(xy) >= 0))
+        if len(chosen):
+            yield chosen
+
+
+def _encoded(
+    bundle: ModelBundle, source: SlideSource, read_counts: Callable[[np.ndarray], object], edits: list[Edit],
+    chosen: np.ndarray, kind: np.dtype,
+) -> np.ndarray:  # fmt: skip
+    """Records of some cells of a group. Chunks of the source are encoded whole."""
+    rows = (np.unique(chosen // CHUNK)[:, None] * CHUNK + np.arange(CHUNK)).ravel()
+    latents = encode_cells(bundle, read_counts, source.genes, rows[rows < len(source.xy_um_N2)])
+    at = latents.find(chosen)
+    records = np.empty(len(chosen), kind)
+    records["xy_um"], records["source"] = source.xy_um_N2[chosen], chosen
+    records["z"], records["depth"] = latents.mean_NZ[at], latents.depth_N[at]
+    for edit in edits:
+        if edit.set_type is not None:  # the type latent moves to the centre of the new type; the microenvironment stays
+            inside = edit.covers(records["xy_um"])
+            records["z"][inside, : bundle.config.gene.n_type] = type_centre(bundle, edit.set_type)
+    return records
+
+
+def _put_in(
+    bundle: ModelBundle, extra: list[tuple[Edit, np.ndarray]], places: _Places, rows: RecordFile, order: RecordFile,
+    done: int,
+) -> None:  # fmt: skip
+    """Store added cells: the centre of their type, and the mean microenvironment of the cells around them."""
     n_type = bundle.config.gene.n_type
-    stored[places, :n_type] = type_centre(bundle, str(edit.add_type))
-    stored[places, n_type:] = stored[around, n_type:].mean(0) if around.any() else 0.0
+    taken = []
+    for edit, xy in extra:
+        records = np.zeros(len(xy), rows.dtype)
+        records["xy_um"], records["source"] = xy, ADDED
+        records["z"][:, :n_type] = type_centre(bundle, str(edit.add_type))
+        taken.append((places.take(xy), records))
+        rows.put(*taken[-1])
+    for (edit, _), (at, records) in zip(extra, taken, strict=True):
+        around = [records["z"][:0, n_type:]]
+        for start in range(0, len(rows), GROUP):
+            stored = rows.read(start, start + GROUP)
+            around.append(stored["z"][edit.covers(stored["xy_um"]) & (stored["source"] != ADDED), n_type:])
+        micro = np.concatenate(around)
+        records["z"][:, n_type:] = micro.mean(0) if len(micro) else 0.0
+        rows.put(at, records)
+    if taken:
+        order.put(np.arange(done, len(order)), np.sort(np.concatenate([at for at, _ in taken])))
 
 
 def type_centre(bundle: ModelBundle, name: str) -> np.ndarray:

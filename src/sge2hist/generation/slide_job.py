@@ -84,9 +84,8 @@ class SlideJob:
             (folder / REPORT).write_text(report + "\n", encoding="utf-8")
         if not (folder / OCCUPIED).is_file():
             grid = window_grid(lattice, drawing.region_px, n)
-            xy_um = CellStore(folder / CELLS, lattice).positions()
-            pieces = (xy_um[i : i + 100_000] for i in range(0, max(len(xy_um), 1), 100_000))
-            occupied = occupied_windows(grid, lattice, bundle.config.reach_um, pieces)
+            positions = CellStore(folder / CELLS, lattice).positions()
+            occupied = occupied_windows(grid, lattice, bundle.config.reach_um, positions)
             with atomic_path(folder / OCCUPIED) as partial, open(partial, "wb") as file:
                 np.save(file, occupied)
         return cls(folder, bundle, drawing, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.files import atomic_directory, check_output, read_manifest, write_manifest
 from sge2hist.data.slide_image import SlideImage
 from sge2hist.data.slide_writer import TILE_PX, write_slide
+from sge2hist.generation.cell_table import read_table, writing_table
 from sge2hist.generation.set import CELLS_NAME, KIND
 from sge2hist.generation.slide_set import NOTE, SLIDE_NAME, UNCERTAINTY_NAME
 
@@ -50,7 +52,7 @@ def merge_slides(parts: list[str | Path], output: str | Path, *, overwrite: bool
                 )  # fmt: skip
                 for slide in slides:
                     slide.close()
-        _join_cells(known, region).write_h5ad(partial / CELLS_NAME)
+        _join_cells(known, region, partial / CELLS_NAME)
         first = {name: value for name, value in known[0][1].items() if name not in OF_THE_FILE}
         um = float(first["um_per_px"])
         first.update(part=None, region_px=region, region_um=[value * um for value in region])
@@ -106,17 +108,15 @@ def _tiles(slides: list[SlideImage]) -> Iterator[np.ndarray]:
             yield tile
 
 
-def _join_cells(known: list[tuple[Path, dict[str, Any]]], region: list[int]) -> Any:
-    import anndata
-
-    tables = []
-    for path, manifest in known:
-        table = anndata.read_h5ad(path / CELLS_NAME)
-        table.obsm["spatial"] = table.obsm["spatial"] + (0, manifest["region_px"][1] - region[1])
-        added = table.obs_names.str.startswith("added_")  # numbered from 0 in every part
-        table.obs_names = [
-            f"{name}_at_{y:.0f}_{x:.0f}" if new else name
-            for name, new, (x, y) in zip(table.obs_names, added, table.obsm["spatial_um"], strict=True)
-        ]
-        tables.append(table)
-    return anndata.concat(tables)
+def _join_cells(known: list[tuple[Path, dict[str, Any]]], region: list[int], path: Path) -> None:
+    """The cells of all parts, one part after the other."""
+    with writing_table(path) as table:
+        for folder, manifest in known:
+            for rows in read_table(folder / CELLS_NAME):
+                # cells put in are numbered from 0 in every part
+                ids = [
+                    f"{name}_at_{y:.0f}_{x:.0f}" if name.startswith("added_") else name
+                    for name, (x, y) in zip(rows.id_N, rows.xy_um_N2, strict=True)
+                ]
+                shifted = rows.xy_px_N2 + np.array([0, manifest["region_px"][1] - region[1]])
+                table.add(replace(rows, id_N=np.array(ids, object), xy_px_N2=shifted))

@@ -20,7 +20,7 @@ from sge2hist.generation.slide_edits import Edit, check_edits
 from sge2hist.generation.slide_job import Drawing, Progress, SlideJob, lattice_of
 from sge2hist.generation.slide_plan import Block
 from sge2hist.generation.slide_source import Rectangle, SlideSource, region_px
-from sge2hist.generation.slide_table import slide_cells
+from sge2hist.generation.slide_table import write_slide_cells
 from sge2hist.generation.stepping import PROGRAMS
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
@@ -110,7 +110,7 @@ def draw_slide(
             spread = region_tiles(job, lambda tile: _spread(job, tile), n_channels=3)
             note = f"spread over {config.n_seeds} seeds, {UNCERTAINTY_SCALE} per grey level; {NOTE}"
             write_slide(partial / UNCERTAINTY_NAME, spread, um_per_px, shape=(height, width), description=note)
-        slide_cells(job, source, list(config.edits)).write_h5ad(partial / CELLS_NAME)
+        write_slide_cells(partial / CELLS_NAME, job, source, list(config.edits))
         write_manifest(partial, KIND, **slide_manifest(job, source, config))
     shutil.rmtree(job.folder)
     return output / SLIDE_NAME

@@ -2,71 +2,61 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from sge2hist.generation.slide_cells import ADDED, SOURCE, XY, Z
+from sge2hist.generation.cell_table import TableRows, writing_table
+from sge2hist.generation.slide_cells import ADDED, PlacedRows
 from sge2hist.generation.slide_edits import Edit
-from sge2hist.generation.slide_job import CELLS, SlideJob
+from sge2hist.generation.slide_job import SlideJob
 from sge2hist.generation.slide_source import SlideSource
 
-if TYPE_CHECKING:
-    import anndata
 
-CHUNK = 16384
-
-
-def slide_cells(job: SlideJob, source: SlideSource, edits: list[Edit]) -> anndata.AnnData:
+def write_slide_cells(path: Path, job: SlideJob, source: SlideSource, edits: list[Edit]) -> None:
     """Cells on the slide: obs cell_type, edited, seed; ``obsm["spatial"]`` px of it, ``obsm["spatial_um"]`` of the source."""
-    import anndata
-    import pandas as pd
-    from scipy.sparse import csr_matrix
+    with writing_table(path) as table:
+        for rows in _rows(job, source, edits):
+            table.add(rows)
 
-    folder = job.folder / CELLS
-    xy_um, position = np.load(folder / XY), np.load(folder / SOURCE)
+
+def _rows(job: SlideJob, source: SlideSource, edits: list[Edit]) -> Iterator[TableRows]:
     x, y, width, height = job.drawing.region_px
-    xy_px = xy_um / job.bundle.config.um_per_px - (x, y)
-    inside = np.flatnonzero(((xy_px >= 0) & (xy_px < (width, height))).all(1))
-    # source order, cells put in last
-    inside = inside[
-        np.argsort(np.where(position[inside] == ADDED, np.iinfo(np.int64).max, position[inside]), kind="stable")
-    ]
-    at = position[inside]
-    own = at != ADDED
-    if source.type_N is None:
-        kinds = _types_by_model(job, inside)
-    else:
-        kinds = np.full(len(at), "", object)
-        kinds[own] = source.type_N[at[own]]
-    edited = ~own
-    for edit in edits:
-        covered = edit.covers(xy_um[inside])
-        if edit.set_type is not None:
-            kinds[covered & own] = edit.set_type
-        elif edit.add_type is not None:
-            kinds[covered & ~own] = edit.add_type
-        edited |= covered & (edit.set_type is not None or edit.gene is not None)
-    ids = np.full(len(at), "", object)
-    ids[own] = source.id_N[at[own]]
-    ids[~own] = [f"added_{number}" for number in range(int((~own).sum()))]
-    obs = pd.DataFrame(
-        {"cell_type": pd.Categorical(kinds), "edited": edited, "seed": job.drawing.seeds[0]}, index=ids.astype(str)
-    )
-    table = anndata.AnnData(X=csr_matrix(np.zeros((len(at), 0), np.float32)), obs=obs)
-    table.obsm["spatial"], table.obsm["spatial_um"] = xy_px[inside], xy_um[inside]
-    return table
+    n_added = 0
+    for cells in job.cells.in_source_order():
+        xy_px = cells.xy_um_M2 / job.bundle.config.um_per_px - (x, y)
+        inside = np.asarray(((xy_px >= 0) & (xy_px < (width, height))).all(1))
+        at, xy_um = cells.source_M[inside], cells.xy_um_M2[inside]
+        own = at != ADDED
+        kinds, edited = _types(job, source, cells, inside), ~own
+        for edit in edits:
+            covered = edit.covers(xy_um)
+            if edit.set_type is not None:
+                kinds[covered & own] = edit.set_type
+            elif edit.add_type is not None:
+                kinds[covered & ~own] = edit.add_type
+            edited |= covered & (edit.set_type is not None or edit.gene is not None)
+        ids = np.full(len(at), "", object)
+        ids[own] = source.id_N[at[own]]
+        ids[~own] = [f"added_{n_added + number}" for number in range(int((~own).sum()))]
+        n_added += int((~own).sum())
+        yield TableRows(
+            id_N=ids, type_N=kinds, edited_N=edited, seed_N=np.full(len(at), job.drawing.seeds[0], np.int64),
+            xy_px_N2=xy_px[inside], xy_um_N2=xy_um,
+        )  # fmt: skip
 
 
 @torch.no_grad()
-def _types_by_model(job: SlideJob, rows: np.ndarray) -> np.ndarray:
-    """Names of the types that the model gives to stored cells."""
+def _types(job: SlideJob, source: SlideSource, cells: PlacedRows, inside: np.ndarray) -> np.ndarray:
+    """Names of the types of some cells: those of the source, or as the model says."""
+    at = cells.source_M[inside]
+    if source.type_N is not None:
+        kinds = np.full(len(at), "", object)
+        kinds[at != ADDED] = source.type_N[at[at != ADDED]]
+        return kinds
     gene, types = job.bundle.model.gene, job.bundle.types
-    device = next(gene.parameters()).device
-    out = []
-    for start in range(0, len(rows), CHUNK):
-        z1 = np.load(job.folder / CELLS / Z, mmap_mode="r")[rows[start : start + CHUNK], : gene.config.n_type]
-        gamma = gene.mixture.responsibilities(torch.from_numpy(np.ascontiguousarray(z1)).to(device)).cpu().numpy()
-        out.append(np.array(types.names, object)[types.type_probabilities(gamma).argmax(1)])
-    return np.concatenate(out) if out else np.empty(0, object)
+    z1 = np.ascontiguousarray(cells.z_MZ[inside, : gene.config.n_type])
+    gamma = gene.mixture.responsibilities(torch.from_numpy(z1).to(next(gene.parameters()).device)).cpu().numpy()
+    return np.array(types.names, object)[types.type_probabilities(gamma).argmax(1)]

@@ -13,6 +13,7 @@ SEARCH_UM = 200.0  # largest shift looked for in x and y
 TREND_UM = 150.0  # structure coarser than this is taken out: it is tissue against tissue, not edge on edge
 PEAK_UM = 60.0  # neighbourhood of the peak that a second peak must lie outside
 LEAST_OBSERVATIONS = 200
+LEAST_OVERLAP = 0.5  # share of the observations that must stay on the image: what a sliver of it fits proves nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Shift:
     prominence: float  # best over the best elsewhere; 1 = no preference
     z: float  # best shift in spreads of the whole correlation surface
     confidence: str  # "high" | "moderate" | "low"
-    surface: np.ndarray  # correlation at shifts -SEARCH_UM .. SEARCH_UM, rows are y
+    surface: np.ndarray  # correlation at shifts -SEARCH_UM .. SEARCH_UM, rows are y; NaN where too little overlaps
     step_um: float
 
     @property
@@ -89,7 +90,10 @@ def _detrend_points(value: np.ndarray, number: np.ndarray, sigma: float) -> np.n
 
 
 def _correlation_surface(value: np.ndarray, number: np.ndarray, feature: np.ndarray, reach: int) -> np.ndarray:
-    """Pearson correlation at shifts -reach..reach (rows y, columns x); observations shifted off the map count as 0."""
+    """Pearson correlation at shifts -reach..reach (rows y, columns x) over the observations that stay on the map.
+
+    NaN where fewer than `LEAST_OVERLAP` of them do.
+    """
     from scipy.fft import irfft2, next_fast_len, rfft2
 
     shape = tuple(next_fast_len(side + reach, real=True) for side in feature.shape)
@@ -101,7 +105,8 @@ def _correlation_surface(value: np.ndarray, number: np.ndarray, feature: np.ndar
         rows, columns = np.arange(-reach, reach + 1) % shape[0], np.arange(-reach, reach + 1) % shape[1]
         return full[np.ix_(rows, columns)].astype(np.float64)
 
-    n = np.maximum(correlate(number, on_map), 1)
+    on_image = correlate(number, on_map)
+    n = np.maximum(on_image, 1)
     mean_value = correlate(value, on_map) / n
     mean_feature = correlate(number, feature) / n
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -109,25 +114,28 @@ def _correlation_surface(value: np.ndarray, number: np.ndarray, feature: np.ndar
     var_value = correlate(value_squared, on_map) / n - mean_value**2
     var_feature = correlate(number, feature**2) / n - mean_feature**2
     covariance = correlate(value, feature) / n - mean_value * mean_feature
-    return covariance / np.sqrt(np.maximum(var_value * var_feature, 1e-20))
+    correlation = covariance / np.sqrt(np.maximum(var_value * var_feature, 1e-20))
+    return np.where(on_image >= LEAST_OVERLAP * number.sum(), correlation, np.nan)
 
 
 def _read_peak(surface: np.ndarray, step: float, reach: int) -> Shift:
-    row, column = np.unravel_index(int(np.argmax(surface)), surface.shape)
+    row, column = np.unravel_index(int(np.nanargmax(surface)), surface.shape)
     best = float(surface[row, column])
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1] * step
-    away = np.hypot(y - y[row, column], x - x[row, column]) > PEAK_UM
-    spread = float(np.std(surface[away])) or 1e-12
-    second = float(surface[away].max())
-    z = (best - float(np.median(surface[away]))) / spread
+    away = (np.hypot(y - y[row, column], x - x[row, column]) > PEAK_UM) & np.isfinite(surface)
+    elsewhere = surface[away] if away.any() else np.array([best])  # a slide smaller than the peak prefers nothing
+    spread = float(np.std(elsewhere)) or 1e-12
+    second = float(elsewhere.max())
+    z = (best - float(np.median(elsewhere))) / spread
     prominence = best / second if second > 0 else float("inf")
-    at_border = row in (0, 2 * reach) or column in (0, 2 * reach)
+    around = np.pad(surface, 1, constant_values=np.nan)[row : row + 3, column : column + 3]
+    at_border = not np.isfinite(around).all()
     confidence = "low"
     if not at_border and best > 0.05 and z > 4 and prominence > 1.2:
         confidence = "high" if z > 6 and prominence > 1.5 else "moderate"
     return Shift(
-        x_um=float(x[row, column]) + _vertex(surface[row, max(column - 1, 0) : column + 2]) * step,
-        y_um=float(y[row, column]) + _vertex(surface[max(row - 1, 0) : row + 2, column]) * step,
+        x_um=float(x[row, column]) + _vertex(around[1]) * step,
+        y_um=float(y[row, column]) + _vertex(around[:, 1]) * step,
         correlation=best,
         correlation_unshifted=float(surface[reach, reach]),
         prominence=min(prominence, 99.0),
@@ -140,7 +148,5 @@ def _read_peak(surface: np.ndarray, step: float, reach: int) -> Shift:
 
 def _vertex(three: np.ndarray) -> float:
     """Offset of the top of the parabola through three equally spaced values, -0.5 to 0.5."""
-    if len(three) < 3:
-        return 0.0
-    curvature = three[0] - 2 * three[1] + three[2]
+    curvature = three[0] - 2 * three[1] + three[2]  # NaN beside the border: no top there
     return float(np.clip((three[0] - three[2]) / (2 * curvature), -0.5, 0.5)) if curvature < 0 else 0.0

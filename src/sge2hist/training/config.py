@@ -42,7 +42,9 @@ class TrainConfig:
         if self.hours is not None and self.steps is not None:
             raise InputError(found="--hours and --steps", expected="one of the two")
         if self.renew_genes and self.start is None:
-            raise InputError(found="--renew-genes without --start", expected="--start MODEL, whose image networks are kept")
+            raise InputError(
+                found="--renew-genes without --start", expected="--start MODEL, whose image networks are kept"
+            )
         if self.mixed_precision not in ("auto", "bf16", "no"):
             raise InputError(found=f"--mixed-precision {self.mixed_precision}", expected="auto, bf16 or no")
 

@@ -67,6 +67,7 @@ class JointConfig:
     share_slide: float = 0.5  # patches told their slide (stain)
     share_anywhere: float = SHARE_ANYWHERE  # patches that are not taken at a cell
     gene_rate: float = 0.3  # learning rate of the gene model over that of the image model
+    gene_until: float = 1 / 3  # share of the stage after which the gene model rests; 1: never
     type_gradient: float = 0.0  # share of the image loss's gradient that reaches z1; all of it reaches z2
     seed: int = 0
 
@@ -79,7 +80,9 @@ class JointTraining(Stage):
     the centre cells and some random others; the rest come from a cache of latents that is renewed every few hundred steps.
 
     What the image wants to know of a cell is put into z2 (`type_gradient` 0): its gradient is many times that of the ELBO, and
-    pulls z1 away from cell types within an hour. The published method lets it through (1).
+    pulls z1 away from cell types within an hour. The published method lets it through (1). Through the shared layers of the
+    encoder some of that remains, so the gene model slows down and rests after `gene_until` of the stage; from then on every
+    cell comes from the cache, and a step costs the image network alone.
     """
 
     def __init__(
@@ -95,7 +98,8 @@ class JointTraining(Stage):
             model.image.autoencoder.requires_grad_(False)
         self._source, self._gene_stage, self._cells, self._config = source, gene_stage, all_cells, config
         self._train_row, self._device = train_row_of_cell, device
-        self._mean_NZ = torch.zeros(0)
+        self._mean_NZ = self._sd_NZ = torch.zeros(0)
+        self._resting = False
         self.depth_N = cell_depths(all_cells, float(model.gene.encoder.scale))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -103,13 +107,29 @@ class JointTraining(Stage):
         image = [p for p in self.model.image.parameters() if p.requires_grad]
         return [
             {"params": image, "scale": 1.0},
-            {"params": list(self.model.gene.parameters()), "scale": self._config.gene_rate},
+            {
+                "params": list(self.model.gene.parameters()),
+                "scale": self._config.gene_rate,
+                "until": self._config.gene_until,
+            },
         ]
 
+    def reach(self, share: float) -> None:
+        """Let the gene model rest once its learning rate has come to zero."""
+        if self._config.gene_until < 1 and share >= self._config.gene_until and not self._resting:
+            self._resting = True
+            self.model.gene.requires_grad_(False)
+            self._encode()
+
     def refresh(self, step: int) -> None:
-        """Encode all cells anew with the present weights."""
+        """Encode all cells anew, if the gene model still moves."""
+        if not self._resting:
+            self._encode()
+
+    def _encode(self) -> None:
         encoded = encode_all(self.model.gene, self._cells, device=self._device)
         self._mean_NZ = torch.from_numpy(encoded.mean_NZ).to(self._device)
+        self._sd_NZ = torch.from_numpy(encoded.log_var_NZ).mul_(0.5).exp_().to(self._device)
 
     def forward(self, step: int) -> dict[str, Tensor]:
         """Return the loss terms of a step."""
@@ -127,6 +147,8 @@ class JointTraining(Stage):
             latent = self.model.image.to_latent(crops.image_BCHW.to(self._device))
         image_B = self.model.image.loss(latent, cells, stage_generator(config.seed, "joint/noise", step))
         image = image_B.mean()
+        if self._resting:
+            return {"loss": config.diffusion_weight * image, "image": image}
         expression = self._expression_terms(crops.centre_row_B, step)
         loss = config.diffusion_weight * image + expression["loss"] / self.model.gene.config.n_genes
         shown = ("reconstruction", "kl_type", "kl_micro", "independence")
@@ -140,18 +162,10 @@ class JointTraining(Stage):
         kept = np.flatnonzero((mode_M == MODE_ALL) | ((mode_M == MODE_CENTRE) & crops.is_centre_M))
         row_M = crops.row_M[kept]
         z_MZ = self._mean_NZ[torch.from_numpy(row_M)]
-        centre = np.flatnonzero(crops.is_centre_M[kept])
-        others = np.flatnonzero(~crops.is_centre_M[kept])
-        n_more = max(0, min(self._config.n_gradient_cells - len(centre), len(others)))
-        fresh = np.concatenate([centre, rng.choice(others, n_more, replace=False)]) if n_more else centre
-        if len(fresh):
-            posterior = self.model.gene.encode(dense_counts(self._cells.read(row_M[fresh]), self._device))
-            sample = posterior.sample(stage_generator(self._config.seed, "joint/posterior", step))
-            # a cell shown alone is drawn from its posterior, as a cell type is drawn from its component
-            alone = torch.from_numpy(mode_M[kept][fresh] == MODE_CENTRE).to(self._device)
-            z_fresh = torch.where(alone[:, None], sample, posterior.mean_NZ).float()
-            z_fresh = scale_gradient(z_fresh, posterior.n_type, self._config.type_gradient)
-            z_MZ = z_MZ.index_put((torch.from_numpy(fresh).to(self._device),), z_fresh)
+        if self._resting:
+            z_MZ = self._blurred_if_alone(z_MZ, row_M, mode_M[kept], step)
+        else:
+            z_MZ = self._with_fresh_latents(z_MZ, crops.is_centre_M[kept], row_M, mode_M[kept], step, rng)
         return PlacedCells(
             z_MZ=z_MZ,
             depth_M=torch.from_numpy(self.depth_N[row_M]),
@@ -160,6 +174,30 @@ class JointTraining(Stage):
             mode_B=torch.from_numpy(mode_B),
             slide_B=torch.from_numpy(slide_B),
         ).to(self._device)
+
+    def _blurred_if_alone(self, z_MZ: Tensor, row_M: np.ndarray, mode_M: np.ndarray, step: int) -> Tensor:
+        """A cell shown alone is drawn from its posterior, as a cell type is drawn from its component."""
+        generator = stage_generator(self._config.seed, "joint/posterior", step)
+        noise = torch.randn(z_MZ.shape, generator=generator, device=generator.device).to(self._device)
+        alone_M1 = torch.from_numpy(mode_M == MODE_CENTRE).to(self._device)[:, None]
+        return torch.where(alone_M1, z_MZ + noise * self._sd_NZ[torch.from_numpy(row_M)], z_MZ)
+
+    def _with_fresh_latents(
+        self, z_MZ: Tensor, is_centre_M: np.ndarray, row_M: np.ndarray, mode_M: np.ndarray, step: int,
+        rng: np.random.Generator,
+    ) -> Tensor:  # fmt: skip
+        """Encode the centre cells and some others now, so that gradients reach the encoder; lone cells are drawn."""
+        centre, others = np.flatnonzero(is_centre_M), np.flatnonzero(~is_centre_M)
+        n_more = max(0, min(self._config.n_gradient_cells - len(centre), len(others)))
+        fresh = np.concatenate([centre, rng.choice(others, n_more, replace=False)]) if n_more else centre
+        if not len(fresh):
+            return z_MZ
+        posterior = self.model.gene.encode(dense_counts(self._cells.read(row_M[fresh]), self._device))
+        sample = posterior.sample(stage_generator(self._config.seed, "joint/posterior", step))
+        alone = torch.from_numpy(mode_M[fresh] == MODE_CENTRE).to(self._device)
+        z_fresh = torch.where(alone[:, None], sample, posterior.mean_NZ).float()
+        z_fresh = scale_gradient(z_fresh, posterior.n_type, self._config.type_gradient)
+        return z_MZ.index_put((torch.from_numpy(fresh).to(self._device),), z_fresh)
 
     def _expression_terms(self, centre_row_B: np.ndarray, step: int) -> dict[str, Tensor]:
         rng = stage_rng(self._config.seed, "joint/expression", step)

@@ -42,8 +42,13 @@ class Stage(nn.Module):
         raise NotImplementedError
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return optimizer groups; a group's "scale" multiplies the learning rate."""
+        """Return optimizer groups; a group's "scale" multiplies the learning rate, which for a group with an "until" falls
+        to zero at that share of the stage.
+        """
         return [{"params": [p for p in self.parameters() if p.requires_grad], "scale": 1.0}]
+
+    def reach(self, share: float) -> None:
+        """Be told before each step which share of the stage (0 to 1) is done."""
 
     def refresh(self, step: int) -> None:
         """Recompute what is cached between steps; must depend on the weights and the step alone."""
@@ -155,8 +160,11 @@ def run_stage(
                 _preview(preview, stage, ema, step)
                 last_preview = now
             stage.refresh(step)
+        stage.reach(share)
         for group in optimizer.param_groups:
-            group["lr"] = plan.learning_rate_at(share) * group["scale"]
+            until = group.get("until", 0.0)
+            left = max(0.0, 1 - share / until) if until else 1.0
+            group["lr"] = plan.learning_rate_at(share) * group["scale"] * left
         terms = _step(prepared, optimizer_ready, run, plan, step)
         if ema is not None:
             ema.update(stage, step)

@@ -233,6 +233,7 @@ class _Training:
             share_centre=0.9 if self._is_paper else 0.15,
             share_anywhere=0.0 if self._is_paper else SHARE_ANYWHERE,
             type_gradient=1.0 if self._is_paper else 0.0,
+            gene_until=1.0 if self._is_paper else 1 / 3,
         )
         stage = JointTraining(
             self.model, self.source, gene_stage, self.all_cells, joint,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sge2hist.evaluation.page import charts, tables
+from sge2hist.evaluation.page import charts, slides, tables
 from sge2hist.evaluation.page.sentences import Sentence, number, opening
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def build_page(report: dict[str, Any], pictures: Pictures) -> str:
     """Return the whole page."""
     sections = [
         ("Pictures", gallery_section(report, pictures)),
+        ("The whole slide", slides.slide_section(report, pictures)),
         ("Every metric", metric_section(report)),
         ("Differences between sets", difference_section(report)),
         ("Cell types", tables.type_table(report)),
