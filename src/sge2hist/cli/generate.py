@@ -174,7 +174,7 @@ def choose(n_all: int, n: int | None, seed: int) -> np.ndarray:
 
     if n is None or n >= n_all:
         return np.arange(n_all)
-    return np.sort(np.random.default_rng([seed, 5]).choice(n_all, n, replace=False))
+    return np.sort(np.random.default_rng([seed, 5]).permutation(n_all)[:n])  # fewer cells are a part of more
 
 
 def read_h5ad(path: Path) -> anndata.AnnData:
