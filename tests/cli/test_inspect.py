@@ -49,6 +49,7 @@ def test_visium(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inspect(tmp_path)
     shown = capsys.readouterr().out
     assert "spots of 55 um, 100 um apart  47 x 8 genes" in shown
+    assert "2 (spot pitch of 100 um, tissue_positions.csv)" in shown  # the H&E is not needed to know it
 
 
 def test_artifacts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,8 +5,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from fixtures.published_pickle import write_published_pickle
 from fixtures.tissue import make_tissue
 from fixtures.visium_hd import write_visium_hd
+from fixtures.xenium import write_xenium
 from sge2hist.cli.prepare import prepare
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
@@ -63,10 +65,34 @@ def test_two_slides_and_holdout(truth, tmp_path: Path) -> None:
     assert set(data.obs["slide"].iloc[data.rows("test")]) == {"second"}
 
 
+def test_slides_of_one_name_and_a_shift_for_one_of_them(tmp_path: Path) -> None:
+    runs = [write_xenium(make_tissue(seed=seed), tmp_path / f"run{seed}").folder for seed in (0, 1)]
+    out = tmp_path / "a.paired"
+    text = run(*runs, "-o", out, "--types", "none", "--shift-um", "region_1_2=3,-2", *SMALL)
+    assert "is called region_1_2 here" in text
+    assert "up to alignment.1.png" in text
+    data = PairedDataset.open(out)
+    assert data.slide_ids == ["region_1", "region_1_2"]
+    assert [record["applied_shift_um"] for record in data.manifest["alignment"]] == [[0.0, 0.0], [3.0, -2.0]]
+
+
+def test_gene_names_of_the_published_pickle(tmp_path: Path) -> None:
+    write_published_pickle(make_tissue(), tmp_path / "cells.pkl")
+    names = make_tissue().gene_ids
+    (tmp_path / "names.csv").write_text("\n".join(["gene_id,symbol", *(f"{name},{name}" for name in names)]) + "\n")
+    mine = ["--patch-um", "8", "--patch-px", "16", "--split-block-um", "9", *SMALL[6:]]
+    run(tmp_path / "cells.pkl", "--genes", tmp_path / "names.csv", "--image-um-per-px", 0.5, "-o",
+        tmp_path / "a.paired", "--types", "none", "--keep-border", *mine)  # fmt: skip
+    assert PairedDataset.open(tmp_path / "a.paired").genes.ids == names
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--shift-um", "5"], "--shift-um 5"),
+        (["--shift-um", "other=5,5", "--bin-um", "8"], "--shift-um other; expected one of"),
+        (["--nucleus-um2", "9,8"], "nucleus_um2"),
+        (["--genes", "names.csv"], "--genes with Visium HD"),
         (["--fractions", "0.5,0.5"], "--fractions"),
         (["--fractions", "0.5,0.5,0.5"], "sum to 1"),
         (["--bin-um", "5"], "--bin-um 5"),

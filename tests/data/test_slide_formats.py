@@ -91,6 +91,11 @@ def test_a_scanner_format_without_openslide_says_what_to_install(
     (tmp_path / "slide.mrxs").write_bytes(b"no tiff")
     with pytest.raises(InputError, match=r"a slide of type .mrxs.*pip install \"sge2hist\[slides\]\""):
         SlideImage.open(tmp_path / "slide.mrxs")
+    (tmp_path / "slide.ndpi").write_bytes(
+        b"MM\0*" + bytes(500)
+    )  # a TIFF by its head, which the TIFF reader cannot read
+    with pytest.raises(InputError, match=r"a slide of type .ndpi.*pip install"):
+        SlideImage.open(tmp_path / "slide.ndpi")
     tifffile.imwrite(tmp_path / "slide.scn", PIXELS, photometric="rgb", tile=(64, 64))
     assert (SlideImage.open(tmp_path / "slide.scn").as_array() == PIXELS).all()  # a TIFF inside: read as such
 

@@ -84,6 +84,14 @@ def test_pictures_of_the_published_pickle_come_back_and_none_is_lost_to_the_gap(
     assert any("a split by spatial blocks is impossible" in note for note in notes)
 
 
+def test_patches_wider_than_the_pictures_of_the_pickle_are_refused(tmp_path: Path) -> None:
+    """Beyond its own picture a cell's patch would show those that happen to follow it in the file."""
+    write_published_pickle(TISSUE, tmp_path / "cells.pkl")
+    config = PrepareConfig(**vars(EVERYTHING) | {"patch_um": 16.0})
+    with pytest.raises(InputError, match=r"--patch-um 16 with pictures of 8 um.*--patch-um 8 --patch-px 16"):
+        prepare(open_sections(tmp_path / "cells.pkl", um_per_px=0.5), tmp_path / "x.paired", config=config)
+
+
 def test_damage_found_while_counts_are_read_leaves_nothing_behind(tmp_path: Path) -> None:
     truth = write_visium_hd(TISSUE, tmp_path, bin_um=(8,))
     sections = open_sections(tmp_path, image=truth.image)

@@ -22,6 +22,18 @@ def test_filters_by_place_agree_with_slow_rules() -> None:
     assert kept.keep.all()
 
 
+def test_nuclei_too_small_and_too_large_go_and_unknown_ones_stay() -> None:
+    section = make_section(um_per_px=2.0)
+    area_um2 = np.resize([7.9, 8.0, 250.0, 250.1, np.nan], section.n_obs)
+    section.obs["nucleus_area_um2"] = area_um2
+    tissue = map_tissue(section, 4.0)
+    filters, _ = filter_by_place(section, tissue, PrepareConfig(keep_border=True))
+    np.testing.assert_array_equal(filters.keep, np.resize([False, True, True, False, True], section.n_obs))
+    assert filters.removals[-1]["filter"] == "nucleus of 8 to 250 um2"
+    filters, _ = filter_by_place(section, tissue, PrepareConfig(keep_border=True, nucleus_um2=(0.0, 1e9)))
+    assert filters.keep.all()
+
+
 def test_glass_is_no_tissue_but_a_lumen_is() -> None:
     from sge2hist.data.slide_image import SlideImage
 

@@ -55,6 +55,7 @@ def test_judgement() -> None:
     assert judge_shift(good, section, (0.0, 0.0)) == []
     near = dataclasses.replace(good, x_um=9.0, y_um=0.0)
     assert "--shift-um 12,0" in judge_shift(near, section, (3.0, 0.0))[0]
+    assert "--shift-um one=12,0" in judge_shift(near, section, (3.0, 0.0), one_of_several=True)[0]
     gross = dataclasses.replace(good, x_um=80.0, y_um=0.0)
     with pytest.raises(InputError, match="--shift-um 80,0"):
         judge_shift(gross, section, (0.0, 0.0))

@@ -1,6 +1,27 @@
-"""Mistakes that users of other tools report again and again: each one is fed to the readers, and the message is checked."""
+"""Mistakes that users of other tools report again and again: each one is fed to the readers, and the message is checked.
+
+| pitfall                                         | fed by                                                        |
+| ----------------------------------------------- | ------------------------------------------------------------- |
+| x and y swapped                                 | test_x_and_y_swapped                                          |
+| wrong image: turned, preview, CytAssist, foreign | test_transposed_image, test_preview_given_instead_of_the_slide, |
+|                                                 | test_another_image, test_cytassist_image_given                |
+| array turned, mirrored, slanted in the image    | test_axes_of_the_array_turned_against_the_image,              |
+|                                                 | test_perspective_of_the_array_by_the_homography_alone         |
+| scale factors of cells lack the spot diameter   | test_segmented_outputs_without_a_spot_diameter                |
+| file prefix, no prefix, several prefixes        | test_file_prefix_or_none, test_files_of_two_runs_in_one_folder |
+| no microscope image, or no transform to it      | test_no_feature_slice_and_no_microscope_image_in_outs,        |
+|                                                 | test_space_ranger_was_run_without_a_microscope_image,         |
+|                                                 | test_no_transform_to_a_microscope_image                       |
+| BTF                                             | test_btf                                                      |
+| counts made dense                               | test_counts_are_never_dense                                   |
+| hundreds of thousands of polygons               | test_very_many_polygons                                       |
+| one symbol for several genes                    | test_duplicate_symbols_stay_apart_by_id                       |
+| pixel limit of picture libraries                | test_image_beyond_the_pixel_limit_of_picture_libraries        |
+"""
 
 import json
+import re
+import sys
 import time
 from pathlib import Path
 
@@ -75,9 +96,14 @@ def test_space_ranger_was_run_without_a_microscope_image(tmp_path: Path) -> None
         check_image(open_sections(truth.outs, image=truth.image)[0])
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_axes_of_the_array_turned_against_the_image(tmp_path: Path, turned: bool) -> None:
-    homography = turned_homography(0.5, 200) if turned else None
+def mirrored_homography(um_per_px: float, width_px: int) -> np.ndarray:
+    """Columns of the array run to the left."""
+    scale = 2.0 / um_per_px
+    return np.array([[-scale, 0, width_px - scale / 2], [0, scale, scale / 2], [0, 0, 1.0]])
+
+
+@pytest.mark.parametrize("homography", [None, turned_homography(0.5, 200), mirrored_homography(0.5, 520)])
+def test_axes_of_the_array_turned_against_the_image(tmp_path: Path, homography: np.ndarray | None) -> None:
     truth = write_visium_hd(TISSUE, tmp_path, homography=homography, bin_um=(2,))
     section = open_sections(truth.outs, image=truth.image, bin_um=2)[0]
     assert section.centre_xy_px == pytest.approx(truth.bin_centre_xy_px()[_in_tissue(truth, 1)])
@@ -133,6 +159,7 @@ def test_segmented_outputs_without_a_spot_diameter(tmp_path: Path) -> None:
     assert "spot_diameter_fullres" not in factors
     section = open_sections(truth.outs, format="visium_hd_segmented", image=truth.image)[0]
     assert section.um_per_px == 0.5
+    assert section.um_per_px_sources == {"scale factors: microns_per_pixel": 0.5}
 
 
 @pytest.mark.parametrize("prefix", ["", "Visium_HD_Mouse_Brain_"])
@@ -141,6 +168,16 @@ def test_file_prefix_or_none(tmp_path: Path, prefix: str) -> None:
     assert open_sections(hd.outs, image=hd.image)[0].n_obs > 0
     spots = write_visium(tmp_path / "v", prefix=prefix)
     assert open_sections(spots.outs, image=spots.image)[0].n_obs == 47
+
+
+def test_files_of_two_runs_in_one_folder(tmp_path: Path) -> None:
+    truth = write_visium_hd(TISSUE, tmp_path, prefix="One_", bin_um=(8,))
+    square = truth.outs / "binned_outputs" / "square_008um"
+    matrix = square / "filtered_feature_bc_matrix.h5"
+    (square / "Two_filtered_feature_bc_matrix.h5").write_bytes(matrix.read_bytes())
+    matrix.rename(square / "One_filtered_feature_bc_matrix.h5")
+    with pytest.raises(InputError, match=r"One_filtered.*Two_filtered.*expected one filtered.*keep one run per folder"):
+        open_sections(truth.outs, image=truth.image)
 
 
 def test_no_feature_slice_and_no_microscope_image_in_outs(tmp_path: Path) -> None:
@@ -187,6 +224,7 @@ def test_duplicate_symbols_stay_apart_by_id(tmp_path: Path) -> None:
     section = open_sections(truth.outs, image=truth.image)[0]
     assert list(section.genes["symbol"]).count("TBCE") == 2
     assert section.genes.index.is_unique
+    assert "1 repeated gene symbols kept under their own ids" in section.notes
     panel = GenePanel([TISSUE.gene_ids[7]], ["TBCE"])
     alignment = panel.align(GenePanel(list(section.genes.index), list(section.genes["symbol"])))
     assert alignment.columns.tolist() == [7]
@@ -198,6 +236,12 @@ def test_image_beyond_the_pixel_limit_of_picture_libraries(tmp_path: Path, monke
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # a slide of billions of pixels, in small
     for name in ("he.png", "he.tif"):
         assert (SlideImage.open(tmp_path / name).as_array() == TISSUE.image).all()
+
+
+def test_the_table_at_the_head_names_every_test() -> None:
+    named = re.findall(r"\btest_\w+", sys.modules[__name__].__doc__ or "")
+    fed = {name for name in globals() if name.startswith("test_")} - {"test_the_table_at_the_head_names_every_test"}
+    assert sorted(named) == sorted(fed)
 
 
 def _in_tissue(truth, factor: int) -> np.ndarray:  # type: ignore[no-untyped-def]

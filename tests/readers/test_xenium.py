@@ -11,6 +11,7 @@ from fixtures.xenium import alignment_matrix, write_xenium
 from sge2hist.data.errors import InputError
 from sge2hist.pairing.image_checks import check_image
 from sge2hist.readers import xenium, xenium_alignment
+from sge2hist.readers.detect import detect_format
 
 
 @pytest.mark.parametrize("quarter_turns", range(4))
@@ -117,6 +118,17 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (folder / "experiment.xenium").write_text(json.dumps({"pixel_size": "small"}))
     with pytest.raises(InputError, match="pixel_size 'small'"):
         xenium.read(folder, image=folder / "other.tif")
+
+
+@pytest.mark.parametrize("given", ["run", "run/outs"])
+def test_a_prefix_and_a_level_above_are_found(tmp_path: Path, given: str) -> None:
+    tissue = make_tissue()
+    truth = write_xenium(tissue, tmp_path / "run" / "outs")
+    for name in ("experiment.xenium", "cells.parquet", "cell_feature_matrix.h5"):
+        (truth.folder / name).rename(truth.folder / f"Xenium_V1_Kidney_{name}")
+    assert detect_format(tmp_path / given).format == "xenium"
+    section = xenium.read(tmp_path / given)
+    assert (section.read_counts(None, None).toarray() == tissue.counts_NG).all()
 
 
 def test_cells_of_another_run_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
@@ -60,6 +61,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; a user's error is one message and exit code 2, an interruption 130."""
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds wrong comes back as our one error
     try:
         app()
     except InputError as error:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from sge2hist.data.channels import Channels
     from sge2hist.data.section import Section
     from sge2hist.pairing.cells import CellsConfig
 
@@ -54,10 +53,16 @@ def prepare(
         float | None, typer.Option(help="Scale of the image given, where the format does not state it.")
     ] = None,
     shift_um: Annotated[
-        str, typer.Option(help="X,Y added to the positions (right, down), when alignment.png shows a shift.")
-    ] = "0,0",
+        list[str] | None,
+        typer.Option(
+            help="X,Y added to the positions (right, down), when alignment.png shows a shift; SLIDE=X,Y for one of several."
+        ),
+    ] = None,
     check_alignment: Annotated[bool, typer.Option(help="Measure the shift; refuse 50 um or more.")] = True,
     alignment: Annotated[Path | None, typer.Option(help="Xenium: csv that maps H&E to DAPI pixels.")] = None,
+    genes: Annotated[Path | None, typer.Option(help="Published pickle: csv gene_id,symbol in its order.")] = None,
+    layer: Annotated[str | None, typer.Option(help="AnnData, SpatialData: layer of the raw counts.")] = None,
+    table: Annotated[str | None, typer.Option(help="SpatialData: table to read.")] = None,
     cells: Annotated[
         str,
         typer.Option(
@@ -98,6 +103,9 @@ def prepare(
     min_counts: Annotated[int, typer.Option(help="UMI of a cell.", rich_help_panel=_FILTERS)] = 20,
     min_genes: Annotated[int, typer.Option(help="Genes of a cell.", rich_help_panel=_FILTERS)] = 10,
     min_cells: Annotated[int, typer.Option(help="Cells of a gene.", rich_help_panel=_FILTERS)] = 3,
+    nucleus_um2: Annotated[
+        str, typer.Option(help="Least,most area of the nucleus, where it is known.", rich_help_panel=_FILTERS)
+    ] = "8,250",
     min_tissue: Annotated[float, typer.Option(help="Share of tissue in a patch.", rich_help_panel=_FILTERS)] = 0.1,
     keep_border: Annotated[
         bool, typer.Option("--keep-border", help="Keep patches that reach past the image.", rich_help_panel=_FILTERS)
@@ -131,10 +139,12 @@ def prepare(
     from sge2hist.pairing.prepare import prepare as run
 
     check_output(output, overwrite=overwrite)
-    shift = _numbers(shift_um, 2, "--shift-um", "X,Y")
+    shift, slide_shifts = _shifts(shift_um or [])
+    nucleus = _numbers(nucleus_um2, 2, "--nucleus-um2", "least,most")
     shares = _numbers(fractions, 3, "--fractions", "train,val,test")
     config = PrepareConfig(
-        patch_um=patch_um, patch_px=patch_px, um_per_px=um_per_px, shift_um=(shift[0], shift[1]),
+        patch_um=patch_um, patch_px=patch_px, um_per_px=um_per_px, shift_um=shift, slide_shifts_um=slide_shifts,
+        nucleus_um2=(nucleus[0], nucleus[1]),
         min_counts=min_counts, min_genes=min_genes, min_cells_per_gene=min_cells, min_tissue_fraction=min_tissue,
         keep_border=keep_border, types=types, resolution=resolution, marker_margin=marker_margin,
         split_block_um=split_block_um, fractions=(shares[0], shares[1], shares[2]),
@@ -146,13 +156,20 @@ def prepare(
     )  # fmt: skip
     images = _one_image_each(outs, image or [])
     with stages() as progress:
-        opened = []
+        opened: list[Section] = []
+        options = {
+            "alignment": alignment,
+            "genes": genes,
+            "layer": layer,
+            "table": table,
+            "channels": read_request(channels),
+        }
         for path, picture in zip(outs, images, strict=True):
-            found = _open(path, picture, format, bin_um, image_um_per_px, alignment, how, read_request(channels))
-            for section in found:
+            for section in _open(path, picture, format, bin_um, image_um_per_px, options, how):
+                section = _named_apart(section, path, opened)
                 typer.echo(section.describe())
                 typer.echo(_scales(section))
-                opened.append(_cells(section, path, how, config.shift_um, progress))
+                opened.append(_cells(section, path, how, config.shift_of(section.name), progress))
         dataset = run(opened, output, config=config, progress=progress, overwrite=overwrite)
     _tell(dataset.manifest, output)
 
@@ -167,6 +184,33 @@ def _numbers(text: str, count: int, option: str, expected: str) -> tuple[float, 
     if len(values) != count:
         raise InputError(found=f"{option} {text}", expected=f"{expected}, {count} numbers with commas between")
     return values
+
+
+def _shifts(given: list[str]) -> tuple[tuple[float, float], tuple[tuple[str, tuple[float, float]], ...]]:
+    """`X,Y` for all slides and `SLIDE=X,Y` for some."""
+    shift, of_slides = (0.0, 0.0), []
+    for text in given:
+        slide, _, numbers = text.rpartition("=")
+        x, y = _numbers(numbers, 2, "--shift-um", "X,Y or SLIDE=X,Y")
+        if slide:
+            of_slides.append((slide, (x, y)))
+        else:
+            shift = (x, y)
+    return shift, tuple(of_slides)
+
+
+def _named_apart(section: Section, path: Path, opened: list[Section]) -> Section:
+    """Instruments call every run "region_1": a name that is taken gets a number."""
+    import dataclasses
+
+    taken, name = {other.name for other in opened}, section.name
+    if name not in taken:
+        return section
+    number = 2
+    while f"{name}_{number}" in taken:
+        number += 1
+    typer.echo(f"{path} is called {name}_{number} here: an earlier input is {name} already")
+    return dataclasses.replace(section, name=f"{name}_{number}")
 
 
 def _one_image_each(outs: list[Path], images: list[Path]) -> list[Path | None]:
@@ -187,9 +231,8 @@ def _open(
     format: str,
     bin_um: int | None,
     um_per_px: float | None,
-    alignment: Path | None,
+    options: dict[str, Any],
     how: CellsConfig,
-    channels: Channels | None,
 ) -> list[Section]:
     """Open one input; Visium HD without --bin-um is read at 2 um when cells can be made of it.
 
@@ -199,7 +242,6 @@ def _open(
     from sge2hist.readers.detect import detect_format
     from sge2hist.readers.visium_hd_segmented import find_segmented
 
-    options: dict[str, Any] = {"image": image, "um_per_px": um_per_px, "alignment": alignment, "channels": channels}
     found = detect_format(path).format if format == "auto" else format
     wants_cells = how.method in ("segmentation", "nuclei", "labels") or (how.method == "auto" and bin_um is None)
     if found == "visium_hd" and wants_cells and bin_um is None:
@@ -207,12 +249,12 @@ def _open(
         from sge2hist.readers.visium_hd_folder import find_squares
 
         if 2 in find_squares(path):
-            fine = open_sections(path, bin_um=2, format=found, **options)
+            fine = open_sections(path, format=found, image=image, bin_um=2, um_per_px=um_per_px, **options)
             if choose_method(fine[0], path, how) != "bins":
                 return fine  # else the image is too coarse to show nuclei: bins of the usual side
         elif how.method in ("auto", "segmentation") and find_segmented(path) is not None:
             found = "visium_hd_segmented"
-    return open_sections(path, bin_um=bin_um, format=found, **options)
+    return open_sections(path, format=found, image=image, bin_um=bin_um, um_per_px=um_per_px, **options)
 
 
 def _scales(section: Section) -> str:
@@ -240,4 +282,6 @@ def _tell(manifest: dict, output: Path) -> None:  # type: ignore[type-arg]
     for record in manifest["alignment"]:
         for warning in record["warnings"]:
             typer.secho(f"warning: {record['slide']}: {warning}", fg=typer.colors.YELLOW, err=True)
-    typer.echo(f"now look at {output / 'alignment.png'}")
+    further = len(manifest["slides"]) - 1
+    more = f" and, beside it, those of the other slides (up to alignment.{further}.png)" if further else ""
+    typer.echo(f"now look at {output / 'alignment.png'}{more}")

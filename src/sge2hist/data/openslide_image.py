@@ -48,6 +48,16 @@ class OpenSlidePixels:
         return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
+def needed(path: Path) -> InputError:
+    """The error for a slide that cannot be read without OpenSlide."""
+    return InputError(
+        found=f"a slide of type {path.suffix}",
+        where=str(path),
+        expected="TIFF, BTF, OME-TIFF, SVS, JPEG or PNG, or OpenSlide to read it",
+        repair='pip install "sge2hist[slides]", or save it as a tiled TIFF',
+    )
+
+
 def open_levels(path: Path) -> tuple[list[PixelSource], float | None, list[str]]:
     """Levels (largest first), um/px of the scanner (None when it states none), notes.
 
@@ -57,12 +67,7 @@ def open_levels(path: Path) -> tuple[list[PixelSource], float | None, list[str]]
         If OpenSlide is not installed, or does not know the file.
     """
     if not is_installed():
-        raise InputError(
-            found=f"a slide of type {path.suffix}",
-            where=str(path),
-            expected="TIFF, BTF, OME-TIFF, SVS, JPEG or PNG, or OpenSlide to read it",
-            repair='pip install "sge2hist[slides]", or save it as a tiled TIFF',
-        )
+        raise needed(path)
     import openslide
 
     try:

@@ -95,7 +95,7 @@ class SlideImage:
         except InputError:
             raise
         except Exception as error:  # every decoder raises its own types; whatever it is, the file is no usable image
-            raise _unreadable(path, error) from error
+            raise (openslide_image.needed(path) if of_scanner else _unreadable(path, error)) from error
 
     @classmethod
     def from_array(

@@ -24,8 +24,10 @@ def shifted(section: Section, shift_um: tuple[float, float]) -> Section:
     return section.moved(lambda centre_xy_px: centre_xy_px + by_px)
 
 
-def judge_shift(shift: Shift | None, section: Section, applied_um: tuple[float, float]) -> list[str]:
-    """Warnings about the shift that was measured.
+def judge_shift(
+    shift: Shift | None, section: Section, applied_um: tuple[float, float], *, one_of_several: bool = False
+) -> list[str]:
+    """Warnings about the shift that was measured; among several slides the option that corrects it names this one.
 
     Raises
     ------
@@ -35,7 +37,8 @@ def judge_shift(shift: Shift | None, section: Section, applied_um: tuple[float, 
     if shift is None:
         return ["too few observations to measure the shift between image and counts: look at alignment.png"]
     total = applied_um[0] + shift.x_um, applied_um[1] + shift.y_um
-    option = f"--shift-um {total[0]:.0f},{total[1]:.0f}"
+    slide = f"{section.name}=" if one_of_several else ""
+    option = f"--shift-um {slide}{total[0]:.0f},{total[1]:.0f}"
     if shift.confidence == "low":
         return ["the shift between image and counts could not be measured with confidence: look at alignment.png"]
     if shift.length_um >= GROSS_UM and shift.confidence == "high":

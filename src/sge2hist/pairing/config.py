@@ -15,10 +15,12 @@ class PrepareConfig:
     patch_px: int = 64  # default pixels of that side
     um_per_px: float | None = None  # resolution of the stored slides; None = native (several slides: the coarsest)
     shift_um: tuple[float, float] = (0.0, 0.0)  # added to the positions: x to the right, y downwards
+    slide_shifts_um: tuple[tuple[str, tuple[float, float]], ...] = ()  # (slide, shift) that goes before `shift_um`
 
     min_counts: int = 20  # a cell needs this many UMI
     min_genes: int = 10  # and this many genes with a count
     min_cells_per_gene: int = 3  # a gene must be seen in this many of the cells kept
+    nucleus_um2: tuple[float, float] = (8.0, 250.0)  # area of the nucleus, where it is known: least and most
     min_tissue_fraction: float = 0.1  # share of a patch that must be tissue (holes up to 100 um count as tissue)
     keep_border: bool = False  # keep cells whose patch reaches past the image (filled with white)
 
@@ -49,11 +51,17 @@ class PrepareConfig:
         for name in ("min_counts", "min_genes", "min_cells_per_gene", "marker_margin"):
             if getattr(self, name) < 0:
                 problems.add(found=f"{name} = {getattr(self, name)}", expected="0 or more")
+        if not 0 <= self.nucleus_um2[0] < self.nucleus_um2[1]:
+            problems.add(found=f"nucleus_um2 = {self.nucleus_um2}", expected="least and most, the first smaller")
         if not 0 <= self.min_tissue_fraction <= 1:
             problems.add(found=f"min_tissue_fraction = {self.min_tissue_fraction}", expected="0 to 1")
         if len(self.fractions) != 3 or min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             problems.add(found=f"fractions {self.fractions}", expected="three shares (train, val, test) that sum to 1")
         problems.raise_if_any()
+
+    def shift_of(self, slide: str) -> tuple[float, float]:
+        """The shift for one slide: its own if it has one."""
+        return dict(self.slide_shifts_um).get(slide, self.shift_um)
 
     @property
     def block_um(self) -> float:

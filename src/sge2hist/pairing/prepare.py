@@ -64,24 +64,25 @@ def prepare(
     check_output(output, overwrite=overwrite)
     if not sections:
         raise InputError(found="no section", expected="at least one")
-    _check_holdout(sections, config)
+    _check_slide_names(sections, config)
     for section in sections[1:]:
         require_same_channels(section.image.channels, sections[0].image.channels, where=section.name)
     checked = []
     for section in sections:
         section, warnings = check_image(section)
-        checked.append((shifted(section, config.shift_um), warnings))
+        checked.append((shifted(section, config.shift_of(section.name)), warnings))
     um_per_px = config.um_per_px or max(section.um_per_px for section, _ in checked)
     parts, counts, alignment = [], [], []
     for number, (section, warnings) in enumerate(checked):
         progress("reading counts", number, len(checked))
         part, part_counts = _collect(section, config)
+        applied_um = config.shift_of(section.name)
         if config.check_alignment:
-            warnings = [*warnings, *judge_shift(part.shift, section, config.shift_um)]
+            warnings += judge_shift(part.shift, section, applied_um, one_of_several=len(checked) > 1)
         parts.append(part)
         counts.append(part_counts)
         del part_counts
-        alignment.append(alignment_record(part, config.shift_um, warnings))
+        alignment.append(alignment_record(part, applied_um, warnings))
     progress("reading counts", len(checked), len(checked))
     cells = merge_sections(parts, counts, config)
     gap_um = config.patch_um + 2 * um_per_px  # the patch and the pixels that its border may share
@@ -98,11 +99,21 @@ def prepare(
     return PairedDataset.open(output)
 
 
-def _check_holdout(sections: list[Section], config: PrepareConfig) -> None:
+def _check_slide_names(sections: list[Section], config: PrepareConfig) -> None:
     names = [section.name for section in sections]
-    unknown = [name for name in config.holdout_slides if name not in names]
-    if unknown:
-        raise InputError(found=f"--holdout-slide {unknown[0]}", expected=f"one of {', '.join(names)}")
+    asked = [("--holdout-slide", name) for name in config.holdout_slides]
+    asked += [("--shift-um", name) for name, _ in config.slide_shifts_um]
+    for option, name in asked:
+        if name not in names:
+            raise InputError(found=f"{option} {name}", expected=f"one of {', '.join(names)}")
+    for section in sections:
+        most_um = section.largest_patch_um
+        if most_um is not None and config.patch_um > most_um * (1 + 1e-9):
+            raise InputError(
+                found=f"--patch-um {config.patch_um:g} with pictures of {most_um:g} um", where=section.name,
+                expected="a patch that shows one picture: its neighbours in the file are no neighbours in the tissue",
+                repair=f"--patch-um {most_um:g} --patch-px {round(most_um / section.um_per_px)}",
+            )  # fmt: skip
     if config.holdout_slides and set(config.holdout_slides) == set(names):
         raise InputError(found="every slide held out", expected="at least one slide to train on")
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 
+NUCLEUS_AREA = "nucleus_area_um2"  # column of `Section.obs`, where outlines of nuclei are known
+
+
 class Removal(TypedDict):
     """One line of the table of filters."""
 
@@ -52,7 +55,7 @@ class Filters:
 
 
 def filter_by_place(section: Section, tissue: TissueMap, config: PrepareConfig) -> tuple[Filters, np.ndarray]:
-    """Filters that need no counts: centre and patch inside the image, tissue in the patch.
+    """Filters that need no counts: centre and patch inside the image, tissue in the patch, area of the nucleus.
 
     Returns
     -------
@@ -69,6 +72,10 @@ def filter_by_place(section: Section, tissue: TissueMap, config: PrepareConfig) 
     fraction = tissue.fraction(centre, config.patch_um)
     least = config.min_tissue_fraction
     filters.apply(f"tissue in at least {least:.0%} of the patch", fraction >= least)
+    if NUCLEUS_AREA in section.obs.columns:
+        low, high = config.nucleus_um2
+        area_um2 = section.obs[NUCLEUS_AREA].to_numpy(np.float64)
+        filters.apply(f"nucleus of {low:g} to {high:g} um2", ~((area_um2 < low) | (area_um2 > high)))  # unknown passes
     filters.require_some(section.name)
     return filters, fraction
 

@@ -64,6 +64,7 @@ def _draw_slide(axes: Axes, inputs: ReportInputs) -> None:
         x, y = _zoom_corner(inputs, side_um)
         axes.plot([x, x + side_um, x + side_um, x, x], [y, y, y + side_um, y + side_um, y], color=frame, linewidth=1.5)
     axes.set(title="slide, contours of UMI density", xlabel="x, um", ylabel="y, um")
+    axes.set(xlim=(0, extent_um[1]), ylim=(extent_um[2], 0))  # counts may reach past the image
 
 
 def _draw_zoom(axes: Axes, inputs: ReportInputs, side_um: float, smooth_um: float) -> None:
@@ -190,7 +191,7 @@ def _write_lines(axes: Axes, lines: list[str], title: str) -> None:
     import textwrap
 
     wrapped = [
-        piece for line in lines for piece in textwrap.wrap(line, 62, subsequent_indent="    ", drop_whitespace=False)
+        piece for line in lines for piece in textwrap.wrap(line, 56, subsequent_indent="    ", drop_whitespace=False)
     ]
     axes.set_axis_off()
     axes.set_title(title, loc="left")

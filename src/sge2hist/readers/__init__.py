@@ -97,7 +97,7 @@ def _refuse_foreign(chosen: str, path: str | Path, options: dict[str, Any]) -> N
         raise InputError(
             found=f"{_option(foreign[0])} with {FORMATS[chosen]}",
             where=str(path),
-            expected=f"only {', '.join(map(_option, _OPTIONS[chosen]))}",
+            expected=f"only {', '.join(_option(key) for key in _OPTIONS[chosen] if key not in ('name', 'sections'))}",
             repair="leave it out",
         )
 

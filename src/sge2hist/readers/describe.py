@@ -63,6 +63,7 @@ def _space_ranger_facts(path: Path, name: str) -> Facts:
         outs = visium.find_outs(path)
         facts += _matrix_facts(find_matrix(outs)[0], "spots of 55 um, 100 um apart")
         spatial = outs / "spatial"
+        facts += _spot_scale_facts(spatial)
     elif name == "visium_hd":
         squares = find_squares(path)
         for side_um, square in squares.items():
@@ -81,6 +82,16 @@ def _matrix_facts(path: Path, what: str) -> Facts:
     matrix = TenxMatrix.open(path)
     size = f"{matrix.n_obs:,} x {len(matrix.genes):,} genes, {int(matrix.indptr[-1]):,} values"
     return [(what, f"{size} ({path.name}, {matrix.software or 'software unknown'})")]
+
+
+def _spot_scale_facts(spatial: Path) -> Facts:
+    path = visium.find_positions(spatial)
+    assert path is not None
+    spots = visium.read_positions(path)
+    centre_xy_px = spots[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy()
+    sources, notes = visium.grid_scale(spots, centre_xy_px, path)
+    facts = [("um per px", f"{value:.4g} ({name}, {path.name})") for name, value in sources.items()]
+    return facts + [("note", note) for note in notes]
 
 
 def _scale_facts(spatial: Path) -> Facts:

@@ -54,7 +54,7 @@ def _file_format(path: Path) -> str | None:
 
 
 def _folder_format(path: Path) -> str | None:
-    if _has(path, "experiment.xenium"):
+    if _has(path, "experiment.xenium") or _has(path / "outs", "experiment.xenium"):
         return "xenium"
     if _is_spatialdata(path):
         return "spatialdata"

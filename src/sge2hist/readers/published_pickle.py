@@ -112,7 +112,8 @@ def read(
         um_per_px=um_per_px,
         um_per_px_sources={"--image-um-per-px": um_per_px},
         read_counts=grouped_rows(csr_array(counts)),
-        notes=[NO_POSITIONS, f"tiles of {side_px} px; patches larger than {side_px * um_per_px:g} um show neighbours"],
+        notes=[NO_POSITIONS, f"pictures of {side_px} px, {side_px * um_per_px:g} um"],
+        largest_patch_um=side_px * um_per_px,
     )
 
 

@@ -76,7 +76,7 @@ def read(
     observation_of_row = np.where(kept, np.cumsum(kept) - 1, -1)
     spots = spots[kept]
     centre_xy_px = spots[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(np.float64)
-    sources, notes = _scale(spots, centre_xy_px, positions_path)
+    sources, notes = grid_scale(spots, centre_xy_px, positions_path)
     if slide.um_per_px is not None:
         sources["image metadata"] = slide.um_per_px
     if um_per_px is not None:
@@ -162,8 +162,8 @@ def _spots_of(matrix: TenxMatrix, positions: pd.DataFrame, path: Path) -> pd.Dat
     return positions.iloc[row]
 
 
-def _scale(spots: pd.DataFrame, centre_xy_px: np.ndarray, path: Path) -> tuple[dict[str, float], list[str]]:
-    """um/px from the hexagonal grid: columns half a pitch apart, rows sqrt(3)/2 of it."""
+def grid_scale(spots: pd.DataFrame, centre_xy_px: np.ndarray, path: Path) -> tuple[dict[str, float], list[str]]:
+    """um/px from the hexagonal grid (columns half a pitch apart, rows sqrt(3)/2 of it) with its source, and notes."""
     array_xy_um = spots[["array_col", "array_row"]].to_numpy(np.float64) * SPOT_PITCH_UM / 2 * [1, np.sqrt(3)]
     fit = fit_array(array_xy_um, centre_xy_px, pitch_um=SPOT_PITCH_UM, where=str(path))
     notes = []

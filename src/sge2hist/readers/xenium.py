@@ -1,7 +1,7 @@
 """Xenium (onboard analysis 1 to 4): cells segmented by the instrument, on an H&E stained after the run.
 
 ```
-outs/
+outs/                           (files downloaded one by one carry a prefix <ID>_)
  experiment.xenium              JSON: pixel_size (um per px of the DAPI image), analysis_sw_version
  cells.parquet                  cell_id (bytes, text or integer), x_centroid, y_centroid in um, cell_area, nucleus_area
  cell_feature_matrix.h5         10x matrix; controls have another feature_type than "Gene Expression"
@@ -28,6 +28,7 @@ from sge2hist.data.slide_image import SlideImage
 from sge2hist.readers import space_ranger
 from sge2hist.readers.tables import as_float, as_text, read_parquet
 from sge2hist.readers.tenx_matrix import TenxMatrix
+from sge2hist.readers.visium_hd_folder import one_file
 from sge2hist.readers.xenium_alignment import Alignment, find_alignment, read_alignment
 
 SPECIFICATION = "experiment.xenium"
@@ -67,16 +68,16 @@ def read(
     InputError
         If a file is missing or damaged, ids disagree, or the cells do not lie on the H&E.
     """
-    folder = Path(folder)
-    specification = read_json(folder / SPECIFICATION, expected="the description of a Xenium run")
+    given, folder = Path(folder), find_outs(folder)
+    specification = read_json(_file(folder, SPECIFICATION), expected="the description of a Xenium run")
     pixel_size_um = _pixel_size(specification, folder)
-    image_path = Path(image) if image is not None else _find_image(folder, channels)
+    image_path = Path(image) if image is not None else _find_image(given, channels)
     slide = SlideImage.open(image_path, channels=channels)
     if alignment is None:
         alignment = find_alignment(folder, image_path) if channels is None else "identity"
     mapping = read_alignment(alignment)
-    matrix = TenxMatrix.open(folder / "cell_feature_matrix.h5")
-    obs, centre_um, n_missing = _cells(folder / "cells.parquet", as_text(matrix.barcodes))
+    matrix = TenxMatrix.open(_file(folder, "cell_feature_matrix.h5"))
+    obs, centre_um, n_missing = _cells(_file(folder, "cells.parquet"), as_text(matrix.barcodes))
     centre_xy_px = mapping.to_he(centre_um / pixel_size_um)
     _refuse_inverse(centre_um / pixel_size_um, mapping, slide)
     sources = {"alignment": pixel_size_um * mapping.scale}
@@ -104,6 +105,20 @@ def read(
         read_counts=matrix.read_counts,
         notes=[*notes, *matrix.notes, *slide.notes],
     )
+
+
+def find_outs(path: str | Path) -> Path:
+    """The folder that holds `experiment.xenium`: `path`, or `outs` in it."""
+    path = Path(path)
+    for folder in (path, path / "outs"):
+        if folder.is_dir() and one_file(folder, SPECIFICATION) is not None:
+            return folder
+    return path
+
+
+def _file(folder: Path, name: str) -> Path:
+    """`folder/name`, or `<ID>_name` as files downloaded one by one are called."""
+    return (one_file(folder, name) if folder.is_dir() else None) or folder / name
 
 
 def _pixel_size(specification: dict[str, object], folder: Path) -> float:
