@@ -28,8 +28,16 @@ class Sentence:
 def opening(report: dict[str, Any], name: str) -> list[Sentence]:
     """Return the three sentences about one set."""
     metrics = {metric["id"]: metric for metric in report["metrics"]}
-    rgb = is_rgb(report["data"].get("channels") or RGB)
-    return [looks_real(metrics, name), follows_rna(metrics, name, of_stain=rgb), is_copy(metrics, name)]
+    return [
+        looks_real(metrics, name),
+        follows_rna(metrics, name, of_stain=is_bright_field(report)),
+        is_copy(metrics, name),
+    ]
+
+
+def is_bright_field(report: dict[str, Any]) -> bool:
+    """Return whether the images are H&E; reports written before there were other channels say nothing."""
+    return is_rgb(report.get("data", {}).get("channels") or RGB)
 
 
 def entry(metrics: dict[str, Any], metric_id: str, name: str) -> dict[str, Any] | None:

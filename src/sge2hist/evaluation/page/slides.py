@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sge2hist.data.channels import RGB, is_rgb
 from sge2hist.evaluation.page import charts
-from sge2hist.evaluation.page.sentences import number
+from sge2hist.evaluation.page.sentences import is_bright_field, number
 from sge2hist.evaluation.page.tables import figure, scroll
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def slide_section(report: dict[str, Any], pictures: Pictures) -> str:
     lead = ""
     if scored:
         first = next(iter(report["slides"].values()))
-        what = "Stain and lumen" if is_rgb(report["data"].get("channels") or RGB) else "Light of the channels"
+        what = "Stain and lumen" if is_bright_field(report) else "Light of the channels"
         lead = (
             f'<p class="lead">{what} in windows of {first["window_um"]:g} µm that hold cells of split '
             f"{escape(first['split'])} alone, generated against real over windows; shuffled: each window given another one "
