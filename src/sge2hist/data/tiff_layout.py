@@ -99,8 +99,7 @@ def _not_rgb(path: Path, page: Any) -> InputError:
         found=f"{key.dtype} with {key.samplesperpixel} sample(s) per pixel, photometric {int(key.photometric)}",
         where=str(path),
         expected=EXPECTED,
-        repair="give the H&E image (not a fluorescence, label or CytAssist image), choose its page, or name the channels of a "
-        "fluorescence image by --channels",
+        repair="give the H&E image (not a label or CytAssist image) or choose its page; `prepare --channels` takes fluorescence",
     )
 
 
@@ -112,7 +111,7 @@ def _refuse_stains(path: Path, tiff: Any, pages: list[Any]) -> None:
             found=f"a fluorescence image ({', '.join(names)})",
             where=str(path),
             expected=EXPECTED,
-            repair="give the H&E image, or --channels all (or names) for fluorescence",
+            repair="give the H&E image; `prepare --channels all` (or names) takes fluorescence",
         )
 
 
