@@ -2,12 +2,13 @@
 
     python benchmarks/slide.py cost  --mm2 0.5 1 2                    # synthetic sections, an untrained network of preset `demo`
     python benchmarks/slide.py cost  --mm2 1 10 100 --model X.model   # 100 mm2 hold a million cells
-    python benchmarks/slide.py score A.generated [B.generated ...] --against X.paired
+    python benchmarks/slide.py score A.generated [B.generated ...] --against X.paired [--patches Y.generated]
 
 `cost` draws each section in a process of its own (10,000 cells per mm2, counts made when they are read) and prints seconds of
 wall clock and of processor per mm2, the peak of memory over that of the loaded model, and the share of the time in the network.
-`score` prints the correlation of local haematoxylin, eosin and lumen with the real slide on held-out windows, against a shuffled
-baseline, and the seam score of both; of several slides (seeds) the mean of their maps is scored.
+`score` prints R2, correlation and spread of local haematoxylin, eosin and lumen (64 um and 16 um windows that hold held-out cells
+alone): of maps predicted straight from expression, of a slide, of the mean of several (seeds), and shuffled; then the seam score.
+With `--patches` (`generate` of the same cells without `--slide`) windows cut out of the slide stand beside single patches.
 """
 
 from __future__ import annotations
@@ -32,9 +33,8 @@ N_GENES, GENES_PER_CELL = 500, 60
 CHUNK = 1024
 
 
-def synthetic_section(mm2: float, seed: int = 0) -> Any:
-    """A square section of cells at random places; counts of a cell depend on its number alone."""
-    from sge2hist.data.gene_panel import GenePanel
+def synthetic_section(mm2: float, panel: Any, seed: int = 0) -> Any:
+    """A square section of cells at random places, with a panel of genes; counts of a cell depend on its number alone."""
     from sge2hist.generation.slide_source import SlideSource
 
     side_um, n = 1000 * mm2**0.5, round(mm2 * CELLS_PER_MM2)
@@ -44,18 +44,17 @@ def synthetic_section(mm2: float, seed: int = 0) -> Any:
         parts = []
         for chunk in np.unique(positions // CHUNK):
             rng_chunk = np.random.default_rng([seed, int(chunk)])
-            genes = rng_chunk.integers(0, N_GENES, (CHUNK, GENES_PER_CELL))
+            genes = rng_chunk.integers(0, len(panel.ids), (CHUNK, GENES_PER_CELL))
             counts = 1 + rng_chunk.poisson(1.0, genes.shape)
             rows = np.repeat(np.arange(CHUNK), GENES_PER_CELL)
-            whole = csr_array((counts.ravel(), (rows, genes.ravel())), shape=(CHUNK, N_GENES))
+            whole = csr_array((counts.ravel(), (rows, genes.ravel())), shape=(CHUNK, len(panel.ids)))
             parts.append(whole[positions[positions // CHUNK == chunk] % CHUNK])
         from scipy.sparse import vstack
 
         return csr_array(vstack(parts, format="csr"))
 
-    ids = [f"ENSG{g:011d}" for g in range(N_GENES)]
     return SlideSource(
-        xy_um_N2=rng.uniform(0, side_um, (n, 2)), id_N=np.arange(n).astype(str), type_N=None, genes=GenePanel(ids),
+        xy_um_N2=rng.uniform(0, side_um, (n, 2)), id_N=np.arange(n).astype(str), type_N=None, genes=panel,
         read_counts=read_counts, bounds_um=(0.0, 0.0, side_um, side_um), slide="synthetic", um_per_edit=1.0,
         manifest={"data_fingerprint": f"synthetic-{mm2}-{seed}", "toy": True},
     )  # fmt: skip
@@ -121,7 +120,7 @@ def draw_one(mm2: float, model: Path | None, preset: str, steps: int) -> dict[st
     bundle = ModelBundle.load(model) if model else untrained(preset)
     # a first small section: libraries and thread pools are loaded before memory is measured
     for size in (0.02, mm2):
-        source = synthetic_section(size)
+        source = synthetic_section(size, bundle.genes)
         before = peak_mb()
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -171,26 +170,6 @@ def cost(args: argparse.Namespace) -> None:
     )
 
 
-def score(args: argparse.Namespace) -> None:
-    """The maps and seams of slides on disk."""
-    from sge2hist.data.paired import PairedDataset
-    from sge2hist.evaluation.slide_maps import evaluate_slide
-
-    found = evaluate_slide(args.generated, PairedDataset.open(args.against), split=args.split)
-    print(
-        f"{found['n_windows']} windows of {found['window_um']:g} um, split {found['split']}, {found['n_slides']} slide(s)"
-    )
-    for row in found["maps"]:
-        r, s = row["correlation"], row["shuffled"]
-        print(
-            f"{row['name']:18s} correlation {r['value']:.3f} ({r['low']:.3f} to {r['high']:.3f})  shuffled {s['value']:.3f}"
-            f"  r^2 {r['value'] ** 2:.3f}  R2 {row['r2']:.3f}  spread ratio {row['spread_ratio']:.2f}"
-        )
-    for name in ("seams", "real_seams"):
-        if found[name]:
-            print(f"{name:18s} {found[name]['value']:.3f} ({found[name]['low']:.3f} to {found[name]['high']:.3f})")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -201,15 +180,21 @@ def main() -> None:
         verb.add_argument("--preset", default="demo")
         verb.add_argument("--steps", type=int, default=2)
     verb = verbs.add_parser("score")
-    verb.add_argument("generated", type=Path, nargs="+")
+    verb.add_argument("generated", type=Path, nargs="*", help="slides of one region; none: the regressions alone")
     verb.add_argument("--against", type=Path, required=True)
     verb.add_argument("--split", default="test")
+    verb.add_argument("--patches", type=Path, help="a generated set of single patches of the same cells")
+    verb.add_argument("--regression", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
+    if args.verb == "score" and not args.generated and (args.patches or not args.regression):
+        parser.error("without a slide there is nothing to score but the regressions")
     if args.verb == "one":
         print(json.dumps(draw_one(args.mm2, args.model, args.preset, args.steps)))
     elif args.verb == "cost":
         cost(args)
     else:
+        from slide_score import score
+
         score(args)
 
 

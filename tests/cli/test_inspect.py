@@ -72,6 +72,14 @@ def test_artifacts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "99" in capsys.readouterr().out
 
 
+def test_a_model_that_comes_with_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    inspect(Path("pretrained:kidney"))
+    shown = capsys.readouterr().out
+    assert "kind" in shown
+    assert "model" in shown
+    assert "weights sha256" in shown
+
+
 def test_other_things_are_errors(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     write_manifest(tmp_path / "x", "strange")

@@ -16,13 +16,19 @@ def test_generated_set_with_latents(tissue, tmp_path: Path) -> None:
     images = tissue.fresh(rows, 0)
     z1 = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     path = write_generated(
-        tmp_path / "a.generated", images, table_for(tissue.data, rows), {"X_sge2hist_z1": z1}, toy=True
+        tmp_path / "a.generated",
+        images,
+        table_for(tissue.data, rows, sge2hist_type="Podocyte"),
+        {"X_sge2hist_z1": z1},
+        toy=True,
     )
     found = open_image_set(path, tissue.data)
     assert (found.name, len(found), found.is_toy, found.names_cells, found.is_shuffled) == ("a", 6, True, True, False)
     np.testing.assert_array_equal(found.images(np.array([2, 0])), images[[2, 0]])
     np.testing.assert_array_equal(found.z1, z1)
     assert found.z2 is None
+    assert found.told_type_M is not None
+    assert set(found.told_type_M) == {"Podocyte"}
 
 
 def test_shuffled_set_is_recognised(tissue, tmp_path: Path) -> None:

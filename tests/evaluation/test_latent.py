@@ -69,10 +69,12 @@ def test_report_and_its_refusal() -> None:
     types = rng.integers(0, 3, 200)
     counts = csr_array(rng.poisson(np.where(np.arange(12)[None] % 3 == types[:, None], 20, 2)).astype(np.int32))
     z1, composition = np.eye(3)[types] * 3 + 0.3 * rng.normal(size=(200, 3)), np.eye(3)[types]
-    found = latent.latent_report(z1, None, counts, types, composition, np.arange(200) // 20, rng)
+    names = np.array(["a", "b", "a or c"], object)[types]  # as good as the types, by other names
+    found = latent.latent_report(z1, None, names, counts, types, composition, np.arange(200) // 20, rng)
     assert found["z1"]["clustering"]["acc"]["value"] > 0.95
     assert len(found["z1"]["clustering"]["ari"]["seeds"]) == 5
     assert found["leiden_on_pca"]["nmi"]["value"] > 0.5
+    assert found["mixture"]["acc"]["value"] == found["mixture"]["nmi"]["value"] == 1.0
     assert "z2" not in found
-    unknown = latent.latent_report(z1, None, counts, np.full(200, -1), composition, np.arange(200), rng)
+    unknown = latent.latent_report(z1, None, None, counts, np.full(200, -1), composition, np.arange(200), rng)
     assert "0 cells of known type" in unknown["skipped"]

@@ -64,7 +64,7 @@ def test_shuffled_cells_are_drawn_from_other_expression(bundle, tiny_paired):
     assert np.array_equal(job.obs["seed"], job_from_paired(bundle, tiny_paired, rows).obs["seed"])
 
 
-def test_adata_on_another_panel_order_gives_the_same_images(bundle, tiny_paired):
+def test_adata_on_another_panel_order_gives_the_same_images(bundle, tiny_model, tiny_paired):
     cells = tiny_paired.adata()[tiny_paired.rows("test")[:4]].copy()
     order = np.random.default_rng(0).permutation(cells.n_vars)
     turned = cells[:, order].copy()
@@ -72,6 +72,10 @@ def test_adata_on_another_panel_order_gives_the_same_images(bundle, tiny_paired)
     a, b = job_from_adata(bundle, cells), job_from_adata(bundle, turned)
     assert np.allclose(a.windows(slice(0, 4)).z_MZ, b.windows(slice(0, 4)).z_MZ, atol=1e-5)
     assert "30 of 30 genes" in b.report
+    told = a.obs["sge2hist_type"].tolist()
+    assert told == b.obs["sge2hist_type"].tolist()
+    SGE2Hist.from_pretrained(tiny_model).embed(cells)
+    assert told == cells.obs["sge2hist_type"].tolist()
 
 
 def test_missing_genes_are_reported_and_not_read_as_zero(bundle, tiny_paired):

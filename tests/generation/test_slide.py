@@ -17,7 +17,7 @@ from sge2hist.data.files import read_manifest
 from sge2hist.generation import slide_job
 from sge2hist.generation.canvas import canvas_noise, fusion_weights
 from sge2hist.generation.cell_latents import encode_cells
-from sge2hist.generation.slide import cells_of_windows
+from sge2hist.generation.slide import CELLS_STEP, FAR_UM, cells_of_windows
 from sge2hist.generation.slide_edits import Edit, gene_edit, read_edits
 from sge2hist.generation.slide_merge import merge_slides
 from sge2hist.generation.slide_set import SlideConfig, draw_slide, generate_slide, prepare_slide, work_folder
@@ -105,6 +105,26 @@ def test_it_is_fused_denoising_of_one_canvas(bundle, source, tmp_path, guidance)
     assert float(own.std()) > 0.1
     assert torch.allclose(found, own, atol=0.05 if torch.cpu._is_avx512_bf16_supported() else 1e-3)
     assert float((found - own).abs().mean()) < 0.005
+
+
+def test_windows_are_filled_up_with_cells_that_weigh_nothing(bundle, source, tmp_path):
+    job = prepare_slide(bundle, source, tmp_path / "s.generated", _config())
+    block = job.plan.blocks_to_denoise(0)[0]
+    corners, near = job.plan.corners(0, block)[:3], job.cells.near(block)
+    filled, occupied = cells_of_windows(corners, near, job.lattice, bundle.config.reach_um)
+    n = int(occupied.sum())
+    assert len(filled.image_M) % (n * CELLS_STEP) == 0
+    assert torch.bincount(filled.image_M, minlength=n).unique().numel() == 1
+    own = torch.nonzero(filled.xy_um_M2[:, 0] != FAR_UM)[:, 0]
+    assert 0 < len(own) < len(filled.image_M)
+    alone = replace(
+        filled, z_MZ=filled.z_MZ[own], depth_M=filled.depth_M[own], xy_um_M2=filled.xy_um_M2[own],
+        image_M=filled.image_M[own],
+    )  # fmt: skip
+    side = (job.lattice.side, job.lattice.side)
+    with torch.no_grad():
+        for a, b in zip(*(bundle.model.image.encode_cells(cells, side) for cells in (filled, alone)), strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch", [1, 7])

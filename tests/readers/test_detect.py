@@ -62,3 +62,8 @@ def test_options_of_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--format visium3"):
         open_sections(tmp_path / "a.h5ad", format="visium3")
     assert set(MADE_OF) | {"anndata", "published_pickle"} == set(FORMATS)
+
+
+def test_a_paired_dataset_is_not_prepared_twice(tiny_paired) -> None:
+    with pytest.raises(InputError, match=r"prepared already[\s\S]*sge2hist train"):
+        detect_format(tiny_paired.path)

@@ -9,7 +9,10 @@ import typer
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Instrument folder or file, paired dataset, model or generated set.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="Instrument folder or file, paired dataset, model (or pretrained:NAME) or generated set."),
+    ],
     image: Annotated[
         Path | None, typer.Option(help="H&E image, to compare its size with what the folder expects.")
     ] = None,
@@ -21,7 +24,10 @@ def inspect(
     Example: `sge2hist inspect outs --image he.btf`
     """
     from sge2hist.data.files import is_artifact
+    from sge2hist.models.locate import is_shipped, model_folder
 
+    if is_shipped(path):
+        path = model_folder(path)
     if is_artifact(path) or (path / "training" / "run.json").is_file():
         from sge2hist.cli.inspect_artifact import artifact_facts
 

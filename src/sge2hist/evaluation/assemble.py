@@ -147,6 +147,7 @@ def latents(reference: Reference, sets: list[ImageSet], rng: np.random.Generator
         found[images.name] = latent_report(
             None if images.z1 is None else images.z1[index],
             None if images.z2 is None else images.z2[index],
+            None if images.told_type_M is None else images.told_type_M[index],
             data.counts(cells.rows_N),
             reference.types_N,
             composition,

@@ -180,13 +180,17 @@ def neighbourhood_composition(
 def latent_report(
     z1: np.ndarray | None,
     z2: np.ndarray | None,
+    told_type_N: np.ndarray | None,
     counts_NG: csr_array,
     type_N: np.ndarray,
     composition_NT: np.ndarray,
     block_N: np.ndarray,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Return clustering, active units and probes for cells of known type (at most 5,000, drawn at random)."""
+    """Return clustering, active units and probes for cells of known type (at most 5,000, drawn at random).
+
+    `told_type_N`: type that the model's mixture gives to each cell; a clustering of z1, too, told the types of training cells.
+    """
     known = np.flatnonzero(type_N >= 0)
     chosen = np.sort(rng.choice(known, min(len(known), MOST_CELLS), replace=False))
     if len(chosen) < 50 or len(np.unique(type_N[chosen])) < 2:
@@ -198,6 +202,8 @@ def latent_report(
         "chance_balanced_accuracy": 1 / len(np.unique(types)),
         "leiden_on_pca": leiden_scores(counts_NG[chosen], types),
     }
+    if told_type_N is not None:
+        result["mixture"] = over_seeds([agreement(types, told_type_N[chosen])])
     for name, latent in (("z1", z1), ("z2", z2)):
         if latent is not None:
             values = np.asarray(latent, np.float64)[chosen]

@@ -21,6 +21,7 @@ class CellLatents:
     row_N: np.ndarray  # int64, rising
     mean_NZ: np.ndarray  # float32
     depth_N: np.ndarray  # float32, log counts over the training median, clipped to +-3
+    type_N: np.ndarray  # int64, type that the mixture of z1 gives, an index into the model's type names
     alignment: Alignment
 
     def find(self, rows: np.ndarray) -> np.ndarray:
@@ -48,7 +49,7 @@ def encode_cells(
     device = next(gene.parameters()).device
     rows = np.unique(np.asarray(rows, np.int64))
     mean_NZ = np.empty((len(rows), gene.config.n_latent), np.float32)
-    depth_N = np.empty(len(rows), np.float32)
+    depth_N, type_N = np.empty(len(rows), np.float32), np.empty(len(rows), np.int64)
     median = float(gene.encoder.scale)
     for start in range(0, len(rows), CHUNK):
         part = rows[start : start + CHUNK]
@@ -57,10 +58,12 @@ def encode_cells(
         observed = None if observed_G.all() else torch.from_numpy(observed_G).to(device)
         with torch.no_grad():
             posterior = gene.encode(dense_NG, observed)
+            gamma = gene.mixture.best_responsibilities(posterior.z1, posterior.log_var_NZ[:, : gene.config.n_type])
         mean_NZ[start : start + len(part)] = posterior.mean_NZ.float().cpu().numpy()
+        type_N[start : start + len(part)] = bundle.types.type_probabilities(gamma.float().cpu().numpy()).argmax(1)
         # on a part of the panel a cell is as deep as its counts on the same genes would be in the training data
         share = float(gene.encoder.mean_proportion_G[torch.from_numpy(observed_G).to(device)].sum())
         library = counts.sum(axis=1) / max(share, 1e-6)
         depth_N[start : start + len(part)] = np.clip(np.log((library + 1) / (median + 1)), -3, 3)
         progress(len(part))
-    return CellLatents(row_N=rows, mean_NZ=mean_NZ, depth_N=depth_N, alignment=alignment)
+    return CellLatents(row_N=rows, mean_NZ=mean_NZ, depth_N=depth_N, type_N=type_N, alignment=alignment)

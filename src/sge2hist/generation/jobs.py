@@ -31,7 +31,9 @@ Z2_SOURCES = ("type", "prior")
 class Job:
     """N images to draw."""
 
-    obs: pd.DataFrame  # one row per image: cell_id, row, condition_row, cell_type, sample, seed
+    obs: (
+        pd.DataFrame
+    )  # one row per image: cell_id, row, condition_row, cell_type, sample, seed, and sge2hist_type from RNA
     windows: Callable[[slice], Windows]  # placed cells of a slice of the images
     latents: dict[str, np.ndarray] = field(default_factory=dict)  # name -> [N, ...] of the centre cells, for obsm
     manifest: dict[str, Any] = field(default_factory=dict)  # how it was asked for
@@ -100,7 +102,7 @@ def job_from_paired(
 
     obs = _table(dataset.obs, rows, n_samples, seed, condition_row)
     return Job(
-        obs=obs,
+        obs=obs.assign(sge2hist_type=_types_told(bundle, latents, condition_row)),
         windows=windows,
         latents=_centre_latents(bundle, latents, condition_row),
         manifest={
@@ -141,7 +143,7 @@ def job_from_adata(
     obs = _table(adata.obs, rows, n_samples, seed, condition_row)
     obs["row"] = -1
     return Job(
-        obs=obs,
+        obs=obs.assign(sge2hist_type=_types_told(bundle, latents, condition_row)),
         windows=windows,
         latents=_centre_latents(bundle, latents, condition_row),
         manifest={"mode": "genes", "context": "centre", "shuffled": False, "toy": bundle.is_toy},
@@ -281,3 +283,7 @@ def _centre_latents(bundle: ModelBundle, latents: CellLatents, condition_row: np
     z = latents.mean_NZ[latents.find(condition_row)]
     n_type = bundle.model.gene.config.n_type
     return {"X_sge2hist_z1": z[:, :n_type], "X_sge2hist_z2": z[:, n_type:]}
+
+
+def _types_told(bundle: ModelBundle, latents: CellLatents, condition_row: np.ndarray) -> np.ndarray:
+    return np.array(bundle.types.names, object)[latents.type_N[latents.find(condition_row)]]

@@ -28,6 +28,8 @@ from sge2hist.models.placed_cells import MODE_ALL, PlacedCells
 from sge2hist.models.samplers import Denoise, guided
 
 GLASS_TILE = "glass.npy"
+CELLS_STEP = 64  # windows take a multiple of so many cells
+FAR_UM = -1e5  # where those lie that fill a window up
 
 
 class SlideWork:
@@ -194,23 +196,36 @@ class SlideWork:
 def cells_of_windows(
     corners: np.ndarray, near: PlacedRows, lattice: Lattice, reach_um: float
 ) -> tuple[PlacedCells, np.ndarray]:
-    """The cells of each window (corners int64 [n, 2]) out of those near its block; and bool [n]: has it any?"""
+    """The cells of each window (corners int64 [n, 2]) out of those near its block; and bool [n]: has it any?
+
+    Every window gets the same number of cells, a multiple of `CELLS_STEP`; those that fill it up lie out of reach and weigh
+    nothing. Otherwise every call has shapes of its own, and libraries that keep a plan per shape keep ever more of them.
+    """
     side_um = lattice.side * lattice.um
     centre_um_n2 = corners[:, ::-1] * lattice.um + side_um / 2
     reach = side_um / 2 + reach_um
+    low, high = centre_um_n2.min(0, initial=np.inf) - reach, centre_um_n2.max(0, initial=-np.inf) + reach
     xy = near.xy_um_M2
-    inside = (np.abs(xy[None, :, 0] - centre_um_n2[:, None, 0]) <= reach) & (
-        np.abs(xy[None, :, 1] - centre_um_n2[:, None, 1]) <= reach
-    )
+    close = np.flatnonzero(((xy >= low) & (xy <= high)).all(1))
+    xy = xy[close]
+    inside = np.abs(xy[None, :, 0] - centre_um_n2[:, None, 0]) <= reach
+    inside &= np.abs(xy[None, :, 1] - centre_um_n2[:, None, 1]) <= reach
+    count = inside.sum(1)
+    occupied = np.asarray(count > 0)
     window, cell = np.nonzero(inside)
-    occupied = np.asarray(inside.any(1))
-    number = np.cumsum(occupied) - 1
-    n = int(occupied.sum())
+    n, n_slots = int(occupied.sum()), -(-int(count.max(initial=0)) // CELLS_STEP) * CELLS_STEP
+    slot = np.arange(len(window)) - (np.cumsum(count) - count)[window]
+    place = (np.cumsum(occupied) - 1)[window] * n_slots + slot
+    z = np.zeros((n * n_slots, near.z_MZ.shape[1]), np.float32)
+    depth = np.zeros(n * n_slots, np.float32)
+    xy_um = np.full((n * n_slots, 2), FAR_UM, np.float32)
+    z[place], depth[place] = near.z_MZ[close][cell], near.depth_M[close][cell]
+    xy_um[place] = xy[cell] - centre_um_n2[window] + side_um / 2
     return PlacedCells(
-        z_MZ=torch.from_numpy(near.z_MZ[cell]),
-        depth_M=torch.from_numpy(near.depth_M[cell]),
-        xy_um_M2=torch.from_numpy((xy[cell] - centre_um_n2[window] + side_um / 2).astype(np.float32)),
-        image_M=torch.from_numpy(number[window]),
+        z_MZ=torch.from_numpy(z),
+        depth_M=torch.from_numpy(depth),
+        xy_um_M2=torch.from_numpy(xy_um),
+        image_M=torch.arange(n).repeat_interleave(n_slots),
         mode_B=torch.full((n,), MODE_ALL),
         slide_B=torch.zeros(n, dtype=torch.long),
     ), occupied

@@ -83,6 +83,13 @@ def _is_spatialdata(path: Path) -> bool:
 
 
 def _unknown(path: Path) -> InputError:
+    if path.suffix == ".paired":
+        return InputError(
+            found="a paired dataset, which is prepared already",
+            where=str(path),
+            expected="the folder or file that it was made from",
+            repair=f"sge2hist train {path} -o X.model",
+        )
     if path.is_dir():
         packed = sorted([*path.glob("*outputs*.tar*"), *path.glob("outs/*outputs*.tar*")])
         if packed:

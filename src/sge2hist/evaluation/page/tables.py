@@ -144,7 +144,7 @@ def latent_table(name: str, entry: dict[str, Any]) -> str:
         )
         return f"<tr><td>{label}</td>{cells}{extra or '<td></td><td></td><td></td>'}</tr>"
 
-    rows = []
+    rows = [row("z1, types by the mixture", entry["mixture"])] if "mixture" in entry else []
     for latent in ("z1", "z2"):
         if latent in entry:
             found = entry[latent]

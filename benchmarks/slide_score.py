@@ -1,0 +1,164 @@
+"""Scores of generated slides: stain maps beside direct regressions, seams, and windows beside single patches."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from slide_regression import COARSE_UM, FINE_UM, Grid, Maps, Region, pooled, predicted_maps
+
+from sge2hist.data.paired import PairedDataset
+from sge2hist.data.slide_image import SlideImage
+from sge2hist.evaluation.slide_maps import (
+    SLIDE_NAME,
+    STATISTICS,
+    compare_maps,
+    evaluate_slide,
+    slide_manifest,
+    statistic_maps,
+)
+
+SHORT = {name: name.partition("_")[0] for name in STATISTICS}
+Methods = dict[str, dict[float, Maps]]
+
+
+def score(args: argparse.Namespace) -> None:
+    """One table of maps, then seams, then windows beside patches; without a slide the regressions alone."""
+    data = PairedDataset.open(args.against)
+    slide, region = 0, None
+    if args.generated:
+        manifest = slide_manifest(args.generated[0], data)
+        slide, region = data.slide_ids.index(manifest["slide"]), tuple(float(v) for v in manifest["region_um"])
+    if args.regression:
+        methods, real, grid = predicted_maps(data, slide, region)
+    else:
+        grid = Grid.around(data, slide, region)
+        methods, real = {}, real_maps(data, grid)
+    if region is not None:
+        region = whole_windows(grid, region)
+        real = cut(grid, real, region)
+        methods = {name: cut(grid, maps, region) for name, maps in methods.items()}
+        methods |= drawn_maps(args.generated, region)
+    counts = {
+        um: grid.cut(grid.windows(data, args.split, um), region or grid.region_um, um) for um in (COARSE_UM, FINE_UM)
+    }
+    print_table(methods, real, counts, args.split)
+    if args.generated:
+        print_seams(args.generated, data, args.split)
+    if args.patches:
+        print_patches(args.generated, args.patches, data, args.split)
+
+
+def whole_windows(grid: Grid, region_um: Region) -> Region:
+    """The part of a region that is whole windows of 64 um of the grid."""
+    x, y, width, height = region_um
+    right, bottom = grid.region_um[0] + grid.region_um[2], grid.region_um[1] + grid.region_um[3]
+    sides = (min(width, right - x), min(height, bottom - y))
+    return x, y, *(side // COARSE_UM * COARSE_UM for side in sides)
+
+
+def real_maps(data: PairedDataset, grid: Grid) -> dict[float, Maps]:
+    """Maps of the real slide on the grid."""
+    fine = statistic_maps(data.slides[grid.slide], data.um_per_px, grid.region_um, data.um_per_px, FINE_UM)
+    return both_sizes(fine)
+
+
+def both_sizes(fine: Maps) -> dict[float, Maps]:
+    """Maps of 16 um, and of 64 um: the statistics are means, so the larger windows are means of the smaller."""
+    return {FINE_UM: fine, COARSE_UM: {name: pooled(values) for name, values in fine.items()}}
+
+
+def cut(grid: Grid, maps: dict[float, Maps], region_um: Region) -> dict[float, Maps]:
+    """The windows of a region."""
+    return {um: {name: grid.cut(v, region_um, um) for name, v in of.items()} for um, of in maps.items()}
+
+
+def drawn_maps(paths: list[Path], region_um: Region) -> Methods:
+    """Maps of the first slide, and of all of them the mean."""
+    from sge2hist.data.files import read_manifest
+
+    drawn = []
+    for path in paths:
+        um = float(read_manifest(path, "generated")["um_per_px"])
+        area = (0.0, 0.0, region_um[2], region_um[3])
+        drawn.append(both_sizes(statistic_maps(SlideImage.open(path / SLIDE_NAME), um, area, um, FINE_UM)))
+    found: Methods = {"generated, one seed": drawn[0]}
+    if len(drawn) > 1:
+        found[f"generated, mean of {len(drawn)} seeds"] = {
+            um: {name: np.mean([maps[um][name] for maps in drawn], axis=0) for name in STATISTICS} for um in drawn[0]
+        }
+    return found
+
+
+def print_table(methods: Methods, real: dict[float, Maps], counts: dict[float, np.ndarray], split: str) -> None:
+    """R2, r and spread ratio of every method; last the first generated slide (else the last method) shuffled."""
+    name = next((name for name in methods if name.startswith("generated")), list(methods)[-1])
+    rng = np.random.default_rng(0)
+    shuffled = {um: {key: shuffle(v, counts[um], rng) for key, v in methods[name][um].items()} for um in counts}
+    print(f"{'R2 / r / spread ratio':34s}" + "".join(f"{SHORT[key]:>24s}" for key in STATISTICS))
+    for um, mask in counts.items():
+        print(f"windows of {um:g} um, {int(mask.sum()):,} with cells of split {split} alone")
+        for method, maps in {**methods, f"{name}, shuffled": shuffled}.items():
+            scores = compare_maps(real[um], maps[um], mask, window_um=um)
+            cells = [f"{s.r2:.3f} / {s.correlation.value:.3f} / {s.spread_ratio:.2f}" for s in scores]
+            print(f"  {method:32s}" + "".join(f"{cell:>24s}" for cell in cells))
+
+
+def shuffle(values_RC: np.ndarray, counts_RC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every window that counts gets the value of another one."""
+    out = values_RC.copy()
+    out[counts_RC] = rng.permutation(values_RC[counts_RC])
+    return out
+
+
+def print_seams(paths: list[Path], data: PairedDataset, split: str) -> None:
+    """Seam score of the first slide and of the real one."""
+    found = evaluate_slide(list(paths[:1]), data, split=split)
+    for name in ("seams", "real_seams"):
+        if found[name]:
+            print(f"{name:18s} {found[name]['value']:.3f} ({found[name]['low']:.3f} to {found[name]['high']:.3f})")
+
+
+def print_patches(paths: list[Path], patches: Path, data: PairedDataset, split: str) -> None:
+    """Windows cut out of the first slide against single patches of the same cells, both against the real patches."""
+    from sge2hist.evaluation.config import EvaluateConfig
+    from sge2hist.evaluation.evaluate import evaluate
+
+    config = EvaluateConfig(split=split, max_samples=1, umap=False)
+    report = evaluate([f"windows={paths[0]}", f"patches={patches}"], data, None, config)
+    print(f"\n{report['data']['n_cells']:,} cells, judged by {report['extractor']['name']}")
+    print(f"{'':42s}{'real':>12s}{'windows':>12s}{'patches':>12s}   windows minus patches")
+    apart = {row["id"]: row["sets"].get("patches") for row in report["differences"]}
+    for metric in report["metrics"]:
+        floor, sets = metric["real"], metric["sets"]
+        print(f"{metric['name']:42s}{told(floor):>12s}" + "".join(
+            f"{told(sets.get(name)):>12s}" for name in ("windows", "patches")) + between(apart.get(metric["id"])))  # fmt: skip
+    rows = {name: {row["statistic"]: row for row in table} for name, table in report["morphometry"].items()}
+    for statistic, row in rows["windows"].items():
+        other = rows["patches"][statistic]
+        print(f"{statistic + ', mean':42s}" + "".join(
+            f"{plain(value):>12s}" for value in (row["real_mean"], row["generated_mean"], other["generated_mean"])))  # fmt: skip
+        for key, title in (("spread_ratio", "spread ratio"), ("one_minus_ks", "1 - KS")):
+            values = (row["distribution_floor"][key], row["distribution"][key], other["distribution"][key])
+            print(f"{'  ' + title:42s}" + "".join(f"{plain(value):>12s}" for value in values))
+        values = (None, row["correlation"]["value"], other["correlation"]["value"])
+        print(f"{'  correlation with the real patch':42s}" + "".join(f"{plain(value):>12s}" for value in values))
+
+
+def told(entry: dict[str, Any] | None) -> str:
+    """A figure's value."""
+    return plain(entry["value"] if entry else None)
+
+
+def plain(value: float | None) -> str:
+    """A number, or a dash."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def between(entry: dict[str, Any] | None) -> str:
+    """Difference with its interval; the report has patches minus windows."""
+    if entry is None or entry["value"] is None or entry.get("low") is None:
+        return ""
+    return f"   {-entry['value']:.3g} ({-entry['high']:.3g} to {-entry['low']:.3g})"
