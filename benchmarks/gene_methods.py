@@ -16,6 +16,7 @@ from sge2hist.training.gene_data import GeneData, dense_counts
 from sge2hist.training.gene_encoding import Encoded, encode_all
 from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model
 from sge2hist.training.mixture_init import init_mixture
+from sge2hist.training.mixture_refit import refit_mixture
 from sge2hist.training.type_names import assign_components
 
 
@@ -72,6 +73,8 @@ def _fit_vae(data: GeneSet, config: GeneModelConfig, seed: int, n_steps: int, le
         n_steps // 2,
         learning_rate / 3,
     )
+    init_mixture(model, data.train, seed, use_labels=False)  # the closing fit, as in training
+    refit_mixture(model, data.train, encode_all(model, data.train))
     seconds = time.perf_counter() - started
     encoded = encode_all(model, data.test)
     model.eval()
