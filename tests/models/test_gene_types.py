@@ -31,6 +31,18 @@ def test_names_and_probabilities_are_summed_over_components() -> None:
     np.testing.assert_allclose(table.type_probabilities(np.array([[0.2, 0.5, 0.3]])), [[0.8, 0.2]])
 
 
+def test_a_component_counts_for_its_type_by_the_cells_that_carry_it() -> None:
+    def row(component: int, n_labelled: int, purity: float) -> TypeRow:
+        return TypeRow(
+            component=component, name="T", n_cells=100, n_labelled=n_labelled, purity=purity, weight=0.1, markers=()
+        )
+
+    table = TypeTable([row(0, 80, 0.9), row(1, 60, 0.2), row(2, 36, float("nan"))])  # the last: found by labels alone
+    np.testing.assert_allclose(table.components("T")[1], np.array([72, 12, 36]) / 120)
+    unlabelled = TypeTable([row(0, 0, float("nan")), row(1, 0, float("nan"))])
+    np.testing.assert_allclose(unlabelled.components("T")[1], [0.5, 0.5])
+
+
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(KeyError, match="Tubule, Podocyte"):
         make_table().components("Neuron")

@@ -45,3 +45,18 @@ def test_every_step_raises_the_bound_and_empty_components_are_finite() -> None:
     bounds = [fit_mixture(MEANS, var, starts, max_steps=n, tolerance=-1.0).bound(MEANS, var) for n in range(0, 12, 2)]
     assert (np.diff(bounds) >= -1e-9).all()
     assert np.isfinite(bounds).all()
+
+
+def test_cells_take_the_components_they_are_allowed_alone() -> None:
+    """Two types at the same place, told apart by nothing but their labels: each component is the moments of its cells."""
+    rng = np.random.default_rng(1)
+    mean_NT, kind_N = rng.normal(size=(600, 2)), rng.integers(0, 2, 600)
+    mean_NT[kind_N == 1, 0] += 0.3
+    allowed_NK = kind_N[:, None] == np.arange(2)
+    found = fit_mixture(mean_NT, np.full_like(mean_NT, 0.1), rng.normal(size=(2, 2)), allowed_NK=allowed_NK)
+    for kind in range(2):
+        own = mean_NT[kind_N == kind]
+        np.testing.assert_allclose(found.means_KT[kind], own.mean(0), atol=1e-6)
+        np.testing.assert_allclose(found.vars_KT[kind], own.var(0) + 0.1, atol=1e-6)
+        assert abs(found.weights_K[kind] - len(own) / 600) < 1e-6
+    assert np.array_equal(found.responsibilities(mean_NT, np.full_like(mean_NT, 0.1), allowed_NK), allowed_NK)

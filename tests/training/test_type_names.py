@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from sge2hist.training.gene_data import GeneData
 from sge2hist.training.type_names import name_components
@@ -34,3 +35,16 @@ def test_without_labels_the_markers_name_it() -> None:
         assert np.isnan(row.purity)
         assert row.n_labelled == 0
         assert not row.markers or row.markers[0] in row.name
+
+
+def test_a_type_hidden_among_others_keeps_its_name(cells: GeneData) -> None:
+    model = train_gene_model(cells, n_steps=120, use_labels=True)
+    own = int(torch.nonzero(model.mixture.type_of_component_K == 0)[0, 0])
+    with torch.no_grad():  # nothing but labels gives alpha its cells any more
+        model.mixture.type_of_component_K[model.mixture.type_of_component_K == 0] = -1
+        model.mixture.type_of_component_K[own] = 0
+        model.mixture.logits_K[own] = -60.0
+    row = name_components(model, cells).rows[own]
+    n_alpha = int((cells.type_N == 0).sum())
+    assert (row.name, row.n_cells, row.n_labelled) == ("alpha", n_alpha, n_alpha)
+    assert np.isnan(row.purity)

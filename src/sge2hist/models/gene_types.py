@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,13 @@ class TypeRow:
     purity: float  # share of the labelled cells that carry the majority label; nan without labels
     weight: float  # mixture weight pi
     markers: tuple[str, ...]  # symbols of the top marker genes
+
+    @property
+    def n_of_name(self) -> float:
+        """Cells of the component that carry its name; without labels, all of its cells."""
+        if not self.n_labelled:
+            return float(self.n_cells)
+        return self.n_labelled * (1.0 if math.isnan(self.purity) else self.purity)
 
 
 class TypeTable:
@@ -49,7 +57,8 @@ class TypeTable:
     def components(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Components of a type (int64) and their shares of its training cells. The name is matched without regard to case.
 
-        Shares of cells, not mixture weights: a component that the prior likes but few cells took must not be drawn often.
+        Shares of the cells that carry the name, not mixture weights: a component that the prior likes but few cells took, or
+        in which the type is but the largest of many, must not be drawn often.
 
         Raises
         ------
@@ -60,7 +69,7 @@ class TypeTable:
         rows = [row for row in self.rows if row.name.casefold() == wanted and row.n_cells]
         if not rows:
             raise KeyError(f"no cell type {name!r}; known: {', '.join(self.names)}")
-        weights = np.array([float(row.n_cells) for row in rows])
+        weights = np.array([row.n_of_name for row in rows])
         return np.array([row.component for row in rows], np.int64), weights / weights.sum()
 
     def draw(self, name: str, n: int, rng: np.random.Generator) -> np.ndarray:

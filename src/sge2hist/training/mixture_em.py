@@ -26,38 +26,52 @@ class PosteriorMixture:
     means_KT: np.ndarray
     vars_KT: np.ndarray
 
-    def scores(self, mean_NT: np.ndarray, var_NT: np.ndarray) -> np.ndarray:
-        """log pi_c - KL(N(mean, var) || N_c), [N, K], nats."""
+    def scores(self, mean_NT: np.ndarray, var_NT: np.ndarray, allowed_NK: np.ndarray | None = None) -> np.ndarray:
+        """log pi_c - KL(N(mean, var) || N_c), [N, K], nats; -inf where not `allowed_NK`."""
         inverse_KT = 1 / self.vars_KT
         squares_NK = (mean_NT**2 + var_NT) @ inverse_KT.T - 2 * mean_NT @ (self.means_KT * inverse_KT).T
         squares_NK += (self.means_KT**2 * inverse_KT).sum(1)
         log_ratio_NK = np.log(self.vars_KT).sum(1) - np.log(var_NT).sum(1)[:, None]
         kl_NK = 0.5 * (squares_NK + log_ratio_NK - mean_NT.shape[1])
-        return np.log(np.maximum(self.weights_K, 1e-300)) - kl_NK
+        score_NK = np.log(np.maximum(self.weights_K, 1e-300)) - kl_NK
+        return score_NK if allowed_NK is None else np.where(allowed_NK, score_NK, -np.inf)
 
-    def bound(self, mean_NT: np.ndarray, var_NT: np.ndarray) -> float:
+    def bound(self, mean_NT: np.ndarray, var_NT: np.ndarray, allowed_NK: np.ndarray | None = None) -> float:
         """Mean over cells of -KL(q(z1, c) || p(z1, c)) at the best responsibilities, nats: higher is better."""
-        return float(np.logaddexp.reduce(self.scores(mean_NT, var_NT), axis=1).mean())
+        return float(np.logaddexp.reduce(self.scores(mean_NT, var_NT, allowed_NK), axis=1).mean())
 
-    def responsibilities(self, mean_NT: np.ndarray, var_NT: np.ndarray) -> np.ndarray:
+    def responsibilities(
+        self, mean_NT: np.ndarray, var_NT: np.ndarray, allowed_NK: np.ndarray | None = None
+    ) -> np.ndarray:
         """Best q(c | x), [N, K], rows sum to 1."""
-        score_NK = self.scores(mean_NT, var_NT)
+        score_NK = self.scores(mean_NT, var_NT, allowed_NK)
         return np.exp(score_NK - np.logaddexp.reduce(score_NK, axis=1, keepdims=True))
 
 
 def fit_mixture(
-    mean_NT: np.ndarray, var_NT: np.ndarray, centres_KT: np.ndarray, *, max_steps: int = 100, tolerance: float = 1e-4
+    mean_NT: np.ndarray,
+    var_NT: np.ndarray,
+    centres_KT: np.ndarray,
+    *,
+    allowed_NK: np.ndarray | None = None,
+    max_steps: int = 100,
+    tolerance: float = 1e-4,
 ) -> PosteriorMixture:
-    """Climb from centres (each cell starts in the nearest) until the bound gains less than `tolerance` nats per step."""
+    """Climb from centres (each cell starts in the nearest) until the bound gains less than `tolerance` nats per step.
+
+    `allowed_NK`: bool, the components that each cell may take (at least one); None: all.
+    """
     distance_NK = (centres_KT**2).sum(1) - 2 * mean_NT @ centres_KT.T
+    if allowed_NK is not None:
+        distance_NK = np.where(allowed_NK, distance_NK, np.inf)
     gamma_NK = np.eye(len(centres_KT))[distance_NK.argmin(1)]
     mixture, last = maximise(mean_NT, var_NT, gamma_NK), -np.inf
     for _ in range(max_steps):
-        reached = mixture.bound(mean_NT, var_NT)
+        reached = mixture.bound(mean_NT, var_NT, allowed_NK)
         if reached - last < tolerance:
             break
         last = reached
-        mixture = maximise(mean_NT, var_NT, mixture.responsibilities(mean_NT, var_NT))
+        mixture = maximise(mean_NT, var_NT, mixture.responsibilities(mean_NT, var_NT, allowed_NK))
     return mixture
 
 

@@ -46,9 +46,9 @@ def init_mixture(
 ) -> MixtureReport:
     """Fit the mixture to z1 of the training cells and copy it into ``model.mixture``.
 
-    Labels, when at least one cell in ten carries one, give each type its own components (several for a large type)
-    besides spare ones for what is not labelled; otherwise several k-means starts compete by their bound on held-out
-    cells. Components with fewer than `min_occupancy` of the cells are dropped.
+    Labels, when at least one cell in ten carries one, give each type its own components (several for a large type), which
+    its labelled cells alone may take, besides spare ones for what is not labelled; otherwise several k-means starts
+    compete by their bound on held-out cells. Components with fewer than `min_occupancy` of the cells are dropped.
 
     Raises
     ------
@@ -63,17 +63,21 @@ def init_mixture(
     type_N = data.type_N[rows]
     labelled = use_labels and (type_N >= 0).mean() >= 0.1
     n_components = min(model.config.n_components, max(1, len(rows) // 6))
-    starts = (
-        [_label_starts(encoded.z1, type_N, n_components, rng)]
-        if labelled
-        else [_kmeans_starts(encoded.z1, n_components, rng) for _ in range(n_restarts)]
-    )
-    mixture, bounds = _best_of(cells, starts, rng.random(len(rows)) < 0.2)
-    component_N = mixture.responsibilities(*cells).argmax(1)
+    owner_K, allowed_NK = np.full(n_components, -1), None
+    if labelled:
+        start_KT, owner_K = _label_starts(encoded.z1, type_N, n_components, rng)
+        own_NK = type_N[:, None] == owner_K
+        allowed_NK = own_NK | (type_N < 0)[:, None] | ~own_NK.any(1, keepdims=True)
+        mixture = fit_mixture(*cells, start_KT, allowed_NK=allowed_NK)
+        bounds = [mixture.bound(*cells, allowed_NK)]
+    else:
+        starts = [_kmeans_starts(encoded.z1, n_components, rng) for _ in range(n_restarts)]
+        mixture, bounds = _best_of(cells, starts, rng.random(len(rows)) < 0.2)
+    component_N = mixture.responsibilities(*cells, allowed_NK).argmax(1)
     occupancy_K = np.bincount(component_N, minlength=n_components) / len(rows)
     kept = np.flatnonzero(occupancy_K >= min_occupancy)
     kept = kept[np.argsort(-occupancy_K[kept], kind="stable")]
-    owner_K = _owners(component_N, kept, type_N, len(data.type_names)) if labelled else np.full(len(kept), -1)
+    owner_K = owner_K[kept]
     parts = (mixture.weights_K[kept], mixture.means_KT[kept], mixture.vars_KT[kept], owner_K)
     model.mixture.initialise(*(torch.from_numpy(part) for part in parts))
     active_z1, active_z2 = active_units(encoded)
@@ -147,8 +151,12 @@ def _kmeans_starts(z1_NT: np.ndarray, n_components: int, rng: np.random.Generato
     return KMeans(n_components, n_init=1, random_state=seed).fit(z1_NT).cluster_centers_.astype(np.float64)
 
 
-def _label_starts(z1_NT: np.ndarray, type_N: np.ndarray, n_components: int, rng: np.random.Generator) -> np.ndarray:
-    """First means: k-means inside each type (more components for more cells), spare ones on random cells."""
+def _label_starts(
+    z1_NT: np.ndarray, type_N: np.ndarray, n_components: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """First means and the type that owns each (-1: none): k-means inside each type (more components for more cells), and
+    spare ones on cells without label, if there are any.
+    """
     from sklearn.cluster import KMeans
 
     types, counts = np.unique(type_N[type_N >= 0], return_counts=True)
@@ -158,22 +166,14 @@ def _label_starts(z1_NT: np.ndarray, type_N: np.ndarray, n_components: int, rng:
     share = np.ones(len(largest), int)
     while share.sum() < n_owned:  # next component to the type with most cells per component; sqrt favours rare types
         share[np.argmax(np.sqrt(counts[largest]) / share)] += 1
-    means = []
+    means, owners = [], []
     for kind, n_own in zip(types[largest], share, strict=True):
         own = z1_NT[type_N == kind]
         n_own = min(n_own, len(own))
         means.append(KMeans(n_own, n_init=2, random_state=int(rng.integers(2**31))).fit(own).cluster_centers_)
+        owners += [int(kind)] * n_own
     found = np.concatenate(means)
-    spare = z1_NT[rng.integers(0, len(z1_NT), n_components - len(found))]
-    return np.concatenate([found, spare]).astype(np.float64)
-
-
-def _owners(component_N: np.ndarray, kept: np.ndarray, type_N: np.ndarray, n_types: int) -> np.ndarray:
-    """Type that owns each kept component: that of at least half of its labelled cells, else -1."""
-    owner_K = np.full(len(kept), -1, np.int64)
-    for position, component in enumerate(kept):
-        inside = type_N[component_N == component]
-        votes = np.bincount(inside[inside >= 0], minlength=n_types)
-        if votes.sum() > 0 and votes.max() >= 0.5 * votes.sum():
-            owner_K[position] = int(votes.argmax())
-    return owner_K
+    unlabelled = z1_NT[type_N < 0] if (type_N < 0).any() else z1_NT
+    spare = unlabelled[rng.integers(0, len(unlabelled), n_components - len(found))]
+    owner_K = np.array(owners + [-1] * len(spare), np.int64)
+    return np.concatenate([found, spare]).astype(np.float64), owner_K

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -13,8 +15,8 @@ from sge2hist.training.type_markers import GroupMeans, group_means
 
 
 @torch.no_grad()
-def assign_components(model: GeneVAE, encoded: Encoded) -> np.ndarray:
-    """Responsibilities q(c | x) of encoded cells, float32 [N, K]."""
+def assign_components(model: GeneVAE, encoded: Encoded, type_N: np.ndarray | None = None) -> np.ndarray:
+    """Responsibilities q(c | x) of encoded cells, float32 [N, K]; with `type_N`, cells of a type have its components alone."""
     parts = []
     for start in range(0, len(encoded.mean_NZ), 16384):
         part = slice(start, start + 16384)
@@ -22,7 +24,8 @@ def assign_components(model: GeneVAE, encoded: Encoded) -> np.ndarray:
         log_var_NT = torch.from_numpy(encoded.log_var_NZ[part, : encoded.n_type])
         mixture = model.mixture
         device = mixture.means_KT.device
-        parts.append(mixture.best_responsibilities(mean_NT.to(device), log_var_NT.to(device)).cpu().numpy())
+        allowed_NK = None if type_N is None else mixture.allowed_components(torch.from_numpy(type_N[part]).to(device))
+        parts.append(mixture.best_responsibilities(mean_NT.to(device), log_var_NT.to(device), allowed_NK).cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -38,15 +41,27 @@ def name_components(
     """Table of all components: majority label with purity, number of cells, markers.
 
     A component with fewer than `min_labelled` labelled training cells is called after its markers, as in
-    ``type 3 (UMOD, SLC12A1)``.
+    ``type 3 (UMOD, SLC12A1)``. One that belongs to a type whose cells lie among those of others, so that it wins (nearly) none
+    without their labels, has its type's name and the cells that it wins with them; its purity is nan.
     """
     encoded = encode_all(model, data, device=device) if encoded is None else encoded
     component_N = assign_components(model, encoded).argmax(1)
     n_components = model.mixture.n_components
+    hidden_K = _hidden(model, data, component_N, min_labelled)
+    if hidden_K.any():
+        told_N = assign_components(model, encoded, data.type_N).argmax(1)
+        component_N = np.where(hidden_K[told_N] & (data.type_N >= 0), told_N, component_N)
     means = group_means(data, component_N, n_components)
     weights = torch.softmax(model.mixture.logits_K.detach().double(), 0).cpu().numpy()
     rows = [_row(k, data, component_N, means, float(weights[k]), n_markers, min_labelled) for k in range(n_components)]
-    return TypeTable(rows)
+    return TypeTable([replace(row, purity=float("nan")) if hidden_K[row.component] else row for row in rows])
+
+
+def _hidden(model: GeneVAE, data: GeneData, component_N: np.ndarray, min_labelled: int) -> np.ndarray:
+    """Components, bool [K], that are the only ones of a type and have fewer than `min_labelled` labelled cells."""
+    owner_K = model.mixture.type_of_component_K.cpu().numpy()
+    labelled_K = np.bincount(component_N[data.type_N >= 0], minlength=len(owner_K))
+    return (owner_K >= 0) & (labelled_K < min_labelled)
 
 
 def _row(
