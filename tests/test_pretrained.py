@@ -33,7 +33,7 @@ def test_a_shipped_model_is_small_and_holds_weights_and_names_alone(name):
 
 def test_a_type_is_drawn_offline_and_types_differ():
     model = SGE2Hist.from_pretrained("pretrained:kidney")
-    podocytes, tubules = (model.generate_from_types(n, n=8, seed=0, field=True) for n in ("Podocyte", "Distal tubule"))
+    podocytes, tubules = (model.generate_from_types(n, n=8, seed=0) for n in ("Podocyte", "Distal tubule"))
     assert podocytes.shape == (8, 64, 64, 3)
     assert podocytes.dtype == np.uint8
     pink = podocytes.astype(float).mean((0, 1, 2))

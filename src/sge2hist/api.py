@@ -90,18 +90,22 @@ class SGE2Hist:
         rows: Sequence[int] | np.ndarray | None = None,
         n_samples: int = 1,
         seed: int = 0,
+        context: str | None = None,
         sampler: SamplerConfig | None = None,
     ) -> np.ndarray:
         """Images of cells from their RNA, uint8 [cells, samples, H, W, C].
 
-        Cells of a `PairedDataset` are drawn among their neighbours, those of an AnnData (raw counts in X) each alone.
+        Cells of a `PairedDataset` are drawn among their "neighbours", those of an AnnData (raw counts in X) each in a "field"
+        of copies of itself, unless another `context` is asked for ("centre": the cell alone).
         """
         if isinstance(cells, PairedDataset):
             chosen = cells.rows("all") if rows is None else np.asarray(rows, np.int64)
-            job = job_from_paired(self.bundle, cells, chosen, n_samples=n_samples, seed=seed)
+            job = job_from_paired(
+                self.bundle, cells, chosen, n_samples=n_samples, seed=seed, context=context or "neighbours"
+            )
         else:
             chosen_cells = cells if rows is None else cells[np.asarray(rows)]
-            job = job_from_adata(self.bundle, chosen_cells, n_samples=n_samples, seed=seed)
+            job = job_from_adata(self.bundle, chosen_cells, n_samples=n_samples, seed=seed, context=context)
         images = self._draw(job, sampler)
         return images.reshape(-1, n_samples, *images.shape[1:])
 
@@ -111,17 +115,17 @@ class SGE2Hist:
         *,
         n: int = 16,
         seed: int = 0,
-        field: bool = False,
+        context: str | None = None,
         z2: str | np.ndarray = "type",
         sampler: SamplerConfig | None = None,
     ) -> np.ndarray:
         """Images of cell types by name, uint8 [types * n, H, W, C], one type after the other.
 
-        `field` fills each patch with cells of the type; otherwise one cell stands at the centre. `z2`, the microenvironment:
-        "type" (as among cells of the type), "prior" (N(0, I)), or that of a reference cell, [n_micro].
+        `context` "field" (default) fills each patch with cells of the type, "centre" draws one cell and leaves the rest open.
+        `z2`, the microenvironment: "type" (as among cells of the type), "prior" (N(0, I)), or a reference cell's, [n_micro].
         """
         wanted = [names] if isinstance(names, str) else list(names)
-        return self._draw(job_from_types(self.bundle, wanted, n=n, seed=seed, z2=z2, field=field), sampler)
+        return self._draw(job_from_types(self.bundle, wanted, n=n, seed=seed, z2=z2, context=context), sampler)
 
     def _draw(self, job: Job, sampler: SamplerConfig | None) -> np.ndarray:
         if len(job) == 0:

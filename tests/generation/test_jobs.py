@@ -107,6 +107,26 @@ def test_wrong_input_is_named(bundle, tiny_paired):
         job_from_types(bundle, ["alpha"], z2="posterior")
     with pytest.raises(InputError, match="context"):
         job_from_paired(bundle, tiny_paired, tiny_paired.rows("test"), context="far")
+    with pytest.raises(InputError, match="field, centre"):
+        job_from_types(bundle, ["alpha"], context="neighbours")
+
+
+def test_a_cell_without_neighbours_is_drawn_in_a_field_of_its_like(bundle, tiny_paired):
+    rows = tiny_paired.rows("test")[:3]
+    cells = tiny_paired.adata()[rows].copy()
+    field, told = (
+        job_from_adata(bundle, cells).windows(slice(0, 3)),
+        job_from_paired(bundle, tiny_paired, rows, context="field").windows(slice(0, 3)),
+    )
+    alone = job_from_adata(bundle, cells, context="centre").windows(slice(0, 3))
+    assert field.mode_B.tolist() == [MODE_ALL] * 3
+    assert alone.mode_B.tolist() == [MODE_CENTRE] * 3
+    for i in range(3):
+        own = field.image_M == i
+        assert own.sum() > 9
+        assert np.allclose(field.z_MZ[own], alone.z_MZ[i])
+        assert np.allclose(field.depth_M[own], alone.depth_M[i])
+    assert np.allclose(field.z_MZ, told.z_MZ, atol=1e-5)
     with pytest.raises(InputError, match="nobody"):
         z2_of_cell(bundle, tiny_paired, "nobody")
 
@@ -119,16 +139,16 @@ def test_another_resolution_needs_a_word(bundle, tiny_paired, monkeypatch):
 
 
 def test_types_by_name_and_reference_environment(bundle, tiny_paired):
-    job = job_from_types(bundle, ["Alpha", "gamma"], n=5, seed=3)
+    job = job_from_types(bundle, ["Alpha", "gamma"], n=5, seed=3, context="centre")
     assert job.obs["cell_type"].tolist() == ["Alpha"] * 5 + ["gamma"] * 5
-    assert np.allclose(
-        job.latents["X_sge2hist_z1"], job_from_types(bundle, ["Alpha", "gamma"], n=5, seed=3).latents["X_sge2hist_z1"]
-    )
+    again = job_from_types(bundle, ["Alpha", "gamma"], n=5, seed=3, context="centre")
+    assert np.allclose(job.latents["X_sge2hist_z1"], again.latents["X_sge2hist_z1"])
     z2 = z2_of_cell(bundle, tiny_paired, "cell_7")
-    like = job_from_types(bundle, ["alpha"], n=3, z2=z2)
+    like = job_from_types(bundle, ["alpha"], n=3, z2=z2, context="centre")
     assert np.allclose(like.latents["X_sge2hist_z2"], z2)
     usual, prior = (
-        job_from_types(bundle, ["alpha"], n=400, z2=z2).latents["X_sge2hist_z2"] for z2 in ("type", "prior")
+        job_from_types(bundle, ["alpha"], n=400, z2=z2, context="centre").latents["X_sge2hist_z2"]
+        for z2 in ("type", "prior")
     )
     components, weights = bundle.components_of("alpha")
     mean_M = weights / weights.sum() @ bundle.model.gene.mixture.micro_means_KM[components].numpy()
@@ -196,7 +216,7 @@ def test_embedding_of_an_adata(tiny_model, tiny_paired):
 
 
 def test_a_field_fills_the_patch_with_one_type(bundle):
-    job = job_from_types(bundle, ["alpha"], n=2, field=True)
+    job = job_from_types(bundle, ["alpha"], n=2)
     cells = job.windows(slice(0, 2))
     assert cells.mode_B.tolist() == [MODE_ALL, MODE_ALL]
     own = cells.xy_um_M2[cells.image_M == 0]
@@ -208,5 +228,5 @@ def test_a_field_fills_the_patch_with_one_type(bundle):
     means = torch.cat([mixture.means_KT.detach(), mixture.micro_means_KM], dim=1).numpy()[component]
     drawn = np.concatenate([job.latents["X_sge2hist_z1"], job.latents["X_sge2hist_z2"]], axis=1)
     assert np.isclose(drawn[0], means).all(1).any()
-    prior = job_from_types(bundle, ["alpha"], n=2, field=True, z2="prior")
+    prior = job_from_types(bundle, ["alpha"], n=2, z2="prior")
     assert np.allclose(prior.latents["X_sge2hist_z2"], 0)

@@ -9,7 +9,7 @@ from torch import nn
 
 from sge2hist.training.accelerate import make_accelerator
 from sge2hist.training.config import TrainConfig
-from sge2hist.training.image_stages import JointTraining, scale_gradient
+from sge2hist.training.image_stages import JointTraining, lone_latents, scale_gradient
 from sge2hist.training.loop import Run, Stage, StagePlan, run_stage
 from sge2hist.training.train import train
 
@@ -22,6 +22,14 @@ def test_a_share_of_the_gradient_reaches_z1_and_all_of_it_z2():
         assert torch.equal(scaled, z)
         scaled.sum().backward()
         assert torch.allclose(z.grad, torch.cat([torch.full((5, 2), share), torch.ones(5, 4)], 1))
+
+
+def test_a_lone_cell_is_told_a_draw_of_z1_and_the_mean_of_z2():
+    sample, mean = torch.randn(4, 5), torch.randn(4, 5)
+    told = lone_latents(sample, mean, torch.tensor([True, False, True, False]), 2)
+    assert torch.equal(told[[0, 2], :2], sample[[0, 2], :2])
+    assert torch.equal(told[:, 2:], mean[:, 2:])
+    assert torch.equal(told[[1, 3]], mean[[1, 3]])
 
 
 class _TwoNumbers(Stage):

@@ -39,6 +39,7 @@ def test_refit_lowers_the_kl_of_the_mixture(trained: tuple[GeneVAE, GeneData]) -
     own = model.mixture.best_responsibilities(mean_NT, log_var_NT)[:, largest].detach().numpy() > 0.9
     micro_NM = encoded.mean_NZ[own, encoded.n_type :]
     np.testing.assert_allclose(model.mixture.micro_means_KM[largest].numpy(), micro_NM.mean(0), atol=0.1)
+    np.testing.assert_allclose(model.mixture.micro_vars_KM[largest].numpy(), micro_NM.var(0), rtol=0.3, atol=0.02)
     micro = model.mixture.sample_micro(torch.full((4000,), largest), torch.Generator().manual_seed(1))
     torch.testing.assert_close(micro.mean(0), model.mixture.micro_means_KM[largest], atol=0.08, rtol=0)
     torch.testing.assert_close(micro.var(0), model.mixture.micro_vars_KM[largest], atol=0.05, rtol=0.1)

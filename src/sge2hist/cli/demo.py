@@ -213,7 +213,7 @@ def _generate(
     if output.is_dir():
         return GeneratedSet.open(output)
     if what == "types":
-        job = job_from_types(bundle, _names(bundle, dataset), n=config.n_per_type, seed=config.seed)
+        job = job_from_types(bundle, _names(bundle, dataset), n=config.n_per_type, seed=config.seed, context="centre")
     else:
         rows = dataset.rows("test")
         chosen = np.random.default_rng(config.seed).choice(rows, min(config.n_cells, len(rows)), replace=False)

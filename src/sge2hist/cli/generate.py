@@ -37,13 +37,13 @@ def generate(
         str,
         typer.Option(help="With --types: surroundings as among cells of the type (type) or from the prior (prior)."),
     ] = "type",
-    field: Annotated[
-        bool,
-        typer.Option("--field", help="With --types: fill the patch with cells of the type, not one at the centre."),
-    ] = False,
     context: Annotated[
-        str, typer.Option(help="neighbours: place all cells around each cell; centre: each cell alone.")
-    ] = "neighbours",
+        str | None,
+        typer.Option(
+            help="neighbours: all cells around each cell (with a paired dataset); field: copies of the cell all over the patch "
+            "(with --types and .h5ad); centre: the cell alone."
+        ),
+    ] = None,
     shuffle_cells: Annotated[
         bool, typer.Option("--shuffle-cells", help="Baseline: draw each cell from another cell's RNA.")
     ] = False,
@@ -101,7 +101,7 @@ def generate(
         )
         generate_slide(bundle, source, output, config, options, overwrite=overwrite)
         return
-    job = _job(bundle, source, split, types, n, samples, like, z2, field, context, shuffle_cells, seed, resample)
+    job = _job(bundle, source, split, types, n, samples, like, z2, context, shuffle_cells, seed, resample)
     if job.report:
         typer.echo(job.report)
     with bar("drawing", len(job)) as progress:
@@ -137,7 +137,7 @@ def sampler_config(
 
 def _job(
     bundle: ModelBundle, source: Path | None, split: str, types: str | None, n: int | None, samples: int,
-    like: str | None, z2: str, field: bool, context: str, shuffle_cells: bool, seed: int, resample: bool,
+    like: str | None, z2: str, context: str | None, shuffle_cells: bool, seed: int, resample: bool,
 ) -> Job:  # fmt: skip
     from sge2hist.cli.progress import bar
     from sge2hist.data.errors import InputError
@@ -150,21 +150,23 @@ def _job(
             raise InputError(found="--like without --from", repair="name the paired dataset that holds the cell")
         like_z2 = None if like is None or source is None else jobs.z2_of_cell(bundle, PairedDataset.open(source), like)
         return jobs.job_from_types(
-            bundle, names, n=n or 16, seed=seed, z2=z2 if like_z2 is None else like_z2, field=field
+            bundle, names, n=n or 16, seed=seed, z2=z2 if like_z2 is None else like_z2, context=context
         )
     assert source is not None
     if source.suffix == ".h5ad":
         cells = read_h5ad(source)
         rows = choose(cells.n_obs, n, seed)
         with bar("encoding", len(rows)) as progress:
-            return jobs.job_from_adata(bundle, cells[rows], n_samples=samples, seed=seed, progress=progress)
+            return jobs.job_from_adata(
+                bundle, cells[rows], n_samples=samples, seed=seed, context=context, progress=progress
+            )
     dataset = PairedDataset.open(source)
     rows = dataset.rows(split)
     rows = rows[choose(len(rows), n, seed)]
     with bar("encoding", None) as progress:
         return jobs.job_from_paired(
-            bundle, dataset, rows, n_samples=samples, seed=seed, context=context, shuffle_cells=shuffle_cells,
-            resample=resample, progress=progress,
+            bundle, dataset, rows, n_samples=samples, seed=seed, context=context or "neighbours",
+            shuffle_cells=shuffle_cells, resample=resample, progress=progress,
         )  # fmt: skip
 
 

@@ -57,8 +57,8 @@ def lone_cells(z_BZ: np.ndarray, depth_B: np.ndarray, side_um: float, slide: int
     )
 
 
-def cell_fields(z_BZ: np.ndarray, side_um: float, reach_um: float, spacing_um: float) -> Windows:
-    """Each canvas full of copies of one cell, on a lattice that goes on beyond its edges."""
+def cell_fields(z_BZ: np.ndarray, depth_B: np.ndarray, side_um: float, reach_um: float, spacing_um: float) -> Windows:
+    """Each canvas full of copies of one cell, on a lattice that goes on beyond its edges: tissue of such cells."""
     line_um = np.arange(
         side_um / 2 - spacing_um * np.ceil((side_um / 2 + reach_um) / spacing_um), side_um + reach_um, spacing_um
     )
@@ -67,7 +67,7 @@ def cell_fields(z_BZ: np.ndarray, side_um: float, reach_um: float, spacing_um: f
     B, m = len(z_BZ), len(xy_um)
     return Windows(
         z_MZ=np.repeat(z_BZ, m, 0),
-        depth_M=np.zeros(B * m, np.float32),
+        depth_M=np.repeat(depth_B, m).astype(np.float32),
         xy_um_M2=np.tile(xy_um, (B, 1)),
         image_M=np.repeat(np.arange(B), m),
         mode_B=np.full(B, MODE_ALL),

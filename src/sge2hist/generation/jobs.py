@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
-CONTEXTS = ("neighbours", "centre")
+CONTEXTS = ("neighbours", "field", "centre")
 Z2_SOURCES = ("type", "prior")
 
 
@@ -57,7 +57,8 @@ def job_from_paired(
 ) -> Job:
     """Images of cells of a paired dataset from their RNA.
 
-    `context` "neighbours" places all cells around each cell, "centre" the cell alone. `shuffle_cells` draws each image from
+    `context` "neighbours" places all cells around each cell, "field" copies of the cell on a lattice (tissue of such cells),
+    "centre" the cell alone. `shuffle_cells` draws each image from
     the expression (and neighbourhood) of another of the cells: the baseline that ignores the RNA.
 
     Raises
@@ -66,7 +67,7 @@ def job_from_paired(
         If the dataset's images have other channels than the model's, or another resolution (by over 1 %, unless `resample`), or
         no gene is shared.
     """
-    _check_context(context)
+    _check_context(context, CONTEXTS)
     require_same_channels(
         dataset.channels,
         bundle.config.channels,
@@ -93,9 +94,9 @@ def job_from_paired(
 
     def windows(part: slice) -> Windows:
         rows_B = condition_row[part]
-        if context == "centre":
+        if context != "neighbours":
             at = latents.find(rows_B)
-            return lone_cells(latents.mean_NZ[at], latents.depth_N[at], side_um)
+            return _without_neighbours(bundle, latents.mean_NZ[at], latents.depth_N[at], context)
         row_M, placed = place(rows_B)
         at = latents.find(row_M)
         return Windows(**{**vars(placed), "z_MZ": latents.mean_NZ[at], "depth_M": latents.depth_N[at]})
@@ -119,9 +120,12 @@ def job_from_adata(
     *,
     n_samples: int = 1,
     seed: int = 0,
+    context: str | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> Job:
-    """Images of the cells of any AnnData with raw counts in X, each cell alone.
+    """Images of the cells of any AnnData with raw counts in X, whose surroundings are not known.
+
+    `context` "field" fills the patch with copies of the cell, "centre" places it alone; None: as :func:`usual_context`.
 
     Counts are taken from ``layers["counts"]`` if there is one, else X. Genes are found by Ensembl id or symbol, in the usual
     columns of var or its names.
@@ -131,6 +135,8 @@ def job_from_adata(
     InputError
         If X is not raw counts, or no gene is shared.
     """
+    context = context or usual_context(bundle)
+    _check_context(context, CONTEXTS[1:])
     counts = raw_counts(adata)
     rows = np.arange(adata.n_obs)
     latents = encode_cells(bundle, lambda part: counts[part], panel_of(adata), rows, progress=progress)
@@ -138,7 +144,7 @@ def job_from_adata(
 
     def windows(part: slice) -> Windows:
         at = condition_row[part]
-        return lone_cells(latents.mean_NZ[at], latents.depth_N[at], bundle.config.patch_um)
+        return _without_neighbours(bundle, latents.mean_NZ[at], latents.depth_N[at], context)
 
     obs = _table(adata.obs, rows, n_samples, seed, condition_row)
     obs["row"] = -1
@@ -146,7 +152,7 @@ def job_from_adata(
         obs=obs.assign(sge2hist_type=_types_told(bundle, latents, condition_row)),
         windows=windows,
         latents=_centre_latents(bundle, latents, condition_row),
-        manifest={"mode": "genes", "context": "centre", "shuffled": False, "toy": bundle.is_toy},
+        manifest={"mode": "genes", "context": context, "shuffled": False, "toy": bundle.is_toy},
         report=latents.alignment.summary(),
     )
 
@@ -158,14 +164,14 @@ def job_from_types(
     n: int = 16,
     seed: int = 0,
     z2: str | np.ndarray = "type",
-    field: bool = False,
+    context: str | None = None,
 ) -> Job:
     """`n` images of each named cell type: z1 from its mixture components, z2 as asked.
 
     `z2` is "type", drawn as among the training cells of the component; "prior", drawn from N(0, I) as published; or the
-    microenvironment of a reference cell, [n_micro]. `field` fills the patch with cells of the type on a lattice, each at the
-    mean of its component, and z2 at the mean of what was asked for: tissue of that type. Otherwise one cell stands at the
-    centre and its surroundings are a draw.
+    microenvironment of a reference cell, [n_micro]. `context` "field" fills the patch with cells of the type on a lattice, each
+    at the mean of its component, and z2 at the mean of what was asked for: tissue of that type. "centre" places one cell,
+    drawn, at the centre, and its surroundings are a draw. None: as :func:`usual_context`.
 
     Raises
     ------
@@ -176,6 +182,9 @@ def job_from_types(
 
     if isinstance(z2, str) and z2 not in Z2_SOURCES:
         raise InputError(found=f"z2 {z2!r}", expected=f"one of {', '.join(Z2_SOURCES)}, or a reference cell's")
+    context = context or usual_context(bundle)
+    _check_context(context, CONTEXTS[1:])
+    field = context == "field"
     gene = bundle.model.gene
     n_type = gene.config.n_type
     chosen = [bundle.components_of(name) for name in names]  # all names are checked before anything is drawn
@@ -191,10 +200,7 @@ def job_from_types(
     obs = pd.DataFrame(records).assign(row=-1, condition_row=-1)
 
     def windows(part: slice) -> Windows:
-        if field:
-            spacing_um = bundle.config.image.condition.splat_um
-            return cell_fields(z_NZ[part], bundle.config.patch_um, bundle.config.reach_um, spacing_um)
-        return lone_cells(z_NZ[part], np.zeros(len(z_NZ[part]), np.float32), bundle.config.patch_um)
+        return _without_neighbours(bundle, z_NZ[part], np.zeros(len(z_NZ[part]), np.float32), context)
 
     return Job(
         obs=obs,
@@ -203,7 +209,7 @@ def job_from_types(
         manifest={
             "mode": "types",
             "types": names,
-            "field": field,
+            "context": context,
             "z2": z2 if isinstance(z2, str) else "reference cell",
             "toy": bundle.is_toy,
         },
@@ -241,9 +247,21 @@ def z2_of_cell(bundle: ModelBundle, dataset: PairedDataset, cell_id: str) -> np.
     return encode_cells(bundle, dataset.counts, dataset.genes, row).mean_NZ[0, bundle.model.gene.config.n_type :]
 
 
-def _check_context(context: str) -> None:
-    if context not in CONTEXTS:
-        raise InputError(found=f"context {context!r}", expected=f"one of {', '.join(CONTEXTS)}")
+def usual_context(bundle: ModelBundle) -> str:
+    """How a cell without known neighbours is drawn: in a field of its like; by the published network, which cannot, alone."""
+    return "field" if bundle.config.image.condition.kind == "map" else "centre"
+
+
+def _without_neighbours(bundle: ModelBundle, z_BZ: np.ndarray, depth_B: np.ndarray, context: str) -> Windows:
+    if context == "centre":
+        return lone_cells(z_BZ, depth_B, bundle.config.patch_um)
+    spacing_um = bundle.config.image.condition.splat_um
+    return cell_fields(z_BZ, depth_B, bundle.config.patch_um, bundle.config.reach_um, spacing_um)
+
+
+def _check_context(context: str, known: tuple[str, ...]) -> None:
+    if context not in known:
+        raise InputError(found=f"context {context!r}", expected=f"one of {', '.join(known)}")
 
 
 def _check_resolution(bundle: ModelBundle, dataset: PairedDataset, resample: bool) -> None:

@@ -25,7 +25,7 @@ from sge2hist.training.accelerate import make_accelerator
 from sge2hist.training.card import model_card
 from sge2hist.training.gene_data import GeneData
 from sge2hist.training.gene_encoding import encode_all
-from sge2hist.training.image_stages import SHARE_ANYWHERE, cell_depths
+from sge2hist.training.image_stages import SHARE_ANYWHERE, SHARE_CENTRE, cell_depths, lone_latents
 from sge2hist.training.loop import Run, Stage, StagePlan, finish_stage, run_stage
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
@@ -41,7 +41,7 @@ class DistillConfig:
     learning_rate: float = 1e-4
     batch: int = 64
     seed: int = 0
-    share_centre: float = 0.15  # patches told their centre cell alone
+    share_centre: float = SHARE_CENTRE  # patches told their centre cell alone
     share_none: float = 0.05
 
     def __post_init__(self) -> None:
@@ -86,11 +86,11 @@ class Distillation(Stage):
         kept = np.flatnonzero((mode_M == MODE_ALL) | ((mode_M == MODE_CENTRE) & crops.is_centre_M))
         row_M = torch.from_numpy(crops.row_M[kept])
         generator = stage_generator(config.seed, "distill/noise", step)
-        # a cell shown alone is drawn from its posterior, as in the joint stage
-        spread_M = torch.from_numpy(mode_M[kept] == MODE_CENTRE).float()[:, None]
-        noise_MZ = torch.randn(len(row_M), self._mean_NZ.shape[1], generator=generator)
+        mean_MZ = self._mean_NZ[row_M]
+        sample_MZ = mean_MZ + self._std_NZ[row_M] * torch.randn(mean_MZ.shape, generator=generator)
+        alone_M = torch.from_numpy(mode_M[kept] == MODE_CENTRE)
         cells = PlacedCells(
-            z_MZ=self._mean_NZ[row_M] + spread_M * self._std_NZ[row_M] * noise_MZ,
+            z_MZ=lone_latents(sample_MZ, mean_MZ, alone_M, self.model.gene.config.n_type),
             depth_M=self._depth_N[row_M],
             xy_um_M2=torch.from_numpy(crops.xy_um_M2[kept]),
             image_M=torch.from_numpy(crops.crop_M[kept]),

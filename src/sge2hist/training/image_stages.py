@@ -21,6 +21,8 @@ from sge2hist.training.randomness import stage_generator, stage_rng
 
 SHARE_ANYWHERE = 0.05
 """Crops taken at any place of the slides instead of at a cell: glass, and the edge of the tissue."""
+SHARE_CENTRE = 0.25
+"""Patches told their centre cell alone, as in drawing from a type or from a lone cell."""
 
 
 class GeneTraining(Stage):
@@ -62,12 +64,12 @@ class JointConfig:
     n_gradient_cells: int = 1024  # cells per step that are encoded afresh, with gradients; the others come from a cache
     n_expression_cells: int = 128  # cells per step whose expression is reconstructed
     diffusion_weight: float = 10.0  # lambda_diff of the published loss
-    share_centre: float = 0.15  # patches told their centre cell alone
+    share_centre: float = SHARE_CENTRE  # patches told their centre cell alone
     share_none: float = 0.10  # patches told nothing, for guidance
     share_slide: float = 0.5  # patches told their slide (stain)
     share_anywhere: float = SHARE_ANYWHERE  # patches that are not taken at a cell
     gene_rate: float = 0.3  # learning rate of the gene model over that of the image model
-    gene_until: float = 1 / 3  # share of the stage after which the gene model rests; 1: never
+    gene_until: float = 1 / 3  # share of the stage after which the gene model rests; 0: from the start; 1: never
     type_gradient: float = 0.0  # share of the image loss's gradient that reaches z1; all of it reaches z2
     seed: int = 0
 
@@ -163,7 +165,7 @@ class JointTraining(Stage):
         row_M = crops.row_M[kept]
         z_MZ = self._mean_NZ[torch.from_numpy(row_M)]
         if self._resting:
-            z_MZ = self._blurred_if_alone(z_MZ, row_M, mode_M[kept], step)
+            z_MZ = self._drawn_if_alone(z_MZ, row_M, mode_M[kept], step)
         else:
             z_MZ = self._with_fresh_latents(z_MZ, crops.is_centre_M[kept], row_M, mode_M[kept], step, rng)
         return PlacedCells(
@@ -175,12 +177,11 @@ class JointTraining(Stage):
             slide_B=torch.from_numpy(slide_B),
         ).to(self._device)
 
-    def _blurred_if_alone(self, z_MZ: Tensor, row_M: np.ndarray, mode_M: np.ndarray, step: int) -> Tensor:
-        """A cell shown alone is drawn from its posterior, as a cell type is drawn from its component."""
+    def _drawn_if_alone(self, z_MZ: Tensor, row_M: np.ndarray, mode_M: np.ndarray, step: int) -> Tensor:
         generator = stage_generator(self._config.seed, "joint/posterior", step)
         noise = torch.randn(z_MZ.shape, generator=generator, device=generator.device).to(self._device)
-        alone_M1 = torch.from_numpy(mode_M == MODE_CENTRE).to(self._device)[:, None]
-        return torch.where(alone_M1, z_MZ + noise * self._sd_NZ[torch.from_numpy(row_M)], z_MZ)
+        sample = z_MZ + noise * self._sd_NZ[torch.from_numpy(row_M)]
+        return lone_latents(sample, z_MZ, torch.from_numpy(mode_M == MODE_CENTRE), self.model.gene.config.n_type)
 
     def _with_fresh_latents(
         self, z_MZ: Tensor, is_centre_M: np.ndarray, row_M: np.ndarray, mode_M: np.ndarray, step: int,
@@ -194,8 +195,8 @@ class JointTraining(Stage):
             return z_MZ
         posterior = self.model.gene.encode(dense_counts(self._cells.read(row_M[fresh]), self._device))
         sample = posterior.sample(stage_generator(self._config.seed, "joint/posterior", step))
-        alone = torch.from_numpy(mode_M[fresh] == MODE_CENTRE).to(self._device)
-        z_fresh = torch.where(alone[:, None], sample, posterior.mean_NZ).float()
+        alone = torch.from_numpy(mode_M[fresh] == MODE_CENTRE)
+        z_fresh = lone_latents(sample, posterior.mean_NZ, alone, posterior.n_type).float()
         z_fresh = scale_gradient(z_fresh, posterior.n_type, self._config.type_gradient)
         return z_MZ.index_put((torch.from_numpy(fresh).to(self._device),), z_fresh)
 
@@ -205,6 +206,15 @@ class JointTraining(Stage):
         n_more = max(0, self._config.n_expression_cells - len(own))
         rows = np.concatenate([own, rng.integers(self._gene_stage.data.n_cells, size=n_more)])
         return self._gene_stage.training_pass_on(rows[: self._config.n_expression_cells], 1.0, step).terms
+
+
+def lone_latents(sample_MZ: Tensor, mean_MZ: Tensor, alone_M: Tensor, n_type: int) -> Tensor:
+    """Latents as the image network is told them: of a cell shown alone z1 is a draw from its posterior, as a cell type is drawn
+    from its component; all else is the posterior mean. A posterior of z2 is nearly as wide as its prior: draws would be noise
+    that hides the cell.
+    """
+    drawn_MZ = alone_M.to(mean_MZ.device)[:, None] & (torch.arange(mean_MZ.shape[1], device=mean_MZ.device) < n_type)
+    return torch.where(drawn_MZ, sample_MZ, mean_MZ)
 
 
 def scale_gradient(z_MZ: Tensor, n_type: int, share: float) -> Tensor:

@@ -162,8 +162,8 @@ def run_stage(
             stage.refresh(step)
         stage.reach(share)
         for group in optimizer.param_groups:
-            until = group.get("until", 0.0)
-            left = max(0.0, 1 - share / until) if until else 1.0
+            until = group.get("until", float("inf"))
+            left = max(0.0, 1 - share / until) if until else 0.0
             group["lr"] = plan.learning_rate_at(share) * group["scale"] * left
         terms = _step(prepared, optimizer_ready, run, plan, step)
         if ema is not None:

@@ -41,8 +41,7 @@ def refit_mixture(model: GeneVAE, data: GeneData, encoded: Encoded, *, min_cells
         owner_K,
     )
     micro_mean_NM = encoded.mean_NZ[:, encoded.n_type :].astype(np.float64)
-    micro_var_NM = np.exp(encoded.log_var_NZ[:, encoded.n_type :].astype(np.float64))
-    micro = maximise(micro_mean_NM, micro_var_NM, gamma_NK[:, kept])
+    micro = maximise(micro_mean_NM, np.zeros_like(micro_mean_NM), gamma_NK[:, kept])  # of means: see `lone_latents`
     model.mixture.micro_means_KM.copy_(torch.from_numpy(micro.means_KT))
     model.mixture.micro_vars_KM.copy_(torch.from_numpy(micro.vars_KT))
     return len(kept)

@@ -28,6 +28,7 @@ from sge2hist.training.gene_selection import select_genes
 from sge2hist.training.gene_stage import GeneStage, GeneStageConfig
 from sge2hist.training.image_stages import (
     SHARE_ANYWHERE,
+    SHARE_CENTRE,
     AutoencoderTraining,
     GeneTraining,
     JointConfig,
@@ -230,10 +231,10 @@ class _Training:
             seed=self.config.seed,
             n_gradient_cells=16 * batch,
             n_expression_cells=2 * batch,
-            share_centre=0.9 if self._is_paper else 0.15,
+            share_centre=0.9 if self._is_paper else SHARE_CENTRE,
             share_anywhere=0.0 if self._is_paper else SHARE_ANYWHERE,
             type_gradient=1.0 if self._is_paper else 0.0,
-            gene_until=1.0 if self._is_paper else 1 / 3,
+            gene_until=1.0 if self._is_paper else 0.0 if "gene" in self.skipped else 1 / 3,
         )
         stage = JointTraining(
             self.model, self.source, gene_stage, self.all_cells, joint,
