@@ -1,5 +1,7 @@
 """Components to type names: by labels with purity, else by markers."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -48,3 +50,14 @@ def test_a_type_hidden_among_others_keeps_its_name(cells: GeneData) -> None:
     n_alpha = int((cells.type_N == 0).sum())
     assert (row.name, row.n_cells, row.n_labelled) == ("alpha", n_alpha, n_alpha)
     assert np.isnan(row.purity)
+
+
+def test_a_type_that_is_the_majority_nowhere_keeps_its_name(cells: GeneData) -> None:
+    """Gamma's labels on one cell in ten of alpha, at random: no component of gamma's is found without them."""
+    rng = np.random.default_rng(3)
+    type_N = np.where((cells.type_N == 0) & (rng.random(cells.n_cells) < 0.1), 2, np.minimum(cells.type_N, 1))
+    mixed = dataclasses.replace(cells, type_N=type_N)
+    model = train_gene_model(mixed, n_steps=120, use_labels=True)
+    rows = [row for row in name_components(model, mixed).rows if row.name == "gamma"]
+    assert rows
+    assert sum(row.n_labelled for row in rows) > 0.9 * (type_N == 2).sum()

@@ -41,8 +41,8 @@ def name_components(
     """Table of all components: majority label with purity, number of cells, markers.
 
     A component with fewer than `min_labelled` labelled training cells is called after its markers, as in
-    ``type 3 (UMOD, SLC12A1)``. One that belongs to a type whose cells lie among those of others, so that it wins (nearly) none
-    without their labels, has its type's name and the cells that it wins with them; its purity is nan.
+    ``type 3 (UMOD, SLC12A1)``. One that belongs to a type whose cells lie among those of others, so that the type is the
+    majority nowhere, has its type's name and the cells that it wins with their labels; its purity is nan.
     """
     encoded = encode_all(model, data, device=device) if encoded is None else encoded
     component_N = assign_components(model, encoded).argmax(1)
@@ -50,7 +50,8 @@ def name_components(
     hidden_K = _hidden(model, data, component_N, min_labelled)
     if hidden_K.any():
         told_N = assign_components(model, encoded, data.type_N).argmax(1)
-        component_N = np.where(hidden_K[told_N] & (data.type_N >= 0), told_N, component_N)
+        moved_N = (hidden_K[told_N] | hidden_K[component_N]) & (data.type_N >= 0)
+        component_N = np.where(moved_N, told_N, component_N)
     means = group_means(data, component_N, n_components)
     weights = torch.softmax(model.mixture.logits_K.detach().double(), 0).cpu().numpy()
     rows = [_row(k, data, component_N, means, float(weights[k]), n_markers, min_labelled) for k in range(n_components)]
@@ -58,10 +59,16 @@ def name_components(
 
 
 def _hidden(model: GeneVAE, data: GeneData, component_N: np.ndarray, min_labelled: int) -> np.ndarray:
-    """Components, bool [K], that are the only ones of a type and have fewer than `min_labelled` labelled cells."""
+    """Components, bool [K], of a type that without its labels wins no component (it is the majority of none), and those with
+    fewer than `min_labelled` labelled cells.
+    """
     owner_K = model.mixture.type_of_component_K.cpu().numpy()
-    labelled_K = np.bincount(component_N[data.type_N >= 0], minlength=len(owner_K))
-    return (owner_K >= 0) & (labelled_K < min_labelled)
+    votes_KT = np.zeros((len(owner_K), len(data.type_names)), int)
+    labelled = data.type_N >= 0
+    np.add.at(votes_KT, (component_N[labelled], data.type_N[labelled]), 1)
+    taken = votes_KT.sum(1) >= min_labelled
+    winners = set(votes_KT[taken].argmax(1).tolist()) if taken.any() else set()
+    return (owner_K >= 0) & (~taken | np.array([owner not in winners for owner in owner_K]))
 
 
 def _row(
