@@ -91,6 +91,8 @@ def generate(
             found="both --from and --types" if types else "neither --from nor --types",
             expected="one of them (or --types with --from and --like CELL)",
         )
+    if slide and context is not None:
+        raise InputError(found="--context with --slide", expected="one of them: a slide has all cells at their places")
     bundle = load_model(model, device)
     if bundle.is_toy:
         typer.echo("this model was trained on toy tissue: its images show no real tissue")

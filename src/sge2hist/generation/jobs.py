@@ -31,9 +31,7 @@ Z2_SOURCES = ("type", "prior")
 class Job:
     """N images to draw."""
 
-    obs: (
-        pd.DataFrame
-    )  # one row per image: cell_id, row, condition_row, cell_type, sample, seed, and sge2hist_type from RNA
+    obs: pd.DataFrame  # one row per image: cell_id, row, condition_row, cell_type, sample, seed; from RNA sge2hist_type
     windows: Callable[[slice], Windows]  # placed cells of a slice of the images
     latents: dict[str, np.ndarray] = field(default_factory=dict)  # name -> [N, ...] of the centre cells, for obsm
     manifest: dict[str, Any] = field(default_factory=dict)  # how it was asked for

@@ -71,6 +71,7 @@ class JointConfig:
     gene_rate: float = 0.3  # learning rate of the gene model over that of the image model
     gene_until: float = 1 / 3  # share of the stage after which the gene model rests; 0: from the start; 1: never
     type_gradient: float = 0.0  # share of the image loss's gradient that reaches z1; all of it reaches z2
+    draw_micro: bool = False  # a cell shown alone has a draw of z2, as published, and not its posterior mean
     seed: int = 0
 
 
@@ -102,6 +103,7 @@ class JointTraining(Stage):
         self._train_row, self._device = train_row_of_cell, device
         self._mean_NZ = self._sd_NZ = torch.zeros(0)
         self._resting = False
+        self._n_drawn = model.gene.config.n_latent if config.draw_micro else model.gene.config.n_type
         self.depth_N = cell_depths(all_cells, float(model.gene.encoder.scale))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -181,7 +183,7 @@ class JointTraining(Stage):
         generator = stage_generator(self._config.seed, "joint/posterior", step)
         noise = torch.randn(z_MZ.shape, generator=generator, device=generator.device).to(self._device)
         sample = z_MZ + noise * self._sd_NZ[torch.from_numpy(row_M)]
-        return lone_latents(sample, z_MZ, torch.from_numpy(mode_M == MODE_CENTRE), self.model.gene.config.n_type)
+        return lone_latents(sample, z_MZ, torch.from_numpy(mode_M == MODE_CENTRE), self._n_drawn)
 
     def _with_fresh_latents(
         self, z_MZ: Tensor, is_centre_M: np.ndarray, row_M: np.ndarray, mode_M: np.ndarray, step: int,
@@ -196,7 +198,7 @@ class JointTraining(Stage):
         posterior = self.model.gene.encode(dense_counts(self._cells.read(row_M[fresh]), self._device))
         sample = posterior.sample(stage_generator(self._config.seed, "joint/posterior", step))
         alone = torch.from_numpy(mode_M[fresh] == MODE_CENTRE)
-        z_fresh = lone_latents(sample, posterior.mean_NZ, alone, posterior.n_type).float()
+        z_fresh = lone_latents(sample, posterior.mean_NZ, alone, self._n_drawn).float()
         z_fresh = scale_gradient(z_fresh, posterior.n_type, self._config.type_gradient)
         return z_MZ.index_put((torch.from_numpy(fresh).to(self._device),), z_fresh)
 
@@ -208,12 +210,12 @@ class JointTraining(Stage):
         return self._gene_stage.training_pass_on(rows[: self._config.n_expression_cells], 1.0, step).terms
 
 
-def lone_latents(sample_MZ: Tensor, mean_MZ: Tensor, alone_M: Tensor, n_type: int) -> Tensor:
+def lone_latents(sample_MZ: Tensor, mean_MZ: Tensor, alone_M: Tensor, n_drawn: int) -> Tensor:
     """Latents as the image network is told them: of a cell shown alone z1 is a draw from its posterior, as a cell type is drawn
     from its component; all else is the posterior mean. A posterior of z2 is nearly as wide as its prior: draws would be noise
-    that hides the cell.
+    that hides the cell. `n_drawn`: leading dims that are drawn.
     """
-    drawn_MZ = alone_M.to(mean_MZ.device)[:, None] & (torch.arange(mean_MZ.shape[1], device=mean_MZ.device) < n_type)
+    drawn_MZ = alone_M.to(mean_MZ.device)[:, None] & (torch.arange(mean_MZ.shape[1], device=mean_MZ.device) < n_drawn)
     return torch.where(drawn_MZ, sample_MZ, mean_MZ)
 
 

@@ -233,6 +233,7 @@ class _Training:
             n_expression_cells=2 * batch,
             share_centre=0.9 if self._is_paper else SHARE_CENTRE,
             share_anywhere=0.0 if self._is_paper else SHARE_ANYWHERE,
+            draw_micro=self._is_paper,
             type_gradient=1.0 if self._is_paper else 0.0,
             gene_until=1.0 if self._is_paper else 0.0 if "gene" in self.skipped else 1 / 3,
         )
