@@ -64,6 +64,7 @@ def main() -> None:
         reach_um=bundle.config.reach_um, stain=0,
     )  # fmt: skip
     needed = np.unique(row_M)
+    places = CellIndex(centre_um[needed], dataset.slide_of_cell[needed])  # the cells of a patch are around each other
     own_counts = dataset.counts(needed)
     seeds = np.array([image_seed(0, str(c), 0) for c in cells])
 
@@ -78,7 +79,9 @@ def main() -> None:
     )
     for dose in DOSES:
         counts = own_counts + added(dose * added_G, markers, len(needed))
-        latents = encode_cells(bundle, lambda part, c=counts: c[part], dataset.genes, np.arange(len(needed)))
+        latents = encode_cells(
+            bundle, lambda part, c=counts: c[part], dataset.genes, np.arange(len(needed)), places=places
+        )
         at = np.searchsorted(needed, row_M)
         images = np.concatenate(
             [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,12 +12,14 @@ from gene_sets import GeneSet
 from scipy.sparse import csr_array, csr_matrix
 
 from sge2hist.models.gene_vae import GeneModelConfig, GeneVAE
-from sge2hist.training.gene_data import GeneData, dense_counts
+from sge2hist.training.gene_data import GeneData, dense_counts, with_surroundings
 from sge2hist.training.gene_encoding import Encoded, encode_all
-from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model
+from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model, most_steps
 from sge2hist.training.mixture_init import init_mixture
 from sge2hist.training.mixture_refit import refit_mixture
 from sge2hist.training.type_names import assign_components
+
+BATCH = 128  # cells per step of every network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class Fitted:
     cluster_N: np.ndarray  # of the test cells
     proportions: Callable[[csr_array], np.ndarray]  # counts -> predicted gene proportions
     seconds: float
+    data: GeneSet | None = None  # the cells as the model reads them
     model: GeneVAE | None = None
     encoded: Encoded | None = None  # of the test cells
     extra: dict[str, float] = field(default_factory=dict)
@@ -34,14 +37,25 @@ class Fitted:
 
 def ours(data: GeneSet, seed: int, n_steps: int) -> Fitted:
     """The gene model without labels, as many components as there are types."""
+    return _fit_vae(data, _our_config(data, data.n_types), seed, n_steps, learning_rate=3e-3)
+
+
+def labelled(data: GeneSet, seed: int, n_steps: int) -> Fitted:
+    """The gene model with the labels of the train cells, and 24 components, as it is usually trained."""
+    return _fit_vae(data, _our_config(data, 24), seed, n_steps, learning_rate=3e-3, use_labels=True)
+
+
+def _our_config(data: GeneSet, n_components: int) -> GeneModelConfig:
     spatial = data.train.centre_um_N2 is not None
-    config = GeneModelConfig(
+    return GeneModelConfig(
         n_genes=data.train.n_genes,
-        n_components=data.n_types,
+        n_components=n_components,
         n_composition=12 if spatial else 0,
         n_neighbour_embedding=16 if spatial else 0,
+        n_axes=32,
+        centre_micro=True,
+        around_um=50.0 if spatial else 0.0,
     )
-    return _fit_vae(data, config, seed, n_steps, learning_rate=3e-3)
 
 
 def paper(data: GeneSet, seed: int, n_steps: int) -> Fitted:
@@ -61,20 +75,25 @@ def paper(data: GeneSet, seed: int, n_steps: int) -> Fitted:
     return _fit_vae(data, config, seed, n_steps, learning_rate=1e-3)
 
 
-def _fit_vae(data: GeneSet, config: GeneModelConfig, seed: int, n_steps: int, learning_rate: float) -> Fitted:
+def _fit_vae(
+    data: GeneSet, config: GeneModelConfig, seed: int, n_steps: int, learning_rate: float, use_labels: bool = False
+) -> Fitted:
     started = time.perf_counter()
     model = build_gene_model(config, data.train, seed=seed)
-    stage_config = GeneStageConfig(use_labels=False, warmup_steps=n_steps // 3, seed=seed, batch_size=128)
+    data = replace(data, train=with_surroundings(data.train, model), test=with_surroundings(data.test, model))
+    n_steps = min(n_steps, most_steps(data.train.n_cells, BATCH))
+    stage_config = GeneStageConfig(use_labels=use_labels, warmup_steps=n_steps // 3, seed=seed, batch_size=BATCH)
     stage = GeneStage(model, data.train, stage_config)
     descend(stage, n_steps, learning_rate)
-    init_mixture(model, data.train, seed, use_labels=False)
+    init_mixture(model, data.train, seed, use_labels=use_labels)
+    stage.start_heads()
     descend(
         GeneStage(model, data.train, stage_config, name="mixture", targets=stage.targets),
         n_steps // 2,
         learning_rate / 3,
     )
-    init_mixture(model, data.train, seed, use_labels=False)  # the closing fit, as in training
-    refit_mixture(model, data.train, encode_all(model, data.train))
+    init_mixture(model, data.train, seed, use_labels=use_labels)  # the closing fit, as in training
+    refit_mixture(model, data.train)
     seconds = time.perf_counter() - started
     encoded = encode_all(model, data.test)
     model.eval()
@@ -88,6 +107,7 @@ def _fit_vae(data: GeneSet, config: GeneModelConfig, seed: int, n_steps: int, le
         cluster_N=assign_components(model, encoded).argmax(1),
         proportions=proportions,
         seconds=seconds,
+        data=data,
         model=model,
         encoded=encoded,
         extra={
@@ -164,13 +184,16 @@ def leiden(latent_ND: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     """Leiden labels whose number is as near to `n_clusters` as 12 bisections of the resolution get."""
     import anndata
     import scanpy as sc
+    from umap.umap_ import fuzzy_simplicial_set
 
     adata = anndata.AnnData(latent_ND)
-    sc.pp.neighbors(adata, n_neighbors=15, use_rep="X", random_state=seed)
+    graph = fuzzy_simplicial_set(latent_ND, 15, np.random.RandomState(seed), "euclidean")[0]  # noqa: NPY002 (as umap asks)
     low, high, best = 0.01, 4.0, (10**9, np.zeros(len(latent_ND), int))
     for _ in range(12):
         middle = (low * high) ** 0.5
-        sc.tl.leiden(adata, resolution=middle, random_state=seed, flavor="igraph", n_iterations=2, directed=False)
+        sc.tl.leiden(
+            adata, middle, adjacency=graph, random_state=seed, flavor="igraph", n_iterations=2, directed=False
+        )
         labels = adata.obs["leiden"].astype(int).to_numpy()
         found = labels.max() + 1
         best = min(best, (abs(found - n_clusters), labels), key=lambda pair: pair[0])
@@ -191,7 +214,7 @@ def scvi(data: GeneSet, seed: int, n_steps: int) -> Fitted:
     train = anndata.AnnData(csr_matrix(data.train.read(np.arange(data.train.n_cells))))
     scvi_tools.model.SCVI.setup_anndata(train)
     model = scvi_tools.model.SCVI(train)
-    per_epoch = max(1, int(np.ceil(0.9 * data.train.n_cells / 128)))
+    per_epoch = max(1, int(np.ceil(0.9 * data.train.n_cells / BATCH)))
     model.train(max_epochs=max(1, round(1.5 * n_steps / per_epoch)), accelerator="cpu", enable_progress_bar=False)
     latent = model.get_latent_representation()
     mixture = GaussianMixture(data.n_types, covariance_type="diag", n_init=5, random_state=seed).fit(latent)
@@ -209,6 +232,7 @@ def scvi(data: GeneSet, seed: int, n_steps: int) -> Fitted:
 
 METHODS: dict[str, Callable[[GeneSet, int, int], Fitted]] = {
     "ours": ours,
+    "ours-labelled": labelled,
     "paper": paper,
     "pca-leiden": pca_leiden,
     "pca-gmm": pca_gmm,

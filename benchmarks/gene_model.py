@@ -67,7 +67,8 @@ def run(data: GeneSet, method: str, arguments: argparse.Namespace) -> dict[str, 
         row = clustering(data.test.type_N, fitted.cluster_N) | prediction(data, fitted) | {"seconds": fitted.seconds}
         row |= fitted.extra
         if fitted.model is not None:
-            row |= probes(data, fitted.model) | (panel_robustness(data, fitted.model, seed) if method == "ours" else {})
+            read = fitted.data or data
+            row |= probes(read, fitted.model) | (panel_robustness(read, fitted.model, seed) if method == "ours" else {})
         for key, value in row.items():
             scores.setdefault(key, []).append(value)
     print(

@@ -16,7 +16,6 @@ from sklearn.preprocessing import StandardScaler
 from sge2hist.models.gene_vae import GeneVAE
 from sge2hist.training.gene_data import GeneData
 from sge2hist.training.gene_encoding import encode_all
-from sge2hist.training.neighbourhood import neighbour_matrix
 from sge2hist.training.type_names import assign_components
 
 PANEL_SHARES = (1.0, 0.5, 0.2, 0.1, 0.02)
@@ -90,7 +89,12 @@ def probes(data: GeneSet, model: GeneVAE, max_cells: int = 5000, seed: int = 0) 
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
         guess = probe.fit(x, data.train.type_N[fit_on]).predict(y)
         truth = data.test.type_N[known]
-        result[f"type_from_{block}"] = float(np.mean([(guess[truth == k] == k).mean() for k in np.unique(truth)]))
+        result[f"type_from_{block}"] = balanced_accuracy(truth, guess)
+    own = [assign_components(model, encoded).argmax(1) for encoded in (train, test)]
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
+    guess = probe.fit(train.z2[fit_on], own[0][fit_on]).predict(test.z2[known])
+    result["component_from_z2"] = balanced_accuracy(own[1][known], guess)
+    result["component_chance"] = 1.0 / model.mixture.n_components
     if data.train.centre_um_N2 is None:
         return result
     around = [composition(part, len(data.train.type_names)) for part in (data.train, data.test)]
@@ -105,14 +109,20 @@ def probes(data: GeneSet, model: GeneVAE, max_cells: int = 5000, seed: int = 0) 
     return result
 
 
+def balanced_accuracy(truth_N: np.ndarray, guess_N: np.ndarray) -> float:
+    """Mean over classes of the share of their cells that are found."""
+    return float(np.mean([(guess_N[truth_N == k] == k).mean() for k in np.unique(truth_N)]))
+
+
 def composition(data: GeneData, n_types: int, radius_um: float = 50.0) -> np.ndarray:
     """Share of each type among the labelled neighbours, [N, n_types]."""
-    if data.centre_um_N2 is None:
+    index = data.index()
+    if index is None:
         raise ValueError("positions are needed")
     one_hot = np.zeros((data.n_cells, n_types))
     known = np.flatnonzero(data.type_N >= 0)
     one_hot[known, data.type_N[known]] = 1
-    share = neighbour_matrix(data.centre_um_N2, data.slide_N, radius_um=radius_um) @ one_hot
+    share = index.around(np.arange(data.n_cells), radius_um) @ one_hot
     return share / np.maximum(share.sum(1, keepdims=True), 1e-9)
 
 
@@ -129,7 +139,9 @@ def throughput(n_genes: int = 19_059, n_steps: int = 6, batch_size: int = 256) -
     counts = random_array((4096, n_genes), density=0.02, format="csr", rng=0, data_sampler=lambda size: np.ones(size))
     data = GeneData.from_counts(csr_array(counts))
     stage = GeneStage(
-        build_gene_model(GeneModelConfig(n_genes=n_genes), data), data, GeneStageConfig(batch_size=batch_size)
+        build_gene_model(GeneModelConfig(n_genes=n_genes, n_axes=32), data),
+        data,
+        GeneStageConfig(batch_size=batch_size),
     )
     result = {}
     for name, enabled in (("float32", False), ("bfloat16", True)):

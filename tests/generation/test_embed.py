@@ -62,6 +62,19 @@ def test_a_small_panel_is_masked_and_reported(trained: tuple[GeneVAE, TypeTable]
     assert (adata.obs["sge2hist_type"].astype(str) == truth).mean() > 0.85
 
 
+def test_positions_tell_z2_of_the_cells_around(trained: tuple[GeneVAE, TypeTable]) -> None:
+    data = make_cells(400, seed=1)
+    alone = anndata.AnnData(csr_matrix(data.read(np.arange(400)).toarray()), var=pd.DataFrame(index=PANEL.ids))
+    placed = alone.copy()
+    assert data.centre_um_N2 is not None
+    placed.obs["x_um"], placed.obs["y_um"] = data.centre_um_N2.T
+    for adata in (alone, placed):
+        embed_adata(adata, trained[0], PANEL, trained[1], batch_size=150)
+    np.testing.assert_allclose(alone.obsm["X_sge2hist_z1"], placed.obsm["X_sge2hist_z1"], atol=1e-5)
+    assert not np.allclose(alone.obsm["X_sge2hist_z2"], placed.obsm["X_sge2hist_z2"], atol=0.05)
+    assert (bool(alone.uns["sge2hist"]["surroundings"]), bool(placed.uns["sge2hist"]["surroundings"])) == (False, True)
+
+
 def test_cells_without_counts_are_flagged(trained: tuple[GeneVAE, TypeTable]) -> None:
     adata, _ = make_adata()
     adata.X = csr_matrix(adata.shape, dtype=np.float32)

@@ -5,7 +5,7 @@ import torch
 from scipy.sparse import csr_array
 
 from sge2hist.models.gene_vae import GeneModelConfig, GeneVAE
-from sge2hist.training.gene_data import GeneData
+from sge2hist.training.gene_data import GeneData, with_surroundings
 from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model
 from sge2hist.training.mixture_init import init_mixture
 
@@ -39,13 +39,15 @@ def train_gene_model(
 ) -> GeneVAE:
     """Pre-train, initialise the mixture, fine-tune: the whole gene stage in a few seconds."""
     has_positions = data.centre_um_N2 is not None
-    shape = {"n_type": 4, "n_micro": 4, "hidden": (32,), "n_components": 6, "dropout": 0.0}
-    shape |= {"n_composition": 3, "n_neighbour_embedding": 2} if has_positions else {}
+    shape = {"n_type": 4, "n_micro": 4, "hidden": (32,), "n_components": 6, "dropout": 0.0, "n_axes": 8}
+    shape |= {"n_composition": 3, "n_neighbour_embedding": 2, "around_um": 50.0} if has_positions else {}
     model = build_gene_model(GeneModelConfig(n_genes=data.n_genes, **(shape | changes)), data, seed=seed)
+    data = with_surroundings(data, model)
     config = GeneStageConfig(batch_size=64, warmup_steps=n_steps // 3, use_labels=use_labels, seed=seed)
     stage = GeneStage(model, data, config)
     descend(stage, range(n_steps))
     init_mixture(model, data, seed, use_labels=use_labels, n_restarts=2)
+    stage.start_heads()
     descend(GeneStage(model, data, config, name="mixture", targets=stage.targets), range(n_steps // 4), lr=1e-3)
     return model.eval()
 

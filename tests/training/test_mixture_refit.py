@@ -32,7 +32,7 @@ def test_refit_lowers_the_kl_of_the_mixture(trained: tuple[GeneVAE, GeneData]) -
         return float(model.mixture.kl(mean_NT, log_var_NT, gamma).mean().detach())
 
     before = kl()
-    n_left = refit_mixture(model, cells, encoded)
+    n_left = refit_mixture(model, cells)
     assert n_left == model.mixture.n_components
     assert kl() < before - 0.5
     largest = int(model.mixture.logits_K.argmax())
@@ -56,6 +56,6 @@ def test_components_without_cells_are_dropped(trained: tuple[GeneVAE, GeneData])
     owner_K = torch.cat([mixture.type_of_component_K, torch.tensor([-1])])
     n_before = mixture.n_components
     mixture.initialise(torch.ones(n_before + 1), far_KT, torch.ones_like(far_KT), owner_K)
-    assert refit_mixture(model, cells, encode_all(model, cells)) <= n_before
+    assert refit_mixture(model, cells) <= n_before
     assert float(mixture.means_KT.detach().abs().max()) < 20
     assert np.isclose(float(torch.softmax(mixture.logits_K.detach(), 0).sum()), 1.0)

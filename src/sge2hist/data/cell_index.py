@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+QUERY = 50_000  # cells whose neighbours are looked up at one time
 
 
 class CellIndex:
@@ -20,6 +27,7 @@ class CellIndex:
         from scipy.spatial import cKDTree
 
         self.centre_um_N2 = np.asarray(centre_um_N2, np.float64)
+        self.slide_of_cell = np.asarray(slide_of_cell, np.int64)
         self._members = {int(s): np.flatnonzero(slide_of_cell == s) for s in np.unique(slide_of_cell)}
         self._trees = {s: cKDTree(self.centre_um_N2[members]) for s, members in self._members.items()}
 
@@ -39,6 +47,35 @@ class CellIndex:
             cells.append(self._members[int(slide)][found])
             windows.append(np.full(len(found), window, np.int64))
         return np.concatenate(cells), np.concatenate(windows)
+
+    def around(self, cells: np.ndarray, radius_um: float, most: int = 32) -> csr_array:
+        """Who is around each of some cells: sparse float32 [len(cells), N].
+
+        Row i holds 1/k at the k nearest cells of the same slide within the radius (at most `most`), never at the cell itself;
+        rows without neighbours are empty. Columns rise.
+        """
+        from scipy.sparse import csr_array
+
+        rows, columns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for slide, members in self._members.items():
+            own = np.flatnonzero(self.slide_of_cell[cells] == slide)
+            k = max(2, min(most + 1, len(members)))
+            for start in range(0, len(own), QUERY):
+                part = own[start : start + QUERY]
+                points = self.centre_um_N2[cells[part]]
+                found = np.asarray(self._trees[slide].query(points, k=k, distance_upper_bound=radius_um)[1])
+                row, rank = np.nonzero(found < len(members))
+                rows.append(part[row])
+                columns.append(members[found[row, rank]])
+        row, column = np.concatenate(rows), np.concatenate(columns)
+        other = cells[row] != column
+        row, column = row[other], column[other]
+        order = np.lexsort((column, row))
+        row, column = row[order], column[order]
+        count = np.bincount(row, minlength=len(cells))
+        weights = (1.0 / count[row]).astype(np.float32)
+        pointers = np.concatenate([[0], np.cumsum(count)])
+        return csr_array((weights, column, pointers), shape=(len(cells), len(self.centre_um_N2)))
 
     def distance_um(self, point_um_B2: np.ndarray, slide_B: np.ndarray) -> np.ndarray:
         """Chebyshev distance max(|dx|, |dy|) of each point to the nearest indexed cell of its slide; inf if none."""

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.gene_panel import Alignment, GenePanel
 from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.gene_surroundings import surroundings
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 CHUNK = 1024  # cells whose counts are dense at one time
 
@@ -35,9 +41,12 @@ def encode_cells(
     panel: GenePanel,
     rows: np.ndarray,
     *,
+    places: CellIndex | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> CellLatents:
     """Encode source rows (sorted and made unique here). `read_counts(rows)` returns raw counts, CSR [n, G_source].
+
+    `places`: where all cells of the source lie, so that z2 is told of the cells around; None: it is not.
 
     Raises
     ------
@@ -51,13 +60,15 @@ def encode_cells(
     mean_NZ = np.empty((len(rows), gene.config.n_latent), np.float32)
     depth_N, type_N = np.empty(len(rows), np.float32), np.empty(len(rows), np.int64)
     median = float(gene.encoder.scale)
+    around_NA = None if places is None else _surroundings(bundle, read_counts, alignment, places, rows)
     for start in range(0, len(rows), CHUNK):
         part = rows[start : start + CHUNK]
         counts, observed_G = bundle.genes.gather(read_counts(part), alignment)  # type: ignore[arg-type]
         dense_NG = torch.from_numpy(counts.toarray().astype(np.float32)).to(device)
         observed = None if observed_G.all() else torch.from_numpy(observed_G).to(device)
         with torch.no_grad():
-            posterior = gene.encode(dense_NG, observed)
+            around = None if around_NA is None else torch.from_numpy(around_NA[start : start + CHUNK]).to(device)
+            posterior = gene.encode(dense_NG, observed, around)
             gamma = gene.mixture.best_responsibilities(posterior.z1, posterior.log_var_NZ[:, : gene.config.n_type])
         mean_NZ[start : start + len(part)] = posterior.mean_NZ.float().cpu().numpy()
         type_N[start : start + len(part)] = bundle.types.type_probabilities(gamma.float().cpu().numpy()).argmax(1)
@@ -67,3 +78,21 @@ def encode_cells(
         depth_N[start : start + len(part)] = np.clip(np.log((library + 1) / (median + 1)), -3, 3)
         progress(len(part))
     return CellLatents(row_N=rows, mean_NZ=mean_NZ, depth_N=depth_N, type_N=type_N, alignment=alignment)
+
+
+def _surroundings(
+    bundle: ModelBundle,
+    read_counts: Callable[[np.ndarray], object],
+    alignment: Alignment,
+    places: CellIndex,
+    rows: np.ndarray,
+) -> np.ndarray | None:
+    gene = bundle.model.gene
+    if gene.config.n_around == 0:
+        return None
+    observed_G = bundle.genes.gather(read_counts(rows[:1]), alignment)[1]  # type: ignore[arg-type]
+
+    def read(cells: np.ndarray) -> csr_array:
+        return bundle.genes.gather(read_counts(cells), alignment)[0]  # type: ignore[arg-type]
+
+    return surroundings(gene.encoder, read, places, rows, gene.config.around_um, observed_G)

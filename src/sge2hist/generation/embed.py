@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import Alignment, GenePanel
 from sge2hist.models.gene_novelty import FLAG_BELOW
+from sge2hist.models.gene_surroundings import surroundings
 from sge2hist.models.gene_types import TypeTable
 from sge2hist.models.gene_vae import GeneVAE
 
@@ -43,17 +45,28 @@ def embed_counts(
     counts_NG: csr_array,
     observed_G: np.ndarray,
     *,
+    index: CellIndex | None = None,
     batch_size: int = 512,
     device: torch.device | str = "cpu",
 ) -> Embedding:
-    """Embed raw counts, CSR [N, G], that are already on the model's panel; `observed_G` bool marks measured genes."""
+    """Embed raw counts, CSR [N, G], that are already on the model's panel; `observed_G` bool marks measured genes.
+
+    `index`: where the cells lie, so that z2 is told of the cells around; None: it is not.
+    """
     model.eval()
+    around_NA = None
+    if index is not None and model.config.n_around:
+        around_NA = surroundings(
+            model.encoder, lambda rows: counts_NG[rows], index, np.arange(counts_NG.shape[0]), model.config.around_um,
+            observed_G,
+        )  # fmt: skip
     observed = None if observed_G.all() else torch.from_numpy(observed_G).to(device)
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("mean", "gamma", "fit", "latent", "empty")}
     for start in range(0, max(1, counts_NG.shape[0]), batch_size):
         dense = counts_NG[start : start + batch_size].toarray().astype(np.float32)
         counts = torch.from_numpy(dense).to(device)
-        posterior = model.encode(counts, observed)
+        around = None if around_NA is None else torch.from_numpy(around_NA[start : start + batch_size]).to(device)
+        posterior = model.encode(counts, observed, around)
         log_var_NT = posterior.log_var_NZ[:, : model.config.n_type]
         gamma = model.mixture.best_responsibilities(posterior.z1, log_var_NT)
         fit, latent = model.novelty.quantiles(*model.novelty_scores(counts, posterior, observed))
@@ -93,6 +106,9 @@ def embed_adata(
     ``sge2hist_type`` (category), ``sge2hist_type_probability``, ``sge2hist_fit_quantile``, ``sge2hist_latent_quantile``
     and ``sge2hist_novel``; ``uns["sge2hist"]`` tells the overlap of the panels.
 
+    z2, the microenvironment, is told of the cells around where obs has their positions in um (``x_um``, ``y_um``, and
+    ``slide`` where there are several); without, it is inferred from each cell's own counts and says less.
+
     Parameters
     ----------
     layer
@@ -108,7 +124,8 @@ def embed_adata(
     counts = raw_counts(adata, layer)
     alignment = panel.align(panel_of(adata))
     counts, observed_G = panel.gather(counts, alignment)
-    found = embed_counts(model, types, counts, observed_G, batch_size=batch_size, device=device)
+    index = _index_of(adata)
+    found = embed_counts(model, types, counts, observed_G, index=index, batch_size=batch_size, device=device)
     adata.obsm["X_sge2hist_z1"], adata.obsm["X_sge2hist_z2"] = found.z1_NT, found.z2_NM
     adata.obsm["sge2hist_responsibilities"] = found.responsibilities_NK
     adata.obs["sge2hist_type"] = pd.Categorical(found.type_names, categories=types.names)
@@ -119,9 +136,21 @@ def embed_adata(
     adata.uns["sge2hist"] = {
         "panel": alignment.summary(),
         "n_shared_genes": alignment.n_shared,
+        "surroundings": index is not None and model.config.n_around > 0,
         "type_of_component": types.name_of_component,
     }
     return alignment
+
+
+def _index_of(adata: anndata.AnnData) -> CellIndex | None:
+    """Where the cells lie, if obs says it of all of them."""
+    if not {"x_um", "y_um"} <= set(adata.obs):
+        return None
+    xy_um_N2 = adata.obs[["x_um", "y_um"]].to_numpy(np.float64)
+    if not np.isfinite(xy_um_N2).all():
+        return None
+    slide = adata.obs["slide"].astype(str).to_numpy() if "slide" in adata.obs else np.zeros(adata.n_obs)
+    return CellIndex(xy_um_N2, np.unique(slide, return_inverse=True)[1])
 
 
 def raw_counts(adata: anndata.AnnData, layer: str | None = None) -> csr_array:

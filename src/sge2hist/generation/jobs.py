@@ -88,7 +88,7 @@ def job_from_paired(
     needed = rows
     if context == "neighbours":
         needed = np.unique(np.concatenate([np.unique(place(rows[i : i + 512])[0]) for i in range(0, len(rows), 512)]))
-    latents = encode_cells(bundle, dataset.counts, dataset.genes, needed, progress=progress)
+    latents = encode_cells(bundle, dataset.counts, dataset.genes, needed, places=index, progress=progress)
 
     def windows(part: slice) -> Windows:
         rows_B = condition_row[part]
@@ -242,7 +242,9 @@ def z2_of_cell(bundle: ModelBundle, dataset: PairedDataset, cell_id: str) -> np.
             found=f"cell {cell_id!r}", where=str(dataset.path), expected=f"an id such as {dataset.obs.index[0]!r}"
         )
     row = np.array([dataset.obs.index.get_loc(cell_id)], np.int64)
-    return encode_cells(bundle, dataset.counts, dataset.genes, row).mean_NZ[0, bundle.model.gene.config.n_type :]
+    places = CellIndex(dataset.centre_xy_px * dataset.um_per_px, dataset.slide_of_cell)
+    latents = encode_cells(bundle, dataset.counts, dataset.genes, row, places=places)
+    return latents.mean_NZ[0, bundle.model.gene.config.n_type :]
 
 
 def usual_context(bundle: ModelBundle) -> str:

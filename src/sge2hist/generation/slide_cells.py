@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.files import atomic_path
 from sge2hist.generation.canvas import Area, Lattice
 from sge2hist.generation.cell_latents import CHUNK, encode_cells
@@ -21,6 +22,7 @@ from sge2hist.models.bundle import ModelBundle
 
 GROUP = 16 * CHUNK  # cells that are in memory at one time
 ADDED = -1  # source position of a cell that an edit put in
+KEPT, TAKEN_AWAY = 0, 1  # cells that an edit takes away are around no other
 ROWS, ORDER, BLOCKS = "rows.npy", "order.npy", "blocks.npy"
 
 
@@ -99,8 +101,9 @@ def write_cells(
     rows, order = RecordFile.create(folder / ROWS, kind, n), RecordFile.create(folder / ORDER, "<i8", n)
     done = 0
     read_counts = edited_counts(source.read_counts, edits, source.genes, source.xy_um_N2)
+    index = CellIndex(source.xy_um_N2, np.where(kept_cells(edits, source.xy_um_N2), KEPT, TAKEN_AWAY))
     for chosen in _groups(source, edits, places):
-        records = _encoded(bundle, source, read_counts, edits, chosen, rows.dtype)
+        records = _encoded(bundle, source, read_counts, edits, chosen, rows.dtype, index)
         at = places.take(records["xy_um"])
         rows.put(at, records)
         order.put(np.arange(done, done + len(at)), at)
@@ -171,11 +174,11 @@ def _groups(source: SlideSource, edits: list[Edit], places: _Places) -> Iterator
 
 def _encoded(
     bundle: ModelBundle, source: SlideSource, read_counts: Callable[[np.ndarray], object], edits: list[Edit],
-    chosen: np.ndarray, kind: np.dtype,
+    chosen: np.ndarray, kind: np.dtype, index: CellIndex,
 ) -> np.ndarray:  # fmt: skip
     """Records of some cells of a group. Chunks of the source are encoded whole."""
     rows = (np.unique(chosen // CHUNK)[:, None] * CHUNK + np.arange(CHUNK)).ravel()
-    latents = encode_cells(bundle, read_counts, source.genes, rows[rows < len(source.xy_um_N2)])
+    latents = encode_cells(bundle, read_counts, source.genes, rows[rows < len(source.xy_um_N2)], places=index)
     at = latents.find(chosen)
     records = np.empty(len(chosen), kind)
     records["xy_um"], records["source"] = source.xy_um_N2[chosen], chosen

@@ -25,11 +25,17 @@ class GeneModelConfig:
     min_observed: float = 0.02  # smallest share of genes that such a group keeps
     n_mask_groups: int = 8  # different gene masks in one batch
     micro_dropout: float = 0.3  # share of cells decoded with z2 = 0, so that z1 alone must explain them
+    centre_micro: bool = False  # z2 is told relative to its mean among the cells of the same components
     kl_type_weight: float = 1.0  # weight of KL(z1, c); 1 is the evidence lower bound
     kl_micro_weight: float = 1.0  # weight of KL(z2); 1 is the evidence lower bound
     free_nats: float = 0.05  # KL per latent dim (batch mean) that costs nothing; prevents dead units
-    independence_weight: float = 200.0  # weight of the two R2 of gene_independence.py (type from z2, z2 in z1)
+    independence_weight: float = 5.0  # weight of the two R2 of gene_independence.py (type from z2, z2 in z1)
     label_weight: float = 5.0  # weight of the cross-entropy of labelled cells under the responsibilities
+    n_axes: int = 0  # principal axes of expression that the encoder reads beside the counts; 0 = none
+    around_um: float = (
+        0.0  # radius of the neighbours whose mean expression the posterior of z2 reads; 0 = own counts alone
+    )
+    around_dropout: float = 0.25  # share of training cells whose surroundings the encoder is not shown
     n_composition: int = 0  # classes of the neighbourhood composition; 0 = no neighbourhood heads
     n_neighbour_embedding: int = 0  # dims of the neighbours' mean expression embedding
     neighbourhood_weight: float = 10.0  # weight of the neighbourhood loss (nats), once the mixture is initialised
@@ -44,6 +50,8 @@ class GeneModelConfig:
             "free_nats",
             "independence_weight",
             "label_weight",
+            "n_axes",
+            "around_um",
             "n_composition",
             "n_neighbour_embedding",
             "neighbourhood_weight",
@@ -51,7 +59,7 @@ class GeneModelConfig:
         wrong += [
             f"{name}={getattr(self, name)} must not be negative" for name in at_least_zero if getattr(self, name) < 0
         ]
-        shares = ("dropout", "gene_dropout", "micro_dropout", "min_observed")
+        shares = ("dropout", "gene_dropout", "micro_dropout", "min_observed", "around_dropout")
         wrong += [
             f"{name}={getattr(self, name)} must be in [0, 1]" for name in shares if not 0 <= getattr(self, name) <= 1
         ]
@@ -61,6 +69,8 @@ class GeneModelConfig:
             wrong.append(f"likelihood={self.likelihood!r} must be one of {LIKELIHOODS}")
         if (self.n_composition == 0) != (self.n_neighbour_embedding == 0):
             wrong.append("n_composition and n_neighbour_embedding must both be 0 or both be positive")
+        if self.around_um > 0 and self.n_axes == 0:
+            wrong.append("around_um needs n_axes of at least 1: surroundings are told as a mean on the axes")
         if wrong:
             raise ValueError("GeneModelConfig: " + "; ".join(wrong))
 
@@ -68,6 +78,11 @@ class GeneModelConfig:
     def n_latent(self) -> int:
         """Dims of z = (z1, z2)."""
         return self.n_type + self.n_micro
+
+    @property
+    def n_around(self) -> int:
+        """Numbers that describe a cell's surroundings to the encoder (mean on each axis, and whether known); 0 = not read."""
+        return self.n_axes + 1 if self.around_um > 0 else 0
 
     @property
     def has_neighbourhood(self) -> bool:

@@ -7,7 +7,8 @@ With responsibilities gamma = q(c | x), the two blocks are independent when
 
 Each is measured by the R^2 of a ridge regression that is solved in closed form in the batch and corrected for the
 number of predictors: 0 = no linear predictor finds anything, 1 = determined. An adversary network would have to be
-trained against a moving target; the regression is always at its optimum.
+trained against a moving target; the regression is always at its optimum. What a batch is too small to tell is taken from z2
+by construction: see `GeneVAE.encode`.
 """
 
 from __future__ import annotations
@@ -48,15 +49,16 @@ def within_component(z_ND: Tensor, gamma_NK: Tensor) -> Tensor:
 def dependence(z1_NT: Tensor, z2_NM: Tensor, gamma_NK: Tensor | None) -> tuple[Tensor, Tensor]:
     """(R^2 of the type from z2, R^2 of z1 from z2 within types); the first moves z2 alone, the second z1 alone.
 
-    Without a mixture (`gamma_NK` None), the first is that of z1 from z2, and the second is 0.
+    Without a mixture (`gamma_NK` None), the first is that of z1 from z2, and the second is 0. Not below 0: less than chance
+    finds in a batch would be learning the batch.
     """
     with torch.autocast(z1_NT.device.type, enabled=False):
         z1_NT, z2_NM = z1_NT.float(), z2_NM.float()
         if gamma_NK is None:
-            return linear_r2(z2_NM, z1_NT.detach()), z1_NT.new_zeros(())
+            return linear_r2(z2_NM, z1_NT.detach()).clamp_min(0), z1_NT.new_zeros(())
         gamma_NK = gamma_NK.detach().float()
         inside = linear_r2(within_component(z2_NM, gamma_NK).detach(), within_component(z1_NT, gamma_NK))
-        return linear_r2(z2_NM, gamma_NK), inside
+        return linear_r2(z2_NM, gamma_NK).clamp_min(0), inside.clamp_min(0)
 
 
 def _standardised(x_ND: Tensor) -> Tensor:

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+SMALLEST_SHARE = 1e-3
+"""Of a class among the neighbours of a component's cells, so that its logit stays finite."""
+
 
 class Neighbourhood(NamedTuple):
     """Targets of N cells. Rows of weight 0 (no neighbours, no positions) are ignored."""
@@ -41,6 +44,16 @@ class NeighbourhoodHeads(nn.Module):
             of_type_NO = gamma_NK.detach().float() @ self.of_component_KO[: gamma_NK.shape[1]]
             out_NO = self.from_micro(z2_NM.float()) + of_type_NO
         return out_NO[:, : self.n_composition], out_NO[:, self.n_composition :]
+
+    @torch.no_grad()
+    def start(self, gamma_NK: Tensor, target: Neighbourhood) -> None:
+        """Let the additive part tell what each component's cells have around them on average, so that z2 need not."""
+        weight_NK = gamma_NK * target.weight_N[:, None]
+        share_KN = (weight_NK / weight_NK.sum(0).clamp_min(1e-6)).T
+        mean_KO = torch.cat(
+            [(share_KN @ target.composition_NP).clamp_min(SMALLEST_SHARE).log(), share_KN @ target.embedding_NE], 1
+        )
+        self.of_component_KO[: len(mean_KO)].copy_(mean_KO)
 
     def loss(self, gamma_NK: Tensor, z2_NM: Tensor, target: Neighbourhood) -> Tensor:
         """KL(target || predicted composition) + half the squared error of the embedding, mean over cells, nats."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sge2hist.models.gene_config import GeneModelConfig
 from sge2hist.models.gene_independence import dependence
@@ -65,6 +66,8 @@ class GeneStatistics:
     mean_proportion_G: Tensor  # mean over cells of counts / library
     mean_input_G: Tensor  # mean over cells of log1p(counts / library * median_library)
     mean_log1p_G: Tensor  # mean over cells of log1p(counts / library * 10,000)
+    axis_GE: Tensor | None = None  # principal axes of log1p(counts / library * median_library), orthonormal
+    axis_spread_E: Tensor | None = None  # standard deviation of the cells along each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,15 @@ class GeneVAE(nn.Module):
     def __init__(self, config: GeneModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = GeneEncoder(config.n_genes, config.hidden, config.n_latent, config.dropout)
+        self.encoder = GeneEncoder(
+            config.n_genes,
+            config.hidden,
+            config.n_type,
+            config.n_micro,
+            config.dropout,
+            n_axes=config.n_axes,
+            n_around=config.n_around,
+        )
         self.decoder = GeneDecoder(config.n_genes, config.hidden, config.n_latent, config.dropout)
         self.mixture = MixturePrior(config.n_components, config.n_type, config.n_micro)
         self.novelty = NoveltyReference()
@@ -100,12 +111,26 @@ class GeneVAE(nn.Module):
         self.encoder.scale.fill_(statistics.median_library)
         self.encoder.mean_proportion_G.copy_(statistics.mean_proportion_G)
         self.encoder.mean_input_G.copy_(statistics.mean_input_G)
+        if statistics.axis_GE is not None and statistics.axis_spread_E is not None:
+            self.encoder.start_on_axes(statistics.axis_GE, statistics.axis_spread_E)
         start_G = statistics.mean_proportion_G.clamp_min(1e-8).log()
         self.decoder.bias_G.copy_(statistics.mean_log1p_G if self.config.likelihood == "mse" else start_G)
 
-    def encode(self, counts_NG: Tensor, observed_G: Tensor | None = None) -> Posterior:
-        """q(z | x). observed: bool [G] or [N, G]; False = not measured (which is not a zero)."""
-        mean_NZ, log_var_NZ = self.encoder(counts_NG, observed_G)
+    def encode(self, counts_NG: Tensor, observed_G: Tensor | None = None, around_NA: Tensor | None = None) -> Posterior:
+        """q(z | x). observed: bool [G] or [N, G]; False = not measured (which is not a zero).
+
+        around: what `surroundings` says of the cells around, [N, n_axes + 1]; None = not known.
+
+        With `centre_micro`, z2 is relative to its usual place among cells of the same components: what the type alone tells is
+        taken away, z2 - sum_c gamma_c centre_c, so that no linear predictor finds the component in it.
+        """
+        mean_NZ, log_var_NZ = self.encoder(counts_NG, observed_G, around_NA)
+        if self.config.centre_micro and self.mixture.initialised:
+            n_type = self.config.n_type
+            gamma_NK = self.mixture.best_responsibilities(mean_NZ[:, :n_type], log_var_NZ[:, :n_type]).detach()
+            if self.training:
+                self.mixture.follow_centres(mean_NZ[:, n_type:].detach(), gamma_NK)
+            mean_NZ = mean_NZ - F.pad(gamma_NK @ self.mixture.centres_KM, (n_type, 0))
         return Posterior(mean_NZ=mean_NZ, log_var_NZ=log_var_NZ, n_type=self.config.n_type)
 
     def decode(self, z_NZ: Tensor) -> Tensor:
@@ -152,13 +177,15 @@ class GeneVAE(nn.Module):
         *,
         kl_weight: float = 1.0,
         type_N: Tensor | None = None,
+        around_NA: Tensor | None = None,
         neighbourhood: Neighbourhood | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Scalar terms of :meth:`training_pass`; minimise "loss"."""
         return self.training_pass(
-            counts_NG, kl_weight=kl_weight, type_N=type_N, neighbourhood=neighbourhood, generator=generator
-        ).terms
+            counts_NG, kl_weight=kl_weight, type_N=type_N, around_NA=around_NA, neighbourhood=neighbourhood,
+            generator=generator,
+        ).terms  # fmt: skip
 
     def training_pass(
         self,
@@ -166,6 +193,7 @@ class GeneVAE(nn.Module):
         *,
         kl_weight: float = 1.0,
         type_N: Tensor | None = None,
+        around_NA: Tensor | None = None,
         neighbourhood: Neighbourhood | None = None,
         generator: torch.Generator | None = None,
     ) -> GeneLoss:
@@ -176,12 +204,14 @@ class GeneVAE(nn.Module):
         counts_NG : raw counts of N training cells on the whole panel.
         kl_weight : 0 to 1, warm-up of both KL terms and of the independence term.
         type_N : type index of labelled cells, -1 = unlabelled; None = no labels.
+        around_NA : surroundings for the posterior of z2 (see :meth:`encode`), hidden from some cells; None = not known.
         neighbourhood : targets of the z2 heads, used once the mixture is initialised; None = heads off.
         generator : of all random choices in here (may live on the CPU whatever the device).
         """
         counts_NG = counts_NG.float()
         config = self.config
-        posterior = self.encode(counts_NG, self._gene_mask(counts_NG, generator) if self.training else None)
+        observed_NG = self._gene_mask(counts_NG, generator) if self.training else None
+        posterior = self.encode(counts_NG, observed_NG, self._hide_around(around_NA, generator))
         z_NZ = posterior.sample(generator)
         reconstruction = -self.log_likelihood(counts_NG, self._drop_micro(z_NZ, generator)).mean()
         kl_type, kl_micro, gamma_NK = self._kl_terms(posterior, type_N)
@@ -241,6 +271,16 @@ class GeneVAE(nn.Module):
         mask_RG[:, 0] |= ~mask_RG.any(1)
         group_N = torch.arange(len(counts_NG), device=device) % n_groups
         return mask_RG[group_N].to(counts_NG.device)
+
+    def _hide_around(self, around_NA: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
+        """Zero the surroundings of random cells (training only), so that cells without positions are encoded as well."""
+        if around_NA is None or not self.training:
+            return around_NA
+        shown_N1 = (
+            torch.rand(len(around_NA), 1, generator=generator, device=_device_of(generator, around_NA))
+            >= self.config.around_dropout
+        )
+        return around_NA * shown_N1.to(around_NA.device)
 
     def _drop_micro(self, z_NZ: Tensor, generator: torch.Generator | None) -> Tensor:
         """Set z2 to its prior mean for random cells (training only): what z1 can say, it must say."""

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+FOLLOWS = 0.02  # weight of a batch in the running centres of z2
 LOG_VAR_RANGE = (-8.0, 4.0)  # of a component; a collapsed component would otherwise reach an infinite density
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -21,7 +22,8 @@ class MixturePrior(nn.Module):
     :meth:`kl` is exactly the KL to N(0, I). A component may belong to a named type (`type_of_component_K`, -1 = none).
 
     It also remembers where z2, the microenvironment, of each component's training cells lies (`micro_means_KM`,
-    `micro_vars_KM`: the aggregated posterior, no part of the prior), so that a type can be drawn in its usual surroundings.
+    `micro_vars_KM`: the aggregated posterior, no part of the prior), so that a type can be drawn in its usual surroundings;
+    and where z2 would lie before it is centred (`centres_KM`, followed over batches with a weight of `centre_mass_K`).
     """
 
     logits_K: Tensor
@@ -30,6 +32,8 @@ class MixturePrior(nn.Module):
     type_of_component_K: Tensor
     micro_means_KM: Tensor
     micro_vars_KM: Tensor
+    centres_KM: Tensor
+    centre_mass_K: Tensor
     initialised: Tensor
 
     def __init__(self, n_components: int, n_dims: int, n_micro: int = 0) -> None:
@@ -40,6 +44,8 @@ class MixturePrior(nn.Module):
         self.register_buffer("type_of_component_K", torch.full((n_components,), -1, dtype=torch.long))
         self.register_buffer("micro_means_KM", torch.zeros(n_components, n_micro))
         self.register_buffer("micro_vars_KM", torch.ones(n_components, n_micro))
+        self.register_buffer("centres_KM", torch.zeros(n_components, n_micro))
+        self.register_buffer("centre_mass_K", torch.zeros(n_components))
         self.register_buffer("initialised", torch.tensor(False))
 
     @property
@@ -67,6 +73,8 @@ class MixturePrior(nn.Module):
         self.type_of_component_K = owner_K.long().to(device)
         self.micro_means_KM = torch.zeros(len(weights_K), self.micro_means_KM.shape[1], device=device)
         self.micro_vars_KM = torch.ones_like(self.micro_means_KM)
+        self.centres_KM = torch.zeros_like(self.micro_means_KM)
+        self.centre_mass_K = torch.zeros(len(weights_K), device=device)
         self.initialised.fill_(True)
 
     def _log_space(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,6 +143,15 @@ class MixturePrior(nn.Module):
         return own_NK | (type_N < 0)[:, None] | ~own_NK.any(1, keepdim=True)
 
     @torch.no_grad()
+    def follow_centres(self, uncentred_NM: Tensor, gamma_NK: Tensor) -> None:
+        """Move the centres of the components towards the means of a batch; a component without cells in it stays."""
+        mass_K = (1 - FOLLOWS) * self.centre_mass_K
+        sum_KM = mass_K[:, None] * self.centres_KM + FOLLOWS * gamma_NK.T @ uncentred_NM.float() / len(uncentred_NM)
+        mass_K = mass_K + FOLLOWS * gamma_NK.mean(0)
+        self.centres_KM.copy_(sum_KM / mass_K.clamp_min(1e-9)[:, None])
+        self.centre_mass_K.copy_(mass_K)
+
+    @torch.no_grad()
     def sample(self, component_N: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw z1 ~ N(mu_c, var_c) for given components, [N, T]. The noise is drawn on the generator's device."""
         device = generator.device if generator is not None else self.means_KT.device
@@ -154,7 +171,20 @@ class MixturePrior(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object, **kwargs: object) -> None:
         """Take the number of components from the file: pruning changes it."""
-        sized = ("logits_K", "means_KT", "log_vars_KT", "type_of_component_K", "micro_means_KM", "micro_vars_KM")
+        sized = (
+            "logits_K",
+            "means_KT",
+            "log_vars_KT",
+            "type_of_component_K",
+            "micro_means_KM",
+            "micro_vars_KM",
+            "centres_KM",
+            "centre_mass_K",
+        )
+        written = state_dict.get(prefix + "micro_means_KM")
+        if written is not None:  # models that were written before z2 was centred
+            state_dict.setdefault(prefix + "centres_KM", torch.zeros_like(written))
+            state_dict.setdefault(prefix + "centre_mass_K", torch.zeros(len(written)))
         for name in sized:
             stored, own = state_dict.get(prefix + name), getattr(self, name)
             if stored is not None and stored.shape[0] != own.shape[0] and stored.shape[1:] == own.shape[1:]:

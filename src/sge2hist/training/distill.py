@@ -23,7 +23,7 @@ from sge2hist.models.joint_model import JointModel
 from sge2hist.models.placed_cells import MODE_ALL, MODE_CENTRE, MODE_NONE, PlacedCells
 from sge2hist.training.accelerate import make_accelerator
 from sge2hist.training.card import model_card
-from sge2hist.training.gene_data import GeneData
+from sge2hist.training.gene_data import GeneData, split_groups, with_surroundings
 from sge2hist.training.gene_encoding import encode_all
 from sge2hist.training.image_stages import SHARE_ANYWHERE, SHARE_CENTRE, cell_depths, lone_latents
 from sge2hist.training.loop import Run, Stage, StagePlan, finish_stage, run_stage
@@ -153,6 +153,7 @@ def distill(
     column = {gene: i for i, gene in enumerate(dataset.genes.ids)}
     columns = np.array([column[gene] for gene in teacher.genes.ids])
     cells = GeneData.from_paired(dataset, dataset.rows("all"), columns)
+    cells = with_surroundings(cells, model.gene, split_groups(dataset))
     stage = Distillation(model, source, cells, config, device, accelerator.num_processes)
     plan = StagePlan(
         name="distill", n_steps=config.steps, learning_rate=config.learning_rate, items_per_step=config.batch, ema=True,

@@ -19,9 +19,10 @@ def calibrate_novelty(model: GeneVAE, data: GeneData, *, seed: int = 0, device: 
     was_training = model.training
     model.eval()
     fits, latents = [], []
-    for _, counts in data.chunks(512, rows):
+    for part, counts in data.chunks(512, rows):
         counts_NG = dense_counts(counts, device)
-        fit_N, latent_N = model.novelty_scores(counts_NG, model.encode(counts_NG))
+        posterior = model.encode(counts_NG, around_NA=data.around(part, device))
+        fit_N, latent_N = model.novelty_scores(counts_NG, posterior)
         filled = counts_NG.sum(1) > 0
         fits.append(fit_N[filled])
         latents.append(latent_N[filled])

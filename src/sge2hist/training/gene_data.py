@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.errors import InputError
-from sge2hist.models.gene_vae import COUNTS_PER, GeneStatistics
+from sge2hist.models.gene_surroundings import surroundings
+from sge2hist.models.gene_vae import COUNTS_PER, GeneStatistics, GeneVAE
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from sge2hist.data.paired import PairedDataset
 
 MEMORY_LIMIT_BYTES = 8 * 2**30  # sparse counts above this stay on disk
+AXES_CELLS = 10_000  # cells that the axes of expression are fitted to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,7 @@ class GeneData:
     type_names: list[str]
     centre_um_N2: np.ndarray | None = None  # x, y; None = no positions
     slide_N: np.ndarray | None = None  # int64; None = one slide
+    around_NA: np.ndarray | None = None  # float32, what the posterior of z2 reads: see `with_surroundings`
 
     @classmethod
     def from_counts(
@@ -83,6 +87,16 @@ class GeneData:
 
         return cls(read=read, n_cells=len(rows), n_genes=len(columns), **shared)
 
+    def index(self) -> CellIndex | None:
+        """Where the cells lie; None without positions."""
+        if self.centre_um_N2 is None:
+            return None
+        return CellIndex(self.centre_um_N2, np.zeros(self.n_cells, np.int64) if self.slide_N is None else self.slide_N)
+
+    def around(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor | None:
+        """Surroundings of some cells for the encoder, [n, A]; None when they were not computed."""
+        return None if self.around_NA is None else torch.from_numpy(self.around_NA[rows]).to(device)
+
     def chunks(self, size: int = 4096, rows: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, csr_array]]:
         """Row numbers and their counts, a chunk at a time."""
         rows = np.arange(self.n_cells) if rows is None else rows
@@ -110,8 +124,29 @@ def dense_counts(counts_NG: csr_array, device: torch.device | str = "cpu") -> Te
     return torch.zeros(n_cells * n_genes, device=device).index_add_(0, place, values).view(n_cells, n_genes)
 
 
-def gene_statistics(data: GeneData) -> GeneStatistics:
-    """Mean cell of the training set, streamed.
+def split_groups(dataset: PairedDataset) -> np.ndarray:
+    """Group of each cell, int64 [N]: its slide and split. No training cell is told of a held-out one."""
+    split_N = np.unique(dataset.obs["split"].astype(str).to_numpy(), return_inverse=True)[1]
+    groups_N: np.ndarray = split_N + (split_N.max() + 1) * dataset.slide_of_cell
+    return groups_N
+
+
+def with_surroundings(data: GeneData, model: GeneVAE, group_N: np.ndarray | None = None) -> GeneData:
+    """The same cells with what the posterior of z2 reads of their surroundings, if the model reads any and they have positions.
+
+    `group_N` int64: only cells of one group are around each other (default: of one slide).
+    """
+    index = data.index()
+    if model.config.n_around == 0 or index is None or data.centre_um_N2 is None:
+        return data
+    if group_N is not None:
+        index = CellIndex(data.centre_um_N2, group_N)
+    around_NA = surroundings(model.encoder, data.read, index, np.arange(data.n_cells), model.config.around_um)
+    return replace(data, around_NA=around_NA)
+
+
+def gene_statistics(data: GeneData, n_axes: int = 0, *, seed: int = 0) -> GeneStatistics:
+    """Mean cell of the training set, streamed, and the principal axes of its expression.
 
     Raises
     ------
@@ -133,6 +168,32 @@ def gene_statistics(data: GeneData) -> GeneStatistics:
         ):
             total += np.bincount(counts.indices, weights, minlength=data.n_genes)
     proportion_G, input_G, log1p_G = (torch.from_numpy(total / filled.sum()).float() for total in sums)
+    axis_GE, spread_E = _principal_axes(data, np.flatnonzero(filled), median, n_axes, seed) if n_axes else (None, None)
     return GeneStatistics(
-        median_library=median, mean_proportion_G=proportion_G, mean_input_G=input_G, mean_log1p_G=log1p_G
+        median_library=median,
+        mean_proportion_G=proportion_G,
+        mean_input_G=input_G,
+        mean_log1p_G=log1p_G,
+        axis_GE=axis_GE,
+        axis_spread_E=spread_E,
     )
+
+
+def _principal_axes(data: GeneData, rows: np.ndarray, scale: float, n_axes: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Orthonormal axes [G, E] and the spread of the cells along each [E] (zero axes of spread 1 where there are no more)."""
+    from scipy.sparse import csr_array
+    from sklearn.decomposition import PCA
+
+    rng = np.random.default_rng([seed, 23])
+    counts = data.read(np.sort(rng.permutation(rows)[:AXES_CELLS]))
+    library_N = np.asarray(counts.sum(1)).ravel().clip(1.0)
+    values = np.log1p(counts.data * (scale / np.repeat(library_N, np.diff(counts.indptr))))
+    log_NG = csr_array((values.astype(np.float64), counts.indices, counts.indptr), counts.shape)
+    weight_GE, spread_E = np.zeros((data.n_genes, n_axes)), np.ones(n_axes)
+    n_found = min(n_axes, min(counts.shape) - 1)
+    if n_found > 0:
+        pca = PCA(n_found, svd_solver="arpack", random_state=seed).fit(log_NG)
+        found = np.flatnonzero(pca.explained_variance_ > 1e-8)
+        weight_GE[:, found] = pca.components_[found].T
+        spread_E[found] = np.sqrt(pca.explained_variance_[found])
+    return torch.from_numpy(weight_GE).float(), torch.from_numpy(spread_E).float()

@@ -49,7 +49,7 @@ def encode_all(
     observed = None if observed_G is None else torch.from_numpy(np.asarray(observed_G, bool)).to(device)
     start = 0
     for part, counts in data.chunks(batch_size, rows):
-        posterior = model.encode(dense_counts(counts, device), observed)
+        posterior = model.encode(dense_counts(counts, device), observed, data.around(part, device))
         mean_NZ[start : start + len(part)] = posterior.mean_NZ.float().cpu().numpy()
         log_var_NZ[start : start + len(part)] = posterior.log_var_NZ.float().cpu().numpy()
         start += len(part)

@@ -11,8 +11,17 @@ from torch import Tensor
 from sge2hist.models.gene_config import GeneModelConfig
 from sge2hist.models.gene_vae import GeneLoss, GeneVAE
 from sge2hist.training.gene_data import GeneData, dense_counts, gene_statistics
-from sge2hist.training.neighbourhood import NeighbourhoodTargets, neighbourhood_targets
+from sge2hist.training.gene_encoding import encode_all
+from sge2hist.training.neighbourhood import DEFAULT_AROUND_UM, NeighbourhoodTargets, neighbourhood_targets
 from sge2hist.training.randomness import stage_generator, stage_rng
+
+MOST_EPOCHS = 25
+"""Times that a stage may see each cell: after more, a few hundred cells are learnt by heart and their types blur."""
+
+
+def most_steps(n_cells: int, batch_size: int) -> int:
+    """Steps after which each cell was seen `MOST_EPOCHS` times."""
+    return max(1, MOST_EPOCHS * n_cells // batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +31,12 @@ class GeneStageConfig:
     batch_size: int = 256  # cells per step
     warmup_steps: int = 400  # KL weight rises linearly from 0 to 1 over these steps
     use_labels: bool = True  # labelled cells inform the responsibilities once the mixture is initialised
-    radius_um: float = 50.0  # of the neighbourhood that z2 learns to tell
     seed: int = 0  # of batches and noise
 
     def __post_init__(self) -> None:
         """Raise ValueError naming the value outside its range."""
-        if self.batch_size < 1 or self.warmup_steps < 0 or self.radius_um <= 0:
-            raise ValueError("GeneStageConfig: batch_size >= 1, warmup_steps >= 0 and radius_um > 0 are needed")
+        if self.batch_size < 1 or self.warmup_steps < 0:
+            raise ValueError("GeneStageConfig: batch_size >= 1 and warmup_steps >= 0 are needed")
 
 
 class GeneStage:
@@ -50,18 +58,39 @@ class GeneStage:
         device: torch.device | str = "cpu",
         targets: NeighbourhoodTargets | None = None,
     ) -> None:
-        """`name` separates the random streams of stages; `targets` are reused when given."""
+        """`name` separates the random streams of stages; `targets` are reused when given.
+
+        Cells carry their surroundings if the model reads them: see :func:`with_surroundings`.
+        """
         self.model, self.data, self.config, self.name, self.device = model, data, config, name, device
         self.targets = targets
         if targets is None and model.config.has_neighbourhood:
             self.targets = neighbourhood_targets(
                 data,
+                model.encoder,
                 n_composition=model.config.n_composition,
                 n_embedding=model.config.n_neighbour_embedding,
-                radius_um=config.radius_um,
+                radius_um=model.config.around_um or DEFAULT_AROUND_UM,
                 seed=config.seed,
             )
         self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def start_heads(self) -> None:
+        """Once the mixture is fitted: leave to each component what its cells have around them on average."""
+        heads, mixture = self.model.heads, self.model.mixture
+        if heads is None or self.targets is None:
+            return
+        encoded = encode_all(self.model, self.data, device=self.device)
+        mean_NT = torch.from_numpy(encoded.z1).to(self.device)
+        log_var_NT = torch.from_numpy(encoded.log_var_NZ[:, : encoded.n_type]).to(self.device)
+        with torch.no_grad():
+            gamma_NK = torch.cat(
+                [
+                    mixture.best_responsibilities(mean_NT[part], log_var_NT[part])
+                    for part in torch.arange(len(mean_NT)).split(16384)
+                ]
+            )
+        heads.start(gamma_NK, self.targets.batch(np.arange(self.data.n_cells), self.device))
 
     def rows(self, step: int) -> np.ndarray:
         """Cells of the batch of a step: shuffled epochs, the same for the same seed whatever ran before."""
@@ -86,6 +115,7 @@ class GeneStage:
             dense_counts(self.data.read(rows), self.device),
             kl_weight=kl_weight,
             type_N=type_N,
+            around_NA=self.data.around(rows, self.device),
             neighbourhood=None if self.targets is None else self.targets.batch(rows, self.device),
             generator=generator,
         )
@@ -106,5 +136,5 @@ def build_gene_model(config: GeneModelConfig, data: GeneData, *, seed: int = 0) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GeneVAE(config)
-    model.set_statistics(gene_statistics(data))
+    model.set_statistics(gene_statistics(data, config.n_axes, seed=seed))
     return model

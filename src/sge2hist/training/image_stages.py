@@ -16,6 +16,7 @@ from sge2hist.training.gene_data import GeneData, dense_counts
 from sge2hist.training.gene_encoding import encode_all
 from sge2hist.training.gene_stage import GeneStage
 from sge2hist.training.loop import Stage
+from sge2hist.training.mixture_refit import centre_micro
 from sge2hist.training.patches import PatchBatch, PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
 
@@ -123,6 +124,7 @@ class JointTraining(Stage):
         if self._config.gene_until < 1 and share >= self._config.gene_until and not self._resting:
             self._resting = True
             self.model.gene.requires_grad_(False)
+            centre_micro(self.model.gene, self._gene_stage.data, device=self._device)
             self._encode()
 
     def refresh(self, step: int) -> None:
@@ -195,7 +197,9 @@ class JointTraining(Stage):
         fresh = np.concatenate([centre, rng.choice(others, n_more, replace=False)]) if n_more else centre
         if not len(fresh):
             return z_MZ
-        posterior = self.model.gene.encode(dense_counts(self._cells.read(row_M[fresh]), self._device))
+        counts_MG = dense_counts(self._cells.read(row_M[fresh]), self._device)
+        around_MA = self._cells.around(row_M[fresh], self._device)
+        posterior = self.model.gene.encode(counts_MG, around_NA=around_MA)
         sample = posterior.sample(stage_generator(self._config.seed, "joint/posterior", step))
         alone = torch.from_numpy(mode_M[fresh] == MODE_CENTRE)
         z_fresh = lone_latents(sample, posterior.mean_NZ, alone, self._n_drawn).float()

@@ -12,23 +12,24 @@ import torch
 
 from sge2hist.models.gene_vae import GeneVAE
 from sge2hist.training.gene_data import GeneData
-from sge2hist.training.gene_encoding import Encoded
+from sge2hist.training.gene_encoding import Encoded, encode_all
 from sge2hist.training.mixture_em import maximise
 
 CHUNK = 16384
 
 
 @torch.no_grad()
-def refit_mixture(model: GeneVAE, data: GeneData, encoded: Encoded, *, min_cells: float = 10.0) -> int:
-    """Put the mixture's weights, means and variances at their best for `encoded`, the training cells; in place.
+def refit_mixture(
+    model: GeneVAE, data: GeneData, *, min_cells: float = 10.0, device: torch.device | str = "cpu"
+) -> int:
+    """Put the mixture's weights, means and variances at their best for the training cells; in place.
 
     Labelled cells count for the components of their type alone, as in training. Components with less than `min_cells`
-    of responsibility are dropped. Where z2 of each component's cells lies is stored with it. Returns the number of components
-    left.
+    of responsibility are dropped. z2 is centred anew on the components, and where it lies among the cells of each is stored.
+    Returns the number of components left.
     """
-    gamma_NK = np.concatenate(
-        [_responsibilities(model, data, encoded, slice(i, i + CHUNK)) for i in range(0, data.n_cells, CHUNK)]
-    )
+    encoded = encode_all(model, data, device=device)
+    gamma_NK = _responsibilities(model, data, encoded)
     kept = np.flatnonzero(gamma_NK.sum(0) >= min(min_cells, data.n_cells / 100))
     mean_NT = encoded.z1.astype(np.float64)
     var_NT = np.exp(encoded.log_var_NZ[:, : encoded.n_type].astype(np.float64))
@@ -40,17 +41,39 @@ def refit_mixture(model: GeneVAE, data: GeneData, encoded: Encoded, *, min_cells
         torch.from_numpy(mixture.vars_KT),
         owner_K,
     )
-    micro_mean_NM = encoded.mean_NZ[:, encoded.n_type :].astype(np.float64)
-    micro = maximise(micro_mean_NM, np.zeros_like(micro_mean_NM), gamma_NK[:, kept])  # of means: see `lone_latents`
-    model.mixture.micro_means_KM.copy_(torch.from_numpy(micro.means_KT))
-    model.mixture.micro_vars_KM.copy_(torch.from_numpy(micro.vars_KT))
+    centre_micro(model, data, device=device)
     return len(kept)
 
 
-def _responsibilities(model: GeneVAE, data: GeneData, encoded: Encoded, part: slice) -> np.ndarray:
+@torch.no_grad()
+def centre_micro(model: GeneVAE, data: GeneData, *, device: torch.device | str = "cpu") -> None:
+    """Store where z2 lies among the cells of each component: its centre, if the model centres it, then means and variances."""
+    mixture = model.mixture
+    mixture.centres_KM.zero_()
+    encoded = encode_all(model, data, device=device)
+    z2_NM = encoded.z2.astype(np.float64)
+    none_NZ = np.zeros_like(z2_NM)
+    if model.config.centre_micro:
+        gamma_NK = _responsibilities(
+            model, data, encoded, use_labels=False
+        )  # the types that the encoder itself can tell
+        centres = maximise(z2_NM, none_NZ, gamma_NK)
+        mixture.centres_KM.copy_(torch.from_numpy(centres.means_KT))
+        mixture.centre_mass_K.copy_(torch.from_numpy(centres.weights_K))
+        z2_NM = z2_NM - gamma_NK @ centres.means_KT
+    micro = maximise(z2_NM, none_NZ, _responsibilities(model, data, encoded))  # of means: see `lone_latents`
+    mixture.micro_means_KM.copy_(torch.from_numpy(micro.means_KT))
+    mixture.micro_vars_KM.copy_(torch.from_numpy(micro.vars_KT))
+
+
+def _responsibilities(model: GeneVAE, data: GeneData, encoded: Encoded, *, use_labels: bool = True) -> np.ndarray:
     mixture = model.mixture
     device = mixture.means_KT.device
-    mean_NT = torch.from_numpy(encoded.z1[part]).to(device)
-    log_var_NT = torch.from_numpy(encoded.log_var_NZ[part, : encoded.n_type]).to(device)
-    allowed_NK = mixture.allowed_components(torch.from_numpy(data.type_N[part]).to(device))
-    return mixture.best_responsibilities(mean_NT, log_var_NT, allowed_NK).double().cpu().numpy()
+    parts = []
+    for start in range(0, data.n_cells, CHUNK):
+        part = slice(start, start + CHUNK)
+        mean_NT = torch.from_numpy(encoded.z1[part]).to(device)
+        log_var_NT = torch.from_numpy(encoded.log_var_NZ[part, : encoded.n_type]).to(device)
+        allowed_NK = mixture.allowed_components(torch.from_numpy(data.type_N[part]).to(device)) if use_labels else None
+        parts.append(mixture.best_responsibilities(mean_NT, log_var_NT, allowed_NK).double().cpu().numpy())
+    return np.concatenate(parts)

@@ -14,6 +14,7 @@ from sge2hist.models.image_model import ImageModelConfig, SamplerConfig
 from sge2hist.models.joint_model import ModelConfig
 from sge2hist.models.placed_cells import ConditionConfig
 from sge2hist.models.unet import UNetConfig
+from sge2hist.training.neighbourhood import DEFAULT_AROUND_UM
 
 
 class Preset(NamedTuple):
@@ -53,6 +54,8 @@ GUIDANCE = {"small": 1.5, "base": 1.5}
 """Default guidance of models of a preset, chosen on validation cells (docs/image_model.md); 1 elsewhere."""
 
 
+AXES = 32
+"""Principal axes of expression on which z1 starts, and on which surroundings are told."""
 LONG_ENOUGH = 1000
 """Steps of an autoencoder that leave time for more than detail."""
 
@@ -87,6 +90,9 @@ def model_config(
         likelihood=p.likelihood,
         n_composition=0 if paper or not has_positions else max(n_types, 8),
         n_neighbour_embedding=0 if paper or not has_positions else 16,
+        n_axes=0 if paper else AXES,
+        centre_micro=not paper,
+        around_um=0.0 if paper or not has_positions else DEFAULT_AROUND_UM,
         gene_dropout=0.0 if paper else 0.5,
         micro_dropout=0.0 if paper else 0.3,
     )  # fmt: skip

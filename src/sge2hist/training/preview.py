@@ -40,7 +40,9 @@ class Preview:
         from PIL import Image
 
         crops, model = self._crops, self._model
-        mean_MZ = model.gene.encode(dense_counts(self._cells.read(crops.row_M), self._device)).mean_NZ.float()
+        counts_MG = dense_counts(self._cells.read(crops.row_M), self._device)
+        around_MA = self._cells.around(crops.row_M, self._device)
+        mean_MZ = model.gene.encode(counts_MG, around_NA=around_MA).mean_NZ.float()
         n = len(crops.centre_row_B)
         cells = PlacedCells(
             z_MZ=mean_MZ.cpu(),

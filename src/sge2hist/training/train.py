@@ -22,10 +22,10 @@ from sge2hist.training.accelerate import make_accelerator
 from sge2hist.training.card import model_card
 from sge2hist.training.config import TrainConfig
 from sge2hist.training.gene_calibration import calibrate_novelty
-from sge2hist.training.gene_data import GeneData, gene_statistics
+from sge2hist.training.gene_data import GeneData, gene_statistics, split_groups, with_surroundings
 from sge2hist.training.gene_encoding import encode_all
 from sge2hist.training.gene_selection import select_genes
-from sge2hist.training.gene_stage import GeneStage, GeneStageConfig
+from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, most_steps
 from sge2hist.training.image_stages import (
     SHARE_ANYWHERE,
     SHARE_CENTRE,
@@ -36,7 +36,7 @@ from sge2hist.training.image_stages import (
 )
 from sge2hist.training.loop import Run, StagePlan, finish_stage, run_stage
 from sge2hist.training.mixture_init import init_mixture
-from sge2hist.training.mixture_refit import refit_mixture
+from sge2hist.training.mixture_refit import centre_micro, refit_mixture
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.presets import IS_PAPER, PRESETS, model_config
 from sge2hist.training.preview import Preview
@@ -123,6 +123,7 @@ class _Training:
         self.skipped = self._start()
         self.runner.restore_module(self.model)
         self.model.to(self.device)
+        self._look_around()
         model_um_per_px = self.model.config.um_per_px
         say(f"{len(columns):,} genes, {sum(p.numel() for p in self.model.parameters()) / 1e6:.1f} M parameters")
         self.source = PatchSource(
@@ -135,6 +136,11 @@ class _Training:
         self._train_autoencoder()
         gene_stage = self._train_gene_model()
         self._train_jointly(gene_stage)
+
+    def _look_around(self) -> None:
+        """Tell the encoder of z2 what is around each cell."""
+        self.all_cells = with_surroundings(self.all_cells, self.model.gene, split_groups(self.dataset))
+        self.train_cells = with_surroundings(self.train_cells, self.model.gene)
 
     def _start(self) -> list[str]:
         """Take over the weights of the model to start from; returns the stages that are skipped for it."""
@@ -169,14 +175,17 @@ class _Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             model = JointModel(shape)
-        model.gene.set_statistics(gene_statistics(self.train_cells))
+        model.gene.set_statistics(gene_statistics(self.train_cells, shape.gene.n_axes, seed=config.seed))
         return model
 
-    def _plan(self, name: str, n_steps: int, learning_rate: float, items: int, **more: float | bool) -> StagePlan:
+    def _plan(
+        self, name: str, n_steps: int, learning_rate: float, items: int, most: int = 0, **more: float | bool
+    ) -> StagePlan:
+        """A stage of `n_steps` or, with a time budget, as long as that lasts, but of `most` steps."""
         budget = self.config.budget_s(name, self.skipped)
         return StagePlan(
             name=name,
-            n_steps=n_steps if budget is None else 10**9,
+            n_steps=n_steps if budget is None else most or 10**9,
             learning_rate=learning_rate,
             items_per_step=items,
             budget_s=budget,
@@ -197,16 +206,22 @@ class _Training:
         finish_stage(self.runner, self.model, "autoencoder")
 
     def _train_gene_model(self) -> GeneStage:
-        gene_config = GeneStageConfig(use_labels=self.config.use_labels, seed=self.config.seed)
         gene = self.model.gene
+        batch = GeneStageConfig.batch_size
+        most = most_steps(len(self.train_rows), batch)
+        gene_config = GeneStageConfig(
+            use_labels=self.config.use_labels,
+            seed=self.config.seed,
+            warmup_steps=min(GeneStageConfig.warmup_steps, min(self.preset.gene_steps, most) // 3),
+        )
         stage = GeneStage(gene, self.train_cells, gene_config, device=self.device)
-        batch = gene_config.batch_size
         if "gene" not in self.runner.stages_done:
-            plan = self._plan("gene", self.preset.gene_steps, 1e-3, batch, clip_norm=SUM_OVER_GENES)
+            plan = self._plan("gene", min(self.preset.gene_steps, most), 1e-3, batch, most, clip_norm=SUM_OVER_GENES)
             run_stage(GeneTraining(stage), plan, self.runner, self.model)
             report = init_mixture(
                 gene, self.train_cells, self.config.seed, use_labels=self.config.use_labels, device=self.device
             )
+            stage.start_heads()
             self.runner.say(
                 f"mixture: {report.n_kept} of {report.n_fitted} components kept, "
                 f"{report.active_units_z1} of {gene.config.n_type} z1 and {report.active_units_z2} of "
@@ -217,10 +232,19 @@ class _Training:
             gene, self.train_cells, gene_config, name="mixture", device=self.device, targets=stage.targets
         )
         if "mixture" not in self.runner.stages_done:
-            plan = self._plan("mixture", self.preset.mixture_steps, 3e-4, batch, clip_norm=SUM_OVER_GENES)
+            n_steps = min(self.preset.mixture_steps, most)
+            plan = self._plan("mixture", n_steps, 3e-4, batch, most, clip_norm=SUM_OVER_GENES)
             run_stage(GeneTraining(mixture), plan, self.runner, self.model)
+            self._fit_mixture()
             finish_stage(self.runner, self.model, "mixture")
         return mixture
+
+    def _fit_mixture(self) -> None:
+        """Fit the mixture anew to where training has moved the cells; gradients follow moving posteriors with a lag."""
+        gene, cells, device = self.model.gene, self.train_cells, self.device
+        init_mixture(gene, cells, self.config.seed, use_labels=self.config.use_labels, device=device)
+        n_components = refit_mixture(gene, cells, device=device)
+        self.runner.say(f"{n_components} mixture components")
 
     def _train_jointly(self, gene_stage: GeneStage) -> None:
         batch = self.config.batch or self.preset.batch
@@ -273,18 +297,20 @@ class _Training:
     def _reference_cells(self) -> GeneData:
         """Cells that the model was not fitted to, of the same tissue: against them others are called novel."""
         val = np.flatnonzero(self.dataset.obs["split"].astype(str).to_numpy() == "val")
-        return GeneData.from_paired(self.dataset, val, self.columns) if len(val) else self.train_cells
+        if not len(val):
+            return self.train_cells
+        return with_surroundings(GeneData.from_paired(self.dataset, val, self.columns), self.model.gene)
 
     def write(self) -> None:
         """Write the model folder."""
         self.model.eval()
+        if (
+            self.model.config.gene.centre_micro
+        ):  # another mixture would centre z2 elsewhere than the image model learnt it
+            centre_micro(self.model.gene, self.train_cells, device=self.device)
+        else:
+            self._fit_mixture()
         encoded = encode_all(self.model.gene, self.train_cells, device=self.device)
-        # the joint stage moves z1 faster than the mixture follows: it is fitted anew to where the cells are in the end
-        init_mixture(
-            self.model.gene, self.train_cells, self.config.seed, use_labels=self.config.use_labels, device=self.device
-        )
-        n_components = refit_mixture(self.model.gene, self.train_cells, encoded)
-        self.runner.say(f"{n_components} mixture components")
         calibrate_novelty(self.model.gene, self._reference_cells(), seed=self.config.seed, device=self.device)
         bundle = ModelBundle(
             model=self.model,
