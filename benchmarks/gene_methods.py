@@ -187,13 +187,11 @@ def leiden(latent_ND: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     from umap.umap_ import fuzzy_simplicial_set
 
     adata = anndata.AnnData(latent_ND)
-    graph = fuzzy_simplicial_set(latent_ND, 15, np.random.RandomState(seed), "euclidean")[0]  # noqa: NPY002 (as umap asks)
+    graph = fuzzy_simplicial_set(latent_ND, 15, np.random.RandomState(seed), "euclidean")[0]
     low, high, best = 0.01, 4.0, (10**9, np.zeros(len(latent_ND), int))
     for _ in range(12):
         middle = (low * high) ** 0.5
-        sc.tl.leiden(
-            adata, middle, adjacency=graph, random_state=seed, flavor="igraph", n_iterations=2, directed=False
-        )
+        sc.tl.leiden(adata, middle, adjacency=graph, random_state=seed, flavor="igraph", n_iterations=2, directed=False)
         labels = adata.obs["leiden"].astype(int).to_numpy()
         found = labels.max() + 1
         best = min(best, (abs(found - n_clusters), labels), key=lambda pair: pair[0])

@@ -2,7 +2,6 @@
 
     python benchmarks/gene_model.py --sets toy pbmc --seeds 5 --steps 600 --output gene_model.json
     python benchmarks/gene_model.py --sets kidney.paired --methods ours pca-gmm --seeds 5
-    python benchmarks/gene_model.py --throughput
 
 A set is "toy", "pbmc" or the path of a paired dataset with types. Types are never shown to a method; all methods look
 for as many clusters as there are types. Scores are of test cells: mean and standard deviation over seeds. "scvi" needs
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from gene_methods import METHODS
-from gene_scores import clustering, panel_robustness, prediction, probes, throughput
+from gene_scores import clustering, panel_robustness, prediction, probes
 from gene_sets import GeneSet, paired, pbmc, toy
 
 
@@ -33,12 +32,8 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--output", type=Path, help="JSON of every score of every seed")
-    parser.add_argument("--throughput", action="store_true", help="measure pre-training speed at 19,059 genes instead")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if arguments.throughput:
-        print(json.dumps(throughput(), indent=2))
-        return
     results = {}
     for name in arguments.sets:
         data = open_set(name)

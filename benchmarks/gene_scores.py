@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from gene_methods import Fitted, log_normalised
 from gene_sets import GeneSet
 from scipy.optimize import linear_sum_assignment
@@ -124,30 +123,3 @@ def composition(data: GeneData, n_types: int, radius_um: float = 50.0) -> np.nda
     one_hot[known, data.type_N[known]] = 1
     share = index.around(np.arange(data.n_cells), radius_um) @ one_hot
     return share / np.maximum(share.sum(1, keepdims=True), 1e-9)
-
-
-def throughput(n_genes: int = 19_059, n_steps: int = 6, batch_size: int = 256) -> dict[str, float]:
-    """Pre-training cells per second at 2 % non-zero counts, hidden (256, 128), with and without bfloat16."""
-    import time
-
-    from gene_methods import descend
-    from scipy.sparse import random_array
-
-    from sge2hist.models.gene_vae import GeneModelConfig
-    from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model
-
-    counts = random_array((4096, n_genes), density=0.02, format="csr", rng=0, data_sampler=lambda size: np.ones(size))
-    data = GeneData.from_counts(csr_array(counts))
-    stage = GeneStage(
-        build_gene_model(GeneModelConfig(n_genes=n_genes, n_axes=32), data),
-        data,
-        GeneStageConfig(batch_size=batch_size),
-    )
-    result = {}
-    for name, enabled in (("float32", False), ("bfloat16", True)):
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            descend(stage, 2, 1e-3)
-            started = time.perf_counter()
-            descend(stage, n_steps, 1e-3)
-        result[f"cells_per_s_{name}"] = n_steps * batch_size / (time.perf_counter() - started)
-    return result

@@ -12,6 +12,7 @@ import pytest
 import tifffile
 import torch
 
+from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import read_manifest
 from sge2hist.generation import slide_job
@@ -67,7 +68,8 @@ def test_it_is_fused_denoising_of_one_canvas(bundle, source, tmp_path, guidance)
     whole = type(area)(top=i0, left=j0, height=height, width=width)
     weights = fusion_weights(lattice.side)
     rows = np.arange(len(source.xy_um_N2))
-    latents = encode_cells(bundle, source.read_counts, source.genes, rows)
+    places = CellIndex(source.xy_um_N2, np.zeros(len(rows), int))
+    latents = encode_cells(bundle, source.read_counts, source.genes, rows, places=places)
     from sge2hist.generation.slide_cells import PlacedRows
 
     near = PlacedRows(xy_um_M2=source.xy_um_N2, z_MZ=latents.mean_NZ, depth_M=latents.depth_N, source_M=rows)

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import adjusted_rand_score
 
 from sge2hist.models.gene_vae import GeneModelConfig
 from sge2hist.training.gene_calibration import calibrate_novelty
+from sge2hist.training.gene_data import with_surroundings
 from sge2hist.training.gene_encoding import encode_all
 from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model
+from sge2hist.training.mixture_refit import refit_mixture
 from sge2hist.training.type_names import assign_components
 from tests.training.gene_fixtures import make_cells, train_gene_model
 
@@ -75,6 +78,36 @@ def test_types_are_found_without_labels(positions: bool) -> None:
 def _types_of(model: object, data: object) -> list[np.ndarray]:
     component_N = assign_components(model, encode_all(model, data)).argmax(1)  # type: ignore[arg-type]
     return [data.type_N[component_N == k] for k in range(model.mixture.n_components)]  # type: ignore[attr-defined]
+
+
+def test_z2_tells_the_surroundings_and_not_the_type() -> None:
+    """The fixture's surroundings are the place in x; z2 is told of it by the cells around, z1 never is."""
+    train, test = make_cells(1200), make_cells(1200, seed=1)
+    model = train_gene_model(train, n_steps=300, use_labels=True, centre_micro=True)
+    train, test = with_surroundings(train, model), with_surroundings(test, model)
+    refit_mixture(model, train)
+    seen, asked = encode_all(model, train), encode_all(model, test)
+    assert train.centre_um_N2 is not None
+    assert test.centre_um_N2 is not None
+    place = LinearRegression().fit(seen.z2, train.centre_um_N2[:, 0])
+    assert place.score(asked.z2, test.centre_um_N2[:, 0]) > 0.7
+    type_of_z2 = LogisticRegression().fit(seen.z2, train.type_N).score(asked.z2, test.type_N)
+    assert type_of_z2 < 0.45  # chance is a third
+    assert LogisticRegression().fit(seen.z1, train.type_N).score(asked.z1, test.type_N) > 0.9
+    alone = encode_all(model, make_cells(1200, seed=1))
+    np.testing.assert_allclose(alone.z1, asked.z1, atol=1e-5)
+    assert place.score(alone.z2, test.centre_um_N2[:, 0]) < place.score(asked.z2, test.centre_um_N2[:, 0]) - 0.1
+
+
+def test_centres_are_the_means_of_the_components() -> None:
+    data = make_cells(300)
+    model = train_gene_model(data, n_steps=60, use_labels=True, centre_micro=True)
+    data = with_surroundings(data, model)
+    refit_mixture(model, data)
+    encoded = encode_all(model, data)
+    gamma = assign_components(model, encoded)
+    means = gamma.T @ encoded.z2 / gamma.sum(0)[:, None]
+    np.testing.assert_allclose(means, 0, atol=1e-4)
 
 
 def test_a_third_of_the_genes_is_enough_and_strange_cells_are_flagged() -> None:

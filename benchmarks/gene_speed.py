@@ -1,0 +1,102 @@
+"""Speed and memory of pre-training on expression, beside scvi-tools in the same run.
+
+    python benchmarks/gene_speed.py --threads 2
+
+Counts are drawn at random: 19,059 genes, 2 % of them non-zero. Both models: batches of 256 cells, hidden layers as each has them
+by default (ours 256 and 128; scvi-tools one of 128). Memory is the growth of the process while training, for two numbers of cells
+that are drawn as they are read, as when they come from disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import resource
+import time
+
+import numpy as np
+import torch
+from gene_methods import descend
+from scipy.sparse import csr_array, csr_matrix, random_array
+
+from sge2hist.models.gene_vae import GeneModelConfig
+from sge2hist.training.gene_data import GeneData
+from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model
+
+N_GENES, N_CELLS, DENSITY, BATCH = 19_059, 8192, 0.02, 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--steps", type=int, default=20, help="steps that are timed")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    counts = csr_array(
+        random_array((N_CELLS, N_GENES), density=DENSITY, format="csr", rng=0, data_sampler=lambda size: np.ones(size))
+    )
+    print(
+        json.dumps({"threads": asked.threads, **memory(counts), **ours(counts, asked.steps), **scvi(counts)}, indent=2)
+    )
+
+
+def ours(counts: csr_array, n_steps: int) -> dict[str, float]:
+    """Cells per second in float32 and in bfloat16."""
+    data = GeneData.from_counts(counts)
+    stage = GeneStage(
+        build_gene_model(GeneModelConfig(n_genes=N_GENES, n_axes=32), data), data, GeneStageConfig(batch_size=BATCH)
+    )
+    result = {}
+    for name, enabled in (("float32", False), ("bfloat16", True)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            descend(stage, 3, 1e-3)
+            started = time.perf_counter()
+            descend(stage, n_steps, 1e-3)
+        result[f"ours_{name}_cells_per_s"] = n_steps * BATCH / (time.perf_counter() - started)
+    return result
+
+
+def scvi(counts: csr_array) -> dict[str, float]:
+    """Cells per second of scvi-tools' SCVI, the second of two epochs; empty where it is not installed."""
+    if importlib.util.find_spec("scvi") is None:
+        print("scvi-tools is not installed: left out")
+        return {}
+    import anndata
+    import scvi as scvi_tools
+
+    adata = anndata.AnnData(csr_matrix(counts, dtype=np.float32))
+    scvi_tools.model.SCVI.setup_anndata(adata)
+    model = scvi_tools.model.SCVI(adata)
+    options = {"accelerator": "cpu", "enable_progress_bar": False, "batch_size": BATCH, "train_size": 1.0}
+    model.train(max_epochs=1, **options)
+    started = time.perf_counter()
+    model.train(max_epochs=2, **options)
+    return {"scvi_cells_per_s": 2 * N_CELLS / (time.perf_counter() - started)}
+
+
+def memory(counts: csr_array, n_steps: int = 12) -> dict[str, float]:
+    """Growth of the peak memory in MB while training on 8,192 and then on 131,072 cells."""
+    result = {}
+    for n_cells in (N_CELLS, 16 * N_CELLS):
+        data = GeneData(
+            read=lambda rows: counts[rows % N_CELLS].astype(np.float32),
+            n_cells=n_cells,
+            n_genes=N_GENES,
+            symbols=[str(g) for g in range(N_GENES)],
+            type_N=np.full(n_cells, -1),
+            type_names=[],
+        )
+        before = _peak_mb()
+        model = build_gene_model(GeneModelConfig(n_genes=N_GENES, n_axes=32), data)
+        descend(GeneStage(model, data, GeneStageConfig(batch_size=BATCH)), n_steps, 1e-3)
+        result[f"memory_growth_mb_{n_cells}_cells"] = _peak_mb() - before
+    return result
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()
