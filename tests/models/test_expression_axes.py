@@ -72,11 +72,11 @@ def test_surroundings_are_the_mean_of_the_cells_around_whoever_else_is_asked_for
     near = (cdist(data.centre_um_N2, data.centre_um_N2) <= 50) & ~np.eye(120, dtype=bool)
     mean = near / near.sum(1, keepdims=True).clip(1) @ model.encoder.coordinates(data.read(np.arange(120)))
     index = CellIndex(data.centre_um_N2, np.zeros(120, int))
-    found = surroundings(model.encoder, data.read, index, np.arange(120), 50.0)
+    found = surroundings(model.encoder, data.read, index.around(np.arange(120), 50.0))
     np.testing.assert_allclose(found[:, :-1], mean, atol=1e-4)
     np.testing.assert_array_equal(found[:, -1], near.any(1))
     some = np.array([4, 90, 11])
-    np.testing.assert_array_equal(surroundings(model.encoder, data.read, index, some, 50.0), found[some])
+    np.testing.assert_array_equal(surroundings(model.encoder, data.read, index.around(some, 50.0)), found[some])
 
 
 def test_surroundings_move_z2_alone_and_only_where_known() -> None:

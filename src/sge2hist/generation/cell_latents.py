@@ -95,4 +95,4 @@ def _surroundings(
     def read(cells: np.ndarray) -> csr_array:
         return bundle.genes.gather(read_counts(cells), alignment)[0]  # type: ignore[arg-type]
 
-    return surroundings(gene.encoder, read, places, rows, gene.config.around_um, observed_G)
+    return surroundings(gene.encoder, read, places.around(rows, gene.config.around_um), observed_G)

@@ -56,17 +56,15 @@ def embed_counts(
     model.eval()
     around_NA = None
     if index is not None and model.config.n_around:
-        around_NA = surroundings(
-            model.encoder, lambda rows: counts_NG[rows], index, np.arange(counts_NG.shape[0]), model.config.around_um,
-            observed_G,
-        )  # fmt: skip
+        around = index.around(np.arange(counts_NG.shape[0]), model.config.around_um)
+        around_NA = surroundings(model.encoder, lambda rows: counts_NG[rows], around, observed_G)
     observed = None if observed_G.all() else torch.from_numpy(observed_G).to(device)
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("mean", "gamma", "fit", "latent", "empty")}
     for start in range(0, max(1, counts_NG.shape[0]), batch_size):
         dense = counts_NG[start : start + batch_size].toarray().astype(np.float32)
         counts = torch.from_numpy(dense).to(device)
-        around = None if around_NA is None else torch.from_numpy(around_NA[start : start + batch_size]).to(device)
-        posterior = model.encode(counts, observed, around)
+        part_NA = None if around_NA is None else torch.from_numpy(around_NA[start : start + batch_size]).to(device)
+        posterior = model.encode(counts, observed, part_NA)
         log_var_NT = posterior.log_var_NZ[:, : model.config.n_type]
         gamma = model.mixture.best_responsibilities(posterior.z1, log_var_NT)
         fit, latent = model.novelty.quantiles(*model.novelty_scores(counts, posterior, observed))

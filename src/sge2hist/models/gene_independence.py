@@ -3,7 +3,7 @@
 With responsibilities gamma = q(c | x), the two blocks are independent when
 
     z2 is independent of c            (the type is not in z2: pushes z2), and
-    z1 is independent of z2 given c   (what z2 holds is not repeated in z1: pushes z1).
+    z1 is independent of z2 given c   (what z2 holds is not repeated in z1: measured alone).
 
 Each is measured by the R^2 of a ridge regression that is solved in closed form in the batch and corrected for the
 number of predictors: 0 = no linear predictor finds anything, 1 = determined. An adversary network would have to be
@@ -47,7 +47,10 @@ def within_component(z_ND: Tensor, gamma_NK: Tensor) -> Tensor:
 
 
 def dependence(z1_NT: Tensor, z2_NM: Tensor, gamma_NK: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(R^2 of the type from z2, R^2 of z1 from z2 within types); the first moves z2 alone, the second z1 alone.
+    """(R^2 of the type from z2, R^2 of z1 from z2 within types); the first moves z2 alone, the second nothing.
+
+    z1 never reads the surroundings. To push it away from what z2 tells of them costs types: on kidney bins without labels
+    NMI 0.20 with a weight of 200, 0.33 with 5, 0.34 with none.
 
     Without a mixture (`gamma_NK` None), the first is that of z1 from z2, and the second is 0. Not below 0: less than chance
     finds in a batch would be learning the batch.
@@ -57,7 +60,8 @@ def dependence(z1_NT: Tensor, z2_NM: Tensor, gamma_NK: Tensor | None) -> tuple[T
         if gamma_NK is None:
             return linear_r2(z2_NM, z1_NT.detach()).clamp_min(0), z1_NT.new_zeros(())
         gamma_NK = gamma_NK.detach().float()
-        inside = linear_r2(within_component(z2_NM, gamma_NK).detach(), within_component(z1_NT, gamma_NK))
+        with torch.no_grad():
+            inside = linear_r2(within_component(z2_NM, gamma_NK), within_component(z1_NT, gamma_NK))
         return linear_r2(z2_NM, gamma_NK).clamp_min(0), inside.clamp_min(0)
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sge2hist.data.cell_index import CellIndex
 from sge2hist.models.gene_networks import GeneEncoder
 
 if TYPE_CHECKING:
@@ -19,9 +18,7 @@ CHUNK = 8192  # cells whose counts are read at one time
 def surroundings(
     encoder: GeneEncoder,
     read_counts: Callable[[np.ndarray], csr_array],
-    index: CellIndex,
-    cells: np.ndarray,
-    radius_um: float,
+    around: csr_array,
     observed_G: np.ndarray | None = None,
 ) -> np.ndarray:
     """Mean coordinates on the encoder's axes of the cells around, and 1; zeros for a cell without neighbours.
@@ -29,27 +26,23 @@ def surroundings(
     Parameters
     ----------
     read_counts : rising cell numbers -> raw counts on the model's genes, CSR [n, G].
-    index : where all cells lie.
-    cells : numbers of the cells asked for.
-    radius_um : of the neighbourhood.
+    around : who is around each of n cells, [n, N], rows of equal weights that sum to one, or empty (`CellIndex.around`).
     observed_G : bool, genes that were measured; None = all.
 
     Returns
     -------
-    float32 [len(cells), E + 1]. A cell's row depends on its neighbours alone, not on which others are asked for.
+    float32 [n, E + 1]. A cell's row depends on its neighbours alone, not on which others are asked for.
     """
     from scipy.sparse import csr_array
 
-    around = index.around(cells, radius_um)
+    n_cells = around.shape[0]
     near = np.unique(around.indices)
     if not len(near):
-        return np.zeros((len(cells), encoder.n_axes + 1), np.float32)
+        return np.zeros((n_cells, encoder.n_axes + 1), np.float32)
     parts = [
         encoder.coordinates(read_counts(near[start : start + CHUNK]), observed_G)
         for start in range(0, len(near), CHUNK)
     ]
-    local = csr_array(
-        (around.data, np.searchsorted(near, around.indices), around.indptr), shape=(len(cells), len(near))
-    )
+    local = csr_array((around.data, np.searchsorted(near, around.indices), around.indptr), shape=(n_cells, len(near)))
     known = (np.diff(around.indptr) > 0).astype(np.float32)
     return np.column_stack([local @ np.concatenate(parts), known]).astype(np.float32)

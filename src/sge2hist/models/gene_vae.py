@@ -225,7 +225,7 @@ class GeneVAE(nn.Module):
         loss = (
             reconstruction
             + kl_weight * (config.kl_type_weight * kl_type + config.kl_micro_weight * kl_micro)
-            + kl_weight * config.independence_weight * (type_in_z2 + z2_in_z1)
+            + kl_weight * config.independence_weight * type_in_z2
             + config.label_weight * labels
             + config.neighbourhood_weight * around
         )

@@ -141,8 +141,8 @@ def with_surroundings(data: GeneData, model: GeneVAE, group_N: np.ndarray | None
         return data
     if group_N is not None:
         index = CellIndex(data.centre_um_N2, group_N)
-    around_NA = surroundings(model.encoder, data.read, index, np.arange(data.n_cells), model.config.around_um)
-    return replace(data, around_NA=around_NA)
+    around = index.around(np.arange(data.n_cells), model.config.around_um)
+    return replace(data, around_NA=surroundings(model.encoder, data.read, around))
 
 
 def gene_statistics(data: GeneData, n_axes: int = 0, *, seed: int = 0) -> GeneStatistics:

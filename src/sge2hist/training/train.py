@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-import sge2hist
 from sge2hist.data.files import atomic_path
 from sge2hist.data.gene_panel import GenePanel
-from sge2hist.data.glass import glass_colour
 from sge2hist.data.paired import PairedDataset
 from sge2hist.models.bundle import CONFIG_NAME, ModelBundle
 from sge2hist.models.joint_model import JointModel
@@ -35,11 +32,12 @@ from sge2hist.training.image_stages import (
     JointTraining,
 )
 from sge2hist.training.loop import Run, StagePlan, finish_stage, run_stage
-from sge2hist.training.mixture_init import init_mixture
+from sge2hist.training.mixture_init import MixtureReport, init_mixture
 from sge2hist.training.mixture_refit import centre_micro, refit_mixture
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.presets import IS_PAPER, PRESETS, model_config
 from sge2hist.training.preview import Preview
+from sge2hist.training.provenance import provenance
 from sge2hist.training.run_folder import open_run
 from sge2hist.training.start import start_from
 from sge2hist.training.type_names import name_components
@@ -178,15 +176,13 @@ class _Training:
         model.gene.set_statistics(gene_statistics(self.train_cells, shape.gene.n_axes, seed=config.seed))
         return model
 
-    def _plan(
-        self, name: str, n_steps: int, learning_rate: float, items: int, most: int = 0, **more: float | bool
-    ) -> StagePlan:
+    def _plan(self, name: str, n_steps: int, rate: float, items: int, most: int = 0, **more: float | bool) -> StagePlan:
         """A stage of `n_steps` or, with a time budget, as long as that lasts, but of `most` steps."""
         budget = self.config.budget_s(name, self.skipped)
         return StagePlan(
             name=name,
             n_steps=n_steps if budget is None else most or 10**9,
-            learning_rate=learning_rate,
+            learning_rate=rate,
             items_per_step=items,
             budget_s=budget,
             refresh_every=max(250, REFRESH_ITEMS // items) if budget or n_steps > 1000 else max(1, n_steps // 4),
@@ -218,14 +214,11 @@ class _Training:
         if "gene" not in self.runner.stages_done:
             plan = self._plan("gene", min(self.preset.gene_steps, most), 1e-3, batch, most, clip_norm=SUM_OVER_GENES)
             run_stage(GeneTraining(stage), plan, self.runner, self.model)
-            report = init_mixture(
-                gene, self.train_cells, self.config.seed, use_labels=self.config.use_labels, device=self.device
-            )
+            report = self._init_mixture()
             stage.start_heads()
             self.runner.say(
-                f"mixture: {report.n_kept} of {report.n_fitted} components kept, "
-                f"{report.active_units_z1} of {gene.config.n_type} z1 and {report.active_units_z2} of "
-                f"{gene.config.n_micro} z2 units active"
+                f"mixture: {report.n_kept} of {report.n_fitted} components kept, {report.active_units_z1} of "
+                f"{gene.config.n_type} z1 and {report.active_units_z2} of {gene.config.n_micro} z2 units active"
             )
             finish_stage(self.runner, self.model, "gene")
         mixture = GeneStage(
@@ -241,10 +234,13 @@ class _Training:
 
     def _fit_mixture(self) -> None:
         """Fit the mixture anew to where training has moved the cells; gradients follow moving posteriors with a lag."""
-        gene, cells, device = self.model.gene, self.train_cells, self.device
-        init_mixture(gene, cells, self.config.seed, use_labels=self.config.use_labels, device=device)
-        n_components = refit_mixture(gene, cells, device=device)
+        self._init_mixture()
+        n_components = refit_mixture(self.model.gene, self.train_cells, device=self.device)
         self.runner.say(f"{n_components} mixture components")
+
+    def _init_mixture(self) -> MixtureReport:
+        seed, use_labels = self.config.seed, self.config.use_labels
+        return init_mixture(self.model.gene, self.train_cells, seed, use_labels=use_labels, device=self.device)
 
     def _train_jointly(self, gene_stage: GeneStage) -> None:
         batch = self.config.batch or self.preset.batch
@@ -316,19 +312,7 @@ class _Training:
             model=self.model,
             genes=self.panel,
             types=name_components(self.model.gene, self.train_cells, encoded=encoded, device=self.device),
-            provenance={
-                "data_fingerprint": self.dataset.fingerprint,
-                "technology": self.dataset.manifest.get("technology", ""),
-                "slides": self.dataset.slide_ids,
-                "glass_rgb": next(filter(None, map(glass_colour, self.dataset.slides)), None),
-                "toy": self.dataset.is_toy,
-                "seed": self.config.seed,
-                "training": asdict(self.config),
-                "stage_seconds": self.runner.stages_done,
-                "n_train_cells": len(self.train_rows),
-                "sge2hist_version": sge2hist.__version__,
-                "torch_version": torch.__version__,
-            },
+            provenance=provenance(self.dataset, self.config, self.runner.stages_done),
         )
         with atomic_path(self.output / "README.md") as partial:
             partial.write_text(model_card(bundle), encoding="utf-8")
