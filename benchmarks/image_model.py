@@ -189,7 +189,7 @@ def tries(what: str, own: SamplerConfig) -> list[Try]:
     if what == "conditions":
         return [
             Try("all cells", own),
-            Try("copies of the centre cell", own, "field"),
+            Try("cells like the centre cell", own, "field"),
             Try("centre cell alone", own, "centre"),
             Try("all cells, of another patch", own, "neighbours", True),
         ]

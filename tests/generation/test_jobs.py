@@ -124,9 +124,14 @@ def test_a_cell_without_neighbours_is_drawn_in_a_field_of_its_like(bundle, tiny_
     for i in range(3):
         own = field.image_M == i
         assert own.sum() > 9
-        assert np.allclose(field.z_MZ[own], alone.z_MZ[i])
+        n_type = bundle.config.gene.n_type
+        assert np.allclose(field.z_MZ[own, n_type:], alone.z_MZ[i, n_type:])
+        assert np.abs(field.z_MZ[own, :n_type].mean(0) - alone.z_MZ[i, :n_type]).max() < 0.5  # draws of its posterior
+        assert (field.z_MZ[own, :n_type].std(0) > 0).all()
         assert np.allclose(field.depth_M[own], alone.depth_M[i])
-    assert np.allclose(field.z_MZ, told.z_MZ, atol=1e-5)
+    assert np.allclose(field.z_MZ[:, :n_type], told.z_MZ[:, :n_type], atol=1e-5)
+    later = job_from_adata(bundle, cells).windows(slice(1, 3))
+    assert np.array_equal(later.z_MZ, field.z_MZ[field.image_M > 0])  # a function of the image's seed alone
     with pytest.raises(InputError, match="nobody"):
         z2_of_cell(bundle, tiny_paired, "nobody")
 

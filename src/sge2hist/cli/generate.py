@@ -40,7 +40,7 @@ def generate(
     context: Annotated[
         str | None,
         typer.Option(
-            help="neighbours: all cells around each cell (with a paired dataset); field: copies of the cell all over the patch "
+            help="neighbours: all cells around each cell (with a paired dataset); field: cells like it all over the patch "
             "(with --types and .h5ad); centre: the cell alone."
         ),
     ] = None,

@@ -22,10 +22,11 @@ CHUNK = 1024  # cells whose counts are dense at one time
 
 @dataclass(frozen=True, kw_only=True)
 class CellLatents:
-    """Posterior means and depths of N cells; `row_N` says which row of the source each one is."""
+    """Posteriors and depths of N cells; `row_N` says which row of the source each one is."""
 
     row_N: np.ndarray  # int64, rising
     mean_NZ: np.ndarray  # float32
+    type_sd_NT: np.ndarray  # float32, standard deviation of the posterior of z1
     depth_N: np.ndarray  # float32, log counts over the training median, clipped to +-3
     type_N: np.ndarray  # int64, type that the mixture of z1 gives, an index into the model's type names
     alignment: Alignment
@@ -33,6 +34,10 @@ class CellLatents:
     def find(self, rows: np.ndarray) -> np.ndarray:
         """Positions of source rows in the arrays."""
         return np.searchsorted(self.row_N, rows)
+
+    def take(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean, spread of z1, and depth of the cells at some positions."""
+        return self.mean_NZ[at], self.type_sd_NT[at], self.depth_N[at]
 
 
 def encode_cells(
@@ -58,6 +63,7 @@ def encode_cells(
     device = next(gene.parameters()).device
     rows = np.unique(np.asarray(rows, np.int64))
     mean_NZ = np.empty((len(rows), gene.config.n_latent), np.float32)
+    type_sd_NT = np.empty((len(rows), gene.config.n_type), np.float32)
     depth_N, type_N = np.empty(len(rows), np.float32), np.empty(len(rows), np.int64)
     median = float(gene.encoder.scale)
     around_NA = None if places is None else _surroundings(bundle, read_counts, alignment, places, rows)
@@ -71,13 +77,17 @@ def encode_cells(
             posterior = gene.encode(dense_NG, observed, around)
             gamma = gene.mixture.best_responsibilities(posterior.z1, posterior.log_var_NZ[:, : gene.config.n_type])
         mean_NZ[start : start + len(part)] = posterior.mean_NZ.float().cpu().numpy()
+        log_var_NT = posterior.log_var_NZ[:, : gene.config.n_type].float().cpu().numpy()
+        type_sd_NT[start : start + len(part)] = np.exp(0.5 * log_var_NT)
         type_N[start : start + len(part)] = bundle.types.type_probabilities(gamma.float().cpu().numpy()).argmax(1)
         # on a part of the panel a cell is as deep as its counts on the same genes would be in the training data
         share = float(gene.encoder.mean_proportion_G[torch.from_numpy(observed_G).to(device)].sum())
         library = counts.sum(axis=1) / max(share, 1e-6)
         depth_N[start : start + len(part)] = np.clip(np.log((library + 1) / (median + 1)), -3, 3)
         progress(len(part))
-    return CellLatents(row_N=rows, mean_NZ=mean_NZ, depth_N=depth_N, type_N=type_N, alignment=alignment)
+    return CellLatents(
+        row_N=rows, mean_NZ=mean_NZ, type_sd_NT=type_sd_NT, depth_N=depth_N, type_N=type_N, alignment=alignment
+    )
 
 
 def _surroundings(

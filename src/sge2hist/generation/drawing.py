@@ -15,6 +15,9 @@ from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
 from sge2hist.models.placed_cells import MODE_ALL, MODE_CENTRE, PlacedCells
 
+FIELD_STREAM = 5
+"""Sets the draws of the cells of a field apart from the noise of its image, which has the same seed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
@@ -57,16 +60,34 @@ def lone_cells(z_BZ: np.ndarray, depth_B: np.ndarray, side_um: float, slide: int
     )
 
 
-def cell_fields(z_BZ: np.ndarray, depth_B: np.ndarray, side_um: float, reach_um: float, spacing_um: float) -> Windows:
-    """Each canvas full of copies of one cell, on a lattice that goes on beyond its edges: tissue of such cells."""
+def cell_fields(
+    z_BZ: np.ndarray,
+    spread_BT: np.ndarray,
+    depth_B: np.ndarray,
+    seed_B: np.ndarray,
+    *,
+    side_um: float,
+    reach_um: float,
+    spacing_um: float,
+) -> Windows:
+    """Each canvas full of cells like one, on a lattice that goes on beyond its edges: tissue of such cells.
+
+    The leading T dims of each cell are its own draw, of standard deviation `spread_BT` around `z_BZ`; identical copies would be
+    purer than any tissue. The draws of image i are a function of `seed_B[i]`.
+    """
     line_um = np.arange(
         side_um / 2 - spacing_um * np.ceil((side_um / 2 + reach_um) / spacing_um), side_um + reach_um, spacing_um
     )
     y, x = np.meshgrid(line_um, line_um, indexing="ij")
     xy_um = np.stack([x.ravel(), y.ravel()], 1)
     B, m = len(z_BZ), len(xy_um)
+    z_BMZ = np.repeat(z_BZ[:, None].astype(np.float32), m, 1)
+    n_drawn = spread_BT.shape[1]
+    for z_MZ, spread_T, seed in zip(z_BMZ, spread_BT, seed_B, strict=True):
+        noise = np.random.default_rng([int(seed), FIELD_STREAM]).standard_normal((m, n_drawn), np.float32)
+        z_MZ[:, :n_drawn] += spread_T * noise
     return Windows(
-        z_MZ=np.repeat(z_BZ, m, 0),
+        z_MZ=z_BMZ.reshape(B * m, -1),
         depth_M=np.repeat(depth_B, m).astype(np.float32),
         xy_um_M2=np.tile(xy_um, (B, 1)),
         image_M=np.repeat(np.arange(B), m),

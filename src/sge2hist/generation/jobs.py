@@ -55,8 +55,8 @@ def job_from_paired(
 ) -> Job:
     """Images of cells of a paired dataset from their RNA.
 
-    `context` "neighbours" places all cells around each cell, "field" copies of the cell on a lattice (tissue of such cells),
-    "centre" the cell alone. `shuffle_cells` draws each image from
+    `context` "neighbours" places all cells around each cell, "field" cells like it on a lattice, z1 of each a draw from its
+    posterior (tissue of such cells), "centre" the cell alone. `shuffle_cells` draws each image from
     the expression (and neighbourhood) of another of the cells: the baseline that ignores the RNA.
 
     Raises
@@ -90,16 +90,17 @@ def job_from_paired(
         needed = np.unique(np.concatenate([np.unique(place(rows[i : i + 512])[0]) for i in range(0, len(rows), 512)]))
     latents = encode_cells(bundle, dataset.counts, dataset.genes, needed, places=index, progress=progress)
 
+    obs = _table(dataset.obs, rows, n_samples, seed, condition_row)
+
     def windows(part: slice) -> Windows:
         rows_B = condition_row[part]
         if context != "neighbours":
-            at = latents.find(rows_B)
-            return _without_neighbours(bundle, latents.mean_NZ[at], latents.depth_N[at], context)
+            at, seed_B = latents.find(rows_B), obs["seed"].to_numpy()[part]
+            return _without_neighbours(bundle, *latents.take(at), seed_B, context)
         row_M, placed = place(rows_B)
         at = latents.find(row_M)
         return Windows(**{**vars(placed), "z_MZ": latents.mean_NZ[at], "depth_M": latents.depth_N[at]})
 
-    obs = _table(dataset.obs, rows, n_samples, seed, condition_row)
     return Job(
         obs=obs.assign(sge2hist_type=_types_told(bundle, latents, condition_row)),
         windows=windows,
@@ -123,7 +124,7 @@ def job_from_adata(
 ) -> Job:
     """Images of the cells of any AnnData with raw counts in X, whose surroundings are not known.
 
-    `context` "field" fills the patch with copies of the cell, "centre" places it alone; None: as :func:`usual_context`.
+    `context` "field" fills the patch with cells like it, "centre" places it alone; None: as :func:`usual_context`.
 
     Counts are taken from ``layers["counts"]`` if there is one, else X. Genes are found by Ensembl id or symbol, in the usual
     columns of var or its names.
@@ -140,12 +141,13 @@ def job_from_adata(
     latents = encode_cells(bundle, lambda part: counts[part], panel_of(adata), rows, progress=progress)
     condition_row = np.repeat(rows, n_samples)
 
-    def windows(part: slice) -> Windows:
-        at = condition_row[part]
-        return _without_neighbours(bundle, latents.mean_NZ[at], latents.depth_N[at], context)
-
     obs = _table(adata.obs, rows, n_samples, seed, condition_row)
     obs["row"] = -1
+
+    def windows(part: slice) -> Windows:
+        at, seed_B = condition_row[part], obs["seed"].to_numpy()[part]
+        return _without_neighbours(bundle, *latents.take(at), seed_B, context)
+
     return Job(
         obs=obs.assign(sge2hist_type=_types_told(bundle, latents, condition_row)),
         windows=windows,
@@ -167,8 +169,8 @@ def job_from_types(
     """`n` images of each named cell type: z1 from its mixture components, z2 as asked.
 
     `z2` is "type", drawn as among the training cells of the component; "prior", drawn from N(0, I) as published; or the
-    microenvironment of a reference cell, [n_micro]. `context` "field" fills the patch with cells of the type on a lattice, each
-    at the mean of its component, and z2 at the mean of what was asked for: tissue of that type. "centre" places one cell,
+    microenvironment of a reference cell, [n_micro]. `context` "field" fills the patch with cells of the type on a lattice: z1 of
+    each is its own draw from the component, z2 the mean of what was asked for: tissue of that type. "centre" places one cell,
     drawn, at the centre, and its surroundings are a draw. None: as :func:`usual_context`.
 
     Raises
@@ -186,19 +188,24 @@ def job_from_types(
     gene = bundle.model.gene
     n_type = gene.config.n_type
     chosen = [bundle.components_of(name) for name in names]  # all names are checked before anything is drawn
-    z, records = [], []
+    log_vars_KT = gene.mixture.log_vars_KT.detach().cpu().float().numpy()
+    z, spread, records = [], [], []
     for name, (components, weights) in zip(names, chosen, strict=True):
         for sample in range(n):
             seed_i = image_seed(seed, f"type {name.casefold()}", sample)
             generator = torch.Generator().manual_seed(seed_i)
             pick = int(torch.multinomial(torch.from_numpy(weights), 1, generator=generator))
             z.append(_typed_latent(gene.mixture, int(components[pick]), z2, field, generator))
+            spread.append(np.exp(0.5 * log_vars_KT[int(components[pick])]))
             records.append({"cell_id": f"{name} {sample}", "cell_type": name, "sample": sample, "seed": seed_i})
-    z_NZ = np.stack(z)
+    z_NZ, spread_NT = np.stack(z), np.stack(spread)
     obs = pd.DataFrame(records).assign(row=-1, condition_row=-1)
 
+    seed_N = obs["seed"].to_numpy()
+
     def windows(part: slice) -> Windows:
-        return _without_neighbours(bundle, z_NZ[part], np.zeros(len(z_NZ[part]), np.float32), context)
+        depth_B = np.zeros(len(z_NZ[part]), np.float32)
+        return _without_neighbours(bundle, z_NZ[part], spread_NT[part], depth_B, seed_N[part], context)
 
     return Job(
         obs=obs,
@@ -252,11 +259,16 @@ def usual_context(bundle: ModelBundle) -> str:
     return "field" if bundle.config.image.condition.kind == "map" else "centre"
 
 
-def _without_neighbours(bundle: ModelBundle, z_BZ: np.ndarray, depth_B: np.ndarray, context: str) -> Windows:
+def _without_neighbours(
+    bundle: ModelBundle, z_BZ: np.ndarray, spread_BT: np.ndarray, depth_B: np.ndarray, seed_B: np.ndarray, context: str
+) -> Windows:
     if context == "centre":
         return lone_cells(z_BZ, depth_B, bundle.config.patch_um)
     spacing_um = bundle.config.image.condition.splat_um
-    return cell_fields(z_BZ, depth_B, bundle.config.patch_um, bundle.config.reach_um, spacing_um)
+    return cell_fields(
+        z_BZ, spread_BT, depth_B, seed_B,
+        side_um=bundle.config.patch_um, reach_um=bundle.config.reach_um, spacing_um=spacing_um,
+    )  # fmt: skip
 
 
 def _check_context(context: str, known: tuple[str, ...]) -> None:
