@@ -90,10 +90,12 @@ def probes(data: GeneSet, model: GeneVAE, max_cells: int = 5000, seed: int = 0) 
         truth = data.test.type_N[known]
         result[f"type_from_{block}"] = balanced_accuracy(truth, guess)
     own = [assign_components(model, encoded).argmax(1) for encoded in (train, test)]
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
-    guess = probe.fit(train.z2[fit_on], own[0][fit_on]).predict(test.z2[known])
-    result["component_from_z2"] = balanced_accuracy(own[1][known], guess)
-    result["component_chance"] = 1.0 / model.mixture.n_components
+    result["components_used"] = float(len(np.unique(own[0])))
+    if result["components_used"] > 1:  # else the mixture has collapsed, and there is nothing to tell
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
+        guess = probe.fit(train.z2[fit_on], own[0][fit_on]).predict(test.z2[known])
+        result["component_from_z2"] = balanced_accuracy(own[1][known], guess)
+        result["component_chance"] = 1.0 / model.mixture.n_components
     if data.train.centre_um_N2 is None:
         return result
     around = [composition(part, len(data.train.type_names)) for part in (data.train, data.test)]
