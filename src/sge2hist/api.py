@@ -96,7 +96,7 @@ class SGE2Hist:
         """Images of cells from their RNA, uint8 [cells, samples, H, W, C].
 
         Cells of a `PairedDataset` are drawn among their "neighbours", those of an AnnData (raw counts in X) each in a "field"
-        of copies of itself, unless another `context` is asked for ("centre": the cell alone).
+        of cells like itself, unless another `context` is asked for ("centre": the cell alone).
         """
         if isinstance(cells, PairedDataset):
             chosen = cells.rows("all") if rows is None else np.asarray(rows, np.int64)

@@ -122,7 +122,8 @@ class GeneVAE(nn.Module):
         around: what `surroundings` says of the cells around, [N, n_axes + 1]; None = not known.
 
         With `centre_micro`, z2 is relative to its usual place among cells of the same components: what the type alone tells is
-        taken away, z2 - sum_c gamma_c centre_c, so that no linear predictor finds the component in it.
+        taken away, z2 - sum_c gamma_c centre_c, so that no linear predictor finds the component in it. In training mode the
+        centres follow the batch.
         """
         mean_NZ, log_var_NZ = self.encoder(counts_NG, observed_G, around_NA)
         if self.config.centre_micro and self.mixture.initialised:
