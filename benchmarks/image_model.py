@@ -3,14 +3,15 @@
     python benchmarks/image_model.py cost       X.model
     python benchmarks/image_model.py steps      X.model --against X.paired -n 512
     python benchmarks/image_model.py guidance   X.model --against X.paired -n 512
+    python benchmarks/image_model.py noise      X.model --against X.paired -n 512
     python benchmarks/image_model.py conditions X.model --against X.paired -n 512
 
 `cost` counts the FLOPs of one network evaluation of the model and of the `paper` preset, times both in turn in one run, and
 multiplies by the evaluations that each needs (the thousand steps of the published sampler are not run: one is timed).
 `steps` draws the same test cells with 1 to 32 evaluations and several samplers, and prints the Frechet distance of each set
 to the real patches of these cells, beside the floor (other real test patches, the same number) and the time per image.
-`guidance` does the same for guidance weights, on validation cells; `conditions` for all cells, the centre cell alone, and the
-cells of another patch.
+`guidance` and `noise` do the same for guidance weights, and for noise levels and fresh noise, on validation cells;
+`conditions` for all cells, the centre cell alone, and the cells of another patch.
 """
 
 from __future__ import annotations
@@ -185,7 +186,16 @@ class Try(NamedTuple):
 def tries(what: str, own: SamplerConfig) -> list[Try]:
     """The ways of drawing that a comparison looks at; `own` is the model's default."""
     if what == "guidance":
-        return [Try(f"guidance {g:g}", replace(own, guidance=g)) for g in (1.0, 1.2, 1.4, 1.6, 2.0)]
+        return [Try(f"guidance {g:g}", replace(own, guidance=g)) for g in (1.0, 1.4, 1.8, 2.2)]
+    if what == "noise":
+        ode = replace(own, n_steps=12, eta=0.0, sigma_range=None)
+        return [
+            Try("12 steps, eta 0, whole range", ode),
+            Try("levels 0.3 to 20", replace(ode, sigma_range=(0.3, 20.0))),
+            *(Try(f"and eta {eta:g}", replace(ode, sigma_range=(0.3, 20.0), eta=eta)) for eta in (0.5, 1.0, 1.5, 2.0)),
+            Try("eta 1.5, whole range", replace(ode, eta=1.5)),
+            Try("ancestral, whole range", replace(ode, sampler="ancestral")),
+        ]
     if what == "conditions":
         return [
             Try("all cells", own),
@@ -195,16 +205,18 @@ def tries(what: str, own: SamplerConfig) -> list[Try]:
         ]
     if own.sampler == "consistency":
         return [Try(own.sampler, replace(own, n_steps=k)) for k in (1, 2, 4, 8)]
-    found = [Try("dpmpp-2m", replace(own, sampler="dpmpp-2m", n_steps=k)) for k in (1, 2, 4, 8, 12, 16, 32)]
+    counts = (1, 2, 4, 6, 8, 12, 16, 32)
+    found = [Try(f"dpmpp-2m, eta {own.eta:g}", replace(own, sampler="dpmpp-2m", n_steps=k)) for k in counts]
+    found += [Try("dpmpp-2m, eta 0", replace(own, sampler="dpmpp-2m", eta=0.0, n_steps=k)) for k in (8, 32)]
     return found + [Try("heun", replace(own, sampler="heun", n_steps=k)) for k in (4, 8)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("cost", "steps", "guidance", "conditions"))
+    parser.add_argument("what", choices=("cost", "steps", "guidance", "noise", "conditions"))
     parser.add_argument("model", type=Path)
     parser.add_argument("--against", type=Path, help="paired dataset, for all but `cost`")
-    parser.add_argument("--split", help="cells to draw; default: val for guidance, which is a choice, else test")
+    parser.add_argument("--split", help="cells to draw; default: val for choices (guidance, noise), else test")
     parser.add_argument("-n", type=int, default=512, help="images")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
@@ -215,7 +227,7 @@ def main() -> None:
     elif asked.against is None:
         parser.error(f"{asked.what} needs --against")
     else:
-        split = asked.split or ("val" if asked.what == "guidance" else "test")
+        split = asked.split or ("val" if asked.what in ("guidance", "noise") else "test")
         ways = tries(asked.what, bundle.config.sampler)
         compare(bundle, PairedDataset.open(asked.against), split, asked.n, asked.seed, ways)
         if asked.what == "conditions":

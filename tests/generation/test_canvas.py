@@ -1,4 +1,4 @@
-"""The canvas: weights that sum to one, noise that belongs to the place, samplers cut into pieces, windows that matter."""
+"""The canvas: weights that sum to one, noise that belongs to the place, windows that matter."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import torch
 
 from sge2hist.generation.canvas import Area, Lattice, canvas_noise, fusion_weights
 from sge2hist.generation.slide_plan import SlidePlan, occupied_windows, window_grid
-from sge2hist.generation.stepping import PROGRAMS, evaluations
-from sge2hist.models.samplers import NOISY_SAMPLERS, SAMPLERS, karras_sigmas
 
 
 def test_fusion_weights_sum_to_one_on_the_lattice():
@@ -28,29 +26,6 @@ def test_noise_belongs_to_the_place():
     assert not torch.equal(small, canvas_noise(Area(top=0, left=16, height=32, width=32), 2, seed=6))
     assert not torch.equal(small, canvas_noise(Area(top=0, left=16, height=32, width=32), 2, seed=5, draw=1))
     assert float(large.std()) == pytest.approx(1, abs=0.05)
-
-
-@pytest.mark.parametrize("n_steps", [1, 2, 5])
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_a_sampler_cut_into_pieces_is_the_sampler(name, n_steps):
-    sigmas = karras_sigmas(n_steps, 0.01, 80.0)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 2, 4, 4, generator=generator) * sigmas[0]
-    noise = [torch.randn(x.shape, generator=generator) for _ in sigmas]
-
-    def denoise(x, sigma):
-        return torch.tanh(x / (1 + sigma) + 0.3)
-
-    drawn = iter(noise)
-    if name in SAMPLERS:
-        expected = SAMPLERS[name](denoise, x, sigmas)
-    else:
-        expected = NOISY_SAMPLERS[name](denoise, x, sigmas, lambda: next(drawn))
-    state, number = (x,), iter(noise)
-    for step in evaluations(name, sigmas):
-        state = step.update(state, denoise(state[0], step.sigma), lambda: next(number))
-    assert len(state) == 1
-    assert torch.equal(state[0], expected)
 
 
 @pytest.mark.parametrize("side", [8, 12, 16, 64])

@@ -25,7 +25,7 @@ from sge2hist.generation.slide_set import SlideConfig, draw_slide, generate_slid
 from sge2hist.generation.slide_source import source_from_adata, source_from_paired
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
-from sge2hist.models.samplers import SAMPLERS
+from sge2hist.models.samplers import evaluations, sample
 
 FAST = SamplerConfig(n_steps=2)
 REGION_UM = (200.0, 200.0, 120.0, 100.0)
@@ -54,10 +54,10 @@ def pixels(bundle, source, tmp_path_factory) -> np.ndarray:
     return _draw(bundle, source, tmp_path_factory.mktemp("plain") / "s.generated")
 
 
-@pytest.mark.parametrize("guidance", [1.0, 1.5])
-def test_it_is_fused_denoising_of_one_canvas(bundle, source, tmp_path, guidance):
+@pytest.mark.parametrize(("guidance", "eta"), [(1.0, 0.0), (1.5, 1.0)])
+def test_it_is_fused_denoising_of_one_canvas(bundle, source, tmp_path, guidance, eta):
     """Against the plain method: all windows of one canvas in memory, the sampler as it is."""
-    sampler = replace(FAST, guidance=guidance, guidance_interval=(0.005, 100.0))
+    sampler = replace(FAST, guidance=guidance, guidance_interval=(0.005, 100.0), eta=eta)
     job = prepare_slide(bundle, source, tmp_path / "s.generated", _config(sampler=sampler))
     lattice, model = job.lattice, bundle.model.image
     work = job.work(0)
@@ -96,7 +96,10 @@ def test_it_is_fused_denoising_of_one_canvas(bundle, source, tmp_path, guidance)
         return total / mass.clamp_min(1e-6)
 
     noise = canvas_noise(whole, lattice.channels, 0)[None]
-    expected = SAMPLERS[FAST.sampler](denoise, noise * job.sigmas[0], job.sigmas)[0]
+    draws = iter(range(1, 9))
+    fresh = lambda: canvas_noise(whole, lattice.channels, 0, next(draws))[None]  # noqa: E731
+    steps = evaluations(sampler.sampler, job.sigmas, sampler.eta)
+    expected = sample(denoise, noise * job.sigmas[0], steps, fresh)[0]
     monkey = pytest.MonkeyPatch()
     monkey.setattr(slide_job.shutil, "rmtree", lambda *args, **kwargs: None)  # the last states are looked at below
     job.run()

@@ -57,11 +57,14 @@ def _only(cells: PlacedCells, i: int) -> PlacedCells:
 
 
 @pytest.mark.parametrize("config", [TINY, PIXEL], ids=["latent map", "pixel vector"])
-@pytest.mark.parametrize("sampler", ["dpmpp-2m", "heun", "euler", "ancestral", "consistency"])
-def test_an_image_depends_on_its_seed_alone(config, sampler):
+@pytest.mark.parametrize(
+    ("sampler", "eta"), [("dpmpp-2m", 0.0), ("dpmpp-2m", 1.5), ("heun", 0.0), ("euler", 0.0), ("ancestral", 0.0),
+                         ("consistency", 0.0)],
+)  # fmt: skip
+def test_an_image_depends_on_its_seed_alone(config, sampler, eta):
     model, cells = _model(config), _cells(3)
     side = 32 // model.downsampling
-    settings = SamplerConfig(sampler=sampler, n_steps=3, guidance=1.5)
+    settings = SamplerConfig(sampler=sampler, n_steps=3, guidance=1.5, eta=eta, sigma_range=(0.3, 20.0))
     together = model.sample(cells, [11, 12, 13], (side, side), settings)
     alone = model.sample(_only(cells, 1), [12], (side, side), settings)
     assert together.shape == (3, 3, 32, 32)
@@ -119,6 +122,8 @@ def test_configs_refuse_what_cannot_work():
         lambda: UNetConfig(channels=(12, 16)),
         lambda: SamplerConfig(sampler="magic"),
         lambda: SamplerConfig(n_steps=0),
+        lambda: SamplerConfig(eta=-1.0),
+        lambda: SamplerConfig(sigma_range=(20.0, 0.3)),
         lambda: AutoencoderConfig(width=10),
         lambda: ConditionConfig(grid_um=8, splat_um=4),
     ):

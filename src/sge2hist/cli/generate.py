@@ -64,6 +64,9 @@ def generate(
     steps: Annotated[int | None, typer.Option(help="Sampler steps; default: the model's.")] = None,
     sampler: Annotated[str | None, typer.Option(help="dpmpp-2m, heun, euler or ancestral.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance weight; 1 is the plain model.")] = None,
+    eta: Annotated[
+        float | None, typer.Option(help="Fresh noise in every step of dpmpp-2m: 0 none, 1 as in the reverse SDE.")
+    ] = None,
     resample: Annotated[
         bool, typer.Option("--resample", help="Accept data prepared at another um/px than the model's.")
     ] = False,
@@ -96,7 +99,7 @@ def generate(
     bundle = load_model(model, device)
     if bundle.is_toy:
         typer.echo("this model was trained on toy tissue: its images show no real tissue")
-    config = sampler_config(bundle, sampler, steps, guidance)
+    config = sampler_config(bundle, sampler, steps, guidance, eta)
     if slide:
         options = SlideOptions(
             region=region, seed=seed, seeds=seeds, edit=edit, gene=gene or [], part=part, batch=batch, workers=workers
@@ -123,14 +126,14 @@ def load_model(path: Path, device: str) -> ModelBundle:
 
 
 def sampler_config(
-    bundle: ModelBundle, sampler: str | None, steps: int | None, guidance: float | None
+    bundle: ModelBundle, sampler: str | None, steps: int | None, guidance: float | None, eta: float | None
 ) -> SamplerConfig:
     """Return the model's sampler settings with what the user changed."""
     from dataclasses import replace
 
     from sge2hist.data.errors import InputError
 
-    wanted: dict[str, Any] = {"sampler": sampler, "n_steps": steps, "guidance": guidance}
+    wanted: dict[str, Any] = {"sampler": sampler, "n_steps": steps, "guidance": guidance, "eta": eta}
     try:
         return replace(bundle.config.sampler, **{k: v for k, v in wanted.items() if v is not None})
     except ValueError as error:

@@ -21,11 +21,10 @@ from sge2hist.generation.canvas import Area, Lattice, canvas_noise, fusion_weigh
 from sge2hist.generation.drawing import fast_arithmetic
 from sge2hist.generation.slide_cells import CellStore, PlacedRows
 from sge2hist.generation.slide_plan import Block, SlidePlan
-from sge2hist.generation.stepping import Evaluation, State
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
 from sge2hist.models.placed_cells import MODE_ALL, PlacedCells
-from sge2hist.models.samplers import Denoise, guided
+from sge2hist.models.samplers import Denoise, Evaluation, State, guided
 
 GLASS_TILE = "glass.npy"
 CELLS_STEP = 64  # windows take a multiple of so many cells

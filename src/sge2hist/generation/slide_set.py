@@ -21,7 +21,6 @@ from sge2hist.generation.slide_job import Drawing, Progress, SlideJob, lattice_o
 from sge2hist.generation.slide_plan import Block
 from sge2hist.generation.slide_source import Rectangle, SlideSource, region_px
 from sge2hist.generation.slide_table import write_slide_cells
-from sge2hist.generation.stepping import PROGRAMS
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
 
@@ -63,7 +62,7 @@ def prepare_slide(
     Raises
     ------
     InputError
-        If the output exists, the region is empty or off the slide, the sampler cannot be cut, an edit names what is not there,
+        If the output exists, the region is empty or off the slide, the model knows no places, an edit names what is not there,
         or other work for this output is unfinished (`overwrite` throws it away).
     """
     output = Path(output)
@@ -71,10 +70,10 @@ def prepare_slide(
     if source.channels is not None:
         require_same_channels(source.channels, bundle.config.channels, where=source.slide)
     sampler = config.sampler or bundle.config.sampler
-    if sampler.sampler not in PROGRAMS or bundle.config.image.condition.kind != "map":
+    if bundle.config.image.condition.kind != "map":
         raise InputError(
-            found=f"sampler {sampler.sampler}, preset {bundle.config.preset}",
-            expected=f"one of {', '.join(PROGRAMS)} and a model of placed cells, for a slide",
+            found=f"a model of preset {bundle.config.preset}, which is told one cell and no places",
+            expected="a model of placed cells, for a slide",
         )
     edits = list(config.edits)
     check_edits(edits, bundle, source.genes)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sge2hist.models.autoencoder import DOWNSAMPLING, Autoencoder, AutoencoderConfig
 from sge2hist.models.diffusion import DiffusionConfig, NoiseModel, expand
 from sge2hist.models.placed_cells import CellMapEncoder, CellVectorEncoder, ConditionConfig, PlacedCells
-from sge2hist.models.samplers import NOISY_SAMPLERS, SAMPLERS, Denoise, consistency_sigmas, guided, karras_sigmas
+from sge2hist.models.samplers import SAMPLERS, Denoise, consistency_sigmas, evaluations, guided, karras_sigmas, sample
 from sge2hist.models.unet import UNet, UNetConfig
 
 
@@ -35,17 +35,20 @@ class ImageModelConfig:
 class SamplerConfig:
     """How images are drawn."""
 
-    sampler: str = "dpmpp-2m"  # a name of SAMPLERS or NOISY_SAMPLERS
+    sampler: str = "dpmpp-2m"  # a name of SAMPLERS
     n_steps: int = 12  # steps; heun evaluates the network twice in each, the others once
     guidance: float = 1.0  # 1: the plain conditional model
     guidance_interval: tuple[float, float] = (0.8, 5.0)  # noise levels at which guidance acts
+    eta: float = 0.0  # fresh noise in each step of dpmpp-2m: 0 the ODE, 1 the reverse SDE; the others have their own
+    sigma_range: tuple[float, float] | None = None  # least and largest noise level (edm); None: the noise model's
 
     def __post_init__(self) -> None:
-        known = (*SAMPLERS, *NOISY_SAMPLERS)
-        if self.sampler not in known:
-            raise ValueError(f"sampler is one of {', '.join(known)}; not {self.sampler!r}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler is one of {', '.join(SAMPLERS)}; not {self.sampler!r}")
         if self.n_steps < 1:
             raise ValueError("n_steps must be at least 1")
+        if self.eta < 0 or (self.sigma_range is not None and not 0 < self.sigma_range[0] < self.sigma_range[1]):
+            raise ValueError("eta must be at least 0, and the noise levels of sigma_range positive and rising")
 
 
 class ImageNoise:
@@ -138,12 +141,7 @@ class ImageModel(nn.Module):
 
         denoise = guided(denoiser(told), denoiser(untold), config.guidance, config.guidance_interval)
         sigmas = self.sigmas(config)
-        x = draw() * sigmas[0]
-        if config.sampler in NOISY_SAMPLERS:
-            x = NOISY_SAMPLERS[config.sampler](denoise, x, sigmas, draw)
-        else:
-            x = SAMPLERS[config.sampler](denoise, x, sigmas)
-        return self.to_image(x)
+        return self.to_image(sample(denoise, draw() * sigmas[0], evaluations(config.sampler, sigmas, config.eta), draw))
 
     def sigmas(self, config: SamplerConfig) -> list[float]:
         """Return the sampler's noise levels: Karras's for edm; for ddpm every (T / n_steps)-th of its own, then 0."""
@@ -151,6 +149,6 @@ class ImageModel(nn.Module):
         if config.sampler == "consistency":
             return consistency_sigmas(config.n_steps, self.noise_model.sigma_range[1])
         if sigmas_T is None:
-            return karras_sigmas(config.n_steps, *self.noise_model.sigma_range)
+            return karras_sigmas(config.n_steps, *(config.sigma_range or self.noise_model.sigma_range))
         index = torch.linspace(len(sigmas_T) - 1, 0, config.n_steps).round().long()
         return [*sigmas_T[index].tolist(), 0.0]

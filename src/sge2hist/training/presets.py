@@ -50,8 +50,9 @@ PRESETS = {
 }
 # fmt: on
 IS_PAPER = {"paper"}
-GUIDANCE = {"small": 1.5, "base": 1.5}
-"""Default guidance of models of a preset, chosen on validation cells (docs/image_model.md); 1 elsewhere."""
+CHOSEN = SamplerConfig(n_steps=8, guidance=1.8, eta=1.5, sigma_range=(0.3, 20.0))
+SAMPLING = {"small": CHOSEN, "base": CHOSEN, "paper": SamplerConfig(sampler="ancestral", n_steps=1000)}
+"""How models of a preset draw unless told otherwise; `CHOSEN` on validation cells (docs/image_model.md)."""
 
 
 AXES = 32
@@ -119,7 +120,5 @@ def model_config(
         gene=gene,
         image=image,
         channels=channels,
-        sampler=SamplerConfig(sampler="ancestral", n_steps=1000)
-        if paper
-        else SamplerConfig(guidance=GUIDANCE.get(name, 1.0)),
+        sampler=SAMPLING.get(name, SamplerConfig()),
     )

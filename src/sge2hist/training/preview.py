@@ -56,7 +56,7 @@ class Preview:
         rows = [self._shown(crops.image_BCHW)]
         sampler = model.config.sampler
         if sampler.n_steps > 50:  # a thousand steps are not for a preview
-            sampler = type(sampler)(sampler="dpmpp-2m", n_steps=20)
+            sampler = type(sampler)(n_steps=20)
         for sample in range(2):
             with torch.autocast(torch.device(self._device).type, torch.bfloat16):
                 images = model.image.sample(cells, [1000 * sample + i for i in range(n)], (side, side), sampler)
