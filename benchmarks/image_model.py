@@ -189,12 +189,14 @@ def tries(what: str, own: SamplerConfig) -> list[Try]:
         return [Try(f"guidance {g:g}", replace(own, guidance=g)) for g in (1.0, 1.4, 1.8, 2.2)]
     if what == "noise":
         ode = replace(own, n_steps=12, eta=0.0, sigma_range=None)
+        near = replace(ode, sigma_range=(0.05, 20.0))
         return [
-            Try("12 steps, eta 0, whole range", ode),
-            Try("levels 0.3 to 20", replace(ode, sigma_range=(0.3, 20.0))),
-            *(Try(f"and eta {eta:g}", replace(ode, sigma_range=(0.3, 20.0), eta=eta)) for eta in (0.5, 1.0, 1.5, 2.0)),
-            Try("eta 1.5, whole range", replace(ode, eta=1.5)),
-            Try("ancestral, whole range", replace(ode, sampler="ancestral")),
+            Try("12 steps, eta 0, levels 0.01 to 80", ode),
+            Try("levels 0.05 to 20", near),
+            *(Try(f"and eta {eta:g}", replace(near, eta=eta, eta_above=0.0)) for eta in (1.0, 2.0)),
+            *(Try(f"and eta {eta:g} above 1", replace(near, eta=eta, eta_above=1.0)) for eta in (1.0, 2.0)),
+            Try("levels 0.3 to 20, eta 2", replace(ode, eta=2.0, eta_above=0.0, sigma_range=(0.3, 20.0))),
+            Try("ancestral, levels 0.01 to 80", replace(ode, sampler="ancestral")),
         ]
     if what == "conditions":
         return [

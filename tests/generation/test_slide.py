@@ -25,7 +25,7 @@ from sge2hist.generation.slide_set import SlideConfig, draw_slide, generate_slid
 from sge2hist.generation.slide_source import source_from_adata, source_from_paired
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
-from sge2hist.models.samplers import evaluations, sample
+from sge2hist.models.samplers import sample
 
 FAST = SamplerConfig(n_steps=2)
 REGION_UM = (200.0, 200.0, 120.0, 100.0)
@@ -57,7 +57,7 @@ def pixels(bundle, source, tmp_path_factory) -> np.ndarray:
 @pytest.mark.parametrize(("guidance", "eta"), [(1.0, 0.0), (1.5, 1.0)])
 def test_it_is_fused_denoising_of_one_canvas(bundle, source, tmp_path, guidance, eta):
     """Against the plain method: all windows of one canvas in memory, the sampler as it is."""
-    sampler = replace(FAST, guidance=guidance, guidance_interval=(0.005, 100.0), eta=eta)
+    sampler = replace(FAST, guidance=guidance, guidance_interval=(0.005, 100.0), eta=eta, eta_above=0.005)
     job = prepare_slide(bundle, source, tmp_path / "s.generated", _config(sampler=sampler))
     lattice, model = job.lattice, bundle.model.image
     work = job.work(0)
@@ -98,8 +98,7 @@ def test_it_is_fused_denoising_of_one_canvas(bundle, source, tmp_path, guidance,
     noise = canvas_noise(whole, lattice.channels, 0)[None]
     draws = iter(range(1, 9))
     fresh = lambda: canvas_noise(whole, lattice.channels, 0, next(draws))[None]  # noqa: E731
-    steps = evaluations(sampler.sampler, job.sigmas, sampler.eta)
-    expected = sample(denoise, noise * job.sigmas[0], steps, fresh)[0]
+    expected = sample(denoise, noise * job.sigmas[0], model.evaluations(sampler), fresh)[0]
     monkey = pytest.MonkeyPatch()
     monkey.setattr(slide_job.shutil, "rmtree", lambda *args, **kwargs: None)  # the last states are looked at below
     job.run()

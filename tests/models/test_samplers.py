@@ -99,6 +99,17 @@ def test_the_moments_of_the_sde_converge_in_second_order(eta):
     assert measured[-1] == pytest.approx(2, abs=0.25)
 
 
+def test_steps_that_end_below_a_noise_level_take_no_noise():
+    x, drawn = torch.zeros(1, 1, 2, 2), []
+
+    def draw() -> Tensor:
+        drawn.append(1)
+        return torch.zeros_like(x)
+
+    sample(ideal, x, evaluations("dpmpp-2m", [8.0, 4.0, 2.0, 1.0, 0.5, 0.0], 1.0, 2.0), draw)
+    assert len(drawn) == 2  # in the steps to 4 and to 2
+
+
 def test_ancestral_is_first_order_noise_of_the_reverse_sde():
     """One step of the two is the same formula; DPM-Solver++ adds what it remembers from the second step on."""
     x = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))

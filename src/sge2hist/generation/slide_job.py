@@ -22,7 +22,6 @@ from sge2hist.generation.slide_plan import Block, SlidePlan, inner_area, occupie
 from sge2hist.generation.slide_source import SlideSource
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
-from sge2hist.models.samplers import evaluations
 
 JOB, OCCUPIED, CELLS, MODEL, FINISHED, REPORT = "job.json", "occupied.npy", "cells", "model", "finished", "genes.txt"
 Progress = Callable[[int], None]
@@ -55,7 +54,7 @@ class SlideJob:
         self.folder, self.bundle, self.drawing, self.batch = folder, bundle, drawing, batch
         self.lattice = lattice_of(bundle)
         self.sigmas = [float(sigma) for sigma in bundle.model.image.sigmas(drawing.sampler)]
-        self.steps = evaluations(drawing.sampler.sampler, self.sigmas, drawing.sampler.eta)
+        self.steps = bundle.model.image.evaluations(drawing.sampler)
         self.cells = CellStore(folder / CELLS, self.lattice)
         self.plan = SlidePlan(
             lattice=self.lattice, region_px=drawing.region_px, n_evaluations=len(self.steps),
@@ -76,7 +75,7 @@ class SlideJob:
         """
         _claim(folder, drawing, fresh)
         lattice = lattice_of(bundle)
-        n = len(evaluations(drawing.sampler.sampler, bundle.model.image.sigmas(drawing.sampler)))
+        n = len(bundle.model.image.evaluations(drawing.sampler))
         if not (folder / CELLS / BLOCKS).is_file():
             area = inner_area(lattice, drawing.region_px).grown(n * (lattice.side - 1) + lattice.side)
             report = write_cells(folder / CELLS, bundle, source, lattice, area, edits, progress)

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from sge2hist.models.autoencoder import DOWNSAMPLING, Autoencoder, AutoencoderConfig
 from sge2hist.models.diffusion import DiffusionConfig, NoiseModel, expand
 from sge2hist.models.placed_cells import CellMapEncoder, CellVectorEncoder, ConditionConfig, PlacedCells
-from sge2hist.models.samplers import SAMPLERS, Denoise, consistency_sigmas, evaluations, guided, karras_sigmas, sample
+from sge2hist.models.samplers import (
+    SAMPLERS,
+    Denoise,
+    Evaluation,
+    consistency_sigmas,
+    evaluations,
+    guided,
+    karras_sigmas,
+    sample,
+)
 from sge2hist.models.unet import UNet, UNetConfig
 
 
@@ -40,6 +49,7 @@ class SamplerConfig:
     guidance: float = 1.0  # 1: the plain conditional model
     guidance_interval: tuple[float, float] = (0.8, 5.0)  # noise levels at which guidance acts
     eta: float = 0.0  # fresh noise in each step of dpmpp-2m: 0 the ODE, 1 the reverse SDE; the others have their own
+    eta_above: float = 1.0  # noise level below which no fresh noise is taken: it costs detail there
     sigma_range: tuple[float, float] | None = None  # least and largest noise level (edm); None: the noise model's
 
     def __post_init__(self) -> None:
@@ -141,7 +151,11 @@ class ImageModel(nn.Module):
 
         denoise = guided(denoiser(told), denoiser(untold), config.guidance, config.guidance_interval)
         sigmas = self.sigmas(config)
-        return self.to_image(sample(denoise, draw() * sigmas[0], evaluations(config.sampler, sigmas, config.eta), draw))
+        return self.to_image(sample(denoise, draw() * sigmas[0], self.evaluations(config), draw))
+
+    def evaluations(self, config: SamplerConfig) -> list[Evaluation]:
+        """Return the evaluations of the network that draw an image."""
+        return evaluations(config.sampler, self.sigmas(config), config.eta, config.eta_above)
 
     def sigmas(self, config: SamplerConfig) -> list[float]:
         """Return the sampler's noise levels: Karras's for edm; for ddpm every (T / n_steps)-th of its own, then 0."""

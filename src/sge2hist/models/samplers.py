@@ -78,26 +78,27 @@ def heun(sigmas: list[float]) -> list[Evaluation]:
     return out
 
 
-def dpmpp_2m(sigmas: list[float], eta: float = 0.0) -> list[Evaluation]:
+def dpmpp_2m(sigmas: list[float], eta: float = 0.0, eta_above: float = 0.0) -> list[Evaluation]:
     """Second order, one evaluation per step: DPM-Solver++(2M) (Lu et al. 2022, algorithm 2) in lambda = -ln sigma.
 
     `eta` above 0 takes as much fresh noise in every step as the reverse SDE with eta times the noise of the published
     one (SDE-DPM-Solver++(2M), there equation 18, is eta = 1): with h the step in lambda,
     x' = e^-(1 + eta)h x + (1 - e^-(1 + eta)h) D + sigma' sqrt(1 - e^-2 eta h) n. All of them have the same marginals when
-    D is exact; when it is learnt, fresh noise hides errors of earlier steps.
+    D is exact; when it is learnt, fresh noise hides errors of earlier steps, and costs detail where steps are long for the noise
+    level. So steps that end below `eta_above` take none (as churn in Karras et al. 2022, algorithm 2, S_tmin).
     """
 
     def step(sigma: float, sigma_next: float, h_before: float | None) -> Evaluation:
         if sigma_next == 0:
             return Evaluation(sigma, lambda state, x0, _: (x0,))
-        h = math.log(sigma / sigma_next)
-        keep = math.exp(-(1 + eta) * h)
-        fresh = sigma_next * math.sqrt(-math.expm1(-2 * eta * h))
+        h, noise = math.log(sigma / sigma_next), eta if sigma_next >= eta_above else 0.0
+        keep = math.exp(-(1 + noise) * h)
+        fresh = sigma_next * math.sqrt(-math.expm1(-2 * noise * h))
 
         def update(state: State, x0: Tensor, draw: DrawNoise) -> State:
             target = x0 if h_before is None else x0 + (x0 - state[1]) * (h / (2 * h_before))
             x = keep * state[0] + (1 - keep) * target
-            return (x + fresh * draw() if eta else x), x0
+            return (x + fresh * draw() if noise else x), x0
 
         return Evaluation(sigma, update)
 
@@ -138,9 +139,9 @@ SAMPLERS = {
 """Falling noise levels that end with 0 -> evaluations, by name."""
 
 
-def evaluations(sampler: str, sigmas: list[float], eta: float = 0.0) -> list[Evaluation]:
-    """The evaluations of a sampler of `SAMPLERS`; `eta` is the fresh noise of dpmpp-2m, the others have their own."""
-    return dpmpp_2m(sigmas, eta) if sampler == "dpmpp-2m" else SAMPLERS[sampler](sigmas)
+def evaluations(sampler: str, sigmas: list[float], eta: float = 0.0, eta_above: float = 0.0) -> list[Evaluation]:
+    """The evaluations of a sampler of `SAMPLERS`; fresh noise is chosen for dpmpp-2m, the others have their own or none."""
+    return dpmpp_2m(sigmas, eta, eta_above) if sampler == "dpmpp-2m" else SAMPLERS[sampler](sigmas)
 
 
 def karras_sigmas(n_steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> list[float]:
