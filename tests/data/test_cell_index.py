@@ -28,3 +28,10 @@ def test_a_lone_cell_has_no_neighbours() -> None:
     found = CellIndex(np.zeros((1, 2)), np.zeros(1, int)).around(np.array([0]), 50.0)
     assert found.shape == (1, 1)
     assert found.nnz == 0
+
+
+def test_the_spacing_is_the_distance_of_nearest_neighbours_on_a_slide() -> None:
+    lattice = np.stack(np.meshgrid(np.arange(6) * 100.0, np.arange(6) * 100.0), -1).reshape(-1, 2)
+    both = np.concatenate([lattice, lattice + 1])  # a second slide whose cells would be close by if slides were mixed
+    assert CellIndex(both, np.repeat([0, 1], 36)).spacing_um() == 100.0
+    assert CellIndex(np.zeros((1, 2)), np.zeros(1, int)).spacing_um() == 0.0

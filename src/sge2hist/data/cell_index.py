@@ -77,6 +77,16 @@ class CellIndex:
         pointers = np.concatenate([[0], np.cumsum(count)])
         return csr_array((weights, column, pointers), shape=(len(cells), len(self.centre_um_N2)))
 
+    def spacing_um(self, most: int = 20_000) -> float:
+        """Median distance from a cell to the nearest other one of its slide, over at most `most` cells; 0 if all are alone."""
+        distances = [np.empty(0)]
+        for slide, members in self._members.items():
+            if len(members) > 1:
+                some = members[:: max(1, len(members) * len(self._members) // most)]
+                distances.append(np.asarray(self._trees[slide].query(self.centre_um_N2[some], k=2)[0])[:, 1])
+        found = np.concatenate(distances)
+        return float(np.median(found)) if len(found) else 0.0
+
     def distance_um(self, point_um_B2: np.ndarray, slide_B: np.ndarray) -> np.ndarray:
         """Chebyshev distance max(|dx|, |dy|) of each point to the nearest indexed cell of its slide; inf if none."""
         out = np.full(len(point_um_B2), np.inf)

@@ -11,12 +11,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from sge2hist.data.cell_index import CellIndex
+from sge2hist.data.paired import PairedDataset
 from sge2hist.models.gene_neighbourhood import Neighbourhood
 from sge2hist.models.gene_networks import GeneEncoder
 from sge2hist.training.gene_data import GeneData
 
 DEFAULT_AROUND_UM = 50.0
 """Radius of a neighbourhood, where the model does not say."""
+AROUND_SPACINGS = 1.5
+"""Least radius in distances of neighbouring cells: spots that stand 100 um apart (Visium) have their six neighbours within."""
+
+
+def neighbourhood_radius(dataset: PairedDataset) -> float:
+    """Radius (um) within which the cells of a dataset are around each other, by their spacing."""
+    index = CellIndex(dataset.centre_xy_px * dataset.um_per_px, dataset.slide_of_cell)
+    return max(DEFAULT_AROUND_UM, AROUND_SPACINGS * index.spacing_um())
 
 
 @dataclass(frozen=True, kw_only=True)

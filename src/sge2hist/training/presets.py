@@ -77,23 +77,24 @@ def model_config(
     cell_spacing_um: float,
     n_slides: int,
     channels: Channels = RGB,
-    has_positions: bool = True,
+    around_um: float = DEFAULT_AROUND_UM,
 ) -> ModelConfig:
     """Return the configuration of preset `name` for a dataset.
 
     `cell_spacing_um`: typical distance between neighbouring cells (the bin side, when cells are bins); the kernel that
     spreads a cell over the condition grid is as wide, so that a lattice of bins is interpolated without gaps.
+    `around_um`: how far cells are around each other, see :func:`sge2hist.training.neighbourhood.neighbourhood_radius`.
     """
     p = PRESETS[name]
     paper = name in IS_PAPER
     gene = GeneModelConfig(
         n_genes=n_genes, hidden=p.hidden, n_type=p.z1, n_micro=p.z2, n_components=p.components,
         likelihood=p.likelihood,
-        n_composition=0 if paper or not has_positions else max(n_types, 8),
-        n_neighbour_embedding=0 if paper or not has_positions else 16,
+        n_composition=0 if paper else max(n_types, 8),
+        n_neighbour_embedding=0 if paper else 16,
         n_axes=0 if paper else AXES,
         centre_micro=not paper,
-        around_um=0.0 if paper or not has_positions else DEFAULT_AROUND_UM,
+        around_um=0.0 if paper else around_um,
         gene_dropout=0.0 if paper else 0.5,
         micro_dropout=0.0 if paper else 0.3,
     )  # fmt: skip

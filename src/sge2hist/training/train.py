@@ -34,6 +34,7 @@ from sge2hist.training.image_stages import (
 from sge2hist.training.loop import Run, StagePlan, finish_stage, run_stage
 from sge2hist.training.mixture_init import MixtureReport, init_mixture
 from sge2hist.training.mixture_refit import centre_micro, refit_mixture
+from sge2hist.training.neighbourhood import neighbourhood_radius
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.presets import IS_PAPER, PRESETS, model_config
 from sge2hist.training.preview import Preview
@@ -167,6 +168,7 @@ class _Training:
             um_per_px=um_per_px,
             patch_px=patch_px,
             cell_spacing_um=float(dataset.manifest.get("observation_um") or 0.0),
+            around_um=neighbourhood_radius(dataset),
             n_slides=len(dataset.slide_ids),
             channels=dataset.channels,
         )
@@ -300,9 +302,7 @@ class _Training:
     def write(self) -> None:
         """Write the model folder."""
         self.model.eval()
-        if (
-            self.model.config.gene.centre_micro
-        ):  # another mixture would centre z2 elsewhere than the image model learnt it
+        if self.model.config.gene.centre_micro:  # another mixture would not centre z2 as the image model learnt it
             centre_micro(self.model.gene, self.train_cells, device=self.device)
         else:
             self._fit_mixture()
