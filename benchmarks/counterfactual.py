@@ -5,7 +5,9 @@
 Test cells of the first type get counts of the second type's marker genes added (to the cell and to all its neighbours in the
 patch, a share of what cells of the second type have; the cell's other counts stay). Every dose is drawn with the same seeds.
 Reported per dose: probability of the second type by a classifier of real training patches, the share of the way from start to
-target patches covered by haematoxylin (1 - W1(edited, target) / W1(start, target)), and the mean change of a pixel.
+target patches covered by haematoxylin (1 - W1(edited, target) / W1(start, target)), the mean change of a pixel, and what the
+edit does to the latents of the cells themselves: share of the way of their mean z1 from that of the start to that of real
+cells of the second type, and the length of their mean z2 over that of real cells of the second type.
 """
 
 from __future__ import annotations
@@ -73,10 +75,11 @@ def main() -> None:
     targets = test[dataset.type_of_cell[test] == dataset.types.index(asked.to)]
     targets = np.sort(rng.choice(targets, min(asked.n, len(targets)), replace=False))
     target = dataset.patches(targets)
-    start, shown = None, []
-    print(
-        "| dose | probability of the target type | haematoxylin, way covered | mean pixel change |\n|---|---|---|---|"
-    )
+    aimed = encode_cells(bundle, dataset.counts, dataset.genes, targets, places=index).mean_NZ.mean(0)
+    n_type, edited = bundle.config.gene.n_type, np.searchsorted(needed, cells)
+    start, first, shown = None, None, []
+    print("| dose | probability of the target type | haematoxylin, way covered | mean pixel change | way of z1 | z2 |")
+    print("|---|---|---|---|---|---|")
     for dose in DOSES:
         counts = own_counts + added(dose * added_G, markers, len(needed))
         latents = encode_cells(
@@ -95,7 +98,13 @@ def main() -> None:
         blue = [stain_statistics(x)["haematoxylin_mean"] for x in (start, images, target)]
         change = np.abs(images.astype(float) - start).mean()
         probability = judge(images).mean()
-        print(f"| {dose:g} | {probability:.3f} | {covered_share(*blue):.2f} | {change:.1f} |", flush=True)
+        mean = latents.mean_NZ[edited].mean(0)
+        first = mean if first is None else first
+        whole = (aimed - first)[:n_type]
+        way = (mean - first)[:n_type] @ whole / (whole @ whole)
+        longer = np.linalg.norm(mean[n_type:]) / np.linalg.norm(aimed[n_type:])
+        columns = (probability, covered_share(*blue), change, way, longer)
+        print(f"| {dose:g} | " + " | ".join(f"{value:.2f}" for value in columns) + " |", flush=True)
     print(
         f"real patches: {asked.start} {judge(dataset.patches(cells)).mean():.3f}, {asked.to} {judge(target).mean():.3f}"
     )
