@@ -52,6 +52,8 @@ def encode_cells(
     """Encode source rows (sorted and made unique here). `read_counts(rows)` returns raw counts, CSR [n, G_source].
 
     `places`: where all cells of the source lie, so that z2 is told of the cells around; None: it is not.
+    z2 is kept within what the image model has seen in training (`ModelBundle.z2_range`): cells that no tissue holds, as edits
+    of genes make them, would else be drawn from where it knows nothing.
 
     Raises
     ------
@@ -77,6 +79,9 @@ def encode_cells(
             posterior = gene.encode(dense_NG, observed, around)
             gamma = gene.mixture.best_responsibilities(posterior.z1, posterior.log_var_NZ[:, : gene.config.n_type])
         mean_NZ[start : start + len(part)] = posterior.mean_NZ.float().cpu().numpy()
+        if bundle.z2_range is not None:
+            z2_NM = mean_NZ[start : start + len(part), gene.config.n_type :]
+            np.clip(z2_NM, *bundle.z2_range, out=z2_NM)
         log_var_NT = posterior.log_var_NZ[:, : gene.config.n_type].float().cpu().numpy()
         type_sd_NT[start : start + len(part)] = np.exp(0.5 * log_var_NT)
         type_N[start : start + len(part)] = bundle.types.type_probabilities(gamma.float().cpu().numpy()).argmax(1)

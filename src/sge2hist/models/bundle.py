@@ -32,6 +32,7 @@ class ModelBundle:
     types: TypeTable
     provenance: dict[str, Any] = field(default_factory=dict)  # data, training, seed, toy flag: see `train`
     fingerprint: str = ""  # sha256 of the weights file, set when saved or loaded
+    z2_range: np.ndarray | None = None  # [2, M] least and largest z2 that the image model has seen; None: not known
 
     @property
     def config(self) -> ModelConfig:
@@ -85,6 +86,7 @@ class ModelBundle:
             "model": self.config.to_dict(),
             "provenance": self.provenance,
             "weights_sha256": self.fingerprint,
+            "z2_range": None if self.z2_range is None else np.round(self.z2_range, 4).tolist(),
         }
         with atomic_path(path / CONFIG_NAME) as partial:
             partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -116,7 +118,25 @@ class ModelBundle:
             types=read_types(path),
             provenance=content.get("provenance", {}),
             fingerprint=fingerprint,
+            z2_range=_range_of(content.get("z2_range"), config.gene.n_latent - config.gene.n_type, path),
         )
+
+
+def z2_range_of(z2_NM: np.ndarray) -> np.ndarray:
+    """What all but one cell in a thousand keep within, dim by dim: [2, M]."""
+    return np.quantile(z2_NM, (0.001, 0.999), axis=0)
+
+
+def _range_of(values: Any, n_micro: int, path: Path) -> np.ndarray | None:
+    if values is None:
+        return None
+    try:
+        found = np.asarray(values, np.float32)
+    except (TypeError, ValueError):
+        found = np.empty(0, np.float32)
+    if found.shape != (2, n_micro) or not (found[0] <= found[1]).all():
+        raise InputError(found="a z2_range that does not fit", where=str(path / CONFIG_NAME), expected=f"2 x {n_micro}")
+    return found
 
 
 def _is_weight(name: str, value: torch.Tensor) -> bool:

@@ -166,6 +166,7 @@ def distill(
         model=model.cpu().eval(),
         genes=teacher.genes,
         types=teacher.types,
+        z2_range=teacher.z2_range,
         provenance=teacher.provenance
         | {
             "teacher": teacher.fingerprint,

@@ -12,7 +12,7 @@ import torch
 from sge2hist.data.files import atomic_path
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.paired import PairedDataset
-from sge2hist.models.bundle import CONFIG_NAME, ModelBundle
+from sge2hist.models.bundle import CONFIG_NAME, ModelBundle, z2_range_of
 from sge2hist.models.joint_model import JointModel
 from sge2hist.models.locate import model_folder
 from sge2hist.training.accelerate import make_accelerator
@@ -288,8 +288,7 @@ class _Training:
 
     def _preview_rows(self) -> np.ndarray:
         split = self.dataset.obs["split"].astype(str).to_numpy()
-        rows = np.flatnonzero(split == "val")
-        rows = rows if len(rows) else self.train_rows
+        rows = np.flatnonzero(split == "val") if (split == "val").any() else self.train_rows
         return np.sort(np.random.default_rng(self.config.seed).choice(rows, min(8, len(rows)), replace=False))
 
     def _reference_cells(self) -> GeneData:
@@ -313,6 +312,7 @@ class _Training:
             genes=self.panel,
             types=name_components(self.model.gene, self.train_cells, encoded=encoded, device=self.device),
             provenance=provenance(self.dataset, self.config, self.runner.stages_done),
+            z2_range=z2_range_of(encoded.z2),
         )
         with atomic_path(self.output / "README.md") as partial:
             partial.write_text(model_card(bundle), encoding="utf-8")
