@@ -100,10 +100,7 @@ def main() -> None:
         probability = judge(images).mean()
         mean = latents.mean_NZ[edited].mean(0)
         first = mean if first is None else first
-        whole = (aimed - first)[:n_type]
-        way = (mean - first)[:n_type] @ whole / (whole @ whole)
-        longer = np.linalg.norm(mean[n_type:]) / np.linalg.norm(aimed[n_type:])
-        columns = (probability, covered_share(*blue), change, way, longer)
+        columns = (probability, covered_share(*blue), change, *latent_change(first, mean, aimed, n_type))
         print(f"| {dose:g} | " + " | ".join(f"{value:.2f}" for value in columns) + " |", flush=True)
     print(
         f"real patches: {asked.start} {judge(dataset.patches(cells)).mean():.3f}, {asked.to} {judge(target).mean():.3f}"
@@ -115,6 +112,13 @@ def main() -> None:
         Image.fromarray(grid).resize((2 * grid.shape[1], 2 * grid.shape[0]), Image.Resampling.NEAREST).save(
             asked.picture
         )
+
+
+def latent_change(first: np.ndarray, mean: np.ndarray, aimed: np.ndarray, n_type: int) -> tuple[float, float]:
+    """Share of the way of z1 from `first` to `aimed`, and the length of z2 over that of `aimed`; z = (z1, z2), [Z] each."""
+    whole = (aimed - first)[:n_type]
+    way = (mean - first)[:n_type] @ whole / (whole @ whole)
+    return float(way), float(np.linalg.norm(mean[n_type:]) / np.linalg.norm(aimed[n_type:]))
 
 
 def added(rate_G: np.ndarray, markers: np.ndarray, n_cells: int) -> csr_array:

@@ -27,7 +27,7 @@ from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
 from sge2hist.models.samplers import sample
 
-FAST = SamplerConfig(n_steps=2)
+FAST = SamplerConfig(n_steps=2, eta=1.0, eta_above=0.0, sigma_range=(0.5, 20.0))  # fresh noise in the first step
 REGION_UM = (200.0, 200.0, 120.0, 100.0)
 
 

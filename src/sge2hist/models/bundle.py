@@ -123,7 +123,7 @@ class ModelBundle:
 
 
 def z2_range_of(z2_NM: np.ndarray) -> np.ndarray:
-    """What all but one cell in a thousand keep within, dim by dim: [2, M]."""
+    """What all but one cell in a thousand on either side keep within, dim by dim: [2, M]."""
     return np.quantile(z2_NM, (0.001, 0.999), axis=0)
 
 
