@@ -10,7 +10,11 @@ from torch import Tensor
 
 from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.channels import background_level
+from sge2hist.data.glass import glass_colour
 from sge2hist.data.paired import PairedDataset
+
+SHARE_OFF_SLIDE = 0.2
+"""Of the crops taken anywhere: those that lie off the slide, glass without any cell, which few sections show enough of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,8 @@ class PatchSource:
         """`reach_um`: how far beyond a crop's edge cells are gathered."""
         self.patch_px, self.um_per_px, self.jitter_um = patch_px, um_per_px, jitter_um
         self.patch_um = patch_px * um_per_px
-        self.n_channels, self.background = len(dataset.channels), background_level(dataset.channels)
+        white = (background_level(dataset.channels),) * len(dataset.channels)
+        self.glass = [np.array(glass_colour(slide) or white, np.uint8) for slide in dataset.slides]
         self.slides = [slide.as_array(dataset.um_per_px, um_per_px) for slide in dataset.slides]
         self.centre_um_N2 = dataset.centre_xy_px * dataset.um_per_px
         self.slide_of_cell = dataset.slide_of_cell
@@ -64,8 +69,8 @@ class PatchSource:
     ) -> PatchBatch:
         """Draw `n` training crops.
 
-        `share_anywhere` of them lie at any place of the cell's slide that is clear of held-out cells, so that glass and the
-        edge of the tissue are seen as well; their `centre_row_B` is then some cell that need not lie in the crop.
+        `share_anywhere` of them lie at any place of the cell's slide that is clear of held-out cells, or off the slide, so that
+        glass and the edge of the tissue are seen as well; their `centre_row_B` is then some cell that need not lie in the crop.
         """
         rows = self.rows[rng.integers(len(self.rows), size=n)]
         centre_um_B2 = self.centre_um_N2[rows] + rng.uniform(-self.jitter_um, self.jitter_um, (n, 2))
@@ -76,7 +81,7 @@ class PatchSource:
         return self.crops(rows, centre_um_B2, turn_B3)
 
     def _anywhere(self, rows: np.ndarray, centre_um_B2: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A random place of each row's slide, clear of held-out cells; the given place where eight tries find none."""
+        """A random place of each row's slide, clear of held-out cells (the given place if eight tries find none), or off it."""
         slide_B = self.slide_of_cell[rows]
         side_um_B2 = np.array([self.slides[s].shape[1::-1] for s in slide_B]).reshape(-1, 2) * self.um_per_px
         room_B2 = np.maximum(side_um_B2 - self.patch_um, 0)
@@ -85,6 +90,7 @@ class PatchSource:
             place = self.patch_um / 2 + rng.random((len(rows), 2)) * room_B2
             take = self._clear_of_held_out(place, slide_B) & ~found
             out[take], found = place[take], found | take
+        out[rng.random(len(rows)) < SHARE_OFF_SLIDE] = -self.reach_um - self.patch_um
         return out
 
     def crops(self, rows: np.ndarray, centre_um_B2: np.ndarray, turn_B3: np.ndarray) -> PatchBatch:
@@ -92,9 +98,9 @@ class PatchSource:
         size, side_um = self.patch_px, self.patch_um
         slide_B = self.slide_of_cell[rows]
         corner_B2 = np.round(centre_um_B2 / self.um_per_px - size / 2).astype(np.int64)
-        images = np.empty((len(rows), size, size, self.n_channels), np.uint8)
+        images = np.empty((len(rows), size, size, len(self.glass[0])), np.uint8)
         for b, (slide, (x, y)) in enumerate(zip(slide_B, corner_B2, strict=True)):
-            images[b] = _turned(_crop(self.slides[slide], x, y, size, self.background), turn_B3[b])
+            images[b] = _turned(_crop(self.slides[slide], x, y, size, self.glass[slide]), turn_B3[b])
         corner_um_B2 = corner_B2 * self.um_per_px
         row_M, crop_M = self.index.within(slide_B, corner_um_B2 + side_um / 2, self.reach_um)
         xy_um_M2 = _turned_positions(self.centre_um_N2[row_M] - corner_um_B2[crop_M], turn_B3[crop_M], side_um)
@@ -109,13 +115,14 @@ class PatchSource:
         )
 
 
-def _crop(slide_HWC: np.ndarray, x: int, y: int, size: int, background: int) -> np.ndarray:
+def _crop(slide_HWC: np.ndarray, x: int, y: int, size: int, glass_C: np.ndarray) -> np.ndarray:
     """A size x size window; glass beyond the slide's edge."""
     height, width = slide_HWC.shape[:2]
     inside = slide_HWC[max(y, 0) : max(y + size, 0), max(x, 0) : max(x + size, 0)]
     if inside.shape[:2] == (size, size):
         return inside
-    out = np.full((size, size, slide_HWC.shape[2]), background, np.uint8)
+    out = np.empty((size, size, slide_HWC.shape[2]), np.uint8)
+    out[:] = glass_C
     top, left = max(-y, 0), max(-x, 0)
     if x < width and y < height:
         out[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
