@@ -6,8 +6,8 @@
     python benchmarks/image_model.py noise      X.model --against X.paired -n 512
     python benchmarks/image_model.py conditions X.model --against X.paired -n 512
 
-`cost` counts the FLOPs of one network evaluation of the model and of the `paper` preset, times both in turn in one run, and
-multiplies by the evaluations that each needs (the thousand steps of the published sampler are not run: one is timed).
+`cost` counts the FLOPs of a whole image (guidance and decoder included) and times it, and counts and times one evaluation of
+the `paper` preset's network in the same run, times its thousand steps (which are not run).
 `steps` draws the same test cells with 1 to 32 evaluations and several samplers, and prints the Frechet distance of each set
 to the real patches of these cells, beside the floor (other real test patches, the same number) and the time per image.
 `guidance` and `noise` do the same for guidance weights, and for noise levels and fresh noise, on validation cells;
@@ -91,6 +91,15 @@ def seconds(call: Evaluation, repeats: int) -> float:
     return float(np.median(times))
 
 
+def image_gflops(bundle: ModelBundle, batch: int) -> float:
+    """FLOPs of one whole image in units of 1e9: condition, all evaluations (guidance's own too), decoder."""
+    model, config = bundle.model.image, bundle.config
+    side = config.patch_px // model.downsampling
+    with FlopCounterMode(display=False) as counter:
+        model.sample(lattice_cells(model, batch, config.patch_um), range(batch), (side, side), config.sampler)
+    return counter.get_total_flops() / batch / 1e9
+
+
 def cost(bundle: ModelBundle, batch: int) -> None:
     """Print the cost of an image of the model and of the published network."""
     config = bundle.config
@@ -102,7 +111,7 @@ def cost(bundle: ModelBundle, batch: int) -> None:
     one, one_paper = np.median(rounds, axis=0)
     job_s = image_seconds(bundle, config.sampler, batch)
     n = config.sampler.n_steps
-    flops, flops_paper = gflops(ours) * n, gflops(theirs) * PAPER_STEPS
+    flops, flops_paper = image_gflops(bundle, batch), gflops(theirs) * PAPER_STEPS
     print(f"| | parameters | evaluations | GFLOP per image | ms per evaluation | s per image |\n{'|---' * 6}|")
     for name, model, count, flop, each, image in (
         ("this model", bundle.model.image, n, flops, one, job_s),

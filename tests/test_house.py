@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "toy": {"data", "toy"},
 }
 """What each folder may import; the command line (cli) and the notebook object (api) stand on all of them."""
-KNOWS_FILES = {"bundle.py", "locate.py"}
+KNOWS_FILES = {"bundle.py", "locate.py", "upsampler_folder.py"}
 """Files of models/ that may import data/: the rest knows no file and no gene name."""
 
 

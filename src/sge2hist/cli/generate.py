@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sge2hist.generation.jobs import Job
     from sge2hist.models.bundle import ModelBundle
     from sge2hist.models.image_model import SamplerConfig
+    from sge2hist.models.upsampler_folder import UpsamplerBundle
 
 
 def generate(
@@ -67,6 +68,9 @@ def generate(
     eta: Annotated[
         float | None, typer.Option(help="Fresh noise in every step of dpmpp-2m: 0 none, 1 as in the reverse SDE.")
     ] = None,
+    upsampler: Annotated[
+        Path | None, typer.Option(help="Draw finer detail with a folder made by `sge2hist train-upsampler`.")
+    ] = None,
     resample: Annotated[
         bool, typer.Option("--resample", help="Accept data prepared at another um/px than the model's.")
     ] = False,
@@ -96,7 +100,12 @@ def generate(
         )
     if slide and context is not None:
         raise InputError(found="--context with --slide", expected="one of them: a slide has all cells at their places")
+    if slide and upsampler is not None:
+        raise InputError(
+            found="--upsampler with --slide", expected="one of them: whole slides are drawn as the model draws"
+        )
     bundle = load_model(model, device)
+    finer = None if upsampler is None else load_upsampler(upsampler, bundle)
     if bundle.is_toy:
         typer.echo("this model was trained on toy tissue: its images show no real tissue")
     config = sampler_config(bundle, sampler, steps, guidance, eta)
@@ -110,7 +119,9 @@ def generate(
     if job.report:
         typer.echo(job.report)
     with bar("drawing", len(job)) as progress:
-        run(bundle, job, output, sampler=config, seed=seed, batch=batch, overwrite=overwrite, progress=progress)
+        run(
+            bundle, job, output, sampler=config, upsampler=finer, seed=seed, batch=batch, overwrite=overwrite, progress=progress
+        )  # fmt: skip
     typer.echo(f"wrote {len(job):,} images to {output}")
 
 
@@ -123,6 +134,16 @@ def load_model(path: Path, device: str) -> ModelBundle:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return SGE2Hist.from_pretrained(path, device=device).bundle
+
+
+def load_upsampler(path: Path, bundle: ModelBundle) -> UpsamplerBundle:
+    """Load an upsampler that fits a model onto the model's device."""
+    from sge2hist.generation.enlarge import check_upsampler
+    from sge2hist.models.upsampler_folder import UpsamplerBundle
+
+    found = UpsamplerBundle.load(path, device=str(next(bundle.model.parameters()).device))
+    check_upsampler(found, bundle)
+    return found
 
 
 def sampler_config(

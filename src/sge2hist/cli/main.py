@@ -18,6 +18,7 @@ from sge2hist.cli.generate_slide import merge
 from sge2hist.cli.inspect import inspect
 from sge2hist.cli.prepare import prepare
 from sge2hist.cli.train import train
+from sge2hist.cli.train_upsampler import train_upsampler
 from sge2hist.cli.types import types
 from sge2hist.cli.view import view
 from sge2hist.data.errors import InputError
@@ -40,7 +41,7 @@ Start with `sge2hist demo`: all of it on a toy tissue, in minutes.
 app = typer.Typer(
     help=HELP, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, add_completion=False
 )
-for verb in (prepare, train, distill, generate, merge, view, types, evaluate, inspect, export, demo):
+for verb in (prepare, train, distill, train_upsampler, generate, merge, view, types, evaluate, inspect, export, demo):
     app.command()(verb)
 
 

@@ -167,14 +167,13 @@ def score_slide(
     data: PairedDataset,
     *,
     split: str = "test",
-    window_step_um: float | None = None,
     n_bootstrap: int = 200,
     seed: int = 0,
 ) -> SlideScores:
     """Score a generated slide; of several (seeds of one region) the mean of their maps.
 
-    `window_step_um` is the distance of the windows that it was drawn in (half a patch); None: half the dataset's patch.
-    The report holds maps (name, correlation, shuffled, r2, spread_ratio), seams and real_seams, n_windows.
+    Seams are looked for where the manifest's `windows` begin, else every half patch of the dataset. The report holds
+    maps (name, correlation, shuffled, r2, spread_ratio), seams and real_seams, n_windows.
 
     Raises
     ------
@@ -199,8 +198,9 @@ def score_slide(
     mean = {name: np.mean([maps[name] for maps in drawn], axis=0) for name in drawn[0]}
     real = statistic_maps(data.slides[number], data.um_per_px, (x, y, width, height), um)
     scores = compare_maps(real, mean, counts, n_bootstrap=n_bootstrap, seed=seed)
-    step_px = max(2, round((window_step_um or data.patch_um / 2) / um))
-    origin = (-round(x / um), -round(y / um))
+    windows = manifests[0].get("windows") or {"step_um": data.patch_um / 2, "first_um": [0.0, 0.0]}
+    step_px = max(2, round(windows["step_um"] / um))
+    origin = (round((windows["first_um"][0] - x) / um), round((windows["first_um"][1] - y) / um))
     seams = seams_of(slides[0], origin, step_px, seed)
     same = SlideImage.from_array(
         _as_drawn(data.slides[number], data.um_per_px, (x, y, width, height), um), channels=data.channels

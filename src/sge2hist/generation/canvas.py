@@ -1,8 +1,9 @@
 """The canvas of a slide: a lattice of latent pixels without end, overlapping windows, blocks, and noise that belongs to places.
 
-Windows have the size that the network was trained on and stand half a window apart; fused with pyramid weights that sum to one at
-every sampling step (MultiDiffusion, Bar-Tal et al. 2023). The lattice starts at the slide's corner, so a place has the same
-windows, blocks and noise whatever is drawn around it. Shape letters: L latent channels, h w latent pixels, S side of a window.
+Windows have the size that the network was trained on and overlap by a quarter; fused at every sampling step with weights that
+sum to one (MultiDiffusion, Bar-Tal et al. 2023). They stand elsewhere at every step, so that no place is always at the middle
+of a window or always where two meet. The lattice starts at the slide's corner, so a place has the same windows, blocks and
+noise whatever is drawn around it. Shape letters: L latent channels, h w latent pixels, S side of a window.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+STEP_QUARTERS = 3  # distance of windows in quarters of a window: 2 to 4
 NOISE_TILE = 16  # latent pixels; noise is drawn tile by tile, each from its own seed
-BLOCK = 64  # latent pixels, at least: a block is the piece of canvas that is worked on at one time
+BLOCK = 48  # latent pixels, at least: a block is the piece of canvas that is worked on at one time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +66,27 @@ class Lattice:
     channels: int  # L
 
     @property
-    def half(self) -> int:
-        """Distance of neighbouring windows, latent pixels."""
-        return self.side // 2
+    def step(self) -> int:
+        """Distance of neighbouring windows, latent pixels; at least half a window, so that at most two meet along a side."""
+        return self.side * STEP_QUARTERS // 4
+
+    def offset(self, k: int) -> tuple[int, int]:
+        """How far (down, right) the windows of evaluation k stand from the lattice, latent pixels below :attr:`step`.
+
+        Multiples of the two fractions of the plane's low-discrepancy sequence (Roberts 2018): evenly spread after any number.
+        """
+        return int(k * 0.7548776662 % 1 * self.step), int(k * 0.5698402910 % 1 * self.step)
 
     @property
     def block(self) -> int:
-        """Side of a block, latent pixels: whole windows and whole tiles of noise."""
-        unit = math.lcm(self.half, NOISE_TILE)
-        return unit * max(1, BLOCK // unit)
+        """Side of a block, latent pixels: whole steps and whole tiles of noise, and no less than a window."""
+        unit = math.lcm(self.step, NOISE_TILE)
+        return unit * -(-max(BLOCK, self.side) // unit)
+
+    @property
+    def covered(self) -> int:
+        """Side of what the windows that begin in a block may cover, from the block's corner on."""
+        return self.block + self.side - 1
 
     def block_area(self, i: int, j: int) -> Area:
         """Area of block (i, j)."""
@@ -96,7 +110,8 @@ def canvas_noise(area: Area, channels: int, seed: int, draw: int = 0) -> Tensor:
     return out
 
 
-def fusion_weights(side: int) -> Tensor:
-    """Weight of each pixel of a window [S, S]: a pyramid. On a lattice of half a window the weights sum to one."""
-    ramp = 1 - (torch.arange(side) + 0.5 - side / 2).abs() / (side / 2)
+def fusion_weights(side: int, step: int) -> Tensor:
+    """Weight of each pixel of a window [S, S]: one, falling to the edge where windows overlap. On the lattice they sum to one."""
+    inside = side / 2 - (torch.arange(side) + 0.5 - side / 2).abs()
+    ramp = (inside / (side - step)).clamp_max(1) if step < side else torch.ones(side)
     return ramp[:, None] * ramp[None]

@@ -10,21 +10,25 @@ import numpy as np
 
 from sge2hist.data.files import check_output, require_disk_space
 from sge2hist.generation.drawing import batches, draw
+from sge2hist.generation.enlarge import check_upsampler, enlarged
 from sge2hist.generation.jobs import Job
 from sge2hist.generation.set import GeneratedSet, writing
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
+from sge2hist.models.upsampler_folder import UpsamplerBundle
 
 BATCH = 64
 
 
 def images_of(
-    bundle: ModelBundle, job: Job, sampler: SamplerConfig | None = None, *, batch: int = BATCH
-) -> Iterator[np.ndarray]:
-    """Yield batches of images, uint8 [<= batch, P, P, C], in the order of the job's table."""
+    bundle: ModelBundle, job: Job, sampler: SamplerConfig | None = None, *, batch: int = BATCH,
+    upsampler: UpsamplerBundle | None = None,
+) -> Iterator[np.ndarray]:  # fmt: skip
+    """Yield batches of images, uint8 [<= batch, P, P, C], in the order of the job's table; P is the model's, or as enlarged."""
     for part in batches(len(job), batch):
         seeds = job.obs["seed"].to_numpy()[part]
-        yield draw(bundle, job.windows(part), seeds, sampler or bundle.config.sampler)
+        images = draw(bundle, job.windows(part), seeds, sampler or bundle.config.sampler)
+        yield images if upsampler is None else enlarged(upsampler, images, seeds)
 
 
 def generate(
@@ -33,6 +37,7 @@ def generate(
     output: str | Path,
     *,
     sampler: SamplerConfig | None = None,
+    upsampler: UpsamplerBundle | None = None,
     seed: int = 0,
     batch: int = BATCH,
     overwrite: bool = False,
@@ -43,17 +48,23 @@ def generate(
     Raises
     ------
     InputError
-        If `output` exists and `overwrite` is false, or the disk is too small.
+        If `output` exists and `overwrite` is false, if the disk is too small, or if the upsampler enlarges other images.
     """
     check_output(output, overwrite=overwrite)
-    require_disk_space(output, len(job) * bundle.config.patch_px**2 * len(bundle.config.channels))  # at most
+    factor = 1
+    if upsampler is not None:
+        check_upsampler(upsampler, bundle)
+        factor = upsampler.config.factor
+    patch_px = bundle.config.patch_px * factor
+    require_disk_space(output, len(job) * patch_px**2 * len(bundle.config.channels))  # at most
     sampler = sampler or bundle.config.sampler
     manifest = {
         "model_fingerprint": bundle.fingerprint,
         "model_preset": bundle.config.preset,
-        "um_per_px": bundle.config.um_per_px,
+        "upsampler_fingerprint": None if upsampler is None else upsampler.fingerprint,
+        "um_per_px": bundle.config.um_per_px / factor,
         "patch_um": bundle.config.patch_um,
-        "patch_px": bundle.config.patch_px,
+        "patch_px": patch_px,
         "channels": bundle.config.channels,
         "n_samples": int(job.obs["sample"].max()) + 1 if len(job) else 0,
         "sampler": asdict(sampler),
@@ -61,7 +72,7 @@ def generate(
         **job.manifest,
     }
     with writing(output, job.obs, job.latents, manifest, overwrite=overwrite) as writer:
-        for images in images_of(bundle, job, sampler, batch=batch):
+        for images in images_of(bundle, job, sampler, batch=batch, upsampler=upsampler):
             writer.add(images)
             progress(len(images))
     return GeneratedSet.open(output)

@@ -46,7 +46,7 @@ class SlideWork:
         self.lattice = plan.lattice
         self.model = bundle.model.image
         self.device = next(self.model.parameters()).device
-        self.weights = fusion_weights(self.lattice.side)
+        self.weights = fusion_weights(self.lattice.side, self.lattice.step)
 
     # --- denoise ---------------------------------------------------------------------------------------------------
 
@@ -59,7 +59,7 @@ class SlideWork:
             return len(corners)
         lattice = self.lattice
         own = lattice.block_area(*block)
-        size = lattice.block + lattice.half
+        size = lattice.covered
         noisy = self._canvas(k, Area(top=own.top, left=own.left, height=size, width=size))
         out = torch.zeros(lattice.channels, size, size)
         near = self.cells.near(block)
@@ -121,9 +121,8 @@ class SlideWork:
             neighbour = (block[0] + di, block[1] + dj)
             answer = self._file("answer", k, neighbour)
             if answer.exists():
-                reach = self.lattice.half + size
-                corner = self.lattice.block_area(*neighbour)
-                where = Area(top=corner.top, left=corner.left, height=reach, width=reach)
+                corner, covered = self.lattice.block_area(*neighbour), self.lattice.covered
+                where = Area(top=corner.top, left=corner.left, height=covered, width=covered)
                 _paste(x0, own, torch.from_numpy(np.load(answer)), where, add=True)
         draw = self._drawer(own, k + 1)
         _save(path, torch.stack(self.steps[k].update(state, x0, draw)).numpy())

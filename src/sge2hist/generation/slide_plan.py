@@ -27,7 +27,7 @@ class SlidePlan:
     lattice: Lattice
     region_px: tuple[int, int, int, int]
     n_evaluations: int
-    occupied: np.ndarray  # bool [rows, columns] of windows, the first at `grid` (see `window_grid`)
+    occupied: np.ndarray  # bool [rows, columns] of windows of the lattice, not moved; the first as `window_grid` says
 
     @property
     def inner(self) -> Area:
@@ -46,16 +46,16 @@ class SlidePlan:
     def corners(self, k: int, block: Block) -> np.ndarray:
         """Corners (top, left) of the windows of a block that evaluation k runs, int64 [n, 2]."""
         lattice, grid = self.lattice, self._grid
-        per = lattice.block // lattice.half
+        per, (down, right) = lattice.block // lattice.step, lattice.offset(k)
         i, j = np.meshgrid(np.arange(per) + block[0] * per, np.arange(per) + block[1] * per, indexing="ij")
         inside = (i >= grid.top) & (i < grid.bottom) & (j >= grid.left) & (j < grid.right)
         i, j = i[inside], j[inside]
         wanted, side = self.wanted(k), lattice.side
-        top, left = i * lattice.half, j * lattice.half
+        top, left = i * lattice.step + down, j * lattice.step + right
         matters = (
             (top > wanted.top - side) & (top < wanted.bottom) & (left > wanted.left - side) & (left < wanted.right)
         )
-        run = matters & self.occupied[i - grid.top, j - grid.left]
+        run = matters & self._may_run[i - grid.top, j - grid.left]
         return np.stack([top[run], left[run]], 1)
 
     def blocks_to_denoise(self, k: int) -> list[Block]:
@@ -73,7 +73,7 @@ class SlidePlan:
 
     def is_active(self, block: Block) -> bool:
         """Whether a window with cells touches the block; the others are glass."""
-        grid, per = self._grid, self.lattice.block // self.lattice.half
+        grid, per = self._grid, self.lattice.block // self.lattice.step
         top, left = block[0] * per - grid.top, block[1] * per - grid.left
         rows, columns = slice(max(top, 0), max(top + per, 0)), slice(max(left, 0), max(left + per, 0))
         return bool(self._covered[rows, columns].any())
@@ -104,13 +104,27 @@ class SlidePlan:
         return window_grid(self.lattice, self.region_px, self.n_evaluations)
 
     @cached_property
+    def _may_run(self) -> np.ndarray:
+        """bool, of windows of the lattice: may it hold cells, wherever an evaluation moves it?"""
+        return _spread(self.occupied, (-1, 0))
+
+    @cached_property
     def _covered(self) -> np.ndarray:
-        """bool, of squares of half a window: is one of the four windows over it occupied?"""
-        out = np.zeros((self.occupied.shape[0] + 1, self.occupied.shape[1] + 1), bool)
-        for di in (0, 1):
-            for dj in (0, 1):
-                out[di : di + self.occupied.shape[0], dj : dj + self.occupied.shape[1]] |= self.occupied
-        return out[:-1, :-1]
+        """bool, of squares of the lattice: may a window over it hold cells? One touches at most three along a side."""
+        return _spread(self._may_run, (0, 1, 2))
+
+
+def _spread(is_there: np.ndarray, by: tuple[int, ...]) -> np.ndarray:
+    """bool: is one there that comes here when it is moved by one of these numbers of places, along each axis?"""
+    for axis in (0, 1):
+        found = np.zeros_like(is_there)
+        for n in by:
+            here: list[slice] = [slice(None), slice(None)]
+            there = here.copy()
+            here[axis], there[axis] = slice(max(n, 0), min(n, 0) or None), slice(max(-n, 0), min(-n, 0) or None)
+            found[tuple(here)] |= is_there[tuple(there)]
+        is_there = found
+    return is_there
 
 
 def inner_area(lattice: Lattice, region_px: tuple[int, int, int, int]) -> Area:
@@ -123,20 +137,20 @@ def inner_area(lattice: Lattice, region_px: tuple[int, int, int, int]) -> Area:
 
 
 def window_grid(lattice: Lattice, region_px: tuple[int, int, int, int], n_evaluations: int) -> Area:
-    """All windows that any evaluation could run, as an area in units of half a window (window (i, j) starts at square (i, j))."""
+    """All windows that any evaluation could run, as an area of squares of the lattice; window (i, j) starts in square (i, j)."""
     area = inner_area(lattice, region_px).grown(n_evaluations * (lattice.side - 1) + lattice.side)
-    half = lattice.half
-    top, left = area.top // half, area.left // half
-    return Area(top=top, left=left, height=-(-area.bottom // half) - top, width=-(-area.right // half) - left)
+    step = lattice.step
+    top, left = area.top // step, area.left // step
+    return Area(top=top, left=left, height=-(-area.bottom // step) - top, width=-(-area.right // step) - left)
 
 
 def occupied_windows(grid: Area, lattice: Lattice, reach_um: float, xy_um: Iterable[np.ndarray]) -> np.ndarray:
-    """Which windows have a cell within `reach_um` of them: bool [rows, columns]. `xy_um` yields positions [n, 2] in um.
+    """Which windows of the lattice have a cell within `reach_um` of them: bool [rows, columns]; `xy_um` yields [n, 2] in um.
 
     A window is never missed; one whose cell lies on the very edge of its reach may be counted though it is empty.
     """
     count = np.zeros((grid.height + 1, grid.width + 1), np.int64)
-    step, side_um = lattice.half * lattice.um, lattice.side * lattice.um
+    step, side_um = lattice.step * lattice.um, lattice.side * lattice.um
     margin = reach_um + 1e-6
     for part in xy_um:
         first = np.ceil((part[:, ::-1] - margin - side_um) / step).astype(np.int64) - (grid.top, grid.left)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import FORMAT_VERSION, atomic_path, sha256_of
@@ -106,7 +107,7 @@ class ModelBundle:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(found=f"a config that does not fit ({error})", where=str(path / CONFIG_NAME)) from error
         model = JointModel(config)
-        fingerprint = _load_weights(model, path / WEIGHTS_NAME, content.get("weights_sha256"))
+        fingerprint = load_weights(model, path / WEIGHTS_NAME, content.get("weights_sha256"))
         genes = GenePanel.from_csv(path / GENES_NAME)
         if len(genes) != config.gene.n_genes:
             raise InputError(
@@ -167,7 +168,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     return content
 
 
-def _load_weights(model: JointModel, path: Path, expected_sha256: str | None) -> str:
+def load_weights(model: nn.Module, path: Path, expected_sha256: str | None) -> str:
+    """Load a safetensors file into a module, as float32; returns its sha256. Raises `InputError` when it does not fit."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -178,9 +180,9 @@ def _load_weights(model: JointModel, path: Path, expected_sha256: str | None) ->
         raise InputError(found=f"weights that cannot be read ({error})", where=str(path)) from error
     if expected_sha256 and fingerprint != expected_sha256:
         raise InputError(
-            found="weights that are not the ones of config.json (sha256 differs)",
+            found="weights that are not the ones that were saved here (sha256 differs)",
             where=str(path),
-            repair="copy the model folder again",
+            repair="copy the folder again",
         )
     try:
         model.load_state_dict({name: value.to(torch.float32) if value.is_floating_point() else value

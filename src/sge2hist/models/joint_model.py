@@ -60,16 +60,20 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """Rebuild from :meth:`to_dict`'s output; raises TypeError or ValueError when it does not fit."""
-        return _build(cls, values)
+        return from_plain(cls, values)
 
 
-def _build(kind: Any, values: Any) -> Any:
+def from_plain(kind: Any, values: Any) -> Any:
     """Rebuild nested dataclasses and tuples from plain containers."""
     if isinstance(kind, types.UnionType):
-        return None if values is None else _build(next(k for k in typing.get_args(kind) if k is not type(None)), values)
+        return (
+            None
+            if values is None
+            else from_plain(next(k for k in typing.get_args(kind) if k is not type(None)), values)
+        )
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        return kind(**{name: _build(hints[name], value) for name, value in values.items()})  # type: ignore[operator]
+        return kind(**{name: from_plain(hints[name], value) for name, value in values.items()})  # type: ignore[operator]
     return tuple(values) if typing.get_origin(kind) is tuple else values
 
 

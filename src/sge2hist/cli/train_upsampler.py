@@ -1,0 +1,40 @@
+"""`sge2hist train-upsampler`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train_upsampler(
+    paired: Annotated[Path, typer.Argument(help="Paired dataset whose slides are as fine as asked. No RNA is used.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write; an unfinished one is resumed.")],
+    um_per_px: Annotated[
+        float, typer.Option(help="Resolution of the fine images; models draw at FACTOR times that.")
+    ] = 0.5,
+    factor: Annotated[int, typer.Option(help="How much finer, along each side.")] = 4,
+    hours: Annotated[float | None, typer.Option(help="Time budget, e.g. 0.5, instead of --steps.")] = None,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 4000,
+    batch: Annotated[int, typer.Option(help="Images per step.")] = 16,
+    crop_px: Annotated[int, typer.Option(help="Side of a training image, fine pixels.")] = 128,
+    seed: Annotated[int, typer.Option(help="Seed of weights, batches and noise.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier upsampler of this name.")] = False,
+) -> None:
+    """Train a second stage that draws the fine detail of generated images: 64 px at 2 um/px become 256 px at 0.5.
+
+    It learns from the pixels of the slides alone, so one may serve several models of the same stain and resolution.
+
+    Example: `sge2hist train-upsampler breast.paired -o breast.upsampler --um-per-px 0.5 --hours 0.5`
+
+    Then: `sge2hist generate kidney.model --types Podocyte --upsampler breast.upsampler -o fine.generated`
+    """
+    from sge2hist.data.paired import PairedDataset
+    from sge2hist.training.upsampler import UpsamplerTraining
+    from sge2hist.training.upsampler import train_upsampler as run
+
+    config = UpsamplerTraining(
+        um_per_px=um_per_px, factor=factor, hours=hours, steps=steps, batch=batch, crop_px=crop_px, seed=seed
+    )
+    run(PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)
