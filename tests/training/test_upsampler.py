@@ -138,6 +138,12 @@ def test_an_upsampler_of_another_resolution_is_refused(tiny_paired, tiny_model, 
     assert "from 4 um/px" in str(found.exception)
 
 
+def test_inspect_tells_what_it_enlarges(trained):
+    found = CliRunner().invoke(app, ["inspect", str(trained)])
+    assert found.exit_code == 0
+    assert "2 -> 1 (2 times finer)" in found.output
+
+
 def test_a_damaged_folder_is_one_clear_error(trained, tmp_path):
     import shutil
 

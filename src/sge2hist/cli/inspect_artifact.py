@@ -14,7 +14,7 @@ Facts = list[tuple[str, str]]
 
 
 def artifact_facts(path: Path) -> Facts:
-    """Lines (name, value) for a paired dataset, model, or generated set.
+    """Lines (name, value) for a paired dataset, model, generated set or upsampler.
 
     Raises
     ------
@@ -32,6 +32,7 @@ def artifact_facts(path: Path) -> Facts:
         "paired": _paired,
         "model": _model,
         "generated": _generated,
+        "upsampler": _upsampler,
     }
     if kind not in describers:
         raise InputError(found=f"kind {kind!r}", where=str(path / name), expected=f"one of {', '.join(describers)}")
@@ -91,6 +92,18 @@ def _generated(manifest: dict[str, Any]) -> Facts:
         if manifest.get(name) is not None:
             facts.append((name.replace("_", " "), str(manifest[name])))
     return facts
+
+
+def _upsampler(manifest: dict[str, Any]) -> Facts:
+    config, provenance = manifest["config"], manifest["provenance"]
+    coarse, factor = config["um_per_px"], config["factor"]
+    return [
+        ("kind", "upsampler" + (" trained on toy tissue" if provenance.get("toy") else "")),
+        ("channels", describe_channels(manifest.get("channels") or RGB)),
+        ("um per px", f"{coarse:g} -> {coarse / factor:g} ({factor} times finer)"),
+        ("trained on", ", ".join(provenance["slides"])),
+        ("weights sha256", str(manifest.get("weights_sha256", ""))[:16]),
+    ]
 
 
 def _bracketed(text: Any) -> str:
