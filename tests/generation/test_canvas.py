@@ -23,17 +23,6 @@ def test_fusion_weights_sum_to_one_on_the_lattice(side, step):
     assert torch.allclose(total[inner, inner], torch.ones(()))
 
 
-def test_windows_stand_everywhere_in_turn():
-    lattice = Lattice(side=16, um=8.0, pixels=4, channels=2)
-    offsets = np.array([lattice.offset(k) for k in range(8)])
-    assert (offsets >= 0).all()
-    assert (offsets < lattice.step).all()
-    for axis in (0, 1):
-        assert len(np.unique(offsets[:, axis])) >= 4
-        gaps = np.diff(np.append(np.sort(offsets[:, axis]), offsets[:, axis].min() + lattice.step))
-        assert gaps.max() <= lattice.step // 4
-
-
 def test_noise_belongs_to_the_place():
     large = canvas_noise(Area(top=-32, left=-16, height=96, width=80), 2, seed=5)
     small = canvas_noise(Area(top=0, left=16, height=32, width=32), 2, seed=5)
@@ -64,16 +53,13 @@ def test_the_windows_that_matter_are_those_that_reach_the_region():
         run = {tuple(corner) for block in plan.blocks_to_denoise(k) for corner in plan.corners(k, block)}
         wanted = plan.wanted(k)
         expected = set()
-        down, right = lattice.offset(k)
-        for top in range(down - 240, 800, lattice.step):
-            for left in range(right - 240, 800, lattice.step):
+        for top in range(-240, 800, lattice.step):
+            for left in range(-240, 800, lattice.step):
                 window = Area(top=top, left=left, height=16, width=16)
                 centre = np.array([left + 8, top + 8]) * 8.0
                 if window.meets(wanted) and (np.abs(xy_um - centre).max(1) <= 64 + reach_um).any():
                     expected.add((top, left))
-        assert expected <= run  # a window that is counted may turn out to be empty; none is missed
-        assert len(run) < 1.3 * len(expected)
-        assert all(Area(top=top, left=left, height=16, width=16).meets(wanted) for top, left in run)
+        assert run == expected
         written = {*plan.blocks_to_update(k)}
         for top, left in run:
             assert all(plan.is_active(b) for b in Area(top=top, left=left, height=16, width=16).places(lattice.block))

@@ -172,7 +172,7 @@ def score_slide(
 ) -> SlideScores:
     """Score a generated slide; of several (seeds of one region) the mean of their maps.
 
-    Seams are looked for where the manifest's `windows` begin, else every half patch of the dataset. The report holds
+    Seams are looked for every `window_step_um` of the manifest, else every half patch of the dataset. The report holds
     maps (name, correlation, shuffled, r2, spread_ratio), seams and real_seams, n_windows.
 
     Raises
@@ -198,9 +198,8 @@ def score_slide(
     mean = {name: np.mean([maps[name] for maps in drawn], axis=0) for name in drawn[0]}
     real = statistic_maps(data.slides[number], data.um_per_px, (x, y, width, height), um)
     scores = compare_maps(real, mean, counts, n_bootstrap=n_bootstrap, seed=seed)
-    windows = manifests[0].get("windows") or {"step_um": data.patch_um / 2, "first_um": [0.0, 0.0]}
-    step_px = max(2, round(windows["step_um"] / um))
-    origin = (round((windows["first_um"][0] - x) / um), round((windows["first_um"][1] - y) / um))
+    step_px = max(2, round((manifests[0].get("window_step_um") or data.patch_um / 2) / um))
+    origin = (-round(x / um), -round(y / um))
     seams = seams_of(slides[0], origin, step_px, seed)
     same = SlideImage.from_array(
         _as_drawn(data.slides[number], data.um_per_px, (x, y, width, height), um), channels=data.channels

@@ -1,9 +1,8 @@
 """The canvas of a slide: a lattice of latent pixels without end, overlapping windows, blocks, and noise that belongs to places.
 
 Windows have the size that the network was trained on and overlap by a quarter; fused at every sampling step with weights that
-sum to one (MultiDiffusion, Bar-Tal et al. 2023). They stand elsewhere at every step, so that no place is always at the middle
-of a window or always where two meet. The lattice starts at the slide's corner, so a place has the same windows, blocks and
-noise whatever is drawn around it. Shape letters: L latent channels, h w latent pixels, S side of a window.
+sum to one (MultiDiffusion, Bar-Tal et al. 2023). The lattice starts at the slide's corner, so a place has the same windows,
+blocks and noise whatever is drawn around it. Shape letters: L latent channels, h w latent pixels, S side of a window.
 """
 
 from __future__ import annotations
@@ -70,13 +69,6 @@ class Lattice:
         """Distance of neighbouring windows, latent pixels; at least half a window, so that at most two meet along a side."""
         return self.side * STEP_QUARTERS // 4
 
-    def offset(self, k: int) -> tuple[int, int]:
-        """How far (down, right) the windows of evaluation k stand from the lattice, latent pixels below :attr:`step`.
-
-        Multiples of the two fractions of the plane's low-discrepancy sequence (Roberts 2018): evenly spread after any number.
-        """
-        return int(k * 0.7548776662 % 1 * self.step), int(k * 0.5698402910 % 1 * self.step)
-
     @property
     def block(self) -> int:
         """Side of a block, latent pixels: whole steps and whole tiles of noise, and no less than a window."""
@@ -86,7 +78,7 @@ class Lattice:
     @property
     def covered(self) -> int:
         """Side of what the windows that begin in a block may cover, from the block's corner on."""
-        return self.block + self.side - 1
+        return self.block + self.side - self.step
 
     def block_area(self, i: int, j: int) -> Area:
         """Area of block (i, j)."""

@@ -27,7 +27,7 @@ class SlidePlan:
     lattice: Lattice
     region_px: tuple[int, int, int, int]
     n_evaluations: int
-    occupied: np.ndarray  # bool [rows, columns] of windows of the lattice, not moved; the first as `window_grid` says
+    occupied: np.ndarray  # bool [rows, columns] of windows, the first as `window_grid` says
 
     @property
     def inner(self) -> Area:
@@ -46,16 +46,16 @@ class SlidePlan:
     def corners(self, k: int, block: Block) -> np.ndarray:
         """Corners (top, left) of the windows of a block that evaluation k runs, int64 [n, 2]."""
         lattice, grid = self.lattice, self._grid
-        per, (down, right) = lattice.block // lattice.step, lattice.offset(k)
+        per = lattice.block // lattice.step
         i, j = np.meshgrid(np.arange(per) + block[0] * per, np.arange(per) + block[1] * per, indexing="ij")
         inside = (i >= grid.top) & (i < grid.bottom) & (j >= grid.left) & (j < grid.right)
         i, j = i[inside], j[inside]
         wanted, side = self.wanted(k), lattice.side
-        top, left = i * lattice.step + down, j * lattice.step + right
+        top, left = i * lattice.step, j * lattice.step
         matters = (
             (top > wanted.top - side) & (top < wanted.bottom) & (left > wanted.left - side) & (left < wanted.right)
         )
-        run = matters & self._may_run[i - grid.top, j - grid.left]
+        run = matters & self.occupied[i - grid.top, j - grid.left]
         return np.stack([top[run], left[run]], 1)
 
     def blocks_to_denoise(self, k: int) -> list[Block]:
@@ -104,27 +104,13 @@ class SlidePlan:
         return window_grid(self.lattice, self.region_px, self.n_evaluations)
 
     @cached_property
-    def _may_run(self) -> np.ndarray:
-        """bool, of windows of the lattice: may it hold cells, wherever an evaluation moves it?"""
-        return _spread(self.occupied, (-1, 0))
-
-    @cached_property
     def _covered(self) -> np.ndarray:
-        """bool, of squares of the lattice: may a window over it hold cells? One touches at most three along a side."""
-        return _spread(self._may_run, (0, 1, 2))
-
-
-def _spread(is_there: np.ndarray, by: tuple[int, ...]) -> np.ndarray:
-    """bool: is one there that comes here when it is moved by one of these numbers of places, along each axis?"""
-    for axis in (0, 1):
-        found = np.zeros_like(is_there)
-        for n in by:
-            here: list[slice] = [slice(None), slice(None)]
-            there = here.copy()
-            here[axis], there[axis] = slice(max(n, 0), min(n, 0) or None), slice(max(-n, 0), min(-n, 0) or None)
-            found[tuple(here)] |= is_there[tuple(there)]
-        is_there = found
-    return is_there
+        """bool, of squares of the lattice: is one of the four windows over it occupied?"""
+        out = np.zeros((self.occupied.shape[0] + 1, self.occupied.shape[1] + 1), bool)
+        for di in (0, 1):
+            for dj in (0, 1):
+                out[di : di + self.occupied.shape[0], dj : dj + self.occupied.shape[1]] |= self.occupied
+        return out[:-1, :-1]
 
 
 def inner_area(lattice: Lattice, region_px: tuple[int, int, int, int]) -> Area:

@@ -133,19 +133,12 @@ def slide_manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> d
         **source.manifest, "synthetic": True, "mode": "slide", "slide": source.slide,
         "region_um": [value * um for value in drawing.region_px], "region_px": list(drawing.region_px),
         "model_fingerprint": drawing.model, "um_per_px": um, "channels": bundle.config.channels,
-        "sampler": asdict(drawing.sampler), "windows": windows_of(job),
+        "sampler": asdict(drawing.sampler), "window_step_um": job.lattice.step * job.lattice.um,
         "seed": drawing.seeds[0], "n_seeds": len(drawing.seeds), "uncertainty_scale": UNCERTAINTY_SCALE,
         "glass_rgb": list(drawing.glass_rgb), "edits": [_told(edit) for edit in config.edits],
         "part": None if config.part is None else list(config.part),
         "toy": bundle.is_toy or bool(source.manifest.get("toy")), "n_images": 0,
     }  # fmt: skip
-
-
-def windows_of(job: SlideJob) -> dict[str, Any]:
-    """Where the windows of the last evaluation begin, in um of the slide: `first_um` (x, y), and every `step_um` from there."""
-    lattice = job.lattice
-    down, right = lattice.offset(len(job.steps) - 1)
-    return {"step_um": lattice.step * lattice.um, "first_um": [right * lattice.um, down * lattice.um]}
 
 
 def _told(edit: Edit) -> dict[str, Any]:
