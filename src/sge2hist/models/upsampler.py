@@ -29,7 +29,7 @@ class UpsamplerConfig:
     um_per_px: float  # of the coarse image
     factor: int = 4  # f, along each side
     image_channels: int = 3  # C
-    widths: tuple[int, ...] = (96, 128)  # channels of the U-Net, finest first
+    widths: tuple[int, ...] = (64, 96)  # channels of the U-Net, finest first
     n_blocks: int = 2
     blur: float = 1.0  # coarse images are blurred by up to so much of a 3 x 3 mean in training: generated ones are soft
     noise: float = 0.04  # and noisy by up to this (images in [-1, 1])

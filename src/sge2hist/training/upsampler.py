@@ -38,7 +38,7 @@ class UpsamplerTraining:
     steps: int = 4000
     batch: int = 16
     crop_px: int = 128  # side of a training image, fine pixels
-    widths: tuple[int, ...] = (96, 128)
+    widths: tuple[int, ...] = (64, 96)
     learning_rate: float = 1e-3
     seed: int = 0
 
