@@ -19,6 +19,9 @@ def train_upsampler(
     steps: Annotated[int, typer.Option(help="Training steps.")] = 4000,
     batch: Annotated[int, typer.Option(help="Images per step.")] = 16,
     crop_px: Annotated[int, typer.Option(help="Side of a training image, fine pixels.")] = 128,
+    evaluations: Annotated[
+        int, typer.Option(help="Network evaluations per image; more than 1 draws texture too, after a long training.")
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of weights, batches and noise.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier upsampler of this name.")] = False,
 ) -> None:
@@ -35,6 +38,7 @@ def train_upsampler(
     from sge2hist.training.upsampler import train_upsampler as run
 
     config = UpsamplerTraining(
-        um_per_px=um_per_px, factor=factor, hours=hours, steps=steps, batch=batch, crop_px=crop_px, seed=seed
-    )
+        um_per_px=um_per_px, factor=factor, hours=hours, steps=steps, batch=batch, crop_px=crop_px,
+        evaluations=evaluations, seed=seed,
+    )  # fmt: skip
     run(PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)

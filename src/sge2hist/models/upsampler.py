@@ -1,7 +1,8 @@
 """The second stage: the detail that a coarse image of the image model leaves out, drawn by a diffusion model of its own.
 
 A cascade (Ho et al. 2022, "Cascaded diffusion models"): the coarse image is enlarged, and what a fine image has beyond that is
-diffused, conditioned on the coarse image. Fine pixels are folded into channels, so the network works on coarse pixels and
+diffused, conditioned on the coarse image. One step gives the expected detail, which is sharp already; texture that is left to
+chance takes more steps and a long training. Fine pixels are folded into channels, so the network works on coarse pixels and
 on images of any size. It knows no cell and no gene: it is learnt from slides alone.
 
 Shape letters: B images, C image channels, f factor, h w coarse pixels; a fine image is [B, C, f h, f w].
@@ -10,7 +11,7 @@ Shape letters: B images, C image channels, f factor, h w coarse pixels; a fine i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,9 @@ from sge2hist.models.diffusion import DiffusionConfig, NoiseModel, expand
 from sge2hist.models.image_model import ImageNoise, SamplerConfig
 from sge2hist.models.samplers import evaluations, karras_sigmas, sample
 from sge2hist.models.unet import UNet, UNetConfig
+
+EXPECTED_DETAIL = SamplerConfig(n_steps=1, sigma_range=(0.03, 20.0))
+"""One evaluation from pure noise: the mean of all detail that the coarse image allows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,7 @@ class UpsamplerConfig:
     n_blocks: int = 2
     blur: float = 1.0  # coarse images are blurred by up to so much of a 3 x 3 mean in training: generated ones are soft
     noise: float = 0.04  # and noisy by up to this (images in [-1, 1])
-    sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig(n_steps=6, sigma_range=(0.03, 20.0)))
+    sampler: SamplerConfig = EXPECTED_DETAIL
 
     def __post_init__(self) -> None:
         if self.factor < 2 or self.um_per_px <= 0:

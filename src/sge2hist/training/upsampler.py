@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import MANIFEST_NAME
 from sge2hist.data.paired import PairedDataset
-from sge2hist.models.upsampler import Upsampler, UpsamplerConfig
+from sge2hist.models.upsampler import EXPECTED_DETAIL, Upsampler, UpsamplerConfig
 from sge2hist.models.upsampler_folder import UpsamplerBundle
 from sge2hist.training.accelerate import make_accelerator
 from sge2hist.training.loop import Run, Stage, StagePlan, finish_stage, run_stage
@@ -40,13 +40,14 @@ class UpsamplerTraining:
     crop_px: int = 128  # side of a training image, fine pixels
     widths: tuple[int, ...] = (64, 96)
     learning_rate: float = 1e-3
+    evaluations: int = 1  # of the network per image, the default of the upsampler
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.um_per_px <= 0 or self.factor < 2 or min(self.steps, self.batch) < 1:
+        if self.um_per_px <= 0 or self.factor < 2 or min(self.steps, self.batch, self.evaluations) < 1:
             raise InputError(
                 found="a training that cannot be",
-                expected="um/px above 0, a factor of 2 or more, steps and batch of 1 or more",
+                expected="um/px above 0, a factor of 2 or more, steps, batch and evaluations of 1 or more",
             )
         if self.crop_px % (self.factor * 2 ** (len(self.widths) - 1)):
             raise InputError(
@@ -141,7 +142,7 @@ def train_upsampler(
         return UpsamplerBundle.load(output)
     shape = UpsamplerConfig(
         um_per_px=config.um_per_px * config.factor, factor=config.factor, image_channels=len(dataset.channels),
-        widths=config.widths,
+        widths=config.widths, sampler=replace(EXPECTED_DETAIL, n_steps=config.evaluations),
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
