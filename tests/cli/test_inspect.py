@@ -65,7 +65,7 @@ def test_artifacts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.model" / "training").mkdir(parents=True)
     write_json(tmp_path / "a.model" / "training" / "run.json", {})
     inspect(tmp_path / "a.model")
-    assert "model whose training has not finished" in capsys.readouterr().out
+    assert "training that has not finished" in capsys.readouterr().out
     content = {"kind": "model", "model": {"patch_px": 64, "um_per_px": 0.5, "gene": {"n_genes": 99}}, "provenance": {}}
     write_json(tmp_path / "a.model" / "config.json", content)
     inspect(tmp_path / "a.model")

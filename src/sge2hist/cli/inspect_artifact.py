@@ -24,7 +24,7 @@ def artifact_facts(path: Path) -> Facts:
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     on_disk = ("on disk", f"{size / 1e6:,.1f} MB")
     if not is_artifact(path):
-        return [("kind", "model whose training has not finished; the same `sge2hist train` command goes on"), on_disk]
+        return [("kind", "training that has not finished; the same command goes on"), on_disk]
     name = MANIFEST_NAME if (path / MANIFEST_NAME).is_file() else "config.json"
     content = read_json(path / name)
     kind = content.get("kind")
