@@ -18,6 +18,9 @@ def distill(
     evaluations: Annotated[int, typer.Option(help="Network evaluations per image of the new model.")] = 2,
     learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-4,
     batch: Annotated[int, typer.Option(help="Patches per step.")] = 64,
+    leave_out: Annotated[
+        Path | None, typer.Option(help="GeoJSON of areas that no image is learnt from, as in `sge2hist train`.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of batches and noise.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier model of this name.")] = False,
 ) -> None:
@@ -33,6 +36,7 @@ def distill(
     from sge2hist.training.distill import distill as run
 
     config = DistillConfig(
-        steps=steps, evaluations=evaluations, learning_rate=learning_rate, batch=batch, seed=seed
+        steps=steps, evaluations=evaluations, learning_rate=learning_rate, batch=batch, seed=seed,
+        leave_out=None if leave_out is None else str(leave_out),
     )  # fmt: skip
     run(load_model(model, "auto"), PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)

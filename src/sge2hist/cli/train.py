@@ -36,6 +36,12 @@ def train(
     um_per_px: Annotated[float | None, typer.Option(help="Resolution of the images; default: the dataset's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of the joint stage; default: the preset's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Patches per joint step; default: the preset's.")] = None,
+    leave_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="GeoJSON of areas that no image is learnt from (pen, folds, deposits), drawn on PAIRED/slide.ome.tif."
+        ),
+    ] = None,
     labels: Annotated[bool, typer.Option(help="Let the cells' types inform the mixture.")] = True,
     preview_minutes: Annotated[float, typer.Option(help="Minutes between preview pictures.")] = 10.0,
     mixed_precision: Annotated[str, typer.Option(help="auto, bf16 or no.")] = "auto",
@@ -61,6 +67,7 @@ def train(
     config = TrainConfig(
         preset=preset, hours=hours, steps=steps, seed=seed, patch_px=patch_px, um_per_px=um_per_px,
         learning_rate=learning_rate, batch=batch, start=start, renew_genes=renew_genes, use_labels=labels,
+        leave_out=None if leave_out is None else str(leave_out),
         preview_every_s=60 * preview_minutes, mixed_precision=mixed_precision,
     )  # fmt: skip
     run(PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)

@@ -22,6 +22,9 @@ def train_upsampler(
     evaluations: Annotated[
         int, typer.Option(help="Network evaluations per image; more than 1 draws texture too, after a long training.")
     ] = 1,
+    leave_out: Annotated[
+        Path | None, typer.Option(help="GeoJSON of areas that are not learnt from, as in `sge2hist train`.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, batches and noise.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier upsampler of this name.")] = False,
 ) -> None:
@@ -39,6 +42,6 @@ def train_upsampler(
 
     config = UpsamplerTraining(
         um_per_px=um_per_px, factor=factor, hours=hours, steps=steps, batch=batch, crop_px=crop_px,
-        evaluations=evaluations, seed=seed,
+        evaluations=evaluations, seed=seed, leave_out=None if leave_out is None else str(leave_out),
     )  # fmt: skip
     run(PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)

@@ -27,6 +27,7 @@ class TrainConfig:
     batch: int | None = None  # patches per joint step; None: the preset's
     start: str | None = None  # a trained model to start from: its folder or name; None: random weights
     renew_genes: bool = False  # with start: train the gene model anew, and keep the image networks
+    leave_out: str | None = None  # GeoJSON of parts of the slides that no image is taken from
     use_labels: bool = True  # labelled cells inform the mixture
     checkpoint_every_s: float = 120.0
     preview_every_s: float = 600.0

@@ -26,6 +26,7 @@ from sge2hist.training.card import model_card
 from sge2hist.training.gene_data import GeneData, split_groups, with_surroundings
 from sge2hist.training.gene_encoding import encode_all
 from sge2hist.training.image_stages import SHARE_ANYWHERE, SHARE_CENTRE, cell_depths, lone_latents
+from sge2hist.training.left_out import read_left_out
 from sge2hist.training.loop import Run, Stage, StagePlan, finish_stage, run_stage
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
@@ -43,6 +44,7 @@ class DistillConfig:
     seed: int = 0
     share_centre: float = SHARE_CENTRE  # patches told their centre cell alone
     share_none: float = 0.05
+    leave_out: str | None = None  # GeoJSON of parts of the slides that no image is taken from
 
     def __post_init__(self) -> None:
         if min(self.steps, self.evaluations, self.batch) < 1:
@@ -124,9 +126,13 @@ def distill(
     config = config or DistillConfig()
     output = Path(output)
     check_distillable(teacher, dataset)
+    left_out = read_left_out(config.leave_out, dataset)
     accelerator = make_accelerator("auto")
     device = str(accelerator.device)
-    asked = {"config": asdict(config), "data": dataset.fingerprint, "teacher": teacher.fingerprint}
+    asked = {
+        "config": asdict(config), "data": dataset.fingerprint, "teacher": teacher.fingerprint,
+        "left_out": left_out.fingerprint,
+    }  # fmt: skip
     if accelerator.is_main_process:
         open_run(output, asked, overwrite=overwrite)
     accelerator.wait_for_everyone()
@@ -148,7 +154,7 @@ def distill(
     shape = model.config
     source = PatchSource(
         dataset, patch_px=shape.patch_px, um_per_px=shape.um_per_px, reach_um=shape.reach_um,
-        jitter_um=shape.image.condition.grid_um,
+        jitter_um=shape.image.condition.grid_um, left_out=left_out,
     )  # fmt: skip
     column = {gene: i for i, gene in enumerate(dataset.genes.ids)}
     columns = np.array([column[gene] for gene in teacher.genes.ids])

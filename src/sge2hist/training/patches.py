@@ -10,8 +10,10 @@ from torch import Tensor
 
 from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.channels import background_level
+from sge2hist.data.errors import InputError
 from sge2hist.data.glass import glass_colour
 from sge2hist.data.paired import PairedDataset
+from sge2hist.training.left_out import LeftOut
 
 SHARE_OFF_SLIDE = 0.2
 """Of the crops taken anywhere: those that lie off the slide, glass without any cell, which few sections show enough of."""
@@ -38,9 +40,10 @@ class PatchSource:
     """
 
     def __init__(
-        self, dataset: PairedDataset, *, patch_px: int, um_per_px: float, reach_um: float, jitter_um: float
-    ) -> None:
-        """`reach_um`: how far beyond a crop's edge cells are gathered."""
+        self, dataset: PairedDataset, *, patch_px: int, um_per_px: float, reach_um: float, jitter_um: float,
+        left_out: LeftOut | None = None,
+    ) -> None:  # fmt: skip
+        """`reach_um`: how far beyond a crop's edge cells are gathered; `left_out`: areas that no crop may touch."""
         self.patch_px, self.um_per_px, self.jitter_um = patch_px, um_per_px, jitter_um
         self.patch_um = patch_px * um_per_px
         white = (background_level(dataset.channels),) * len(dataset.channels)
@@ -48,14 +51,22 @@ class PatchSource:
         self.slides = [slide.as_array(dataset.um_per_px, um_per_px) for slide in dataset.slides]
         self.centre_um_N2 = dataset.centre_xy_px * dataset.um_per_px
         self.slide_of_cell = dataset.slide_of_cell
+        self._left_out = left_out or LeftOut()
         self.index = CellIndex(self.centre_um_N2, self.slide_of_cell)
         self.reach_um = self.patch_um / 2 + reach_um
         held_out = np.flatnonzero(np.isin(dataset.obs["split"].astype(str).to_numpy(), ["val", "test"]))
         self._held_out = CellIndex(self.centre_um_N2[held_out], self.slide_of_cell[held_out])
-        self.rows = self._rows_clear_of_held_out(dataset)
+        self.rows = self._clear_rows(dataset)
 
-    def _rows_clear_of_held_out(self, dataset: PairedDataset) -> np.ndarray:
+    def _clear_rows(self, dataset: PairedDataset) -> np.ndarray:
         rows = dataset.rows("train")
+        side_um = self.patch_um + 2 * (self.jitter_um + self.um_per_px)
+        rows = rows[~self._left_out.touches(self.centre_um_N2[rows], self.slide_of_cell[rows], side_um)]
+        if not len(rows):
+            raise InputError(
+                found="no training cell whose patch is clear of the areas left out", where=str(dataset.path),
+                expected="areas that leave most of the tissue",
+            )  # fmt: skip
         clear = self._clear_of_held_out(self.centre_um_N2[rows], self.slide_of_cell[rows], margin_um=self.jitter_um)
         return rows[clear] if clear.any() else rows
 
@@ -69,8 +80,9 @@ class PatchSource:
     ) -> PatchBatch:
         """Draw `n` training crops.
 
-        `share_anywhere` of them lie at any place of the cell's slide that is clear of held-out cells, or off the slide, so that
-        glass and the edge of the tissue are seen as well; their `centre_row_B` is then some cell that need not lie in the crop.
+        `share_anywhere` of them lie at any place of the cell's slide that is clear of held-out cells and of areas left out, or
+        off the slide, so that glass and the edge of the tissue are seen as well; their `centre_row_B` is then some cell that need
+        not lie in the crop.
         """
         rows = self.rows[rng.integers(len(self.rows), size=n)]
         centre_um_B2 = self.centre_um_N2[rows] + rng.uniform(-self.jitter_um, self.jitter_um, (n, 2))
@@ -89,6 +101,7 @@ class PatchSource:
         for _ in range(8):
             place = self.patch_um / 2 + rng.random((len(rows), 2)) * room_B2
             take = self._clear_of_held_out(place, slide_B) & ~found
+            take &= ~self._left_out.touches(place, slide_B, self.patch_um + 2 * self.um_per_px)
             out[take], found = place[take], found | take
         out[rng.random(len(rows)) < SHARE_OFF_SLIDE] = -self.reach_um - self.patch_um
         return out

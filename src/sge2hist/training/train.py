@@ -31,12 +31,13 @@ from sge2hist.training.image_stages import (
     JointConfig,
     JointTraining,
 )
+from sge2hist.training.left_out import LeftOut, read_left_out
 from sge2hist.training.loop import Run, StagePlan, finish_stage, run_stage
 from sge2hist.training.mixture_init import MixtureReport, init_mixture
 from sge2hist.training.mixture_refit import centre_micro, refit_mixture
-from sge2hist.training.neighbourhood import neighbourhood_radius
+from sge2hist.training.model_shape import model_shape
 from sge2hist.training.patches import PatchSource
-from sge2hist.training.presets import IS_PAPER, PRESETS, model_config
+from sge2hist.training.presets import IS_PAPER, PRESETS
 from sge2hist.training.preview import Preview
 from sge2hist.training.provenance import provenance
 from sge2hist.training.run_folder import open_run
@@ -70,14 +71,16 @@ def train(
     if config.start is not None:
         ModelBundle.load(model_folder(config.start))  # a model that cannot be opened is an error before any work
     dataset.rows("train")  # an empty split is an error before any work
+    left_out = read_left_out(config.leave_out, dataset)
     accelerator = make_accelerator(config.mixed_precision)
     if accelerator.is_main_process:
-        open_run(output, {"config": config.identity(), "data": dataset.fingerprint}, overwrite=overwrite)
+        asked = {"config": config.identity(), "data": dataset.fingerprint, "left_out": left_out.fingerprint}
+        open_run(output, asked, overwrite=overwrite)
     accelerator.wait_for_everyone()
     if (output / CONFIG_NAME).is_file():
         say(f"{output} is trained already; --overwrite trains it again")
         return ModelBundle.load(output)
-    training = _Training(dataset, output, config, accelerator, say)
+    training = _Training(dataset, output, config, accelerator, left_out, say)
     training.run()
     if accelerator.is_main_process:
         training.write()
@@ -94,9 +97,10 @@ class _Training:
         output: Path,
         config: TrainConfig,
         accelerator: Accelerator,
+        left_out: LeftOut,
         say: Callable[[str], None],
     ) -> None:
-        self.dataset, self.output, self.config = dataset, output, config
+        self.dataset, self.output, self.config, self.left_out = dataset, output, config, left_out
         self.preset = PRESETS[config.preset]
         self.device = str(accelerator.device)
         self.runner = Run(
@@ -131,6 +135,7 @@ class _Training:
             um_per_px=model_um_per_px,
             reach_um=self.model.config.reach_um,
             jitter_um=0.0 if self._is_paper else self.model.config.image.condition.grid_um,
+            left_out=self.left_out,
         )
         self._train_autoencoder()
         gene_stage = self._train_gene_model()
@@ -158,24 +163,12 @@ class _Training:
         return self.config.preset in IS_PAPER
 
     def _build_model(self) -> JointModel:
-        dataset, config = self.dataset, self.config
-        patch_px = config.patch_px or dataset.patch_px
-        um_per_px = config.um_per_px or dataset.patch_um / dataset.patch_px
-        shape = model_config(
-            config.preset,
-            n_genes=len(self.panel),
-            n_types=len(dataset.types),
-            um_per_px=um_per_px,
-            patch_px=patch_px,
-            cell_spacing_um=float(dataset.manifest.get("observation_um") or 0.0),
-            around_um=neighbourhood_radius(dataset),
-            n_slides=len(dataset.slide_ids),
-            channels=dataset.channels,
-        )
+        seed = self.config.seed
+        shape = model_shape(self.dataset, self.config, n_genes=len(self.panel))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.manual_seed(seed)
             model = JointModel(shape)
-        model.gene.set_statistics(gene_statistics(self.train_cells, shape.gene.n_axes, seed=config.seed))
+        model.gene.set_statistics(gene_statistics(self.train_cells, shape.gene.n_axes, seed=seed))
         return model
 
     def _plan(self, name: str, n_steps: int, rate: float, items: int, most: int = 0, **more: float | bool) -> StagePlan:

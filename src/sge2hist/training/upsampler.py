@@ -17,6 +17,7 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.models.upsampler import EXPECTED_DETAIL, Upsampler, UpsamplerConfig
 from sge2hist.models.upsampler_folder import UpsamplerBundle
 from sge2hist.training.accelerate import make_accelerator
+from sge2hist.training.left_out import LeftOut, read_left_out
 from sge2hist.training.loop import Run, Stage, StagePlan, finish_stage, run_stage
 from sge2hist.training.randomness import stage_generator, stage_rng
 from sge2hist.training.run_folder import open_run
@@ -42,6 +43,7 @@ class UpsamplerTraining:
     learning_rate: float = 1e-3
     evaluations: int = 1  # of the network per image, the default of the upsampler
     seed: int = 0
+    leave_out: str | None = None  # GeoJSON of parts of the slides that are not learnt from
 
     def __post_init__(self) -> None:
         if self.um_per_px <= 0 or self.factor < 2 or min(self.steps, self.batch, self.evaluations) < 1:
@@ -59,7 +61,7 @@ class UpsamplerTraining:
 class FineCrops:
     """Squares of the slides at a given resolution, around training cells, clear of the patches of held-out ones."""
 
-    def __init__(self, dataset: PairedDataset, um_per_px: float, side_px: int) -> None:
+    def __init__(self, dataset: PairedDataset, um_per_px: float, side_px: int, left_out: LeftOut | None = None) -> None:
         self.dataset, self.um_per_px, self.side_px = dataset, um_per_px, side_px
         self.side_um = side_px * um_per_px
         centre_um = dataset.centre_xy_px * dataset.um_per_px
@@ -69,6 +71,10 @@ class FineCrops:
         room = (dataset.patch_um + self.side_um) / 2 + um_per_px
         clear = index.distance_um(centre_um[rows], dataset.slide_of_cell[rows]) >= room
         self.rows = rows[clear]
+        touched = (left_out or LeftOut()).touches(
+            centre_um[self.rows], dataset.slide_of_cell[self.rows], self.side_um + 2 * um_per_px
+        )
+        self.rows = self.rows[~touched]
         if not len(self.rows):
             raise InputError(
                 found=f"no training cell with {self.side_um:g} um of slide around it that no held-out patch shares",
@@ -131,11 +137,13 @@ def train_upsampler(
     """
     output = Path(output)
     _check_resolution(dataset, config.um_per_px)
-    crops = FineCrops(dataset, config.um_per_px, POOL_SIDES * config.crop_px)
+    left_out = read_left_out(config.leave_out, dataset)
+    crops = FineCrops(dataset, config.um_per_px, POOL_SIDES * config.crop_px, left_out)
     accelerator = make_accelerator("auto")
     if accelerator.is_main_process:
-        asked = asdict(config) | {"widths": list(config.widths)}  # as JSON gives it back
-        open_run(output, {"config": asked, "data": dataset.fingerprint}, overwrite=overwrite)
+        settings = asdict(config) | {"widths": list(config.widths)}  # as JSON gives it back
+        asked = {"config": settings, "data": dataset.fingerprint, "left_out": left_out.fingerprint}
+        open_run(output, asked, overwrite=overwrite)
     accelerator.wait_for_everyone()
     if (output / MANIFEST_NAME).is_file():
         say(f"{output} is trained already; --overwrite trains it again")
