@@ -16,7 +16,7 @@ from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import read_manifest
 from sge2hist.generation import slide_job
-from sge2hist.generation.canvas import canvas_noise, fusion_weights
+from sge2hist.generation.canvas import canvas_noise
 from sge2hist.generation.cell_latents import encode_cells
 from sge2hist.generation.slide import CELLS_STEP, FAR_UM, cells_of_windows
 from sge2hist.generation.slide_edits import Edit, gene_edit, read_edits
@@ -55,18 +55,17 @@ def pixels(bundle, source, tmp_path_factory) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("guidance", "eta"), [(1.0, 0.0), (1.5, 1.0)])
-def test_it_is_fused_denoising_of_one_canvas(bundle, source, tmp_path, guidance, eta):
+def test_it_is_denoising_of_one_canvas_square_by_square(bundle, source, tmp_path, guidance, eta):
     """Against the plain method: all windows of one canvas in memory, the sampler as it is."""
     sampler = replace(FAST, guidance=guidance, guidance_interval=(0.005, 100.0), eta=eta, eta_above=0.005)
     job = prepare_slide(bundle, source, tmp_path / "s.generated", _config(sampler=sampler))
     lattice, model = job.lattice, bundle.model.image
     work = job.work(0)
-    area = job.plan.inner.grown(3 * lattice.side)
+    area = job.plan.inner.grown(4 * lattice.side)
     block = lattice.block
     i0, j0 = area.top // block * block, area.left // block * block
     height, width = (-(-(area.bottom - i0) // block)) * block, (-(-(area.right - j0) // block)) * block
     whole = type(area)(top=i0, left=j0, height=height, width=width)
-    weights = fusion_weights(lattice.side, lattice.step)
     rows = np.arange(len(source.xy_um_N2))
     places = CellIndex(source.xy_um_N2, np.zeros(len(rows), int))
     latents = encode_cells(bundle, source.read_counts, source.genes, rows, places=places)
@@ -75,25 +74,24 @@ def test_it_is_fused_denoising_of_one_canvas(bundle, source, tmp_path, guidance,
     near = PlacedRows(xy_um_M2=source.xy_um_N2, z_MZ=latents.mean_NZ, depth_M=latents.depth_N, source_M=rows)
 
     def denoise(x, sigma):
-        total, mass = torch.zeros_like(x), torch.zeros_like(x)
-        for i in range(-i0 % lattice.step, height - lattice.side + 1, lattice.step):
-            for j in range(-j0 % lattice.step, width - lattice.side + 1, lattice.step):
-                place = np.array([[i + i0, j + j0]])
+        out, step, rim = torch.zeros_like(x), lattice.step, lattice.rim
+        for i in range(step, height - 2 * step + 1, step):
+            for j in range(step, width - 2 * step + 1, step):
+                place = np.array([[i + i0 - rim, j + j0 - rim]])
                 cells, occupied = cells_of_windows(place, near, lattice, bundle.config.reach_um)
-                answer = work.glass_L[:, None, None]
+                out[0, :, i : i + step, j : j + step] = work.glass_L[:, None, None]
                 if occupied[0]:
                     side = lattice.side
                     with torch.no_grad():
                         condition = model.encode_cells(cells, (side, side))
-                        window = x[:, :, i : i + side, j : j + side]
+                        window = x[:, :, i - rim : i - rim + side, j - rim : j - rim + side]
                         answer = model.denoise(window, torch.tensor([sigma]), condition)[0]
                         if guidance != 1:
                             none = model.encode_cells(cells.unconditioned(), (side, side))
                             untold = model.denoise(window, torch.tensor([sigma]), none)[0]
                             answer = untold + guidance * (answer - untold)
-                total[0, :, i : i + lattice.side, j : j + lattice.side] += weights * answer
-                mass[0, :, i : i + lattice.side, j : j + lattice.side] += weights
-        return total / mass.clamp_min(1e-6)
+                    out[0, :, i : i + step, j : j + step] = answer[:, rim : rim + step, rim : rim + step]
+        return out
 
     noise = canvas_noise(whole, lattice.channels, 0)[None]
     draws = iter(range(1, 9))
@@ -113,7 +111,7 @@ def test_it_is_fused_denoising_of_one_canvas(bundle, source, tmp_path, guidance,
 
 def test_windows_are_filled_up_with_cells_that_weigh_nothing(bundle, source, tmp_path):
     job = prepare_slide(bundle, source, tmp_path / "s.generated", _config())
-    block = job.plan.blocks_to_denoise(0)[0]
+    block = next(b for b in job.plan.blocks_to_advance(0) if len(job.plan.corners(0, b)))
     corners, near = job.plan.corners(0, block)[:3], job.cells.near(block)
     filled, occupied = cells_of_windows(corners, near, job.lattice, bundle.config.reach_um)
     n = int(occupied.sum())
@@ -210,13 +208,13 @@ def test_empty_glass_costs_nothing_and_is_even(bundle, source, tmp_path, monkeyp
 def test_edits_change_their_neighbourhood_alone(bundle, source, pixels, tmp_path):
     import shapely
 
-    wide = {"region_um": (100.0, 200.0, 440.0, 60.0)}
+    wide = {"region_um": (100.0, 200.0, 500.0, 60.0)}
     before = _draw(bundle, source, tmp_path / "a.generated", **wide)
     spot = shapely.box(95, 150, 132, 310)
-    # one window less a pixel per step, half a window of the condition's reach, the decoder's halo, and the cells that z2 knows of
-    reach_um = 2 * 7 * 8 + bundle.config.reach_um + 64 + 16 * 8 + bundle.config.gene.around_um
+    # a square less a pixel and a rim per step and in the last, cells beyond, the decoder's halo, and the cells that z2 knows of
+    reach_um = 3 * (7 + 2) * 8 + bundle.config.reach_um + 16 * 8 + bundle.config.gene.around_um
     far_px = int((132 - 100 + reach_um) / 2) + 1
-    assert far_px < 210
+    assert far_px < 240
     for number, edit in enumerate(
         [
             Edit(area=spot, set_type="gamma"),

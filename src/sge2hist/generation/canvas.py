@@ -1,8 +1,8 @@
-"""The canvas of a slide: a lattice of latent pixels without end, overlapping windows, blocks, and noise that belongs to places.
+"""The canvas of a slide: a lattice of latent pixels without end, its squares, the windows that denoise them, and noise of places.
 
-Windows have the size that the network was trained on and overlap by a quarter; fused at every sampling step with weights that
-sum to one (MultiDiffusion, Bar-Tal et al. 2023). The lattice starts at the slide's corner, so a place has the same windows,
-blocks and noise whatever is drawn around it. Shape letters: L latent channels, h w latent pixels, S side of a window.
+At every sampling step each square is denoised by a window that sees a rim more on every side; the squares side by side are the
+denoised canvas. The lattice starts at the slide's corner, so a place has the same window, block and noise whatever is drawn
+around it. Shape letters: L latent channels, h w latent pixels, S side of a window.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-STEP_QUARTERS = 3  # distance of windows in quarters of a window: 2 to 4
+RIM_EIGHTHS = 1  # of a square: what a window sees beyond it on every side, at least
 NOISE_TILE = 16  # latent pixels; noise is drawn tile by tile, each from its own seed
-BLOCK = 48  # latent pixels, at least: a block is the piece of canvas that is worked on at one time
+BLOCK = 64  # latent pixels, at least: a block is the piece of canvas that is worked on at one time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,26 +59,31 @@ class Area:
 class Lattice:
     """Sizes that windows and blocks share."""
 
-    side: int  # of a window, latent pixels
+    step: int  # side of a square, latent pixels: that of the patches that the network was trained on
     um: float  # side of a latent pixel
     pixels: int  # image pixels per latent pixel, along a side
     channels: int  # L
 
     @property
-    def step(self) -> int:
-        """Distance of neighbouring windows, latent pixels; at least half a window, so that at most two meet along a side."""
-        return self.side * STEP_QUARTERS // 4
+    def rim(self) -> int:
+        """What a window sees beyond its square on every side, latent pixels; even, so that the network can halve a window."""
+        return 2 * -(-self.step * RIM_EIGHTHS // 16)
+
+    @property
+    def side(self) -> int:
+        """Side of a window, latent pixels."""
+        return self.step + 2 * self.rim
+
+    @property
+    def reach(self) -> int:
+        """How far a denoised pixel may lie from a noisy one that it depends on, latent pixels, along an axis."""
+        return self.step - 1 + self.rim
 
     @property
     def block(self) -> int:
-        """Side of a block, latent pixels: whole steps and whole tiles of noise, and no less than a window."""
+        """Side of a block, latent pixels: whole squares and whole tiles of noise, and no less than a window."""
         unit = math.lcm(self.step, NOISE_TILE)
         return unit * -(-max(BLOCK, self.side) // unit)
-
-    @property
-    def covered(self) -> int:
-        """Side of what the windows that begin in a block may cover, from the block's corner on."""
-        return self.block + self.side - self.step
 
     def block_area(self, i: int, j: int) -> Area:
         """Area of block (i, j)."""
@@ -100,10 +105,3 @@ def canvas_noise(area: Area, channels: int, seed: int, draw: int = 0) -> Tensor:
             tile = torch.randn(shape, generator=torch.Generator().manual_seed(tile_seed))
             out[:, i : i + NOISE_TILE, j : j + NOISE_TILE] = tile
     return out
-
-
-def fusion_weights(side: int, step: int) -> Tensor:
-    """Weight of each pixel of a window [S, S]: one, falling to the edge where windows overlap. On the lattice they sum to one."""
-    inside = side / 2 - (torch.arange(side) + 0.5 - side / 2).abs()
-    ramp = (inside / (side - step)).clamp_max(1) if step < side else torch.ones(side)
-    return ramp[:, None] * ramp[None]

@@ -1,9 +1,8 @@
 """A slide drawn block by block: every piece of work reads a few small files and writes one.
 
 So memory does not grow with the slide, a run that was killed goes on where it was, and any number of processes can share the
-work. Three kinds of work, in this order for each evaluation k of the network:
-denoise (run the windows of a block, add up their weighted answers), update (fuse with the neighbours' answers and step), and at
-the end decode (latents -> tiles of pixels). L latent channels, B side of a block, S side of a window, T side of a tile.
+work. Two kinds of work: for each evaluation k of the network advance (run the windows of a block and take the sampler's step),
+and at the end decode (latents -> tiles of pixels). L latent channels, B side of a block, S side of a window, T side of a tile.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sge2hist.data.files import atomic_path
-from sge2hist.generation.canvas import Area, Lattice, canvas_noise, fusion_weights
+from sge2hist.generation.canvas import Area, Lattice, canvas_noise
 from sge2hist.generation.drawing import fast_arithmetic
 from sge2hist.generation.slide_cells import CellStore, PlacedRows
 from sge2hist.generation.slide_plan import Block, SlidePlan
@@ -46,43 +45,49 @@ class SlideWork:
         self.lattice = plan.lattice
         self.model = bundle.model.image
         self.device = next(self.model.parameters()).device
-        self.weights = fusion_weights(self.lattice.side, self.lattice.step)
 
-    # --- denoise ---------------------------------------------------------------------------------------------------
+    # --- advance ---------------------------------------------------------------------------------------------------
+
+    def advance(self, k: int, block: Block) -> int:
+        """Denoise a block and store its next state. Returns the number of windows."""
+        corners = self.plan.corners(k, block)
+        path = self._file("state", k + 1, block)
+        if not path.exists():
+            state = self._state(k, block)
+            assert state is not None, f"block {block} has no state {k}"
+            own = self.lattice.block_area(*block)
+            state = self.steps[k].update(state, self._denoised(k, block, corners), self._drawer(own, k + 1))
+            _save(path, torch.stack(state).numpy())
+        return len(corners)
 
     @torch.no_grad()
-    def denoise(self, k: int, block: Block) -> int:
-        """Run the windows that a block owns and store the sum of their weighted answers, less glass. Returns their number."""
-        path = self._file("answer", k, block)
-        corners = self.plan.corners(k, block)
-        if path.exists():
-            return len(corners)
-        lattice = self.lattice
-        own = lattice.block_area(*block)
-        size = lattice.covered
-        noisy = self._canvas(k, Area(top=own.top, left=own.left, height=size, width=size))
-        out = torch.zeros(lattice.channels, size, size)
+    def _denoised(self, k: int, block: Block, corners: np.ndarray) -> Tensor:
+        """What the windows of a block answer, each for its square [L, B, B]; glass elsewhere."""
+        lattice, own = self.lattice, self.lattice.block_area(*block)
+        step, rim = lattice.step, lattice.rim
+        noisy = self._canvas(k, own.grown(rim))
+        out = self.glass_L[:, None, None].expand(-1, lattice.block, lattice.block).clone()
         near = self.cells.near(block)
         for start in range(0, len(corners), self.batch):
             part = corners[start : start + self.batch]
-            placed = cells_of_windows(part, near, lattice, self.bundle.config.reach_um)
-            answers = self._run(noisy, part - (own.top, own.left), placed, self.steps[k].sigma)
-            for (i, j), answer in zip(part - (own.top, own.left), answers, strict=True):
-                out[:, i : i + lattice.side, j : j + lattice.side] += self.weights * answer
-        _save(path, out.numpy())
-        return len(corners)
+            placed = cells_of_windows(part - rim, near, lattice, self.bundle.config.reach_um)
+            at = part - (own.top, own.left)  # of the square in the block, and so of its window in the block and its rim
+            answers = self._run(noisy, at, placed, self.steps[k].sigma)
+            for (i, j), answer in zip(at, answers, strict=True):
+                out[:, i : i + step, j : j + step] = answer[:, rim : rim + step, rim : rim + step]
+        return out
 
     def _run(self, noisy: Tensor, at: np.ndarray, placed: tuple[PlacedCells, np.ndarray], sigma: float) -> Tensor:
-        """Answers of the network less glass [n, L, S, S], float32 on the CPU; zero for windows without cells."""
+        """Answers of the network [n, L, S, S], float32 on the CPU; glass for windows without cells."""
         side = self.lattice.side
         cells, occupied = placed
-        out = torch.zeros(len(at), self.lattice.channels, side, side)
+        out = self.glass_L[:, None, None].expand(len(at), -1, side, side).clone()
         if not occupied.any():
             return out
         x = torch.stack([noisy[:, i : i + side, j : j + side] for i, j in at[occupied]]).to(self.device)
         with fast_arithmetic(self.device):
             answer = self._guided(cells.to(self.device))(x, sigma)
-        out[torch.from_numpy(occupied)] = answer.float().cpu() - self.glass_L[:, None, None]
+        out[torch.from_numpy(occupied)] = answer.float().cpu()
         return out
 
     def _guided(self, cells: PlacedCells) -> Denoise:
@@ -104,29 +109,6 @@ class SlideWork:
             if state is not None:
                 _paste(out, area, state[0], self.lattice.block_area(*block))
         return out
-
-    # --- update ----------------------------------------------------------------------------------------------------
-
-    def update(self, k: int, block: Block) -> int:
-        """Fuse the answers that reach into a block and store its next state. Returns 0: no window was run."""
-        path = self._file("state", k + 1, block)
-        if path.exists():
-            return 0
-        state = self._state(k, block)
-        assert state is not None, f"block {block} has no state {k}"
-        size = self.lattice.block
-        x0 = self.glass_L[:, None, None].expand(-1, size, size).clone()
-        own = self.lattice.block_area(*block)
-        for di, dj in ((0, 0), (-1, 0), (0, -1), (-1, -1)):
-            neighbour = (block[0] + di, block[1] + dj)
-            answer = self._file("answer", k, neighbour)
-            if answer.exists():
-                corner, covered = self.lattice.block_area(*neighbour), self.lattice.covered
-                where = Area(top=corner.top, left=corner.left, height=covered, width=covered)
-                _paste(x0, own, torch.from_numpy(np.load(answer)), where, add=True)
-        draw = self._drawer(own, k + 1)
-        _save(path, torch.stack(self.steps[k].update(state, x0, draw)).numpy())
-        return 0
 
     def _drawer(self, area: Area, draw: int) -> Callable[[], Tensor]:
         return lambda: canvas_noise(area, self.lattice.channels, self.seed, draw)
@@ -229,18 +211,13 @@ def cells_of_windows(
     ), occupied
 
 
-def _paste(out: Tensor, area: Area, part: Tensor, where: Area, *, add: bool = False) -> None:
-    """Copy (or add) the common part of `part`, which covers `where`, into `out`, which covers `area`."""
+def _paste(out: Tensor, area: Area, part: Tensor, where: Area) -> None:
+    """Copy the common part of `part`, which covers `where`, into `out`, which covers `area`."""
     top, left = max(area.top, where.top), max(area.left, where.left)
     bottom, right = min(area.bottom, where.bottom), min(area.right, where.right)
-    if top >= bottom or left >= right:
-        return
-    target = out[:, top - area.top : bottom - area.top, left - area.left : right - area.left]
-    given = part[:, top - where.top : bottom - where.top, left - where.left : right - where.left]
-    if add:
-        target += given
-    else:
-        target.copy_(given)
+    if top < bottom and left < right:
+        given = part[:, top - where.top : bottom - where.top, left - where.left : right - where.left]
+        out[:, top - area.top : bottom - area.top, left - area.left : right - area.left] = given
 
 
 def _save(path: Path, array: np.ndarray) -> None:

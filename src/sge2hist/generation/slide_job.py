@@ -44,7 +44,7 @@ def lattice_of(bundle: ModelBundle) -> Lattice:
     """The lattice that slides of a model are drawn on."""
     model, config = bundle.model.image, bundle.config
     d = model.downsampling
-    return Lattice(side=config.patch_px // d, um=config.um_per_px * d, pixels=d, channels=model.latent_channels)
+    return Lattice(step=config.patch_px // d, um=config.um_per_px * d, pixels=d, channels=model.latent_channels)
 
 
 class SlideJob:
@@ -77,7 +77,7 @@ class SlideJob:
         lattice = lattice_of(bundle)
         n = len(bundle.model.image.evaluations(drawing.sampler))
         if not (folder / CELLS / BLOCKS).is_file():
-            area = inner_area(lattice, drawing.region_px).grown(n * (lattice.side - 1) + lattice.side)
+            area = inner_area(lattice, drawing.region_px).grown(n * lattice.reach + lattice.side)
             report = write_cells(folder / CELLS, bundle, source, lattice, area, edits, progress)
             (folder / REPORT).write_text(report + "\n", encoding="utf-8")
         if not (folder / OCCUPIED).is_file():
@@ -117,14 +117,13 @@ class SlideJob:
         finished = int(marker.read_text()) if marker.is_file() else 0
         for number, (kind, k, items) in enumerate(_phases(self.plan)):
             if number < finished:
-                progress(sum(len(self.plan.corners(k, block)) for block in items) if kind == "denoise" else 0)
+                progress(sum(len(self.plan.corners(k, block)) for block in items) if kind == "advance" else 0)
                 continue
             for n in execute(work, kind, k, items):
                 progress(n)
             with atomic_path(marker) as partial:
                 partial.write_text(str(number + 1))
-            if kind == "update":
-                shutil.rmtree(folder / f"answer{k}", ignore_errors=True)
+            if kind == "advance":
                 shutil.rmtree(folder / f"state{k}", ignore_errors=True)
         shutil.rmtree(folder / f"state{self.plan.n_evaluations}", ignore_errors=True)
 
@@ -132,17 +131,14 @@ class SlideJob:
 def _phases(plan: SlidePlan) -> Iterator[tuple[str, int, list[Block]]]:
     """Kinds of work in order. All of one must be done before the next begins."""
     for k in range(plan.n_evaluations):
-        yield "denoise", k, plan.blocks_to_denoise(k)
-        yield "update", k, plan.blocks_to_update(k)
+        yield "advance", k, plan.blocks_to_advance(k)
     yield "decode", 0, [tile for tile in plan.tiles() if not plan.tile_is_glass(tile)]
     yield "glass", 0, [(0, 0)]
 
 
 def _do(work: SlideWork, kind: str, k: int, item: Block) -> int:
-    if kind == "denoise":
-        return work.denoise(k, item)
-    if kind == "update":
-        return work.update(k, item)
+    if kind == "advance":
+        return work.advance(k, item)
     if kind == "decode":
         return work.decode(item)
     work.decode_glass()

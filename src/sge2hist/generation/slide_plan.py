@@ -1,8 +1,8 @@
 """What has to be computed to draw a region of a slide: which windows at which step, which blocks, which tiles of pixels.
 
-A pixel of the last step depends on a window around it, that on windows around it at the step before, and so on: at every earlier
-step one window's width more is needed. Windows without a cell in reach are empty glass and are not run; blocks that no other
-window touches do not exist.
+A pixel of the last step depends on its window, that on the windows of the squares that it sees at the step before, and so on: at
+every earlier step a square and a rim more are needed. Windows without a cell in reach are empty glass and are not run; blocks
+that no other window touches do not exist.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SlidePlan:
     lattice: Lattice
     region_px: tuple[int, int, int, int]
     n_evaluations: int
-    occupied: np.ndarray  # bool [rows, columns] of windows, the first as `window_grid` says
+    occupied: np.ndarray  # bool [rows, columns] of squares whose window holds cells, the first as `window_grid` says
 
     @property
     def inner(self) -> Area:
@@ -41,33 +41,24 @@ class SlidePlan:
 
     def wanted(self, k: int) -> Area:
         """Where the denoised canvas of evaluation k still matters."""
-        return self.inner.grown((self.n_evaluations - 1 - k) * (self.lattice.side - 1))
+        return self.inner.grown((self.n_evaluations - 1 - k) * self.lattice.reach)
 
     def corners(self, k: int, block: Block) -> np.ndarray:
-        """Corners (top, left) of the windows of a block that evaluation k runs, int64 [n, 2]."""
+        """Corners (top, left) of the squares of a block whose windows evaluation k runs, int64 [n, 2]."""
         lattice, grid = self.lattice, self._grid
         per = lattice.block // lattice.step
         i, j = np.meshgrid(np.arange(per) + block[0] * per, np.arange(per) + block[1] * per, indexing="ij")
         inside = (i >= grid.top) & (i < grid.bottom) & (j >= grid.left) & (j < grid.right)
         i, j = i[inside], j[inside]
-        wanted, side = self.wanted(k), lattice.side
-        top, left = i * lattice.step, j * lattice.step
+        wanted, step = self.wanted(k), lattice.step
+        top, left = i * step, j * step
         matters = (
-            (top > wanted.top - side) & (top < wanted.bottom) & (left > wanted.left - side) & (left < wanted.right)
+            (top > wanted.top - step) & (top < wanted.bottom) & (left > wanted.left - step) & (left < wanted.right)
         )
         run = matters & self.occupied[i - grid.top, j - grid.left]
         return np.stack([top[run], left[run]], 1)
 
-    def blocks_to_denoise(self, k: int) -> list[Block]:
-        """Blocks that own a window to run at evaluation k."""
-        area = self.wanted(k)
-        reach = self.lattice.side
-        owners = Area(
-            top=area.top - reach, left=area.left - reach, height=area.height + reach, width=area.width + reach
-        )
-        return [block for block in owners.places(self.lattice.block) if len(self.corners(k, block))]
-
-    def blocks_to_update(self, k: int) -> list[Block]:
+    def blocks_to_advance(self, k: int) -> list[Block]:
         """Blocks whose state after evaluation k is read later on."""
         return [block for block in self.wanted(k).places(self.lattice.block) if self.is_active(block)]
 
@@ -75,8 +66,8 @@ class SlidePlan:
         """Whether a window with cells touches the block; the others are glass."""
         grid, per = self._grid, self.lattice.block // self.lattice.step
         top, left = block[0] * per - grid.top, block[1] * per - grid.left
-        rows, columns = slice(max(top, 0), max(top + per, 0)), slice(max(left, 0), max(left + per, 0))
-        return bool(self._covered[rows, columns].any())
+        rows, columns = (slice(max(first - 1, 0), max(first + per + 1, 0)) for first in (top, left))
+        return bool(self.occupied[rows, columns].any())
 
     def tiles(self) -> list[Block]:
         """Tiles of pixels that the region touches, row-major."""
@@ -96,21 +87,12 @@ class SlidePlan:
     def n_windows(self) -> int:
         """Windows of all evaluations together."""
         return sum(
-            len(self.corners(k, block)) for k in range(self.n_evaluations) for block in self.blocks_to_denoise(k)
+            len(self.corners(k, block)) for k in range(self.n_evaluations) for block in self.blocks_to_advance(k)
         )
 
     @cached_property
     def _grid(self) -> Area:
         return window_grid(self.lattice, self.region_px, self.n_evaluations)
-
-    @cached_property
-    def _covered(self) -> np.ndarray:
-        """bool, of squares of the lattice: is one of the four windows over it occupied?"""
-        out = np.zeros((self.occupied.shape[0] + 1, self.occupied.shape[1] + 1), bool)
-        for di in (0, 1):
-            for dj in (0, 1):
-                out[di : di + self.occupied.shape[0], dj : dj + self.occupied.shape[1]] |= self.occupied
-        return out[:-1, :-1]
 
 
 def inner_area(lattice: Lattice, region_px: tuple[int, int, int, int]) -> Area:
@@ -123,23 +105,23 @@ def inner_area(lattice: Lattice, region_px: tuple[int, int, int, int]) -> Area:
 
 
 def window_grid(lattice: Lattice, region_px: tuple[int, int, int, int], n_evaluations: int) -> Area:
-    """All windows that any evaluation could run, as an area of squares of the lattice; window (i, j) starts in square (i, j)."""
-    area = inner_area(lattice, region_px).grown(n_evaluations * (lattice.side - 1) + lattice.side)
+    """All squares that any evaluation could denoise, and those around them, in squares of the lattice."""
+    area = inner_area(lattice, region_px).grown(n_evaluations * lattice.reach + lattice.side)
     step = lattice.step
     top, left = area.top // step, area.left // step
     return Area(top=top, left=left, height=-(-area.bottom // step) - top, width=-(-area.right // step) - left)
 
 
 def occupied_windows(grid: Area, lattice: Lattice, reach_um: float, xy_um: Iterable[np.ndarray]) -> np.ndarray:
-    """Which windows of the lattice have a cell within `reach_um` of them: bool [rows, columns]; `xy_um` yields [n, 2] in um.
+    """Which squares have a cell within `reach_um` of their window: bool [rows, columns]; `xy_um` yields [n, 2] in um.
 
     A window is never missed; one whose cell lies on the very edge of its reach may be counted though it is empty.
     """
     count = np.zeros((grid.height + 1, grid.width + 1), np.int64)
-    step, side_um = lattice.step * lattice.um, lattice.side * lattice.um
-    margin = reach_um + 1e-6
+    step = lattice.step * lattice.um
+    margin = lattice.rim * lattice.um + reach_um + 1e-6
     for part in xy_um:
-        first = np.ceil((part[:, ::-1] - margin - side_um) / step).astype(np.int64) - (grid.top, grid.left)
+        first = np.ceil((part[:, ::-1] - margin - step) / step).astype(np.int64) - (grid.top, grid.left)
         last = np.floor((part[:, ::-1] + margin) / step).astype(np.int64) - (grid.top, grid.left) + 1
         first = first.clip(0, (grid.height, grid.width))
         last = last.clip(0, (grid.height, grid.width))
