@@ -19,7 +19,7 @@ def _run(*words: object) -> str:
 
 
 def test_parts_merge_view(tiny_model, tiny_paired, tmp_path: Path):
-    slide = ("generate", tiny_model, "--slide", "--from", tiny_paired.path, "--steps", 1, "--region", "300,300,40,200")
+    slide = ("generate", tiny_model, "--slide", "--from", tiny_paired.path, "--steps", 1, "--region", "300,400,40,200")
     for i in (1, 2):
         _run(*slide, "--part", f"{i}/2", "-o", tmp_path / "s.generated")
     parts = sorted(tmp_path.glob("s.part*of2.generated"))

@@ -96,8 +96,8 @@ def test_nothing_is_left_out_without_a_file(tiny_paired):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nonsense", "features"),
-        ('{"type": "FeatureCollection", "features": []}', "no polygon"),
+        ("nonsense", "cannot be read"),
+        ('{"type": "FeatureCollection", "features": []}', "no feature"),
         ('{"features": [{"geometry": {"type": "Point", "coordinates": [5, 5]}}]}', "no area"),
         ('{"features": [{"geometry": null}, 3]}', "feature 0"),
         (

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sge2hist.data.annotations import read_annotations
 from sge2hist.data.errors import InputError, Problems
 from sge2hist.data.gene_panel import GenePanel
 
@@ -66,16 +67,8 @@ def read_edits(path: str | Path, um_per_unit: float) -> list[Edit]:
     InputError
         If the file is no GeoJSON or a feature says nothing to do; all problems at once.
     """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise InputError(found=f"a file that cannot be read ({error})", where=str(path), expected="GeoJSON") from error
-    features = content.get("features", [content]) if isinstance(content, dict) else content
-    if not isinstance(features, list) or not features:
-        raise InputError(found="no feature", where=str(path), expected="a GeoJSON FeatureCollection of polygons")
     problems, edits = Problems(), []
-    for number, feature in enumerate(features):
+    for number, feature in enumerate(read_annotations(path)):
         try:
             edits.append(_edit_of(feature, um_per_unit))
         except (ValueError, TypeError, KeyError, AttributeError) as error:

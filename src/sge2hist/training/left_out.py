@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sge2hist.data.errors import InputError, Problems
+from sge2hist.data.annotations import read_annotations
+from sge2hist.data.errors import Problems
 from sge2hist.data.paired import PairedDataset
-from sge2hist.readers.geojson_features import features_of
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -58,7 +58,7 @@ def read_left_out(path: str | Path | None, dataset: PairedDataset) -> LeftOut:
 
     problems = Problems()
     areas: dict[int, list[BaseGeometry]] = {}
-    for number, feature in enumerate(features_of(path)):
+    for number, feature in enumerate(read_annotations(path)):
         try:
             slide, area = _area(feature, dataset)
         except (ValueError, TypeError, KeyError, AttributeError, shapely.errors.ShapelyError) as error:
@@ -69,8 +69,6 @@ def read_left_out(path: str | Path | None, dataset: PairedDataset) -> LeftOut:
         else:
             areas.setdefault(slide, []).append(area)
     problems.raise_if_any()
-    if not areas:
-        raise InputError(found="no polygon", where=str(path), expected="a GeoJSON FeatureCollection of polygons")
     united = {slide: shapely.union_all(parts) for slide, parts in areas.items()}
     for area in united.values():
         shapely.prepare(area)
