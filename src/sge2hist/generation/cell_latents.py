@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,10 +11,8 @@ import torch
 from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.gene_panel import Alignment, GenePanel
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.gene_surroundings import surroundings
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+from sge2hist.models.gene_surroundings import CHUNK as READ
+from sge2hist.models.gene_surroundings import mean_around
 
 CHUNK = 1024  # cells whose counts are dense at one time
 
@@ -40,6 +37,32 @@ class CellLatents:
         return self.mean_NZ[at], self.type_sd_NT[at], self.depth_N[at]
 
 
+class AxesOfCells:
+    """Coordinates of a source's cells on the axes of the gene model, each found once, when it is first asked for.
+
+    Cells come in any order, so those around one group of them may be all over the source.
+    """
+
+    def __init__(
+        self, bundle: ModelBundle, read_counts: Callable[[np.ndarray], object], panel: GenePanel, n_cells: int
+    ) -> None:
+        self._bundle, self._read_counts, self._alignment = bundle, read_counts, bundle.genes.align(panel)
+        self._coordinates_NE = np.empty(
+            (n_cells, bundle.model.gene.encoder.n_axes), np.float32
+        )  # no page until written
+        self._known_N = np.zeros(n_cells, bool)
+
+    def __call__(self, cells: np.ndarray) -> np.ndarray:
+        """Coordinates of some cells, float32 [n, E]."""
+        missing = cells[~self._known_N[cells]]
+        for start in range(0, len(missing), READ):
+            part = missing[start : start + READ]
+            counts, observed_G = self._bundle.genes.gather(self._read_counts(part), self._alignment)  # type: ignore[arg-type]
+            self._coordinates_NE[part] = self._bundle.model.gene.encoder.coordinates(counts, observed_G)
+        self._known_N[missing] = True
+        return self._coordinates_NE[cells]
+
+
 def encode_cells(
     bundle: ModelBundle,
     read_counts: Callable[[np.ndarray], object],
@@ -47,11 +70,13 @@ def encode_cells(
     rows: np.ndarray,
     *,
     places: CellIndex | None = None,
+    axes: AxesOfCells | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> CellLatents:
     """Encode source rows (sorted and made unique here). `read_counts(rows)` returns raw counts, CSR [n, G_source].
 
-    `places`: where all cells of the source lie, so that z2 is told of the cells around; None: it is not.
+    `places`: where all cells of the source lie, so that z2 is told of the cells around; None: it is not. `axes`: what is known
+    of them from earlier calls.
     z2 is kept within what the image model has seen in training (`ModelBundle.z2_range`): cells that no tissue holds, as edits
     of genes make them, would else be drawn from where it knows nothing.
 
@@ -68,7 +93,13 @@ def encode_cells(
     type_sd_NT = np.empty((len(rows), gene.config.n_type), np.float32)
     depth_N, type_N = np.empty(len(rows), np.float32), np.empty(len(rows), np.int64)
     median = float(gene.encoder.scale)
-    around_NA = None if places is None else _surroundings(bundle, read_counts, alignment, places, rows)
+    around_NA = (
+        None
+        if places is None
+        else _surroundings(
+            bundle, axes or AxesOfCells(bundle, read_counts, panel, len(places.slide_of_cell)), places, rows
+        )
+    )
     for start in range(0, len(rows), CHUNK):
         part = rows[start : start + CHUNK]
         counts, observed_G = bundle.genes.gather(read_counts(part), alignment)  # type: ignore[arg-type]
@@ -95,19 +126,8 @@ def encode_cells(
     )
 
 
-def _surroundings(
-    bundle: ModelBundle,
-    read_counts: Callable[[np.ndarray], object],
-    alignment: Alignment,
-    places: CellIndex,
-    rows: np.ndarray,
-) -> np.ndarray | None:
+def _surroundings(bundle: ModelBundle, axes: AxesOfCells, places: CellIndex, rows: np.ndarray) -> np.ndarray | None:
     gene = bundle.model.gene
     if gene.config.n_around == 0:
         return None
-    observed_G = bundle.genes.gather(read_counts(rows[:1]), alignment)[1]  # type: ignore[arg-type]
-
-    def read(cells: np.ndarray) -> csr_array:
-        return bundle.genes.gather(read_counts(cells), alignment)[0]  # type: ignore[arg-type]
-
-    return surroundings(gene.encoder, read, places.around(rows, gene.config.around_um), observed_G)
+    return mean_around(axes, places.around(rows, gene.config.around_um))

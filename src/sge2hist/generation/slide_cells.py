@@ -14,7 +14,7 @@ import numpy as np
 from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.files import atomic_path
 from sge2hist.generation.canvas import Area, Lattice
-from sge2hist.generation.cell_latents import CHUNK, encode_cells
+from sge2hist.generation.cell_latents import CHUNK, AxesOfCells, encode_cells
 from sge2hist.generation.record_file import RecordFile
 from sge2hist.generation.slide_edits import Edit, added_cells, edited_counts, kept_cells
 from sge2hist.generation.slide_source import SlideSource
@@ -102,8 +102,9 @@ def write_cells(
     done = 0
     read_counts = edited_counts(source.read_counts, edits, source.genes, source.xy_um_N2)
     index = CellIndex(source.xy_um_N2, np.where(kept_cells(edits, source.xy_um_N2), KEPT, TAKEN_AWAY))
+    axes = AxesOfCells(bundle, read_counts, source.genes, len(source.xy_um_N2))
     for chosen in _groups(source, edits, places):
-        records = _encoded(bundle, source, read_counts, edits, chosen, rows.dtype, index)
+        records = _encoded(bundle, source, read_counts, edits, chosen, rows.dtype, index, axes)
         at = places.take(records["xy_um"])
         rows.put(at, records)
         order.put(np.arange(done, done + len(at)), at)
@@ -174,11 +175,13 @@ def _groups(source: SlideSource, edits: list[Edit], places: _Places) -> Iterator
 
 def _encoded(
     bundle: ModelBundle, source: SlideSource, read_counts: Callable[[np.ndarray], object], edits: list[Edit],
-    chosen: np.ndarray, kind: np.dtype, index: CellIndex,
+    chosen: np.ndarray, kind: np.dtype, index: CellIndex, axes: AxesOfCells,
 ) -> np.ndarray:  # fmt: skip
     """Records of some cells of a group. Chunks of the source are encoded whole."""
     rows = (np.unique(chosen // CHUNK)[:, None] * CHUNK + np.arange(CHUNK)).ravel()
-    latents = encode_cells(bundle, read_counts, source.genes, rows[rows < len(source.xy_um_N2)], places=index)
+    latents = encode_cells(
+        bundle, read_counts, source.genes, rows[rows < len(source.xy_um_N2)], places=index, axes=axes
+    )
     at = latents.find(chosen)
     records = np.empty(len(chosen), kind)
     records["xy_um"], records["source"] = source.xy_um_N2[chosen], chosen

@@ -33,16 +33,23 @@ def surroundings(
     -------
     float32 [n, E + 1]. A cell's row depends on its neighbours alone, not on which others are asked for.
     """
+
+    def coordinates(near: np.ndarray) -> np.ndarray:
+        parts = [
+            encoder.coordinates(read_counts(near[start : start + CHUNK]), observed_G)
+            for start in range(0, len(near), CHUNK)
+        ]
+        return np.concatenate([np.zeros((0, encoder.n_axes), np.float32), *parts])
+
+    return mean_around(coordinates, around)
+
+
+def mean_around(coordinates: Callable[[np.ndarray], np.ndarray], around: csr_array) -> np.ndarray:
+    """:func:`surroundings` from a function that gives the coordinates of cells (rising numbers), float32 [n, E]."""
     from scipy.sparse import csr_array
 
-    n_cells = around.shape[0]
     near = np.unique(around.indices)
-    if not len(near):
-        return np.zeros((n_cells, encoder.n_axes + 1), np.float32)
-    parts = [
-        encoder.coordinates(read_counts(near[start : start + CHUNK]), observed_G)
-        for start in range(0, len(near), CHUNK)
-    ]
-    local = csr_array((around.data, np.searchsorted(near, around.indices), around.indptr), shape=(n_cells, len(near)))
+    shape = (around.shape[0], len(near))
+    local = csr_array((around.data, np.searchsorted(near, around.indices), around.indptr), shape=shape)
     known = (np.diff(around.indptr) > 0).astype(np.float32)
-    return np.column_stack([local @ np.concatenate(parts), known]).astype(np.float32)
+    return np.column_stack([local @ coordinates(near), known]).astype(np.float32)
