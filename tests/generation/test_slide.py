@@ -159,6 +159,10 @@ def test_killed_and_resumed_is_the_same(bundle, source, pixels, tmp_path, monkey
         assert not path.exists()
     with pytest.raises(InputError, match="unfinished work on another drawing"):
         generate_slide(bundle, source, path, _config(seed=1))
+    with monkeypatch.context() as other:
+        other.setattr("sge2hist.generation.canvas.BLOCK", 128)
+        with pytest.raises(InputError, match="or version differ"):
+            generate_slide(bundle, source, path, _config())
     counted.clear()
     job = prepare_slide(bundle, source, path, _config())
     resumed = tifffile.imread(draw_slide(job, source, path, _config(), progress=counted.append))

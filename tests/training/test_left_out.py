@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from sge2hist.cli.main import app
 from sge2hist.data.errors import InputError
+from sge2hist.training.config import TrainConfig
 from sge2hist.training.left_out import LeftOut, read_left_out
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.train import train
 from sge2hist.training.upsampler import FineCrops
-from tests.training.test_train import TINY
 
 TRIANGLE_PX = [[60, 10], [110, 60], [60, 60], [60, 10]]
 PEN = np.array([0, 255, 0], np.uint8)
@@ -115,7 +115,7 @@ def test_a_file_that_cannot_be_used_is_one_clear_error_before_any_work(tiny_pair
     path = tmp_path / "areas.geojson"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        train(tiny_paired, tmp_path / "x.model", TINY.__class__(preset="tiny", leave_out=str(path)), say=lambda _: None)
+        train(tiny_paired, tmp_path / "x.model", TrainConfig(preset="tiny", leave_out=str(path)), say=lambda _: None)
     assert not (tmp_path / "x.model").exists()
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-RIM_EIGHTHS = 1  # of a square: what a window sees beyond it on every side, at least
 NOISE_TILE = 16  # latent pixels; noise is drawn tile by tile, each from its own seed
 BLOCK = 64  # latent pixels, at least: a block is the piece of canvas that is worked on at one time
 
@@ -66,8 +65,11 @@ class Lattice:
 
     @property
     def rim(self) -> int:
-        """What a window sees beyond its square on every side, latent pixels; even, so that the network can halve a window."""
-        return 2 * -(-self.step * RIM_EIGHTHS // 16)
+        """What a window sees beyond its square on every side, latent pixels: an eighth of the square, or a little more.
+
+        It is even, so that the network can halve a window.
+        """
+        return 2 * math.ceil(self.step / 16)
 
     @property
     def side(self) -> int:

@@ -47,9 +47,8 @@ class AxesOfCells:
         self, bundle: ModelBundle, read_counts: Callable[[np.ndarray], object], panel: GenePanel, n_cells: int
     ) -> None:
         self._bundle, self._read_counts, self._alignment = bundle, read_counts, bundle.genes.align(panel)
-        self._coordinates_NE = np.empty(
-            (n_cells, bundle.model.gene.encoder.n_axes), np.float32
-        )  # no page until written
+        n_axes = bundle.model.gene.encoder.n_axes
+        self._coordinates_NE = np.empty((n_cells, n_axes), np.float32)  # takes no memory until it is written
         self._known_N = np.zeros(n_cells, bool)
 
     def __call__(self, cells: np.ndarray) -> np.ndarray:
@@ -93,13 +92,10 @@ def encode_cells(
     type_sd_NT = np.empty((len(rows), gene.config.n_type), np.float32)
     depth_N, type_N = np.empty(len(rows), np.float32), np.empty(len(rows), np.int64)
     median = float(gene.encoder.scale)
-    around_NA = (
-        None
-        if places is None
-        else _surroundings(
-            bundle, axes or AxesOfCells(bundle, read_counts, panel, len(places.slide_of_cell)), places, rows
-        )
-    )
+    around_NA = None
+    if places is not None and gene.config.n_around:
+        axes = axes or AxesOfCells(bundle, read_counts, panel, len(places.slide_of_cell))
+        around_NA = mean_around(axes, places.around(rows, gene.config.around_um))
     for start in range(0, len(rows), CHUNK):
         part = rows[start : start + CHUNK]
         counts, observed_G = bundle.genes.gather(read_counts(part), alignment)  # type: ignore[arg-type]
@@ -124,10 +120,3 @@ def encode_cells(
     return CellLatents(
         row_N=rows, mean_NZ=mean_NZ, type_sd_NT=type_sd_NT, depth_N=depth_N, type_N=type_N, alignment=alignment
     )
-
-
-def _surroundings(bundle: ModelBundle, axes: AxesOfCells, places: CellIndex, rows: np.ndarray) -> np.ndarray | None:
-    gene = bundle.model.gene
-    if gene.config.n_around == 0:
-        return None
-    return mean_around(axes, places.around(rows, gene.config.around_um))

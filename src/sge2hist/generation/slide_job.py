@@ -24,6 +24,7 @@ from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
 
 JOB, OCCUPIED, CELLS, MODEL, FINISHED, REPORT = "job.json", "occupied.npy", "cells", "model", "finished", "genes.txt"
+SIZES = "lattice"  # of the job: files of one lattice are of no use to another
 Progress = Callable[[int], None]
 
 
@@ -73,8 +74,8 @@ class SlideJob:
         InputError
             If the folder holds the unfinished work of another drawing, unless `fresh`.
         """
-        _claim(folder, drawing, fresh)
         lattice = lattice_of(bundle)
+        _claim(folder, drawing, lattice, fresh)
         n = len(bundle.model.image.evaluations(drawing.sampler))
         if not (folder / CELLS / BLOCKS).is_file():
             area = inner_area(lattice, drawing.region_px).grown(n * lattice.reach + lattice.side)
@@ -203,12 +204,13 @@ def _do_in_worker(seed: int, kind: str, k: int, item: Block) -> int:
     return _do(_WORKS[seed], kind, k, item)
 
 
-def _claim(folder: Path, drawing: Drawing, fresh: bool) -> None:
-    """Make the folder, or check that it holds work on the same drawing."""
-    if (folder / JOB).is_file() and read_json(folder / JOB) != _plain(drawing):
+def _claim(folder: Path, drawing: Drawing, lattice: Lattice, fresh: bool) -> None:
+    """Make the folder, or check that it holds work on the same drawing, on the same lattice."""
+    asked = _plain(drawing) | {SIZES: [lattice.step, lattice.rim, lattice.block]}
+    if (folder / JOB).is_file() and read_json(folder / JOB) != asked:
         if not fresh:
             raise InputError(
-                found="unfinished work on another drawing (region, seed, sampler, model, cells or edits differ)",
+                found="unfinished work on another drawing (region, seed, sampler, model, cells, edits or version differ)",
                 where=str(folder), expected="the same command as before, which goes on",
                 repair="--overwrite throws that work away",
             )  # fmt: skip
@@ -216,7 +218,7 @@ def _claim(folder: Path, drawing: Drawing, fresh: bool) -> None:
     if not (folder / JOB).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / JOB) as partial:
-            write_json(partial, _plain(drawing))
+            write_json(partial, asked)
 
 
 def _plain(drawing: Drawing) -> dict[str, Any]:
@@ -227,6 +229,7 @@ def _plain(drawing: Drawing) -> dict[str, Any]:
 def read_drawing(folder: Path) -> Drawing:
     """The drawing of a folder of work."""
     values = read_json(folder / JOB)
+    del values[SIZES]
     sampler = SamplerConfig(**{**values.pop("sampler")})
     plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return Drawing(**plain, sampler=sampler)

@@ -70,14 +70,12 @@ class FineCrops:
         rows = dataset.rows("train")
         room = (dataset.patch_um + self.side_um) / 2 + um_per_px
         clear = index.distance_um(centre_um[rows], dataset.slide_of_cell[rows]) >= room
+        if left_out is not None:
+            clear &= ~left_out.touches(centre_um[rows], dataset.slide_of_cell[rows], self.side_um + 2 * um_per_px)
         self.rows = rows[clear]
-        touched = (left_out or LeftOut()).touches(
-            centre_um[self.rows], dataset.slide_of_cell[self.rows], self.side_um + 2 * um_per_px
-        )
-        self.rows = self.rows[~touched]
         if not len(self.rows):
             raise InputError(
-                found=f"no training cell with {self.side_um:g} um of slide around it that no held-out patch shares",
+                found=f"no training cell with {self.side_um:g} um around it clear of held-out patches and left-out areas",
                 where=str(dataset.path),
                 repair="smaller crops (--crop-px), or larger blocks when the data are split",
             )
