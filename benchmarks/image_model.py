@@ -28,9 +28,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sge2hist.data.paired import PairedDataset
-from sge2hist.generation.drawing import Windows, draw, fast_arithmetic
+from sge2hist.generation.drawing import Windows, draw
 from sge2hist.generation.jobs import job_from_paired
 from sge2hist.generation.run import images_of
+from sge2hist.models.arithmetic import fast_arithmetic
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import ImageModel, SamplerConfig
 from sge2hist.models.placed_cells import MODE_ALL, PlacedCells

@@ -114,9 +114,9 @@ def shuffle(values_RC: np.ndarray, counts_RC: np.ndarray, rng: np.random.Generat
 
 
 def print_seams(paths: list[Path], data: PairedDataset, split: str) -> None:
-    """Seam score of the first slide and of the real one."""
+    """Seam score of the first slide, against all lines and against those that lie alike, and of the real one."""
     found = evaluate_slide(list(paths[:1]), data, split=split)
-    for name in ("seams", "real_seams"):
+    for name in ("seams", "seams_alike", "real_seams"):
         if found[name]:
             print(f"{name:18s} {found[name]['value']:.3f} ({found[name]['low']:.3f} to {found[name]['high']:.3f})")
 

@@ -9,7 +9,20 @@ import pytest
 
 import sge2hist
 
-VERBS = ("prepare", "train", "distill", "generate", "view", "merge", "types", "evaluate", "inspect", "export", "demo")
+VERBS = (
+    "prepare",
+    "train",
+    "sharpen",
+    "distill",
+    "generate",
+    "view",
+    "merge",
+    "types",
+    "evaluate",
+    "inspect",
+    "export",
+    "demo",
+)
 
 
 def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -76,6 +89,7 @@ def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
         (("generate", "{model}", "--types", "alpha", "--z2", "mine", "-o", "{out}"), "z2 'mine'"),
         (("distill", "{nothing}", "--on", "{paired}", "-o", "{out}"), "no model"),
         (("distill", "{model}", "--on", "{paired}", "--steps", "0", "-o", "{out}"), "no length"),
+        (("sharpen", "{model}", "--on", "{paired}", "--hours", "0", "-o", "{out}"), "no length"),
         (("types", "{model}", "--rename", "alpha"), "old name=new name"),
     ],
 )

@@ -40,6 +40,19 @@ def test_blended_borders_are_below_one() -> None:
     assert seam_score([image], 32).value < 0.2
 
 
+def test_a_grid_of_the_network_is_no_seam() -> None:
+    """Every eighth line is louder, borders as the others: a seam against all lines, none against those that lie alike."""
+    rng = np.random.default_rng(3)
+    image = tissue_like(rng, 320)
+    image += np.cumsum(np.where(np.arange(320) % 8 == 0, rng.choice([-3.0, 3.0], 320), 0))[:, None, None]
+    image += np.cumsum(np.where(np.arange(320) % 8 == 0, rng.choice([-3.0, 3.0], 320), 0))[None, :, None]
+    assert seam_score([image], 32).value > 1.15
+    low, high = seam_score([image], 32, (0, 0), 8).interval()
+    assert low < 1 < high
+    with pytest.raises(ValueError, match="no multiple of 7"):
+        border_energies(image, 32, (0, 0), 7)
+
+
 def test_images_without_a_border_are_refused() -> None:
     with pytest.raises(ValueError, match="no border"):
         seam_score([np.zeros((10, 10, 3))], 32)

@@ -76,6 +76,11 @@ def test_a_grid_is_seen(tiny_paired, real, tmp_path):
     lined = np.clip(lined.astype(int) - step[..., None], 0, 255).astype(np.uint8)
     found = evaluate_slide([_slide(tmp_path / "c.generated", lined, window_step_um=32.0)], tiny_paired, split="all")
     assert found["seams"]["value"] > found["real_seams"]["value"] + 0.1
+    assert found["seams_alike"] is None
+    alike = evaluate_slide(
+        [_slide(tmp_path / "f.generated", lined, window_step_um=32.0, network_px=4)], tiny_paired, split="all"
+    )
+    assert alike["seams_alike"]["value"] > alike["real_seams"]["value"] + 0.1
 
 
 def test_wrong_input_is_named(tiny_paired, real, tmp_path):

@@ -13,7 +13,8 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.training import loop
-from sge2hist.training.distill import DistillConfig, check_distillable, distill
+from sge2hist.training.distill import DistillConfig, distill
+from sge2hist.training.tune import check_tunable
 
 CONFIG = DistillConfig(steps=16, batch=4, learning_rate=1e-3)
 
@@ -73,9 +74,9 @@ def test_refuses_a_published_model_and_foreign_genes(tiny_model, tiny_paired, mo
     published.model = ModelBundle.load(tiny_model).model
     published.model.config = dataclasses.replace(teacher.config, image=image)
     with pytest.raises(InputError, match="placed cells"):
-        check_distillable(published, tiny_paired)
+        check_tunable(published, tiny_paired)
     teacher.genes = GenePanel(["ENSG_NONE", *teacher.genes.ids[1:]])
     with pytest.raises(InputError, match="ENSG_NONE"):
-        check_distillable(teacher, tiny_paired)
+        check_tunable(teacher, tiny_paired)
     with pytest.raises(InputError, match="no length"):
         DistillConfig(steps=0)

@@ -17,6 +17,7 @@ from sge2hist.cli.generate import generate
 from sge2hist.cli.generate_slide import merge
 from sge2hist.cli.inspect import inspect
 from sge2hist.cli.prepare import prepare
+from sge2hist.cli.sharpen import sharpen
 from sge2hist.cli.train import train
 from sge2hist.cli.train_upsampler import train_upsampler
 from sge2hist.cli.types import types
@@ -41,7 +42,8 @@ Start with `sge2hist demo`: all of it on a toy tissue, in minutes.
 app = typer.Typer(
     help=HELP, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, add_completion=False
 )
-for verb in (prepare, train, distill, train_upsampler, generate, merge, view, types, evaluate, inspect, export, demo):
+TRAINING = (train, sharpen, distill, train_upsampler)
+for verb in (prepare, *TRAINING, generate, merge, view, types, evaluate, inspect, export, demo):
     app.command()(verb)
 
 

@@ -18,7 +18,7 @@ from sge2hist.evaluation.estimate import Estimate
 
 
 def border_energies(
-    image_HWC: np.ndarray, tile_px: int, origin_xy_px: tuple[int, int] = (0, 0)
+    image_HWC: np.ndarray, tile_px: int, origin_xy_px: tuple[int, int] = (0, 0), grid_px: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return mean squared differences of neighbouring pixels: on each border line, and on each line elsewhere.
 
@@ -30,17 +30,22 @@ def border_energies(
         Distance of the borders (the stride of the tiles, if they overlap).
     origin_xy_px
         A corner of the grid.
+    grid_px
+        Distance of the lines elsewhere, which are counted from the borders: every line by default. A network that halves its
+        image draws lines of its own, with or without borders; those that lie alike tell the two apart.
     """
     if tile_px < 2:
         raise ValueError(f"tiles must be at least 2 px wide, got {tile_px}")
+    if tile_px % grid_px:
+        raise ValueError(f"tiles of {tile_px} px are no multiple of {grid_px} px")
     values = image_HWC.astype(np.float64)
     borders, elsewhere = [], []
     for axis, origin in ((1, origin_xy_px[0]), (0, origin_xy_px[1])):
         line_energy = (np.diff(values, axis=axis) ** 2).mean(axis=(1 - axis, 2))
         # Difference number i lies between pixels i and i + 1: a border runs there when i + 1 is a multiple of the tile.
-        is_border = (np.arange(len(line_energy)) + 1 - origin) % tile_px == 0
-        borders.append(line_energy[is_border])
-        elsewhere.append(line_energy[~is_border])
+        place = (np.arange(len(line_energy)) + 1 - origin) % tile_px
+        borders.append(line_energy[place == 0])
+        elsewhere.append(line_energy[(place != 0) & (place % grid_px == 0)])
     return np.concatenate(borders), np.concatenate(elsewhere)
 
 
@@ -48,15 +53,18 @@ def seam_score(
     images: Iterable[np.ndarray],
     tile_px: int,
     origin_xy_px: tuple[int, int] = (0, 0),
+    grid_px: int = 1,
     *,
     n_bootstrap: int = 200,
     seed: int = 0,
 ) -> Estimate:
     """Return the ratio of energies over regions of a slide that share the grid, with a bootstrap over border lines.
 
+    The parameters are those of :func:`border_energies`.
+
     Raises `ValueError` when no border crosses the images.
     """
-    found = [border_energies(image, tile_px, origin_xy_px) for image in images]
+    found = [border_energies(image, tile_px, origin_xy_px, grid_px) for image in images]
     borders = np.concatenate([border for border, _ in found])
     elsewhere = np.concatenate([rest for _, rest in found])
     if len(borders) == 0 or elsewhere.sum() == 0:

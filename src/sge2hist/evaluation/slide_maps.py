@@ -126,10 +126,12 @@ def compare_maps(
     return scores
 
 
-def seams_of(slide: SlideImage, origin_xy_px: tuple[int, int], step_px: int, seed: int = 0) -> Estimate | None:
+def seams_of(
+    slide: SlideImage, origin_xy_px: tuple[int, int], step_px: int, grid_px: int = 1, seed: int = 0
+) -> Estimate | None:
     """Seam score over up to 8 regions of a slide, None when no window's edge crosses it.
 
-    Windows meet every `step_px`, at `origin_xy_px` and multiples away from it.
+    Windows meet every `step_px`, at `origin_xy_px` and multiples away from it; they are compared with lines every `grid_px`.
     """
     rng = np.random.default_rng(seed)
     side = min(SEAM_PX, slide.width_px, slide.height_px)
@@ -142,7 +144,8 @@ def seams_of(slide: SlideImage, origin_xy_px: tuple[int, int], step_px: int, see
         )
         images.append(slide.read(left, top, side, side))
     try:
-        return seam_score(images, step_px, (origin_xy_px[0] % step_px, origin_xy_px[1] % step_px), seed=seed)
+        origin = (origin_xy_px[0] % step_px, origin_xy_px[1] % step_px)
+        return seam_score(images, step_px, origin, grid_px, seed=seed)
     except ValueError:
         return None
 
@@ -173,7 +176,8 @@ def score_slide(
     """Score a generated slide; of several (seeds of one region) the mean of their maps.
 
     Seams are looked for every `window_step_um` of the manifest, else every half patch of the dataset. The report holds
-    maps (name, correlation, shuffled, r2, spread_ratio), seams and real_seams, n_windows.
+    maps (name, correlation, shuffled, r2, spread_ratio), seams and real_seams, n_windows; seams_alike is the seam score
+    against lines that lie like the borders in the network's own grid (`network_px` of the manifest).
 
     Raises
     ------
@@ -200,11 +204,15 @@ def score_slide(
     scores = compare_maps(real, mean, counts, n_bootstrap=n_bootstrap, seed=seed)
     step_px = max(2, round((manifests[0].get("window_step_um") or data.patch_um / 2) / um))
     origin = (-round(x / um), -round(y / um))
-    seams = seams_of(slides[0], origin, step_px, seed)
+    grid_px = int(manifests[0].get("network_px", 1))
     same = SlideImage.from_array(
         _as_drawn(data.slides[number], data.um_per_px, (x, y, width, height), um), channels=data.channels
     )
-    real_seams = seams_of(same, origin, step_px, seed)
+    seams = {
+        "seams": seams_of(slides[0], origin, step_px, seed=seed),
+        "real_seams": seams_of(same, origin, step_px, seed=seed),
+        "seams_alike": seams_of(slides[0], origin, step_px, grid_px, seed) if 1 < grid_px < step_px else None,
+    }
     report = {
         "slide": manifests[0]["slide"], "region_um": list(region_um), "n_windows": int(counts.sum()),
         "window_um": WINDOW_UM, "split": split, "n_slides": len(slides),
@@ -213,8 +221,7 @@ def score_slide(
              "r2": finite(score.r2), "spread_ratio": finite(score.spread_ratio)}
             for score in scores
         ],
-        "seams": None if seams is None else seams.as_dict(),
-        "real_seams": None if real_seams is None else real_seams.as_dict(),
+        **{name: score and score.as_dict() for name, score in seams.items()},
     }  # fmt: skip
     return SlideScores(report=report, real=real, generated=mean, counts_RC=counts)
 

@@ -76,6 +76,13 @@ class Lattice:
         """Side of a window, latent pixels."""
         return self.step + 2 * self.rim
 
+    def aside(self, k: int, n_evaluations: int) -> int:
+        """How far down and to the right the squares of evaluation k of n stand off the lattice, latent pixels.
+
+        In the first half, where it is decided what lies where, every other evaluation looks across the borders of the last one.
+        """
+        return self.step // 2 if k % 2 and 2 * k < n_evaluations else 0
+
     @property
     def reach(self) -> int:
         """How far a denoised pixel may lie from a noisy one that it depends on, latent pixels, along an axis."""

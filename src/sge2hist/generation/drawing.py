@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from sge2hist.data.cell_index import CellIndex
+from sge2hist.models.arithmetic import fast_arithmetic
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
 from sge2hist.models.placed_cells import MODE_ALL, MODE_CENTRE, PlacedCells
@@ -127,15 +127,6 @@ def draw(bundle: ModelBundle, windows: Windows, seeds: np.ndarray, sampler: Samp
     with fast_arithmetic(device):
         image = model.sample(windows.placed(device), [int(s) for s in seeds], (side, side), sampler)
     return ((image + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
-def fast_arithmetic(device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 where the device is faster with it, else float32."""
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported()
-    else:
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
 
 
 def batches(n: int, size: int) -> Iterator[slice]:

@@ -7,7 +7,7 @@ import torch
 
 from sge2hist.data.channels import require_same_channels
 from sge2hist.data.errors import InputError
-from sge2hist.generation.drawing import fast_arithmetic
+from sge2hist.models.arithmetic import fast_arithmetic
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.upsampler_folder import UpsamplerBundle
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from sge2hist.data.files import atomic_path
 from sge2hist.generation.canvas import Area, Lattice, canvas_noise
-from sge2hist.generation.drawing import fast_arithmetic
 from sge2hist.generation.slide_cells import CellStore, PlacedRows
 from sge2hist.generation.slide_plan import Block, SlidePlan
+from sge2hist.models.arithmetic import fast_arithmetic
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
 from sge2hist.models.placed_cells import MODE_ALL, PlacedCells
@@ -62,19 +62,20 @@ class SlideWork:
 
     @torch.no_grad()
     def _denoised(self, k: int, block: Block, corners: np.ndarray) -> Tensor:
-        """What the windows of a block answer, each for its square [L, B, B]; glass elsewhere."""
+        """What the windows that touch a block answer, each for its square [L, B, B]; glass elsewhere."""
         lattice, own = self.lattice, self.lattice.block_area(*block)
         step, rim = lattice.step, lattice.rim
-        noisy = self._canvas(k, own.grown(rim))
+        seen = own.grown(self.plan.overhang(k) + rim)
+        noisy = self._canvas(k, seen)
         out = self.glass_L[:, None, None].expand(-1, lattice.block, lattice.block).clone()
         near = self.cells.near(block)
         for start in range(0, len(corners), self.batch):
             part = corners[start : start + self.batch]
             placed = cells_of_windows(part - rim, near, lattice, self.bundle.config.reach_um)
-            at = part - (own.top, own.left)  # of the square in the block, and so of its window in the block and its rim
-            answers = self._run(noisy, at, placed, self.steps[k].sigma)
-            for (i, j), answer in zip(at, answers, strict=True):
-                out[:, i : i + step, j : j + step] = answer[:, rim : rim + step, rim : rim + step]
+            answers = self._run(noisy, part - rim - (seen.top, seen.left), placed, self.steps[k].sigma)
+            for (top, left), answer in zip(part.tolist(), answers, strict=True):
+                square = Area(top=top, left=left, height=step, width=step)
+                _paste(out, own, answer[:, rim : rim + step, rim : rim + step], square)
         return out
 
     def _run(self, noisy: Tensor, at: np.ndarray, placed: tuple[PlacedCells, np.ndarray], sigma: float) -> Tensor:

@@ -206,7 +206,9 @@ def _do_in_worker(seed: int, kind: str, k: int, item: Block) -> int:
 
 def _claim(folder: Path, drawing: Drawing, lattice: Lattice, fresh: bool) -> None:
     """Make the folder, or check that it holds work on the same drawing, on the same lattice."""
-    asked = _plain(drawing) | {SIZES: [lattice.step, lattice.rim, lattice.block]}
+    n = drawing.sampler.n_steps
+    sizes = [lattice.step, lattice.rim, lattice.block, *(lattice.aside(k, n) for k in range(n))]
+    asked = _plain(drawing) | {SIZES: sizes}
     if (folder / JOB).is_file() and read_json(folder / JOB) != asked:
         if not fresh:
             raise InputError(

@@ -43,19 +43,30 @@ class SlidePlan:
         """Where the denoised canvas of evaluation k still matters."""
         return self.inner.grown((self.n_evaluations - 1 - k) * self.lattice.reach)
 
+    def aside(self, k: int) -> int:
+        """How far down and to the right the squares of evaluation k stand off the lattice, latent pixels."""
+        return self.lattice.aside(k, self.n_evaluations)
+
+    def overhang(self, k: int) -> int:
+        """How far squares of evaluation k that touch a block may lie outside of it, latent pixels."""
+        return self.lattice.step - self.aside(k) if self.aside(k) else 0
+
     def corners(self, k: int, block: Block) -> np.ndarray:
-        """Corners (top, left) of the squares of a block whose windows evaluation k runs, int64 [n, 2]."""
-        lattice, grid = self.lattice, self._grid
-        per = lattice.block // lattice.step
-        i, j = np.meshgrid(np.arange(per) + block[0] * per, np.arange(per) + block[1] * per, indexing="ij")
-        inside = (i >= grid.top) & (i < grid.bottom) & (j >= grid.left) & (j < grid.right)
+        """Corners (top, left) of the squares that touch a block and whose windows evaluation k runs, int64 [n, 2]."""
+        lattice, grid, aside = self.lattice, self._grid, self.aside(k)
+        step, per, before = lattice.step, lattice.block // lattice.step, int(aside > 0)
+        i, j = np.meshgrid(*(np.arange(first * per - before, (first + 1) * per) for first in block), indexing="ij")
+        inside = (i >= grid.top) & (i < grid.bottom - before) & (j >= grid.left) & (j < grid.right - before)
         i, j = i[inside], j[inside]
-        wanted, step = self.wanted(k), lattice.step
-        top, left = i * step, j * step
+        wanted = self.wanted(k)
+        top, left = i * step + aside, j * step + aside
         matters = (
             (top > wanted.top - step) & (top < wanted.bottom) & (left > wanted.left - step) & (left < wanted.right)
         )
-        run = matters & self.occupied[i - grid.top, j - grid.left]
+        # a window that stands aside lies in those of the four squares that its own square touches
+        i, j = i - grid.top, j - grid.left
+        beside = range(before + 1)
+        run = matters & np.any([self.occupied[i + down, j + right] for down in beside for right in beside], axis=0)
         return np.stack([top[run], left[run]], 1)
 
     def blocks_to_advance(self, k: int) -> list[Block]:

@@ -113,11 +113,16 @@ class Autoencoder(nn.Module):
         return {"loss": loss, "reconstruction": reconstruction.detach(), **terms}
 
     def _reconstruction(self, raw: Tensor, image_BCHW: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Decoded image of noisy latents, and L1 + squared error + difference of image gradients (edges)."""
+        """Decoded image of noisy latents, and its error."""
         spread_L = raw.std(dim=(0, 2, 3)).detach()
         noise = torch.randn(raw.shape, generator=generator, device=generator.device).to(raw.device)
         noisy = raw + self.config.noise_std * spread_L[:, None, None] * noise
         out = self.decoder(noisy.contiguous(memory_format=torch.channels_last)).float()
-        error = out - image_BCHW
+        return out, self.error(out, image_BCHW)
+
+    @staticmethod
+    def error(out_BCHW: Tensor, image_BCHW: Tensor) -> Tensor:
+        """L1 + squared error + difference of image gradients (edges), one number."""
+        error = out_BCHW - image_BCHW
         edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-        return out, error.abs().mean() + error.square().mean() + edges
+        return error.abs().mean() + error.square().mean() + edges

@@ -140,6 +140,13 @@ class ImageModel(nn.Module):
         self, cells: PlacedCells, seeds: Sequence[int], latent_hw: tuple[int, int], config: SamplerConfig
     ) -> Tensor:
         """Draw one image per seed, [B, C, H, W] in [-1, 1]; image i depends on its cells and seeds[i] alone."""
+        return self.to_image(self.sample_latents(cells, seeds, latent_hw, config))
+
+    @torch.no_grad()
+    def sample_latents(
+        self, cells: PlacedCells, seeds: Sequence[int], latent_hw: tuple[int, int], config: SamplerConfig
+    ) -> Tensor:
+        """As `sample`, before decoding: [B, L, h, w]."""
         device = cells.mode_B.device
         shape = (self.latent_channels, *latent_hw)
         draw = ImageNoise(seeds, shape, device)
@@ -151,7 +158,7 @@ class ImageModel(nn.Module):
 
         denoise = guided(denoiser(told), denoiser(untold), config.guidance, config.guidance_interval)
         sigmas = self.sigmas(config)
-        return self.to_image(sample(denoise, draw() * sigmas[0], self.evaluations(config), draw))
+        return sample(denoise, draw() * sigmas[0], self.evaluations(config), draw)
 
     def evaluations(self, config: SamplerConfig) -> list[Evaluation]:
         """Return the evaluations of the network that draw an image."""

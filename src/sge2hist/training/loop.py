@@ -50,6 +50,13 @@ class Stage(nn.Module):
     def reach(self, share: float) -> None:
         """Be told before each step which share of the stage (0 to 1) is done."""
 
+    def own_state(self) -> dict[str, Tensor]:
+        """Return tensors that a checkpoint has to keep beside the model's."""
+        return {}
+
+    def load_own_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what :meth:`own_state` returned."""
+
     def refresh(self, step: int) -> None:
         """Recompute what is cached between steps; must depend on the weights and the step alone."""
 
@@ -67,6 +74,7 @@ class StagePlan:
     decay: float = 0.5  # last share of the stage in which it falls to zero (half a cosine)
     clip_norm: float = 1.0  # largest gradient norm
     weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.99)  # of Adam
     refresh_every: int = 250  # steps between `Stage.refresh` calls; checkpoints are taken only there
     ema: bool = False  # average the weights, and end with the average
 
@@ -137,10 +145,10 @@ def run_stage(
         return 0
     accelerator = run.accelerator
     optimizer = torch.optim.AdamW(
-        stage.parameter_groups(), lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay
+        stage.parameter_groups(), lr=plan.learning_rate, betas=plan.betas, weight_decay=plan.weight_decay
     )
     ema = Ema(stage) if plan.ema else None
-    step, elapsed_before = _restore(run, plan, optimizer, ema)
+    step, elapsed_before = _restore(run, plan, stage, optimizer, ema)
     prepared, optimizer_ready = accelerator.prepare(stage, optimizer)
     stage.train()
     started = last_checkpoint = last_preview = time.monotonic()
@@ -154,7 +162,7 @@ def run_stage(
         if step % plan.refresh_every == 0:
             now = time.monotonic()
             if step and (now - last_checkpoint > run.checkpoint_every_s):
-                _save(run, plan, model, optimizer, ema, step, elapsed)
+                _save(run, plan, stage, model, optimizer, ema, step, elapsed)
                 last_checkpoint = now
             if preview is not None and accelerator.is_main_process and step and now - last_preview > preview_every_s:
                 _preview(preview, stage, ema, step)
@@ -225,13 +233,16 @@ def _step(prepared: nn.Module, optimizer: Any, run: Run, plan: StagePlan, step: 
     return {name: float(value.detach()) for name, value in terms.items()}
 
 
-def _restore(run: Run, plan: StagePlan, optimizer: torch.optim.Optimizer, ema: Ema | None) -> tuple[int, float]:
+def _restore(
+    run: Run, plan: StagePlan, stage: Stage, optimizer: torch.optim.Optimizer, ema: Ema | None
+) -> tuple[int, float]:
     if run.pending is None:
         return 0, 0.0
     sections, position = run.pending
     run.pending = None
     if not position["under_way"] or position["stage"] != plan.name:
         return 0, 0.0
+    stage.load_own_state(sections.get("stage", {}))
     load_optimizer_tensors(optimizer, sections.get("optimizer", {}))
     if ema is not None:
         ema.average = {name: value.float() for name, value in sections["ema"].items()}
@@ -242,6 +253,7 @@ def _restore(run: Run, plan: StagePlan, optimizer: torch.optim.Optimizer, ema: E
 def _save(
     run: Run,
     plan: StagePlan,
+    stage: Stage,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     ema: Ema | None,
@@ -250,7 +262,7 @@ def _save(
 ) -> None:
     if not run.accelerator.is_main_process:
         return
-    sections = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizer)}
+    sections = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizer), "stage": stage.own_state()}
     if ema is not None:
         sections["ema"] = ema.average
     position = {

@@ -56,6 +56,8 @@ def slide_table(name: str, found: dict[str, Any]) -> str:
         f"<tr><td>{escape(name)}, seam score (1: no seam)</td>{figure(found['seams'], strong=True)}"
         f"{figure(found['real_seams'])}</tr>"
     )
+    if found["seams_alike"]:
+        seams += f"<tr><td>against lines of the network's own grid alone</td>{figure(found['seams_alike'])}{figure(None)}</tr>"
     head = "<tr><th></th><th class=n>generated</th><th class=n>real</th></tr>"
     return table + scroll(f"<table class=metrics><thead>{head}</thead><tbody>{seams}</tbody></table>")
 

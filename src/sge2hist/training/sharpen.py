@@ -1,0 +1,201 @@
+"""A trained model -> one whose pictures have the detail of real ones: adversarial training of the image decoder alone.
+
+A decoder trained on squared and absolute errors leaves out what it cannot know, so nuclei are soft and some are lost. Here a
+critic compares what it decodes, of real crops and of what the network draws, with real crops. Latents stay as they are, and so
+does all that follows the cells.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.paired import PairedDataset
+from sge2hist.models.arithmetic import fast_arithmetic
+from sge2hist.models.autoencoder import Autoencoder
+from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.joint_model import JointModel
+from sge2hist.models.placed_cells import MODE_ALL
+from sge2hist.training.critic import Critic, critic_loss, feature_distance, says_real, smoothness
+from sge2hist.training.image_stages import SHARE_ANYWHERE
+from sge2hist.training.loop import Stage, StagePlan
+from sge2hist.training.patches import PatchSource
+from sge2hist.training.randomness import stage_generator, stage_rng
+from sge2hist.training.told_cells import ToldCells
+from sge2hist.training.tune import tune
+
+NAME = "sharpen"
+NUDGE = 0.05  # standard deviation of the noise that a critic should hardly mind
+DRAWN_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharpenConfig:
+    """One sharpening."""
+
+    steps: int = 8000
+    hours: float | None = None  # time budget; None: so many steps
+    learning_rate: float = 2e-4
+    batch: int = 16  # real crops that are encoded and decoded per step, and as many drawn ones
+    n_drawn: int = 4096  # latents that the network draws first
+    critic_rate: float = 4.0  # learning rate of the critic over that of the decoder
+    critic_width: int = 96
+    adversarial: float = 0.05  # weight of the critic's word
+    features: float = 0.05  # weight of the critic's features
+    anchor: float = 1.0  # weight of the difference from the decoder as it was, of drawn latents, means of 4 x 4 px
+    penalty: float = 0.3  # weight of the critic's smoothness
+    seed: int = 0
+    leave_out: str | None = None  # GeoJSON of parts of the slides that no image is taken from
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.n_drawn) < 1 or (self.hours is not None and self.hours <= 0):
+            raise InputError(found="a sharpening of no length", expected="steps, hours, batch and n_drawn above 0")
+
+
+class Sharpening(Stage):
+    """The decoder against a critic; decoder and critic take their steps together, each on its own loss."""
+
+    def __init__(
+        self, model: JointModel, source: PatchSource, cells: ToldCells, before: Autoencoder, config: SharpenConfig,
+        device: str, say: Callable[[str], None] = print,
+    ) -> None:  # fmt: skip
+        """`before`: the autoencoder as it was, which a model taken from a checkpoint no longer has."""
+        super().__init__()
+        self._autoencoder = _autoencoder_of(model)
+        self._source, self._cells, self._config, self._device, self._say = source, cells, config, device, say
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.critic = Critic(self._autoencoder.config.image_channels, config.critic_width).to(device)
+        self.model = model
+        self._before = copy.deepcopy(before).requires_grad_(False).to(device)
+        self._autoencoder.decoder.requires_grad_(True)
+        self._drawn_NLHW: Tensor | None = None
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Decoder and critic."""
+        return [
+            {"params": list(self._autoencoder.decoder.parameters()), "scale": 1.0},
+            {"params": list(self.critic.parameters()), "scale": self._config.critic_rate},
+        ]
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The critic, which no model folder keeps."""
+        return self.critic.state_dict()
+
+    def load_own_state(self, state: dict[str, Tensor]) -> None:
+        """Take the critic back."""
+        self.critic.load_state_dict(state)
+
+    def refresh(self, step: int) -> None:
+        """Draw the latents once; they depend on weights that do not move."""
+        if self._drawn_NLHW is None:
+            n = self._config.n_drawn
+            self._say(f"drawing {n:,} images to learn from")
+            parts = [self._draw(first, min(DRAWN_AT_ONCE, n - first)) for first in range(0, n, DRAWN_AT_ONCE)]
+            self._drawn_NLHW = torch.cat(parts)
+
+    @torch.no_grad()
+    def _draw(self, first: int, n: int) -> Tensor:
+        """Latents [n, L, h, w] as the model draws them around training cells, float32 on the CPU."""
+        seed, image = self._config.seed, self.model.image
+        rng = stage_rng(seed, f"{NAME}/drawn", first)
+        crops = self._source.batch(n, rng, share_anywhere=SHARE_ANYWHERE)
+        generator = stage_generator(seed, f"{NAME}/lone", first)
+        cells = self._cells.place(crops, np.full(n, MODE_ALL), rng.random(n) < 0.5, generator)
+        side = self.model.config.patch_px // image.downsampling
+        seeds = [int(s) for s in rng.integers(2**62, size=n)]
+        with fast_arithmetic(torch.device(self._device)):
+            return image.sample_latents(cells, seeds, (side, side), self.model.config.sampler).float().cpu()
+
+    def forward(self, step: int) -> dict[str, Tensor]:
+        """Return the loss terms of a step."""
+        config, autoencoder = self._config, self._autoencoder
+        assert self._drawn_NLHW is not None, "refresh comes first"
+        rng = stage_rng(config.seed, NAME, step)
+        generator = stage_generator(config.seed, f"{NAME}/noise", step)
+        n = config.batch
+        real = self._source.batch(2 * n, rng, share_anywhere=SHARE_ANYWHERE).image_BCHW.to(self._device)
+        drawn = self._drawn_NLHW[torch.from_numpy(rng.integers(len(self._drawn_NLHW), size=n))].to(self._device)
+        with torch.no_grad():
+            latent = autoencoder.encode(real[:n])
+            latent = latent + autoencoder.config.noise_std * _noise(latent, generator)
+            drawn_before = F.avg_pool2d(self._before.decode(drawn), 4)
+        decoded = autoencoder.decode(torch.cat([latent, drawn]))
+        ours, known = decoded[:n], decoded[n:]
+
+        called, _ = self.critic(torch.cat([real, decoded.detach()]))
+        nudged, _ = self.critic(real + NUDGE * _noise(real, generator))
+        called_real, called_decoded = ([grid[part] for grid in called] for part in (slice(2 * n), slice(2 * n, None)))
+        critic = critic_loss(called_real, called_decoded) + config.penalty * smoothness(called_real, nudged)
+
+        frozen = {name: value.detach() for name, value in self.critic.named_parameters()}
+        logits, features = functional_call(self.critic, frozen, (decoded,))
+        with torch.no_grad():
+            _, wanted = self.critic(real[:n])
+        error = autoencoder.error(ours, real[:n])
+        adversarial = says_real(logits)
+        matched = feature_distance([layer[:n] for layer in features], wanted)
+        anchor = (F.avg_pool2d(known, 4) - drawn_before).abs().mean()
+        decoder = error + config.adversarial * adversarial + config.features * matched + config.anchor * anchor
+        return {
+            "loss": decoder + critic,
+            "reconstruction": error.detach(),
+            "adversarial": adversarial.detach(),
+            "features": matched.detach(),
+            "anchor": anchor.detach(),
+            "critic": critic.detach(),
+        }
+
+
+def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, device=generator.device).to(like.device)
+
+
+def _autoencoder_of(model: JointModel) -> Autoencoder:
+    autoencoder = model.image.autoencoder
+    if autoencoder is None:
+        raise InputError(found=f"a model of preset {model.config.preset}", expected="a model that draws in latents")
+    return autoencoder
+
+
+def sharpen(
+    trained: ModelBundle,
+    dataset: PairedDataset,
+    output: str | Path,
+    config: SharpenConfig | None = None,
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> ModelBundle:
+    """Train the decoder of a copy of `trained` against a critic, on the training cells of `dataset`, and write it to `output`.
+
+    The same call resumes a run that was stopped. Same seed, same tissue: only its detail differs from that of `trained`.
+
+    Raises
+    ------
+    InputError
+        If `output` holds something else, if the model has no decoder or is of the published kind, if the dataset lacks genes.
+    """
+    config = config or SharpenConfig()
+    before = _autoencoder_of(trained.model)
+    budget = config.hours * 3600 if config.hours else None
+    plan = StagePlan(
+        name=NAME, n_steps=10**9 if budget else config.steps, learning_rate=config.learning_rate, budget_s=budget,
+        items_per_step=2 * config.batch, betas=(0.5, 0.99), clip_norm=10.0, decay=0.4, ema=True,
+        refresh_every=min(100, config.steps),
+    )  # fmt: skip
+    return tune(
+        trained, dataset, Path(output), config, plan,
+        lambda model, source, cells, device, _: Sharpening(model, source, cells, before, config, device, say),
+        overwrite=overwrite, say=say,
+    )  # fmt: skip

@@ -1,0 +1,159 @@
+"""Sharpening of a tiny model: losses against closed forms, two optimisers' steps in one, exact resume, what stays as it was."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sge2hist.api import SGE2Hist
+from sge2hist.data.errors import InputError
+from sge2hist.models.bundle import ModelBundle
+from sge2hist.training import loop
+from sge2hist.training.critic import Critic, critic_loss, feature_distance, says_real, smoothness
+from sge2hist.training.image_stages import SHARE_ANYWHERE
+from sge2hist.training.patches import PatchSource
+from sge2hist.training.randomness import stage_generator, stage_rng
+from sge2hist.training.sharpen import NAME, SharpenConfig, Sharpening, sharpen
+
+CONFIG = SharpenConfig(steps=12, batch=4, n_drawn=8, learning_rate=1e-3, critic_width=8)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+@pytest.fixture(scope="module")
+def sharp(tiny_paired, tiny_model, tmp_path_factory):
+    output = tmp_path_factory.mktemp("sharpened") / "sharp.model"
+    sharpen(ModelBundle.load(tiny_model), tiny_paired, output, CONFIG, say=lambda _: None)
+    return output
+
+
+def test_the_losses_are_cross_entropy_and_the_best_critic_knows_the_share_of_real_ones():
+    real, decoded = [torch.tensor([0.3, -1.2])], [torch.tensor([0.7, 2.0])]
+    logits = torch.cat([real[0], decoded[0]])
+    labels = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    expected = 2 * torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
+    assert torch.isclose(critic_loss(real, decoded), expected)
+    assert torch.isclose(says_real([torch.zeros(3), torch.zeros(5)]), 2 * torch.log(torch.tensor(2.0)))
+
+
+def test_smoothness_is_the_squared_gradient_for_small_noise():
+    """E (D(x + s n) - D(x))^2 = s^2 |grad D|^2 for a linear D."""
+    torch.manual_seed(0)
+    weight, s = torch.randn(50), 0.05
+    image, noise = torch.randn(20_000, 50), torch.randn(20_000, 50)
+    found = smoothness([image @ weight], [(image + s * noise) @ weight])
+    assert float(found) == pytest.approx(s**2 * float(weight.square().sum()), rel=0.05)
+
+
+def test_features_of_equal_images_have_no_distance():
+    torch.manual_seed(0)
+    critic = Critic(3, 8).requires_grad_(False)
+    logits, features = critic(torch.rand(2, 3, 32, 32))
+    assert [tuple(grid.shape) for grid in logits] == [(2, 1, 8, 8), (2, 1, 4, 4)]
+    assert float(feature_distance(features, features)) == 0
+    twice = [2 * layer for layer in features]
+    assert float(feature_distance(twice, features)) == pytest.approx(1.0)
+
+
+class _NoCells:
+    """Cells are told to the network alone, and it draws before the first step."""
+
+
+def _gradients(tiny_model, tiny_paired, **weights):
+    """Gradients of decoder and critic at the first step, and the stage."""
+    model = copy.deepcopy(ModelBundle.load(tiny_model).model).requires_grad_(False)
+    source = PatchSource(tiny_paired, patch_px=32, um_per_px=model.config.um_per_px, reach_um=0.0, jitter_um=0.0)
+    config = dataclasses.replace(CONFIG, **weights)
+    stage = Sharpening(model, source, _NoCells(), model.image.autoencoder, config, "cpu")
+    side = 32 // model.image.downsampling
+    drawn = torch.randn(8, model.image.latent_channels, side, side, generator=torch.Generator().manual_seed(0))
+    stage._drawn_NLHW = drawn
+    stage(0)["loss"].backward()
+    return [[p.grad for p in group["params"]] for group in stage.parameter_groups()], stage
+
+
+def test_each_network_follows_its_own_loss(tiny_paired, tiny_model):
+    """As if the two took turns: the critic's loss does not reach the decoder, nor the decoder's wishes the critic."""
+    (_, critic), stage = _gradients(tiny_model, tiny_paired)
+    (_, critic_of_another), _ = _gradients(tiny_model, tiny_paired, adversarial=50.0, features=20.0, anchor=10.0)
+    assert max(float(g.abs().max()) for g in critic) > 1e-3
+    for a, b in zip(critic, critic_of_another, strict=True):
+        assert torch.equal(a, b)
+    before = float(stage(0)["critic"])
+    with torch.no_grad():
+        for parameter, gradient in zip(stage.critic.parameters(), critic, strict=True):
+            parameter -= 1e-3 * gradient
+    assert float(stage(0)["critic"]) < before
+
+    unheard = {"adversarial": 0.0, "features": 0.0, "anchor": 0.0}
+    (decoder, _), stage = _gradients(tiny_model, tiny_paired, **unheard)
+    autoencoder = stage.model.image.autoencoder
+    rng, generator = stage_rng(CONFIG.seed, NAME, 0), stage_generator(CONFIG.seed, f"{NAME}/noise", 0)
+    real = stage._source.batch(2 * CONFIG.batch, rng, share_anywhere=SHARE_ANYWHERE).image_BCHW[: CONFIG.batch]
+    latent = autoencoder.encode(real)
+    noise = torch.randn(latent.shape, generator=generator)
+    decoded = autoencoder.decode(latent + autoencoder.config.noise_std * noise)
+    error = decoded - real
+    loss = error.abs().mean() + error.square().mean()
+    loss = loss + (error[:, :, 1:] - error[:, :, :-1]).abs().mean() + (error[..., 1:] - error[..., :-1]).abs().mean()
+    expected = torch.autograd.grad(loss, list(autoencoder.decoder.parameters()))
+    for a, b in zip(decoder, expected, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+    (wishing, _), _ = _gradients(tiny_model, tiny_paired, **unheard | {"adversarial": 1.0})
+    assert any(not torch.allclose(a, b, atol=1e-6) for a, b in zip(decoder, wishing, strict=True))
+
+
+def test_only_the_decoder_changes(sharp, tiny_model, tiny_paired):
+    before, after = (load_file(path / "model.safetensors") for path in (tiny_model, sharp))
+    changed = {".".join(name.split(".")[:3]) for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"image.autoencoder.decoder"}
+    old, new = SGE2Hist.from_pretrained(tiny_model), SGE2Hist.from_pretrained(sharp)
+    assert new.bundle.config.sampler == old.bundle.config.sampler
+    assert new.bundle.provenance["teacher"] == ModelBundle.load(tiny_model).fingerprint
+    assert new.bundle.provenance["sharpen"]["critic_width"] == 8
+    cells = tiny_paired.adata()[:3].copy()
+    a, b = (model.generate_from_genes(cells).astype(int) for model in (old, new))
+    assert np.abs(a - b).mean() > 0.5  # another decoder of the same latents
+
+
+def test_a_killed_sharpening_ends_with_the_same_weights(tiny_model, tiny_paired, tmp_path, monkeypatch):
+    save = loop.save_checkpoint
+
+    def save_then_die(path, sections, position):
+        save(path, sections, position)
+        if position["under_way"]:
+            raise Killed
+
+    init = loop.Run.__init__
+    monkeypatch.setattr(loop.Run, "__init__", lambda self, **given: init(self, **(given | {"checkpoint_every_s": 0.0})))
+    config = dataclasses.replace(CONFIG, steps=104)
+    trained = ModelBundle.load(tiny_model)
+    monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
+    with pytest.raises(Killed):
+        sharpen(trained, tiny_paired, tmp_path / "a.model", config, say=lambda _: None)
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    said: list[str] = []
+    sharpen(trained, tiny_paired, tmp_path / "a.model", config, say=said.append)
+    assert any("resuming sharpen at step 100" in line for line in said)
+    monkeypatch.setattr(loop.Run, "__init__", init)
+    sharpen(trained, tiny_paired, tmp_path / "b.model", config, say=lambda _: None)
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("a.model", "b.model"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_what_does_not_fit_is_one_error_before_any_work(tiny_model, tiny_paired, tmp_path):
+    with pytest.raises(InputError, match="no length"):
+        SharpenConfig(hours=0.0)
+    on_pixels = copy.deepcopy(ModelBundle.load(tiny_model))
+    on_pixels.model.image.autoencoder = None
+    with pytest.raises(InputError, match="draws in latents"):
+        sharpen(on_pixels, tiny_paired, tmp_path / "c.model", CONFIG)
+    assert not (tmp_path / "c.model").exists()
