@@ -132,10 +132,13 @@ def test_windows_are_filled_up_with_cells_that_weigh_nothing(bundle, source, tmp
             assert torch.allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("batch", [1, 7])
-def test_a_region_is_the_same_whatever_was_drawn_around_it(bundle, source, pixels, tmp_path, batch):
+@pytest.mark.parametrize(("batch", "n_steps"), [(1, 2), (7, 2), (7, 4)])
+def test_a_region_is_the_same_whatever_was_drawn_around_it(bundle, source, pixels, tmp_path, batch, n_steps):
     x, y = REGION_UM[:2]
-    narrow = _draw(bundle, source, tmp_path / "n.generated", region_um=(x + 40, y + 20, 60.0, 40.0), batch=batch)
+    same = {"batch": batch, "sampler": replace(FAST, n_steps=n_steps)}  # of four, one stands aside
+    if n_steps != FAST.n_steps:
+        pixels = _draw(bundle, source, tmp_path / "wide.generated", **same)
+    narrow = _draw(bundle, source, tmp_path / "n.generated", region_um=(x + 40, y + 20, 60.0, 40.0), **same)
     assert pixels.shape == (50, 60, 3)
     assert pixels.std() > 1
     shared = pixels[10:30, 20:50].astype(int)
@@ -178,7 +181,7 @@ def test_killed_and_resumed_is_the_same(bundle, source, pixels, tmp_path, monkey
 def test_workers_and_parts_change_nothing(bundle, source, pixels, tmp_path):
     shared = _draw(bundle, source, tmp_path / "w.generated", workers=2)
     assert np.abs(shared.astype(int) - pixels).max() <= 2  # another number of threads may sum in another order
-    tall = {"region_um": (200.0, 200.0, 40.0, 400.0), "n_seeds": 2}
+    tall = {"region_um": (200.0, 200.0, 40.0, 400.0), "n_seeds": 2, "sampler": replace(FAST, n_steps=4)}
     whole = tmp_path / "whole.generated"
     one = _draw(bundle, source, whole, **tall)
     parts = [tmp_path / f"p{i}.generated" for i in (1, 2)]
@@ -197,6 +200,7 @@ def test_workers_and_parts_change_nothing(bundle, source, pixels, tmp_path):
     assert np.allclose(joined.obsm["spatial"], cells.obsm["spatial"])
     a, b = read_manifest(whole, "generated"), read_manifest(merged.parent, "generated")
     assert {**a, "part": None} == b
+    assert (b["network_px"], b["lattice"]) == (8, [8, 2, 64, 0, 4, 0, 0])
     with pytest.raises(InputError, match="at most 2 parts"):
         _draw(bundle, source, tmp_path / "x.generated", part=(1, 3), **tall)
 

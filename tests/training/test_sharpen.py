@@ -62,19 +62,23 @@ def test_features_of_equal_images_have_no_distance():
     assert float(feature_distance(twice, features)) == pytest.approx(1.0)
 
 
-class _NoCells:
-    """Cells are told to the network alone, and it draws before the first step."""
+class _NoDrawing(Sharpening):
+    """What the network drew is some noise."""
+
+    def _draw(self, first, n):
+        side = 32 // self.model.image.downsampling
+        return torch.randn(n, self.model.image.latent_channels, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def _gradients(tiny_model, tiny_paired, **weights):
-    """Gradients of decoder and critic at the first step, and the stage."""
+    """Gradients of decoder and critic at the first step, and the stage; the decoder before it was another."""
     model = copy.deepcopy(ModelBundle.load(tiny_model).model).requires_grad_(False)
+    before = copy.deepcopy(model.image.autoencoder)
+    for parameter in before.decoder.parameters():
+        parameter += 0.01
     source = PatchSource(tiny_paired, patch_px=32, um_per_px=model.config.um_per_px, reach_um=0.0, jitter_um=0.0)
     config = dataclasses.replace(CONFIG, **weights)
-    stage = Sharpening(model, source, _NoCells(), model.image.autoencoder, config, "cpu")
-    side = 32 // model.image.downsampling
-    drawn = torch.randn(8, model.image.latent_channels, side, side, generator=torch.Generator().manual_seed(0))
-    stage._drawn_NLHW = drawn
+    stage = _NoDrawing(model, source, None, before, config, "cpu", lambda _: None)
     stage(0)["loss"].backward()
     return [[p.grad for p in group["params"]] for group in stage.parameter_groups()], stage
 
@@ -107,8 +111,17 @@ def test_each_network_follows_its_own_loss(tiny_paired, tiny_model):
     for a, b in zip(decoder, expected, strict=True):
         assert torch.allclose(a, b, atol=1e-6)
 
-    (wishing, _), _ = _gradients(tiny_model, tiny_paired, **unheard | {"adversarial": 1.0})
-    assert any(not torch.allclose(a, b, atol=1e-6) for a, b in zip(decoder, wishing, strict=True))
+    drawn = stage._drawn_NLHW[torch.from_numpy(rng.integers(len(stage._drawn_NLHW), size=CONFIG.batch))]
+    now, then = (
+        owner.decode(drawn).unfold(2, 4, 4).unfold(3, 4, 4).mean((-1, -2)) for owner in (autoencoder, stage._before)
+    )
+    pull = torch.autograd.grad((now - then).abs().mean(), list(autoencoder.decoder.parameters()))
+    (held, _), _ = _gradients(tiny_model, tiny_paired, **unheard | {"anchor": 2.0})
+    for a, b, c in zip(held, decoder, pull, strict=True):
+        assert torch.allclose(a, b + 2 * c, atol=1e-5)
+    for wish in ("adversarial", "features"):
+        (wishing, _), _ = _gradients(tiny_model, tiny_paired, **unheard | {wish: 1.0})
+        assert any(not torch.allclose(a, b, atol=1e-5) for a, b in zip(decoder, wishing, strict=True))
 
 
 def test_only_the_decoder_changes(sharp, tiny_model, tiny_paired):
@@ -150,10 +163,30 @@ def test_a_killed_sharpening_ends_with_the_same_weights(tiny_model, tiny_paired,
 
 
 def test_what_does_not_fit_is_one_error_before_any_work(tiny_model, tiny_paired, tmp_path):
-    with pytest.raises(InputError, match="no length"):
-        SharpenConfig(hours=0.0)
+    for wrong, message in (
+        ({"hours": 0.0}, "no length"), ({"hours": 1.0, "steps": 5}, "--hours and --steps"),
+        ({"learning_rate": 0.0}, "--learning-rate 0"), ({"seed": -1}, "--seed -1"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            SharpenConfig(**wrong)
     on_pixels = copy.deepcopy(ModelBundle.load(tiny_model))
     on_pixels.model.image.autoencoder = None
     with pytest.raises(InputError, match="draws in latents"):
         sharpen(on_pixels, tiny_paired, tmp_path / "c.model", CONFIG)
     assert not (tmp_path / "c.model").exists()
+
+
+def test_a_budget_of_time_may_grow_and_another_dataset_is_said(tiny_model, tiny_paired, tmp_path, monkeypatch):
+    trained = ModelBundle.load(tiny_model)
+    trained.provenance["data_fingerprint"] = "of other data"
+    said: list[str] = []
+    timed = dataclasses.replace(CONFIG, steps=None, hours=1.0 / 3600)
+    sharpen(trained, tiny_paired, tmp_path / "t.model", timed, say=said.append)
+    assert any("not the data that the model was trained on" in line for line in said)
+    more = dataclasses.replace(timed, hours=2.0 / 3600)
+    sharpen(trained, tiny_paired, tmp_path / "t.model", more, say=said.append)
+    assert "finished already" in said[-1]
+    monkeypatch.setattr(tiny_paired, "slide_ids", ["a", "b"])
+    with pytest.raises(InputError, match="2 slides"):
+        sharpen(trained, tiny_paired, tmp_path / "u.model", CONFIG)
+    assert not (tmp_path / "u.model").exists()

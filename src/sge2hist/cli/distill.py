@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from sge2hist.models.bundle import ModelBundle
 
 
 def distill(
@@ -30,7 +33,6 @@ def distill(
 
     Example: `sge2hist distill kidney.model --on kidney.paired -o kidney_fast.model`
     """
-    from sge2hist.cli.generate import load_model
     from sge2hist.data.paired import PairedDataset
     from sge2hist.training.distill import DistillConfig
     from sge2hist.training.distill import distill as run
@@ -39,4 +41,14 @@ def distill(
         steps=steps, evaluations=evaluations, learning_rate=learning_rate, batch=batch, seed=seed,
         leave_out=None if leave_out is None else str(leave_out),
     )  # fmt: skip
-    run(load_model(model, "auto"), PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)
+    run(load_trained(model, output), PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)
+
+
+def load_trained(model: Path, output: Path) -> ModelBundle:
+    """Load the model that is trained on; the one that is written must be another folder."""
+    from sge2hist.cli.generate import load_model
+    from sge2hist.data.errors import InputError
+
+    if model.resolve() == output.resolve():
+        raise InputError(found=f"-o {output}, the model itself", expected="another folder: the trained model stays")
+    return load_model(model, "auto")

@@ -15,7 +15,7 @@ def sharpen(
         Path, typer.Option("-o", "--output", help="Model folder to write; an unfinished one is resumed.")
     ],
     hours: Annotated[float | None, typer.Option(help="Time budget, e.g. 0.8.")] = None,
-    steps: Annotated[int, typer.Option(help="Training steps, if no time is given.")] = 8000,
+    steps: Annotated[int | None, typer.Option(help="Training steps; default: 8000, or as long as --hours.")] = None,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of the decoder.")] = 2e-4,
     leave_out: Annotated[
         Path | None, typer.Option(help="GeoJSON of areas that no image is learnt from, as in `sge2hist train`.")
@@ -30,7 +30,7 @@ def sharpen(
 
     Example: `sge2hist sharpen kidney.model --on kidney.paired -o kidney_sharp.model --hours 0.8`
     """
-    from sge2hist.cli.generate import load_model
+    from sge2hist.cli.distill import load_trained
     from sge2hist.data.paired import PairedDataset
     from sge2hist.training.sharpen import SharpenConfig
     from sge2hist.training.sharpen import sharpen as run
@@ -39,4 +39,4 @@ def sharpen(
         steps=steps, hours=hours, learning_rate=learning_rate, seed=seed,
         leave_out=None if leave_out is None else str(leave_out),
     )  # fmt: skip
-    run(load_model(model, "auto"), PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)
+    run(load_trained(model, output), PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)

@@ -1,8 +1,9 @@
 """The canvas of a slide: a lattice of latent pixels without end, its squares, the windows that denoise them, and noise of places.
 
 At every sampling step each square is denoised by a window that sees a rim more on every side; the squares side by side are the
-denoised canvas. The lattice starts at the slide's corner, so a place has the same window, block and noise whatever is drawn
-around it. Shape letters: L latent channels, h w latent pixels, S side of a window.
+denoised canvas. At some of the first steps they stand half a square aside. The lattice starts at the slide's corner, so a place
+has the same window, block and noise whatever is drawn around it.
+Shape letters: L latent channels, h w latent pixels, S side of a window.
 """
 
 from __future__ import annotations
@@ -82,6 +83,10 @@ class Lattice:
         In the first half, where it is decided what lies where, every other evaluation looks across the borders of the last one.
         """
         return self.step // 2 if k % 2 and 2 * k < n_evaluations else 0
+
+    def told(self, n_evaluations: int) -> list[int]:
+        """All that decides where windows lie; pictures of other numbers do not fit together."""
+        return [self.step, self.rim, self.block, *(self.aside(k, n_evaluations) for k in range(n_evaluations))]
 
     @property
     def reach(self) -> int:

@@ -75,8 +75,8 @@ class SlideJob:
             If the folder holds the unfinished work of another drawing, unless `fresh`.
         """
         lattice = lattice_of(bundle)
-        _claim(folder, drawing, lattice, fresh)
         n = len(bundle.model.image.evaluations(drawing.sampler))
+        _claim(folder, drawing, lattice.told(n), fresh)
         if not (folder / CELLS / BLOCKS).is_file():
             area = inner_area(lattice, drawing.region_px).grown(n * lattice.reach + lattice.side)
             report = write_cells(folder / CELLS, bundle, source, lattice, area, edits, progress)
@@ -204,10 +204,8 @@ def _do_in_worker(seed: int, kind: str, k: int, item: Block) -> int:
     return _do(_WORKS[seed], kind, k, item)
 
 
-def _claim(folder: Path, drawing: Drawing, lattice: Lattice, fresh: bool) -> None:
+def _claim(folder: Path, drawing: Drawing, sizes: list[int], fresh: bool) -> None:
     """Make the folder, or check that it holds work on the same drawing, on the same lattice."""
-    n = drawing.sampler.n_steps
-    sizes = [lattice.step, lattice.rim, lattice.block, *(lattice.aside(k, n) for k in range(n))]
     asked = _plain(drawing) | {SIZES: sizes}
     if (folder / JOB).is_file() and read_json(folder / JOB) != asked:
         if not fresh:

@@ -20,7 +20,7 @@ from sge2hist.generation.slide_set import NOTE, SLIDE_NAME, UNCERTAINTY_NAME
 
 MUST_AGREE = (
     "slide", "model_fingerprint", "data_fingerprint", "um_per_px", "sampler", "seed", "n_seeds", "glass_rgb", "edits",
-    "channels",
+    "channels", "lattice",
 )  # fmt: skip
 OF_THE_FILE = ("kind", "format_version", "sge2hist_version")
 

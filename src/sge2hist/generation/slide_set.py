@@ -134,6 +134,7 @@ def slide_manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> d
         "region_um": [value * um for value in drawing.region_px], "region_px": list(drawing.region_px),
         "model_fingerprint": drawing.model, "um_per_px": um, "channels": bundle.config.channels,
         "sampler": asdict(drawing.sampler), "window_step_um": job.lattice.step * job.lattice.um,
+        "lattice": job.lattice.told(len(job.steps)),
         "network_px": job.lattice.pixels * 2 ** (len(bundle.config.image.unet.channels) - 1),  # its coarsest pixel
         "seed": drawing.seeds[0], "n_seeds": len(drawing.seeds), "uncertainty_scale": UNCERTAINTY_SCALE,
         "glass_rgb": list(drawing.glass_rgb), "edits": [_told(edit) for edit in config.edits],

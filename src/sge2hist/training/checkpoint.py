@@ -69,7 +69,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
 
 
 class Ema:
-    """Exponential moving average of a module's parameters; buffers are taken as they are.
+    """Exponential moving average of those parameters of a module that are trained when it begins; buffers are taken as they are.
 
     The decay rises with the step t as in Karras et al. 2024 (power function, gamma = 6 by default): early, poor weights
     are forgotten. ``decay_t = min(max_decay, (1 - 1 / (t + 1)) ** (gamma + 1))``.
@@ -77,17 +77,24 @@ class Ema:
 
     def __init__(self, module: nn.Module, *, max_decay: float = 0.9995, gamma: float = 6.0) -> None:
         self.max_decay, self.gamma = max_decay, gamma
-        self.average = {name: value.detach().clone().float() for name, value in module.named_parameters()}
+        self.average = {
+            name: value.detach().clone().float() for name, value in module.named_parameters() if value.requires_grad
+        }
+
+    def restore(self, average: dict[str, Tensor]) -> None:
+        """Go on from an average that was saved."""
+        self.average = {name: average[name].to(value) for name, value in self.average.items()}
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         """Move the average towards the module's parameters after step `step` (0, 1, ...)."""
         decay = min(self.max_decay, (1 - 1 / (step + 1)) ** (self.gamma + 1))
-        names, values = zip(*((n, p.detach().float()) for n, p in module.named_parameters()), strict=True)
-        torch._foreach_lerp_([self.average[n] for n in names], list(values), 1 - decay)
+        values = {name: value.detach().float() for name, value in module.named_parameters() if name in self.average}
+        torch._foreach_lerp_([self.average[name] for name in values], list(values.values()), 1 - decay)
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:
         """Overwrite the module's parameters with the average."""
         for name, value in module.named_parameters():
-            value.copy_(self.average[name])
+            if name in self.average:
+                value.copy_(self.average[name])

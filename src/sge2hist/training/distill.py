@@ -21,7 +21,7 @@ from sge2hist.training.loop import Stage, StagePlan
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
 from sge2hist.training.told_cells import ToldCells
-from sge2hist.training.tune import tune
+from sge2hist.training.tune import check_rate_and_seed, tune
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class DistillConfig:
     def __post_init__(self) -> None:
         if min(self.steps, self.evaluations, self.batch) < 1:
             raise InputError(found="a distillation of no length", expected="steps, evaluations and batch of 1 or more")
+        check_rate_and_seed(self.learning_rate, self.seed)
 
 
 class Distillation(Stage):

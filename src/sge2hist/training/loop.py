@@ -73,6 +73,7 @@ class StagePlan:
     warmup: float = 0.02  # share of the stage in which the learning rate rises
     decay: float = 0.5  # last share of the stage in which it falls to zero (half a cosine)
     clip_norm: float = 1.0  # largest gradient norm
+    clip_apart: bool = False  # of each parameter group, for networks with losses of their own; else of all together
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.99)  # of Adam
     refresh_every: int = 250  # steps between `Stage.refresh` calls; checkpoints are taken only there
@@ -224,11 +225,13 @@ def _step(prepared: nn.Module, optimizer: Any, run: Run, plan: StagePlan, step: 
         raise InputError(
             found=f"a loss of {float(loss)} at step {step} of stage {plan.name}",
             expected="a finite loss",
-            repair="run the same command to go on from the last checkpoint, with a lower --learning-rate",
+            repair="train anew (--overwrite) with a lower --learning-rate",
         )
     optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
-    accelerator.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], plan.clip_norm)
+    groups = [group["params"] for group in optimizer.param_groups]
+    for parameters in groups if plan.clip_apart else [[p for group in groups for p in group]]:
+        accelerator.clip_grad_norm_(parameters, plan.clip_norm)
     optimizer.step()
     return {name: float(value.detach()) for name, value in terms.items()}
 
@@ -245,7 +248,7 @@ def _restore(
     stage.load_own_state(sections.get("stage", {}))
     load_optimizer_tensors(optimizer, sections.get("optimizer", {}))
     if ema is not None:
-        ema.average = {name: value.float() for name, value in sections["ema"].items()}
+        ema.restore(sections["ema"])
     run.say(f"resuming {plan.name} at step {position['step']:,}")
     return int(position["step"]), float(position["elapsed_s"])
 

@@ -32,19 +32,20 @@ from sge2hist.training.loop import Stage, StagePlan
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
 from sge2hist.training.told_cells import ToldCells
-from sge2hist.training.tune import tune
+from sge2hist.training.tune import check_rate_and_seed, tune
 
 NAME = "sharpen"
 NUDGE = 0.05  # standard deviation of the noise that a critic should hardly mind
 DRAWN_AT_ONCE = 64
+STEPS = 8000
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharpenConfig:
     """One sharpening."""
 
-    steps: int = 8000
-    hours: float | None = None  # time budget; None: so many steps
+    steps: int | None = None  # of decoder and critic; None: 8000, or as many as the time allows
+    hours: float | None = None  # time budget
     learning_rate: float = 2e-4
     batch: int = 16  # real crops that are encoded and decoded per step, and as many drawn ones
     n_drawn: int = 4096  # latents that the network draws first
@@ -58,8 +59,11 @@ class SharpenConfig:
     leave_out: str | None = None  # GeoJSON of parts of the slides that no image is taken from
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.n_drawn) < 1 or (self.hours is not None and self.hours <= 0):
+        if any(value is not None and value <= 0 for value in (self.steps, self.hours, self.batch, self.n_drawn)):
             raise InputError(found="a sharpening of no length", expected="steps, hours, batch and n_drawn above 0")
+        if self.steps is not None and self.hours is not None:
+            raise InputError(found="--hours and --steps", expected="one of the two")
+        check_rate_and_seed(self.learning_rate, self.seed)
 
 
 class Sharpening(Stage):
@@ -72,14 +76,18 @@ class Sharpening(Stage):
         """`before`: the autoencoder as it was, which a model taken from a checkpoint no longer has."""
         super().__init__()
         self._autoencoder = _autoencoder_of(model)
-        self._source, self._cells, self._config, self._device, self._say = source, cells, config, device, say
+        self._source, self._cells, self._config, self._device = source, cells, config, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.critic = Critic(self._autoencoder.config.image_channels, config.critic_width).to(device)
         self.model = model
         self._before = copy.deepcopy(before).requires_grad_(False).to(device)
         self._autoencoder.decoder.requires_grad_(True)
-        self._drawn_NLHW: Tensor | None = None
+        say(f"drawing {config.n_drawn:,} images to learn from")  # by weights that do not move: the same after a resume
+        firsts = range(0, config.n_drawn, DRAWN_AT_ONCE)
+        self._drawn_NLHW = torch.cat(
+            [self._draw(first, min(DRAWN_AT_ONCE, config.n_drawn - first)) for first in firsts]
+        )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Decoder and critic."""
@@ -95,14 +103,6 @@ class Sharpening(Stage):
     def load_own_state(self, state: dict[str, Tensor]) -> None:
         """Take the critic back."""
         self.critic.load_state_dict(state)
-
-    def refresh(self, step: int) -> None:
-        """Draw the latents once; they depend on weights that do not move."""
-        if self._drawn_NLHW is None:
-            n = self._config.n_drawn
-            self._say(f"drawing {n:,} images to learn from")
-            parts = [self._draw(first, min(DRAWN_AT_ONCE, n - first)) for first in range(0, n, DRAWN_AT_ONCE)]
-            self._drawn_NLHW = torch.cat(parts)
 
     @torch.no_grad()
     def _draw(self, first: int, n: int) -> Tensor:
@@ -120,7 +120,6 @@ class Sharpening(Stage):
     def forward(self, step: int) -> dict[str, Tensor]:
         """Return the loss terms of a step."""
         config, autoencoder = self._config, self._autoencoder
-        assert self._drawn_NLHW is not None, "refresh comes first"
         rng = stage_rng(config.seed, NAME, step)
         generator = stage_generator(config.seed, f"{NAME}/noise", step)
         n = config.batch
@@ -189,10 +188,11 @@ def sharpen(
     config = config or SharpenConfig()
     before = _autoencoder_of(trained.model)
     budget = config.hours * 3600 if config.hours else None
+    n_steps = config.steps or STEPS
     plan = StagePlan(
-        name=NAME, n_steps=10**9 if budget else config.steps, learning_rate=config.learning_rate, budget_s=budget,
-        items_per_step=2 * config.batch, betas=(0.5, 0.99), clip_norm=10.0, decay=0.4, ema=True,
-        refresh_every=min(100, config.steps),
+        name=NAME, n_steps=10**9 if budget else n_steps, learning_rate=config.learning_rate, budget_s=budget,
+        items_per_step=2 * config.batch, betas=(0.5, 0.99), clip_norm=10.0, clip_apart=True, decay=0.4,
+        ema=True, refresh_every=min(100, n_steps),
     )  # fmt: skip
     return tune(
         trained, dataset, Path(output), config, plan,

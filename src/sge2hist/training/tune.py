@@ -67,11 +67,17 @@ def tune(
     """
     check_tunable(trained, dataset)
     left_out = read_left_out(config.leave_out, dataset)
+    shape = trained.config
+    source = PatchSource(
+        dataset, patch_px=shape.patch_px, um_per_px=shape.um_per_px, reach_um=shape.reach_um,
+        jitter_um=shape.image.condition.grid_um, left_out=left_out,
+    )  # fmt: skip
     accelerator = make_accelerator("auto")
     device = str(accelerator.device)
     settings = asdict(config)  # type: ignore[call-overload]
     asked = {
-        "config": settings, "data": dataset.fingerprint, "teacher": trained.fingerprint, "left_out": left_out.fingerprint,
+        "config": {name: value for name, value in settings.items() if name != "hours"},  # which may be more when it goes on
+        "data": dataset.fingerprint, "teacher": trained.fingerprint, "left_out": left_out.fingerprint,
     }  # fmt: skip
     if accelerator.is_main_process:
         open_run(output, asked, overwrite=overwrite)
@@ -89,11 +95,8 @@ def tune(
     model.requires_grad_(False)
     run.resume()
     run.restore_module(model)
-    shape = model.config
-    source = PatchSource(
-        dataset, patch_px=shape.patch_px, um_per_px=shape.um_per_px, reach_um=shape.reach_um,
-        jitter_um=shape.image.condition.grid_um, left_out=left_out,
-    )  # fmt: skip
+    if trained.provenance.get("data_fingerprint") != dataset.fingerprint:
+        run.say("these are not the data that the model was trained on: cells held out there may be learnt from here")
     column = {gene: i for i, gene in enumerate(dataset.genes.ids)}
     cells = GeneData.from_paired(dataset, dataset.rows("all"), np.array([column[gene] for gene in trained.genes.ids]))
     told = ToldCells(model, with_surroundings(cells, model.gene, split_groups(dataset)), device)
@@ -125,6 +128,11 @@ def check_tunable(trained: ModelBundle, dataset: PairedDataset) -> None:
         raise InputError(found=f"a model of preset {trained.config.preset}", expected="a model of placed cells")
     require_same_channels(dataset.channels, trained.config.channels, where=str(dataset.path))
     dataset.rows("train")  # an empty split is an error before any work
+    if len(dataset.slide_ids) > trained.config.image.n_slides:
+        raise InputError(
+            found=f"{len(dataset.slide_ids)} slides", where=str(dataset.path),
+            expected=f"the {trained.config.image.n_slides} that the model was trained on",
+        )  # fmt: skip
     known = set(dataset.genes.ids)
     missing = [gene for gene in trained.genes.ids if gene not in known]
     if missing:
@@ -133,3 +141,11 @@ def check_tunable(trained: ModelBundle, dataset: PairedDataset) -> None:
             where=str(dataset.path),
             expected="the dataset that the model was trained on",
         )
+
+
+def check_rate_and_seed(learning_rate: float, seed: int) -> None:
+    """Raise `InputError` for numbers that no training can take."""
+    if learning_rate <= 0:
+        raise InputError(found=f"--learning-rate {learning_rate:g}", expected="a positive number")
+    if seed < 0:
+        raise InputError(found=f"--seed {seed}", expected="0 or more")
