@@ -12,15 +12,11 @@ from sge2hist.api import SGE2Hist
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.training import loop
 from sge2hist.training.distill import DistillConfig, distill
 from sge2hist.training.tune import check_tunable
+from tests.training.killing import check_a_kill_changes_nothing
 
 CONFIG = DistillConfig(steps=16, batch=4, learning_rate=1e-3)
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing may catch it."""
 
 
 @pytest.fixture(scope="module")
@@ -41,29 +37,13 @@ def test_the_student_draws_in_two_evaluations_and_keeps_what_is_not_tuned(studen
     assert model.bundle.provenance["teacher"] == ModelBundle.load(tiny_model).fingerprint
 
 
-def test_a_killed_distillation_ends_with_the_same_weights(student, tiny_model, tiny_paired, tmp_path, monkeypatch):
-    save = loop.save_checkpoint
-
-    def save_then_die(path, sections, position):
-        save(path, sections, position)
-        if position["under_way"]:
-            raise Killed
-
-    init = loop.Run.__init__
-    monkeypatch.setattr(loop.Run, "__init__", lambda self, **given: init(self, **(given | {"checkpoint_every_s": 0.0})))
-    monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
-    longer = dataclasses.replace(CONFIG, steps=120)
-    teacher = ModelBundle.load(tiny_model)
-    with pytest.raises(Killed):
-        distill(teacher, tiny_paired, tmp_path / "a.model", longer, say=lambda _: None)
-    monkeypatch.setattr(loop, "save_checkpoint", save)
-    said: list[str] = []
-    distill(teacher, tiny_paired, tmp_path / "a.model", longer, say=said.append)
-    assert any(line.startswith("resuming distill at step 100") for line in said)
-    distill(teacher, tiny_paired, tmp_path / "b.model", longer, say=lambda _: None)
-    resumed, whole = (load_file(tmp_path / f"{name}.model" / "model.safetensors") for name in "ab")
-    for name in whole:
-        assert torch.equal(resumed[name], whole[name]), name
+def test_a_killed_distillation_ends_with_the_same_weights(tiny_model, tiny_paired, tmp_path):
+    teacher, longer = ModelBundle.load(tiny_model), dataclasses.replace(CONFIG, steps=120)
+    check_a_kill_changes_nothing(
+        lambda output, say: distill(teacher, tiny_paired, output, longer, say=say),
+        tmp_path,
+        "resuming distill at step 100",
+    )
 
 
 def test_refuses_a_published_model_and_foreign_genes(tiny_model, tiny_paired, monkeypatch):

@@ -13,18 +13,14 @@ from safetensors.torch import load_file
 from sge2hist.api import SGE2Hist
 from sge2hist.data.errors import InputError
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.training import loop
 from sge2hist.training.critic import Critic, critic_loss, feature_distance, says_real, smoothness
 from sge2hist.training.image_stages import SHARE_ANYWHERE
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
 from sge2hist.training.sharpen import NAME, SharpenConfig, Sharpening, sharpen
+from tests.training.killing import check_a_kill_changes_nothing
 
 CONFIG = SharpenConfig(steps=12, batch=4, n_drawn=8, learning_rate=1e-3, critic_width=8)
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing may catch it."""
 
 
 @pytest.fixture(scope="module")
@@ -137,29 +133,13 @@ def test_only_the_decoder_changes(sharp, tiny_model, tiny_paired):
     assert np.abs(a - b).mean() > 0.5  # another decoder of the same latents
 
 
-def test_a_killed_sharpening_ends_with_the_same_weights(tiny_model, tiny_paired, tmp_path, monkeypatch):
-    save = loop.save_checkpoint
-
-    def save_then_die(path, sections, position):
-        save(path, sections, position)
-        if position["under_way"]:
-            raise Killed
-
-    init = loop.Run.__init__
-    monkeypatch.setattr(loop.Run, "__init__", lambda self, **given: init(self, **(given | {"checkpoint_every_s": 0.0})))
-    config = dataclasses.replace(CONFIG, steps=104)
-    trained = ModelBundle.load(tiny_model)
-    monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
-    with pytest.raises(Killed):
-        sharpen(trained, tiny_paired, tmp_path / "a.model", config, say=lambda _: None)
-    monkeypatch.setattr(loop, "save_checkpoint", save)
-    said: list[str] = []
-    sharpen(trained, tiny_paired, tmp_path / "a.model", config, say=said.append)
-    assert any("resuming sharpen at step 100" in line for line in said)
-    monkeypatch.setattr(loop.Run, "__init__", init)
-    sharpen(trained, tiny_paired, tmp_path / "b.model", config, say=lambda _: None)
-    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("a.model", "b.model"))
-    assert all(torch.equal(a[name], b[name]) for name in a)
+def test_a_killed_sharpening_ends_with_the_same_weights(tiny_model, tiny_paired, tmp_path):
+    trained, longer = ModelBundle.load(tiny_model), dataclasses.replace(CONFIG, steps=104)
+    check_a_kill_changes_nothing(
+        lambda output, say: sharpen(trained, tiny_paired, output, longer, say=say),
+        tmp_path,
+        "resuming sharpen at step 100",
+    )
 
 
 def test_what_does_not_fit_is_one_error_before_any_work(tiny_model, tiny_paired, tmp_path):
