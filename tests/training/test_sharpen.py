@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from safetensors.torch import load_file
 from sge2hist.api import SGE2Hist
 from sge2hist.data.errors import InputError
 from sge2hist.models.bundle import ModelBundle
+from sge2hist.training.accelerate import make_accelerator
 from sge2hist.training.critic import Critic, critic_loss, feature_distance, says_real, smoothness
 from sge2hist.training.image_stages import SHARE_ANYWHERE
+from sge2hist.training.loop import Run
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
 from sge2hist.training.sharpen import NAME, SharpenConfig, Sharpening, sharpen
@@ -74,7 +77,8 @@ def _gradients(tiny_model, tiny_paired, **weights):
         parameter += 0.01
     source = PatchSource(tiny_paired, patch_px=32, um_per_px=model.config.um_per_px, reach_um=0.0, jitter_um=0.0)
     config = dataclasses.replace(CONFIG, **weights)
-    stage = _NoDrawing(model, source, None, before, config, "cpu", lambda _: None)
+    run = Run(directory=Path("nowhere"), accelerator=make_accelerator("no"), seed=0, say=lambda _: None)
+    stage = _NoDrawing(model, source, None, before, config, run)
     stage(0)["loss"].backward()
     return [[p.grad for p in group["params"]] for group in stage.parameter_groups()], stage
 

@@ -13,6 +13,14 @@ STAGE_SHARES = {"autoencoder": 0.14, "gene": 0.08, "mixture": 0.02, "joint": 0.7
 """How a time budget is divided over the stages."""
 
 
+def check_rate_and_seed(learning_rate: float | None, seed: int) -> None:
+    """Raise `InputError` for numbers that no training can take."""
+    if learning_rate is not None and learning_rate <= 0:
+        raise InputError(found=f"--learning-rate {learning_rate:g}", expected="a positive number")
+    if seed < 0:
+        raise InputError(found=f"--seed {seed}", expected="0 or more")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run."""
@@ -36,7 +44,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise InputError(found=f"--preset {self.preset}", expected=f"one of {', '.join(PRESETS)}")
-        for name in ("hours", "steps", "patch_px", "um_per_px", "learning_rate", "batch"):
+        check_rate_and_seed(self.learning_rate, self.seed)
+        for name in ("hours", "steps", "patch_px", "um_per_px", "batch"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise InputError(found=f"--{name.replace('_', '-')} {value}", expected="a positive number")

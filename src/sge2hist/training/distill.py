@@ -16,12 +16,13 @@ from sge2hist.models.consistency import consistency_loss
 from sge2hist.models.image_model import SamplerConfig
 from sge2hist.models.joint_model import JointModel
 from sge2hist.models.placed_cells import MODE_ALL, MODE_CENTRE, MODE_NONE
+from sge2hist.training.config import check_rate_and_seed
 from sge2hist.training.image_stages import SHARE_ANYWHERE, SHARE_CENTRE
-from sge2hist.training.loop import Stage, StagePlan
+from sge2hist.training.loop import Run, Stage, StagePlan
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
 from sge2hist.training.told_cells import ToldCells
-from sge2hist.training.tune import check_rate_and_seed, tune
+from sge2hist.training.tune import tune
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +53,13 @@ class Distillation(Stage):
         source: PatchSource,
         cells: ToldCells,
         config: DistillConfig,
-        device: str,
-        n_processes: int = 1,
+        run: Run,
     ) -> None:
         """Each of the processes takes its own steps."""
         super().__init__()
-        self.model, self._source, self._cells, self._config, self._device = model, source, cells, config, device
-        self._n_steps = config.steps * n_processes
+        self.model, self._source, self._cells, self._config = model, source, cells, config
+        self._device = run.accelerator.device
+        self._n_steps = config.steps * run.accelerator.num_processes
         model.image.unet.requires_grad_(True)
         model.image.condition.requires_grad_(True)
 
@@ -102,6 +103,6 @@ def distill(
     )  # fmt: skip
     return tune(
         teacher, dataset, Path(output), config, plan,
-        lambda model, source, cells, device, n: Distillation(model, source, cells, config, device, n),
+        lambda model, source, cells, run: Distillation(model, source, cells, config, run),
         sampler=SamplerConfig(sampler="consistency", n_steps=config.evaluations), overwrite=overwrite, say=say,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from sge2hist.training.loop import Stage
 from sge2hist.training.mixture_refit import centre_micro
 from sge2hist.training.patches import PatchBatch, PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
+from sge2hist.training.told_cells import cell_depths, lone_latents, placed_on_crops, told_by_mode
 
 SHARE_ANYWHERE = 0.05
 """Crops taken at any place of the slides instead of at a cell: glass, and the edge of the tissue."""
@@ -164,22 +165,14 @@ class JointTraining(Stage):
         self, crops: PatchBatch, mode_B: np.ndarray, slide_B: np.ndarray, step: int, rng: np.random.Generator
     ) -> PlacedCells:
         """Keep the cells that each crop is told, with fresh latents for some of them and cached ones for the rest."""
-        mode_M = mode_B[crops.crop_M]
-        kept = np.flatnonzero((mode_M == MODE_ALL) | ((mode_M == MODE_CENTRE) & crops.is_centre_M))
+        kept, mode_M = told_by_mode(crops, mode_B)
         row_M = crops.row_M[kept]
         z_MZ = self._mean_NZ[torch.from_numpy(row_M)]
         if self._resting:
-            z_MZ = self._drawn_if_alone(z_MZ, row_M, mode_M[kept], step)
+            z_MZ = self._drawn_if_alone(z_MZ, row_M, mode_M, step)
         else:
-            z_MZ = self._with_fresh_latents(z_MZ, crops.is_centre_M[kept], row_M, mode_M[kept], step, rng)
-        return PlacedCells(
-            z_MZ=z_MZ,
-            depth_M=torch.from_numpy(self.depth_N[row_M]),
-            xy_um_M2=torch.from_numpy(crops.xy_um_M2[kept]),
-            image_M=torch.from_numpy(crops.crop_M[kept]),
-            mode_B=torch.from_numpy(mode_B),
-            slide_B=torch.from_numpy(slide_B),
-        ).to(self._device)
+            z_MZ = self._with_fresh_latents(z_MZ, crops.is_centre_M[kept], row_M, mode_M, step, rng)
+        return placed_on_crops(crops, kept, z_MZ, self.depth_N, mode_B, slide_B).to(self._device)
 
     def _drawn_if_alone(self, z_MZ: Tensor, row_M: np.ndarray, mode_M: np.ndarray, step: int) -> Tensor:
         generator = stage_generator(self._config.seed, "joint/posterior", step)
@@ -214,22 +207,7 @@ class JointTraining(Stage):
         return self._gene_stage.training_pass_on(rows[: self._config.n_expression_cells], 1.0, step).terms
 
 
-def lone_latents(sample_MZ: Tensor, mean_MZ: Tensor, alone_M: Tensor, n_drawn: int) -> Tensor:
-    """Latents as the image network is told them: of a cell shown alone z1 is a draw from its posterior, as a cell type is drawn
-    from its component; all else is the posterior mean. A posterior of z2 is nearly as wide as its prior: draws would be noise
-    that hides the cell. `n_drawn`: leading dims that are drawn.
-    """
-    drawn_MZ = alone_M.to(mean_MZ.device)[:, None] & (torch.arange(mean_MZ.shape[1], device=mean_MZ.device) < n_drawn)
-    return torch.where(drawn_MZ, sample_MZ, mean_MZ)
-
-
 def scale_gradient(z_MZ: Tensor, n_type: int, share: float) -> Tensor:
     """Return `z_MZ` itself; `share` of the gradient passes to its first `n_type` dims, all of it to the others."""
     z1_MT = z_MZ[:, :n_type]
     return torch.cat([share * z1_MT + (1 - share) * z1_MT.detach(), z_MZ[:, n_type:]], 1)
-
-
-def cell_depths(cells: GeneData, median_library: float) -> np.ndarray:
-    """Log of each cell's counts on the panel over the training median, clipped to +-3, float32 [N]."""
-    library_N = np.concatenate([np.asarray(counts.sum(1)).ravel() for _, counts in cells.chunks(16384)])
-    return np.clip(np.log((library_N + 1) / (median_library + 1)), -3, 3).astype(np.float32)

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from sge2hist.data.channels import composite
 from sge2hist.data.files import atomic_path
+from sge2hist.models.arithmetic import fast_arithmetic
 from sge2hist.models.joint_model import JointModel
-from sge2hist.models.placed_cells import MODE_ALL, PlacedCells
+from sge2hist.models.placed_cells import MODE_ALL
 from sge2hist.training.gene_data import GeneData, dense_counts
 from sge2hist.training.patches import PatchSource
+from sge2hist.training.told_cells import placed_on_crops
 
 
 class Preview:
@@ -44,21 +46,15 @@ class Preview:
         around_MA = self._cells.around(crops.row_M, self._device)
         mean_MZ = model.gene.encode(counts_MG, around_NA=around_MA).mean_NZ.float()
         n = len(crops.centre_row_B)
-        cells = PlacedCells(
-            z_MZ=mean_MZ.cpu(),
-            depth_M=torch.from_numpy(self._depth_N[crops.row_M]),
-            xy_um_M2=torch.from_numpy(crops.xy_um_M2),
-            image_M=torch.from_numpy(crops.crop_M),
-            mode_B=torch.full((n,), MODE_ALL),
-            slide_B=torch.zeros(n, dtype=torch.long),
-        ).to(self._device)
+        kept, mode_B, slide_B = np.arange(len(crops.row_M)), np.full(n, MODE_ALL), np.zeros(n, np.int64)
+        cells = placed_on_crops(crops, kept, mean_MZ.cpu(), self._depth_N, mode_B, slide_B).to(self._device)
         side = model.config.patch_px // model.image.downsampling
         rows = [self._shown(crops.image_BCHW)]
         sampler = model.config.sampler
         if sampler.n_steps > 50:  # a thousand steps are not for a preview
             sampler = type(sampler)(n_steps=20)
         for sample in range(2):
-            with torch.autocast(torch.device(self._device).type, torch.bfloat16):
+            with fast_arithmetic(torch.device(self._device)):
                 images = model.image.sample(cells, [1000 * sample + i for i in range(n)], (side, side), sampler)
             rows.append(self._shown(images.cpu()))
         picture = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)

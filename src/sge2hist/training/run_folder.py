@@ -4,24 +4,48 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sge2hist
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import atomic_path
+from sge2hist.training.loop import Run
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 RUN_NAME = "run.json"
 
 
-def open_run(output: Path, asked: dict[str, Any], *, overwrite: bool) -> None:
+def open_run(
+    output: Path, asked: dict[str, Any], accelerator: Accelerator, *, seed: int, overwrite: bool, say: Callable[[str], None],
+    checkpoint_every_s: float = Run.checkpoint_every_s,
+) -> Run:  # fmt: skip
     """Make `output` the folder of the run that was `asked` for ("config" and other entries), new or resumed.
+
+    The first of several processes makes it and speaks.
 
     Raises
     ------
     InputError
         If the folder holds a run with other settings, or something else.
     """
+    first = accelerator.is_main_process
+    if first:
+        _claim(output, asked, overwrite)
+    accelerator.wait_for_everyone()
+    return Run(
+        directory=output / "training",
+        accelerator=accelerator,
+        seed=seed,
+        say=say if first else lambda _: None,
+        checkpoint_every_s=checkpoint_every_s,
+    )
+
+
+def _claim(output: Path, asked: dict[str, Any], overwrite: bool) -> None:
     directory = output / "training"
     identity = asked | {"version": sge2hist.__version__}
     if output.exists() and overwrite:

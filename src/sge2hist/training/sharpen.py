@@ -26,17 +26,18 @@ from sge2hist.models.autoencoder import Autoencoder
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.joint_model import JointModel
 from sge2hist.models.placed_cells import MODE_ALL
+from sge2hist.training.config import check_rate_and_seed
 from sge2hist.training.critic import Critic, critic_loss, feature_distance, says_real, smoothness
 from sge2hist.training.image_stages import SHARE_ANYWHERE
-from sge2hist.training.loop import Stage, StagePlan
+from sge2hist.training.loop import Run, Stage, StagePlan
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
 from sge2hist.training.told_cells import ToldCells
-from sge2hist.training.tune import check_rate_and_seed, tune
+from sge2hist.training.tune import tune
 
 NAME = "sharpen"
 NUDGE = 0.05  # standard deviation of the noise that a critic should hardly mind
-DRAWN_AT_ONCE = 64
+DRAWN_AT_ONCE, SAID_EVERY = 64, 1024  # images
 STEPS = 8000
 
 
@@ -71,23 +72,20 @@ class Sharpening(Stage):
 
     def __init__(
         self, model: JointModel, source: PatchSource, cells: ToldCells, before: Autoencoder, config: SharpenConfig,
-        device: str, say: Callable[[str], None] = print,
+        run: Run,
     ) -> None:  # fmt: skip
         """`before`: the autoencoder as it was, which a model taken from a checkpoint no longer has."""
         super().__init__()
         self._autoencoder = _autoencoder_of(model)
-        self._source, self._cells, self._config, self._device = source, cells, config, device
+        self._source, self._cells, self._config = source, cells, config
+        self._device = device = run.accelerator.device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.critic = Critic(self._autoencoder.config.image_channels, config.critic_width).to(device)
         self.model = model
         self._before = copy.deepcopy(before).requires_grad_(False).to(device)
         self._autoencoder.decoder.requires_grad_(True)
-        say(f"drawing {config.n_drawn:,} images to learn from")  # by weights that do not move: the same after a resume
-        firsts = range(0, config.n_drawn, DRAWN_AT_ONCE)
-        self._drawn_NLHW = torch.cat(
-            [self._draw(first, min(DRAWN_AT_ONCE, config.n_drawn - first)) for first in firsts]
-        )
+        self._drawn_NLHW = self._draw_all(run.say)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Decoder and critic."""
@@ -104,6 +102,15 @@ class Sharpening(Stage):
         """Take the critic back."""
         self.critic.load_state_dict(state)
 
+    def _draw_all(self, say: Callable[[str], None]) -> Tensor:
+        """All latents that it learns from, by weights that do not move: the same after a resume."""
+        n, parts = self._config.n_drawn, []
+        for first in range(0, n, DRAWN_AT_ONCE):
+            if first % SAID_EVERY == 0:
+                say(f"drawing images to learn from: {first:,} of {n:,}")
+            parts.append(self._draw(first, min(DRAWN_AT_ONCE, n - first)))
+        return torch.cat(parts)
+
     @torch.no_grad()
     def _draw(self, first: int, n: int) -> Tensor:
         """Latents [n, L, h, w] as the model draws them around training cells, float32 on the CPU."""
@@ -114,7 +121,7 @@ class Sharpening(Stage):
         cells = self._cells.place(crops, np.full(n, MODE_ALL), rng.random(n) < 0.5, generator)
         side = self.model.config.patch_px // image.downsampling
         seeds = [int(s) for s in rng.integers(2**62, size=n)]
-        with fast_arithmetic(torch.device(self._device)):
+        with fast_arithmetic(self._device):
             return image.sample_latents(cells, seeds, (side, side), self.model.config.sampler).float().cpu()
 
     def forward(self, step: int) -> dict[str, Tensor]:
@@ -196,6 +203,6 @@ def sharpen(
     )  # fmt: skip
     return tune(
         trained, dataset, Path(output), config, plan,
-        lambda model, source, cells, device, _: Sharpening(model, source, cells, before, config, device, say),
+        lambda model, source, cells, run: Sharpening(model, source, cells, before, config, run),
         overwrite=overwrite, say=say,
     )  # fmt: skip

@@ -45,7 +45,7 @@ from sge2hist.training.start import start_from
 from sge2hist.training.type_names import name_components
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    pass
 
 REFRESH_ITEMS = 16_000  # patches or cells between two renewals of what a stage caches
 SUM_OVER_GENES = 1e3  # largest gradient norm of a loss that sums nats over genes
@@ -73,14 +73,15 @@ def train(
     dataset.rows("train")  # an empty split is an error before any work
     left_out = read_left_out(config.leave_out, dataset)
     accelerator = make_accelerator(config.mixed_precision)
-    if accelerator.is_main_process:
-        asked = {"config": config.identity(), "data": dataset.fingerprint, "left_out": left_out.fingerprint}
-        open_run(output, asked, overwrite=overwrite)
-    accelerator.wait_for_everyone()
+    asked = {"config": config.identity(), "data": dataset.fingerprint, "left_out": left_out.fingerprint}
+    run = open_run(
+        output, asked, accelerator, seed=config.seed, overwrite=overwrite, say=say,
+        checkpoint_every_s=config.checkpoint_every_s,
+    )  # fmt: skip
     if (output / CONFIG_NAME).is_file():
-        say(f"{output} is trained already; --overwrite trains it again")
+        run.say(f"{output} is trained already; --overwrite trains it again")
         return ModelBundle.load(output)
-    training = _Training(dataset, output, config, accelerator, left_out, say)
+    training = _Training(dataset, output, config, run, left_out)
     training.run()
     if accelerator.is_main_process:
         training.write()
@@ -96,20 +97,13 @@ class _Training:
         dataset: PairedDataset,
         output: Path,
         config: TrainConfig,
-        accelerator: Accelerator,
+        run: Run,
         left_out: LeftOut,
-        say: Callable[[str], None],
     ) -> None:
         self.dataset, self.output, self.config, self.left_out = dataset, output, config, left_out
         self.preset = PRESETS[config.preset]
-        self.device = str(accelerator.device)
-        self.runner = Run(
-            directory=output / "training",
-            accelerator=accelerator,
-            seed=config.seed,
-            say=say if accelerator.is_main_process else lambda _: None,
-            checkpoint_every_s=config.checkpoint_every_s,
-        )
+        self.device = str(run.accelerator.device)
+        self.runner = run
 
     def run(self) -> None:
         """Run or resume all stages."""

@@ -13,6 +13,7 @@ import numpy as np
 from sge2hist.data.channels import require_same_channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import atomic_path
+from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.paired import PairedDataset
 from sge2hist.models.bundle import CONFIG_NAME, ModelBundle
 from sge2hist.models.image_model import SamplerConfig
@@ -39,8 +40,8 @@ class TuningConfig(Protocol):
         """GeoJSON of parts of the slides that no image is taken from."""
 
 
-MakeStage = Callable[[JointModel, PatchSource, ToldCells, str, int], Stage]
-"""(model, crops, cells, device, processes) -> the stage; it says which parameters are trained."""
+MakeStage = Callable[[JointModel, PatchSource, ToldCells, Run], Stage]
+"""(model, crops, cells, run) -> the stage; it says which parameters are trained."""
 
 
 def tune(
@@ -73,34 +74,22 @@ def tune(
         jitter_um=shape.image.condition.grid_um, left_out=left_out,
     )  # fmt: skip
     accelerator = make_accelerator("auto")
-    device = str(accelerator.device)
     settings = asdict(config)  # type: ignore[call-overload]
     asked = {
         "config": {name: value for name, value in settings.items() if name != "hours"},  # which may be more when it goes on
         "data": dataset.fingerprint, "teacher": trained.fingerprint, "left_out": left_out.fingerprint,
     }  # fmt: skip
-    if accelerator.is_main_process:
-        open_run(output, asked, overwrite=overwrite)
-    accelerator.wait_for_everyone()
+    run = open_run(output, asked, accelerator, seed=config.seed, overwrite=overwrite, say=say)
     if (output / CONFIG_NAME).is_file():
-        say(f"{output} is finished already; --overwrite does it again")
+        run.say(f"{output} is finished already; --overwrite does it again")
         return ModelBundle.load(output)
-    run = Run(
-        directory=output / "training",
-        accelerator=accelerator,
-        seed=config.seed,
-        say=say if accelerator.is_main_process else lambda _: None,
-    )
-    model = copy.deepcopy(trained.model).to(device)
+    model = copy.deepcopy(trained.model).to(accelerator.device)
     model.requires_grad_(False)
     run.resume()
     run.restore_module(model)
     if trained.provenance.get("data_fingerprint") != dataset.fingerprint:
         run.say("these are not the data that the model was trained on: cells held out there may be learnt from here")
-    column = {gene: i for i, gene in enumerate(dataset.genes.ids)}
-    cells = GeneData.from_paired(dataset, dataset.rows("all"), np.array([column[gene] for gene in trained.genes.ids]))
-    told = ToldCells(model, with_surroundings(cells, model.gene, split_groups(dataset)), device)
-    stage = make_stage(model, source, told, device, accelerator.num_processes)
+    stage = make_stage(model, source, _told_cells(model, trained.genes, dataset, str(accelerator.device)), run)
     run_stage(stage, plan, run, model)
     finish_stage(run, model, plan.name)
     model.config = replace(shape, sampler=sampler or shape.sampler)
@@ -117,9 +106,16 @@ def tune(
         with atomic_path(output / "README.md") as partial:
             partial.write_text(model_card(bundle), encoding="utf-8")
         bundle.save(output)
-        say(f"wrote {output}")
+        run.say(f"wrote {output}")
     accelerator.wait_for_everyone()
     return ModelBundle.load(output)
+
+
+def _told_cells(model: JointModel, genes: GenePanel, dataset: PairedDataset, device: str) -> ToldCells:
+    """All cells of the dataset on the model's panel, encoded."""
+    column = {gene: i for i, gene in enumerate(dataset.genes.ids)}
+    cells = GeneData.from_paired(dataset, dataset.rows("all"), np.array([column[gene] for gene in genes.ids]))
+    return ToldCells(model, with_surroundings(cells, model.gene, split_groups(dataset)), device)
 
 
 def check_tunable(trained: ModelBundle, dataset: PairedDataset) -> None:
@@ -141,11 +137,3 @@ def check_tunable(trained: ModelBundle, dataset: PairedDataset) -> None:
             where=str(dataset.path),
             expected="the dataset that the model was trained on",
         )
-
-
-def check_rate_and_seed(learning_rate: float, seed: int) -> None:
-    """Raise `InputError` for numbers that no training can take."""
-    if learning_rate <= 0:
-        raise InputError(found=f"--learning-rate {learning_rate:g}", expected="a positive number")
-    if seed < 0:
-        raise InputError(found=f"--seed {seed}", expected="0 or more")

@@ -17,8 +17,9 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.models.upsampler import EXPECTED_DETAIL, Upsampler, UpsamplerConfig
 from sge2hist.models.upsampler_folder import UpsamplerBundle
 from sge2hist.training.accelerate import make_accelerator
+from sge2hist.training.config import check_rate_and_seed
 from sge2hist.training.left_out import LeftOut, read_left_out
-from sge2hist.training.loop import Run, Stage, StagePlan, finish_stage, run_stage
+from sge2hist.training.loop import Stage, StagePlan, finish_stage, run_stage
 from sge2hist.training.randomness import stage_generator, stage_rng
 from sge2hist.training.run_folder import open_run
 
@@ -51,6 +52,7 @@ class UpsamplerTraining:
                 found="a training that cannot be",
                 expected="um/px above 0, a factor of 2 or more, steps, batch and evaluations of 1 or more",
             )
+        check_rate_and_seed(self.learning_rate, self.seed)
         if self.crop_px % (self.factor * 2 ** (len(self.widths) - 1)):
             raise InputError(
                 found=f"crops of {self.crop_px} px",
@@ -138,13 +140,11 @@ def train_upsampler(
     left_out = read_left_out(config.leave_out, dataset)
     crops = FineCrops(dataset, config.um_per_px, POOL_SIDES * config.crop_px, left_out)
     accelerator = make_accelerator("auto")
-    if accelerator.is_main_process:
-        settings = asdict(config) | {"widths": list(config.widths)}  # as JSON gives it back
-        asked = {"config": settings, "data": dataset.fingerprint, "left_out": left_out.fingerprint}
-        open_run(output, asked, overwrite=overwrite)
-    accelerator.wait_for_everyone()
+    settings = asdict(config) | {"widths": list(config.widths)}  # as JSON gives it back
+    asked = {"config": settings, "data": dataset.fingerprint, "left_out": left_out.fingerprint}
+    run = open_run(output, asked, accelerator, seed=config.seed, overwrite=overwrite, say=say)
     if (output / MANIFEST_NAME).is_file():
-        say(f"{output} is trained already; --overwrite trains it again")
+        run.say(f"{output} is trained already; --overwrite trains it again")
         return UpsamplerBundle.load(output)
     shape = UpsamplerConfig(
         um_per_px=config.um_per_px * config.factor, factor=config.factor, image_channels=len(dataset.channels),
@@ -153,10 +153,6 @@ def train_upsampler(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = Upsampler(shape)
-    run = Run(
-        directory=output / "training", accelerator=accelerator, seed=config.seed,
-        say=say if accelerator.is_main_process else lambda _: None,
-    )  # fmt: skip
     device = str(accelerator.device)
     stage = UpsamplerStage(model, crops, config, device)
     stage.refresh(0)
@@ -177,7 +173,7 @@ def train_upsampler(
     )  # fmt: skip
     if accelerator.is_main_process:
         bundle.save(output)
-        say(f"wrote {output}")
+        run.say(f"wrote {output}")
     accelerator.wait_for_everyone()
     return UpsamplerBundle.load(output)
 
