@@ -23,7 +23,7 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.counterfactual import covered_share
 from sge2hist.evaluation.extractors import resolve_extractor
 from sge2hist.evaluation.stain import stain_statistics
-from sge2hist.generation.cell_latents import encode_cells
+from sge2hist.generation.cell_latents import around_in, encode_cells
 from sge2hist.generation.drawing import Windows, draw, image_seed, neighbourhoods
 from sge2hist.models.bundle import ModelBundle
 
@@ -75,16 +75,17 @@ def main() -> None:
     targets = test[dataset.type_of_cell[test] == dataset.types.index(asked.to)]
     targets = np.sort(rng.choice(targets, min(asked.n, len(targets)), replace=False))
     target = dataset.patches(targets)
-    aimed = encode_cells(bundle, dataset.counts, dataset.genes, targets, places=index).mean_NZ.mean(0)
+    around = around_in(bundle, dataset.counts, dataset.genes, index)
+    aimed = encode_cells(bundle, dataset.counts, dataset.genes, targets, around=around).mean_NZ.mean(0)
     n_type, edited = bundle.config.gene.n_type, np.searchsorted(needed, cells)
     start, first, shown = None, None, []
     print("| dose | probability of the target type | haematoxylin, way covered | mean pixel change | way of z1 | z2 |")
     print("|---|---|---|---|---|---|")
     for dose in DOSES:
         counts = own_counts + added(dose * added_G, markers, len(needed))
-        latents = encode_cells(
-            bundle, lambda part, c=counts: c[part], dataset.genes, np.arange(len(needed)), places=places
-        )
+        read = counts.__getitem__
+        around = around_in(bundle, read, dataset.genes, places)
+        latents = encode_cells(bundle, read, dataset.genes, np.arange(len(needed)), around=around)
         at = np.searchsorted(needed, row_M)
         images = np.concatenate(
             [

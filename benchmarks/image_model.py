@@ -27,11 +27,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from sge2hist.arithmetic import fast_arithmetic
 from sge2hist.data.paired import PairedDataset
 from sge2hist.generation.drawing import Windows, draw
 from sge2hist.generation.jobs import job_from_paired
 from sge2hist.generation.run import images_of
-from sge2hist.models.arithmetic import fast_arithmetic
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import ImageModel, SamplerConfig
 from sge2hist.models.placed_cells import MODE_ALL, PlacedCells
@@ -153,7 +153,7 @@ def compare(bundle: ModelBundle, dataset: PairedDataset, split: str, n: int, see
     real, truth = extractor(patches), stain_statistics(patches)
     floor = frechet_of(real, extractor(dataset.patches(others)))
     print(f"Frechet distance, {extractor.name}, {n} {split} cells; floor {floor:.1f}")
-    print("correlation with the real patch / SD over that of real patches\n")
+    print("correlation with the real patch / SD over that of real patches / mean over that of real patches\n")
     shown = ("haematoxylin_mean", "haematoxylin_sd", "eosin_mean", "lumen_fraction")
     print(f"| | evaluations | distance | over floor | {' | '.join(shown)} | ms per image |\n{'|---' * 9}|")
     for name, sampler, context, shuffle in tries:
@@ -163,7 +163,9 @@ def compare(bundle: ModelBundle, dataset: PairedDataset, split: str, n: int, see
         ms = (time.perf_counter() - start) / n * 1e3
         distance, found = frechet_of(real, extractor(images)), stain_statistics(images)
         columns = [
-            f"{np.corrcoef(found[k], truth[k])[0, 1]:.2f} / {found[k].std() / truth[k].std():.2f}" for k in shown
+            f"{np.corrcoef(found[k], truth[k])[0, 1]:.2f} / {found[k].std() / truth[k].std():.2f}"
+            f" / {found[k].mean() / truth[k].mean():.2f}"
+            for k in shown
         ]
         count = 2 * sampler.n_steps - 1 if sampler.sampler == "heun" else sampler.n_steps
         cells = [name, str(count), f"{distance:.1f}", f"{distance / floor:.2f}", *columns, f"{ms:.0f}"]

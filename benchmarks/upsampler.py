@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sge2hist.arithmetic import fast_arithmetic
 from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.extractors import resolve_extractor
 from sge2hist.evaluation.frechet import frechet_of
 from sge2hist.evaluation.patch_statistics import fit_morphometry
-from sge2hist.models.arithmetic import fast_arithmetic
 from sge2hist.models.upsampler_folder import UpsamplerBundle
 
 SIDE = 96  # px of what is judged

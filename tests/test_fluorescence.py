@@ -112,6 +112,16 @@ def test_a_slide_has_the_channels_too(paired, model, tmp_path):
     assert build_viewer(path.parent, tmp_path / "view", against=paired).is_file()
 
 
+def test_a_model_of_any_channels_is_sharpened(paired, model, tmp_path):
+    from sge2hist.training.sharpen import SharpenConfig, sharpen
+
+    config = SharpenConfig(steps=6, batch=4, n_drawn=8, critic_width=8)
+    sharp = sharpen(model, paired, tmp_path / "sharp.model", config, say=lambda _: None)
+    assert sharp.config.channels == CHANNELS
+    before, after = (bundle.model.image.autoencoder.decoder.state_dict() for bundle in (model, sharp))
+    assert any(not np.array_equal(before[name], after[name]) for name in before)
+
+
 def test_other_channels_are_refused_before_anything_is_drawn(paired, model, tiny_paired, tiny_model, tmp_path):
     from sge2hist.generation.jobs import job_from_paired
     from sge2hist.training.config import TrainConfig

@@ -24,6 +24,23 @@ def test_only_the_nearest_are_kept_when_there_are_many() -> None:
     assert set(np.flatnonzero(found[5])) == {4, 6}
 
 
+def test_on_a_lattice_those_as_far_as_the_last_belong_to_them_in_any_order() -> None:
+    """Bins of 8 um: the thirty-second nearest is one of a ring of eight."""
+    y, x = np.meshgrid(np.arange(17) * 8.0, np.arange(17) * 8.0)
+    rng = np.random.default_rng(0)
+    turned = np.array(
+        [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
+    )  # equal distances differ in their last digits
+    centre = (np.stack([x.ravel(), y.ravel()], 1) @ turned + 1234.5)[rng.permutation(17 * 17)]
+    middle = np.argmin(((centre - centre.mean(0)) ** 2).sum(1))
+    found = CellIndex(centre, np.zeros(len(centre), int)).around(np.array([middle]), 50.0).toarray()[0]
+    distance = np.round(cdist(centre[[middle]], centre)[0], 6)
+    ring = np.sort(distance)[32]  # the cell itself is the nearest
+    assert set(np.flatnonzero(found)) == set(np.flatnonzero((distance <= ring) & (distance > 0)))
+    assert np.count_nonzero(found) == 36
+    np.testing.assert_allclose(found.sum(), 1, atol=1e-6)
+
+
 def test_a_lone_cell_has_no_neighbours() -> None:
     found = CellIndex(np.zeros((1, 2)), np.zeros(1, int)).around(np.array([0]), 50.0)
     assert found.shape == (1, 1)

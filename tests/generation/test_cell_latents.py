@@ -8,7 +8,7 @@ import pytest
 
 from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.errors import InputError
-from sge2hist.generation.cell_latents import AxesOfCells, encode_cells
+from sge2hist.generation.cell_latents import around_in, encode_cells
 from sge2hist.models.bundle import ModelBundle, z2_range_of
 
 
@@ -50,24 +50,12 @@ def test_a_range_that_does_not_fit_is_refused(tiny_model, tmp_path):
     assert ModelBundle.load(tmp_path / "a.model").z2_range is None  # models written before it
 
 
-def test_cells_around_are_read_once_whatever_their_order(tiny_model, tiny_paired):
-    """Groups of cells that lie all over the section share neighbours; time must not grow with the square of the cells."""
-    bundle = ModelBundle.load(tiny_model)
-    rows = np.random.default_rng(0).permutation(tiny_paired.rows("all"))
-    where = tiny_paired.centre_xy_px * tiny_paired.um_per_px
-    places = CellIndex(where, np.zeros(len(where), int))
-    n_read = []
-
-    def read(cells):
-        n_read.append(len(cells))
-        return tiny_paired.counts(cells)
-
-    axes = AxesOfCells(bundle, read, tiny_paired.genes, len(where))
-    together = encode_cells(bundle, tiny_paired.counts, tiny_paired.genes, rows, places=places)
-    for part in np.array_split(rows, 8):
-        found = encode_cells(bundle, tiny_paired.counts, tiny_paired.genes, part, places=places, axes=axes)
-        at = together.find(found.row_N)
-        assert np.allclose(found.mean_NZ, together.mean_NZ[at], atol=2e-3)
-    assert sum(n_read) == len(where)
+def test_the_cells_around_are_told(tiny_model, tiny_paired):
+    bundle, rows = ModelBundle.load(tiny_model), tiny_paired.rows("all")
+    places = CellIndex(tiny_paired.centre_xy_px * tiny_paired.um_per_px, tiny_paired.slide_of_cell)
+    around = around_in(bundle, tiny_paired.counts, tiny_paired.genes, places)
+    told = encode_cells(bundle, tiny_paired.counts, tiny_paired.genes, rows, around=around)
     alone = encode_cells(bundle, tiny_paired.counts, tiny_paired.genes, rows).mean_NZ
-    assert np.abs(alone - together.mean_NZ).max() > 0.05  # the cells around are told
+    assert np.abs(alone - told.mean_NZ).max() > 0.05
+    few = encode_cells(bundle, tiny_paired.counts, tiny_paired.genes, rows[::7], around=around)
+    assert np.allclose(few.mean_NZ, told.mean_NZ[told.find(few.row_N)], atol=2e-3)

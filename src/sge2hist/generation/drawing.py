@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from sge2hist.arithmetic import fast_arithmetic
 from sge2hist.data.cell_index import CellIndex
-from sge2hist.models.arithmetic import fast_arithmetic
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
 from sge2hist.models.placed_cells import MODE_ALL, MODE_CENTRE, PlacedCells

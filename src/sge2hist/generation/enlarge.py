@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from sge2hist.arithmetic import fast_arithmetic
 from sge2hist.data.channels import require_same_channels
 from sge2hist.data.errors import InputError
-from sge2hist.models.arithmetic import fast_arithmetic
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.upsampler_folder import UpsamplerBundle
 

@@ -13,7 +13,7 @@ from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.channels import require_same_channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import UNKNOWN, PairedDataset
-from sge2hist.generation.cell_latents import CellLatents, encode_cells
+from sge2hist.generation.cell_latents import CellLatents, around_in, encode_cells
 from sge2hist.generation.drawing import Windows, cell_fields, image_seed, lone_cells, neighbourhoods
 from sge2hist.generation.embed import panel_of, raw_counts
 from sge2hist.models.bundle import ModelBundle
@@ -88,7 +88,8 @@ def job_from_paired(
     needed = rows
     if context == "neighbours":
         needed = np.unique(np.concatenate([np.unique(place(rows[i : i + 512])[0]) for i in range(0, len(rows), 512)]))
-    latents = encode_cells(bundle, dataset.counts, dataset.genes, needed, places=index, progress=progress)
+    around = around_in(bundle, dataset.counts, dataset.genes, index)
+    latents = encode_cells(bundle, dataset.counts, dataset.genes, needed, around=around, progress=progress)
 
     obs = _table(dataset.obs, rows, n_samples, seed, condition_row)
 
@@ -250,7 +251,8 @@ def z2_of_cell(bundle: ModelBundle, dataset: PairedDataset, cell_id: str) -> np.
         )
     row = np.array([dataset.obs.index.get_loc(cell_id)], np.int64)
     places = CellIndex(dataset.centre_xy_px * dataset.um_per_px, dataset.slide_of_cell)
-    latents = encode_cells(bundle, dataset.counts, dataset.genes, row, places=places)
+    around = around_in(bundle, dataset.counts, dataset.genes, places)
+    latents = encode_cells(bundle, dataset.counts, dataset.genes, row, around=around)
     return latents.mean_NZ[0, bundle.model.gene.config.n_type :]
 
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sge2hist.arithmetic import fast_arithmetic
 from sge2hist.data.files import atomic_path
 from sge2hist.generation.canvas import Area, Lattice, canvas_noise
 from sge2hist.generation.slide_cells import CellStore, PlacedRows
 from sge2hist.generation.slide_plan import Block, SlidePlan
-from sge2hist.models.arithmetic import fast_arithmetic
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
 from sge2hist.models.placed_cells import MODE_ALL, PlacedCells

@@ -7,22 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.files import atomic_path
 from sge2hist.generation.canvas import Area, Lattice
-from sge2hist.generation.cell_latents import CHUNK, AxesOfCells, encode_cells
+from sge2hist.generation.cell_latents import CHUNK, encode_cells
 from sge2hist.generation.record_file import RecordFile
 from sge2hist.generation.slide_edits import Edit, added_cells, edited_counts, kept_cells
 from sge2hist.generation.slide_source import SlideSource
+from sge2hist.generation.slide_surroundings import write_surroundings
+from sge2hist.generation.square_places import Square, SquareFile, SquarePlaces
 from sge2hist.models.bundle import ModelBundle
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 GROUP = 16 * CHUNK  # cells that are in memory at one time
 ADDED = -1  # source position of a cell that an edit put in
-KEPT, TAKEN_AWAY = 0, 1  # cells that an edit takes away are around no other
 ROWS, ORDER, BLOCKS = "rows.npy", "order.npy", "blocks.npy"
 
 
@@ -42,12 +47,12 @@ class CellStore:
     def __init__(self, folder: Path, lattice: Lattice) -> None:
         self.folder, self.lattice = folder, lattice
         self._rows, self._order = RecordFile(folder / ROWS), RecordFile(folder / ORDER)
-        self._range = {(int(i), int(j)): (int(start), int(stop)) for i, j, start, stop in np.load(folder / BLOCKS)}
+        self._by_block = SquareFile(self._rows, np.load(folder / BLOCKS))
 
     @property
-    def blocks(self) -> list[tuple[int, int]]:
+    def blocks(self) -> list[Square]:
         """Blocks that hold cells."""
-        return list(self._range)
+        return self._by_block.squares
 
     def positions(self) -> Iterator[np.ndarray]:
         """All positions, group by group, float64 [n, 2] in um."""
@@ -59,11 +64,9 @@ class CellStore:
         for start in range(0, len(self._order), GROUP):
             yield _placed(self._rows.take(self._order.read(start, start + GROUP)))
 
-    def near(self, block: tuple[int, int]) -> PlacedRows:
+    def near(self, block: Square) -> PlacedRows:
         """Cells of a block and of the eight around it."""
-        around = [(block[0] + i, block[1] + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
-        parts = [self._rows.read(*self._range[place]) for place in around if place in self._range]
-        rows = np.concatenate([self._rows.read(0, 0), *parts])
+        rows = self._by_block.near(block)
         xy, source = rows["xy_um"], rows["source"]
         # ties (cells put in) keep the order of the positions
         order = np.lexsort((xy[:, 0], xy[:, 1], np.where(source == ADDED, np.iinfo(np.int64).max, source)))
@@ -87,12 +90,14 @@ def write_cells(
     """Encode the cells in and near an area (latent pixels) and write them; returns one line about the genes.
 
     Cells are encoded in groups that depend on the source alone: the latents of a cell are the same whatever the area.
+    `progress` counts cells, first those whose counts are read for what is around others, then those that are encoded.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    places = _Places(lattice, area)
+    low, high = np.array([area.top, area.left]), np.array([area.bottom, area.right])
+    places = SquarePlaces(low * lattice.um, high * lattice.um, lattice.block * lattice.um)
     for chosen in _groups(source, edits, places):
         places.count(source.xy_um_N2[chosen])
-    extra = [(edit, xy[places.block(xy) >= 0]) for edit, xy in added_cells(edits)]
+    extra = [(edit, xy[places.square(xy) >= 0]) for edit, xy in added_cells(edits)]
     for _, xy in extra:
         places.count(xy)
     n = places.n_cells
@@ -101,87 +106,45 @@ def write_cells(
     rows, order = RecordFile.create(folder / ROWS, kind, n), RecordFile.create(folder / ORDER, "<i8", n)
     done = 0
     read_counts = edited_counts(source.read_counts, edits, source.genes, source.xy_um_N2)
-    index = CellIndex(source.xy_um_N2, np.where(kept_cells(edits, source.xy_um_N2), KEPT, TAKEN_AWAY))
-    axes = AxesOfCells(bundle, read_counts, source.genes, len(source.xy_um_N2))
+    around = None
+    if bundle.model.gene.config.n_around:
+        around = write_surroundings(
+            folder, bundle, read_counts, source.genes, source.xy_um_N2, partial(_groups, source, edits),
+            side_um=lattice.block * lattice.um, within_um=places.bounds_um, progress=progress,
+        )  # fmt: skip
     for chosen in _groups(source, edits, places):
-        records = _encoded(bundle, source, read_counts, edits, chosen, rows.dtype, index, axes)
+        records = _encoded(bundle, source, read_counts, edits, chosen, rows.dtype, around)
         at = places.take(records["xy_um"])
         rows.put(at, records)
         order.put(np.arange(done, done + len(at)), at)
         done += len(at)
         progress(len(at))
     _put_in(bundle, extra, places, rows, order, done)
-    with atomic_path(folder / BLOCKS) as partial, open(partial, "wb") as file:
+    if around is not None:
+        around.path.unlink()
+    with atomic_path(folder / BLOCKS) as unfinished, open(unfinished, "wb") as file:
         np.save(file, places.table())  # last: its presence says that the rest is whole
     return bundle.genes.align(source.genes).summary()
 
 
-class _Places:
-    """Where cells go in the file: block after block, row-major; first all are counted, then places are taken."""
-
-    def __init__(self, lattice: Lattice, area: Area) -> None:
-        """The blocks of an area and those around them."""
-        size = lattice.block
-        self._size_um = size * lattice.um
-        self._low = np.array([area.top // size - 1, area.left // size - 1])
-        self._shape = np.array([-(-area.bottom // size), -(-area.right // size)]) - self._low + 1
-        self._count = np.zeros(self._shape.prod(), np.int64)
-        self._taken = np.zeros_like(self._count)
-
-    def block(self, xy_um_N2: np.ndarray) -> np.ndarray:
-        """Number of the block of each position, int64 [N]; -1 outside."""
-        block = np.floor(xy_um_N2[:, ::-1] / self._size_um).astype(np.int64) - self._low
-        inside = ((block >= 0) & (block < self._shape)).all(1)
-        return np.where(inside, block[:, 0] * self._shape[1] + block[:, 1], -1)
-
-    def count(self, xy_um_N2: np.ndarray) -> None:
-        """Count cells, all of them inside."""
-        self._count += np.bincount(self.block(xy_um_N2), minlength=len(self._count))
-
-    def take(self, xy_um_N2: np.ndarray) -> np.ndarray:
-        """Places of the next cells, int64 [N]; within a block in the order of the calls."""
-        block = self.block(xy_um_N2)
-        order = np.argsort(block, kind="stable")
-        before = np.arange(len(block)) - np.searchsorted(block[order], block[order])
-        out = np.empty(len(block), np.int64)
-        out[order] = self._start[block[order]] + self._taken[block[order]] + before
-        self._taken += np.bincount(block, minlength=len(self._count))
-        return out
-
-    @property
-    def n_cells(self) -> int:
-        """Cells counted."""
-        return int(self._count.sum())
-
-    @property
-    def _start(self) -> np.ndarray:
-        return np.cumsum(self._count) - self._count
-
-    def table(self) -> np.ndarray:
-        """Rows (i, j, start, stop) of the blocks that hold cells, int64."""
-        held = np.flatnonzero(self._count)
-        i, j = held // self._shape[1] + self._low[0], held % self._shape[1] + self._low[1]
-        return np.column_stack([i, j, self._start[held], self._start[held] + self._count[held]])
-
-
-def _groups(source: SlideSource, edits: list[Edit], places: _Places) -> Iterator[np.ndarray]:
+def _groups(source: SlideSource, edits: list[Edit], places: SquarePlaces) -> Iterator[np.ndarray]:
     """Source positions of the cells that are kept and inside, group by group of the source."""
     for start in range(0, len(source.xy_um_N2), GROUP):
         xy = source.xy_um_N2[start : start + GROUP]
-        chosen = start + np.flatnonzero(kept_cells(edits, xy) & (places.block(xy) >= 0))
+        chosen = start + np.flatnonzero(kept_cells(edits, xy) & (places.square(xy) >= 0))
         if len(chosen):
             yield chosen
 
 
 def _encoded(
-    bundle: ModelBundle, source: SlideSource, read_counts: Callable[[np.ndarray], object], edits: list[Edit],
-    chosen: np.ndarray, kind: np.dtype, index: CellIndex, axes: AxesOfCells,
+    bundle: ModelBundle, source: SlideSource, read_counts: Callable[[np.ndarray], csr_array], edits: list[Edit],
+    chosen: np.ndarray, kind: np.dtype, around: RecordFile | None,
 ) -> np.ndarray:  # fmt: skip
     """Records of some cells of a group. Chunks of the source are encoded whole."""
     rows = (np.unique(chosen // CHUNK)[:, None] * CHUNK + np.arange(CHUNK)).ravel()
-    latents = encode_cells(
-        bundle, read_counts, source.genes, rows[rows < len(source.xy_um_N2)], places=index, axes=axes
-    )
+    rows = rows[rows < len(source.xy_um_N2)]
+    known = None if around is None else lambda cells: around.read(cells[0], cells[-1] + 1)["around"][cells - cells[0]]
+    latents = encode_cells(bundle, read_counts, source.genes, rows, around=known)
     at = latents.find(chosen)
     records = np.empty(len(chosen), kind)
     records["xy_um"], records["source"] = source.xy_um_N2[chosen], chosen
@@ -194,7 +157,7 @@ def _encoded(
 
 
 def _put_in(
-    bundle: ModelBundle, extra: list[tuple[Edit, np.ndarray]], places: _Places, rows: RecordFile, order: RecordFile,
+    bundle: ModelBundle, extra: list[tuple[Edit, np.ndarray]], places: SquarePlaces, rows: RecordFile, order: RecordFile,
     done: int,
 ) -> None:  # fmt: skip
     """Store added cells: the centre of their type, and the mean microenvironment of the cells around them."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sge2hist.models.arithmetic import has_fast_bfloat16
+from sge2hist.arithmetic import has_fast_bfloat16
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

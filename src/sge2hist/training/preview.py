@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sge2hist.arithmetic import fast_arithmetic
 from sge2hist.data.channels import composite
 from sge2hist.data.files import atomic_path
-from sge2hist.models.arithmetic import fast_arithmetic
 from sge2hist.models.joint_model import JointModel
 from sge2hist.models.placed_cells import MODE_ALL
 from sge2hist.training.gene_data import GeneData, dense_counts

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
+from sge2hist.arithmetic import fast_arithmetic
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
-from sge2hist.models.arithmetic import fast_arithmetic
 from sge2hist.models.autoencoder import Autoencoder
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.joint_model import JointModel

@@ -1,0 +1,27 @@
+"""The number format that images are drawn, learnt and looked at in."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32 there.
+
+    On a GPU that has it, and on a CPU with AMX. AVX512-BF16 alone multiplies twice as fast as float32 on processors of AMD;
+    on those of Intel it is no faster, and converting costs (measured: 1.3 to 1.8 times slower convolutions where a virtual
+    machine hides AMX).
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
+        return bool(torch.cpu._is_amx_tile_supported())
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("amx_bf16") or (able.get("avx512_bf16") and "Intel" not in able.get("cpu_name", "")))
+
+
+def fast_arithmetic(device: torch.device) -> AbstractContextManager[object]:
+    """bfloat16 where the device is faster with it, else float32."""
+    return torch.autocast(device.type, torch.bfloat16) if has_fast_bfloat16(device) else nullcontext()
