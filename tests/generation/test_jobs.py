@@ -10,8 +10,9 @@ from scipy.sparse import csr_matrix
 
 from sge2hist import SGE2Hist
 from sge2hist.data.errors import InputError
+from sge2hist.generation.cell_latents import z2_of_cell
 from sge2hist.generation.drawing import image_seed
-from sge2hist.generation.jobs import job_from_adata, job_from_paired, job_from_types, z2_of_cell
+from sge2hist.generation.jobs import job_from_adata, job_from_paired, job_from_types
 from sge2hist.generation.run import generate, images_of
 from sge2hist.generation.set import GeneratedSet
 from sge2hist.models.bundle import ModelBundle

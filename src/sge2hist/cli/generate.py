@@ -169,12 +169,13 @@ def _job(
     from sge2hist.data.errors import InputError
     from sge2hist.data.paired import PairedDataset
     from sge2hist.generation import jobs
+    from sge2hist.generation.cell_latents import z2_of_cell
 
     if types is not None:
         names = [name.strip() for name in types.split(",") if name.strip()]
         if like is not None and source is None:
             raise InputError(found="--like without --from", repair="name the paired dataset that holds the cell")
-        like_z2 = None if like is None or source is None else jobs.z2_of_cell(bundle, PairedDataset.open(source), like)
+        like_z2 = None if like is None or source is None else z2_of_cell(bundle, PairedDataset.open(source), like)
         return jobs.job_from_types(
             bundle, names, n=n or 16, seed=seed, z2=z2 if like_z2 is None else like_z2, context=context
         )

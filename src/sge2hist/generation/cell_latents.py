@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from sge2hist.data.cell_index import CellIndex
+from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import Alignment, GenePanel
+from sge2hist.data.paired import PairedDataset
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.gene_surroundings import surroundings
 
@@ -116,3 +118,16 @@ def encode_cells(
     return CellLatents(
         row_N=rows, mean_NZ=mean_NZ, type_sd_NT=type_sd_NT, depth_N=depth_N, type_N=type_N, alignment=alignment
     )
+
+
+def z2_of_cell(bundle: ModelBundle, dataset: PairedDataset, cell_id: str) -> np.ndarray:
+    """Microenvironment latent of a cell of a paired dataset, float32 [n_micro]."""
+    if cell_id not in dataset.obs.index:
+        raise InputError(
+            found=f"cell {cell_id!r}", where=str(dataset.path), expected=f"an id such as {dataset.obs.index[0]!r}"
+        )
+    row = np.array([dataset.obs.index.get_loc(cell_id)], np.int64)
+    places = CellIndex(dataset.centre_xy_px * dataset.um_per_px, dataset.slide_of_cell)
+    around = around_in(bundle, dataset.counts, dataset.genes, places)
+    latents = encode_cells(bundle, dataset.counts, dataset.genes, row, around=around)
+    return latents.mean_NZ[0, bundle.model.gene.config.n_type :]

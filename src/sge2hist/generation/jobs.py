@@ -243,19 +243,6 @@ def _typed_latent(
     return torch.cat([z1, chosen.float()]).numpy()
 
 
-def z2_of_cell(bundle: ModelBundle, dataset: PairedDataset, cell_id: str) -> np.ndarray:
-    """Microenvironment latent of a cell of a paired dataset, float32 [n_micro]."""
-    if cell_id not in dataset.obs.index:
-        raise InputError(
-            found=f"cell {cell_id!r}", where=str(dataset.path), expected=f"an id such as {dataset.obs.index[0]!r}"
-        )
-    row = np.array([dataset.obs.index.get_loc(cell_id)], np.int64)
-    places = CellIndex(dataset.centre_xy_px * dataset.um_per_px, dataset.slide_of_cell)
-    around = around_in(bundle, dataset.counts, dataset.genes, places)
-    latents = encode_cells(bundle, dataset.counts, dataset.genes, row, around=around)
-    return latents.mean_NZ[0, bundle.model.gene.config.n_type :]
-
-
 def usual_context(bundle: ModelBundle) -> str:
     """How a cell without known neighbours is drawn: in a field of its like; by the published network, which cannot, alone."""
     return "field" if bundle.config.image.condition.kind == "map" else "centre"
