@@ -18,6 +18,7 @@ CPU = torch.device("cpu")
         ),  # AMX hidden from a virtual machine
         ({"amx_bf16": False, "avx512_bf16": True, "cpu_name": "AMD Zen 4"}, True),
         ({"amx_bf16": False, "avx512_bf16": False, "cpu_name": "AMD Zen 3"}, False),
+        ({"avx512_bf16": True}, False),  # who knows
         ({"architecture": "arm64"}, False),
     ],
 )

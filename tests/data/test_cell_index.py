@@ -31,14 +31,28 @@ def test_on_a_lattice_those_as_far_as_the_last_belong_to_them_in_any_order() -> 
     turned = np.array(
         [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
     )  # equal distances differ in their last digits
-    centre = (np.stack([x.ravel(), y.ravel()], 1) @ turned + 1234.5)[rng.permutation(17 * 17)]
+    centre = (np.stack([x.ravel(), y.ravel()], 1) @ turned + 12345.6)[rng.permutation(17 * 17)].astype(np.float32)
     middle = np.argmin(((centre - centre.mean(0)) ** 2).sum(1))
     found = CellIndex(centre, np.zeros(len(centre), int)).around(np.array([middle]), 50.0).toarray()[0]
-    distance = np.round(cdist(centre[[middle]], centre)[0], 6)
+    distance = np.round(cdist(centre[[middle]], centre)[0], 2)
     ring = np.sort(distance)[32]  # the cell itself is the nearest
     assert set(np.flatnonzero(found)) == set(np.flatnonzero((distance <= ring) & (distance > 0)))
     assert np.count_nonzero(found) == 36
     np.testing.assert_allclose(found.sum(), 1, atol=1e-6)
+
+
+def test_of_a_ring_that_is_too_large_the_first_are_taken_and_nobody_is_around_himself() -> None:
+    places = np.array([[0.0, 0.0], [40.0, 0.0], [-40.0, 0.0], [0.0, 40.0]])
+    centre = np.repeat(places, [20, 40, 40, 40], axis=0)
+    slide = np.zeros(len(centre), int)
+    found = CellIndex(centre, slide).around(np.arange(20), 50.0).toarray()
+    assert (np.count_nonzero(found, axis=1) == 64).all()
+    assert (found.diagonal() == 0).all()
+    assert (np.count_nonzero(found[:, :20], axis=1) == 19).all()  # all that are nearer
+    assert set(np.flatnonzero(found[0])) == {*range(1, 20), *range(20, 65)}
+    crowd = CellIndex(np.zeros((100, 2)), np.zeros(100, int)).around(np.arange(100), 50.0).toarray()
+    assert (np.count_nonzero(crowd, axis=1) == 64).all()
+    assert (crowd.diagonal() == 0).all()
 
 
 def test_a_lone_cell_has_no_neighbours() -> None:

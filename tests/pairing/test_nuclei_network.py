@@ -132,7 +132,7 @@ def test_loss_is_least_at_the_truth():
 def test_training_learns_and_leaves_the_global_seed_alone(painted):
     losses: list[float] = []
     state = torch.get_rng_state()
-    config = NucleiTrainingConfig(steps=51, batch=2, crop_px=32, bfloat16=False)
+    config = NucleiTrainingConfig(steps=51, batch=2, crop_px=32)
     network = train_nuclei_network([LabelledTile(*painted)], config=config, log=lambda *s: losses.append(s[2]))
     assert torch.equal(state, torch.get_rng_state())
     assert losses[-1] < 0.8 * losses[0]

@@ -52,7 +52,7 @@ def generate_slide(
         raise InputError(found=f"options that do not work ({error})") from error
     if part is not None:
         output = output.with_name(f"{output.stem}.part{part[0]}of{part[1]}{output.suffix}")
-    with bar("encoding cells", None) as progress:
+    with bar("reading and encoding cells", None) as progress:
         job = prepare_slide(bundle, cells, output, config, overwrite=overwrite, progress=progress)
     typer.echo((job.folder / REPORT).read_text().strip())
     with bar("windows", job.n_windows) as progress:

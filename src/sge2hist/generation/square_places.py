@@ -14,7 +14,7 @@ class SquarePlaces:
 
     def __init__(self, low_um: np.ndarray, high_um: np.ndarray, side_um: float) -> None:
         """The squares that a rectangle (from `low_um` to `high_um`, y and x) touches, and one more on every side."""
-        self._side_um = side_um
+        self.side_um = side_um
         self._first = np.floor(np.asarray(low_um) / side_um).astype(np.int64) - 1
         self._shape = np.ceil(np.asarray(high_um) / side_um).astype(np.int64) + 1 - self._first
         self._count = np.zeros(self._shape.prod(), np.int64)
@@ -22,9 +22,13 @@ class SquarePlaces:
 
     def square(self, xy_um_N2: np.ndarray) -> np.ndarray:
         """Number of the square of each position, int64 [N]; -1 outside."""
-        square = np.floor(xy_um_N2[:, ::-1] / self._side_um).astype(np.int64) - self._first
+        square = np.floor(xy_um_N2[:, ::-1] / self.side_um).astype(np.int64) - self._first
         inside = ((square >= 0) & (square < self._shape)).all(1)
         return np.where(inside, square[:, 0] * self._shape[1] + square[:, 1], -1)
+
+    def named(self, number: int) -> Square:
+        """Row and column of a square."""
+        return int(number // self._shape[1] + self._first[0]), int(number % self._shape[1] + self._first[1])
 
     def count(self, xy_um_N2: np.ndarray) -> None:
         """Count cells, all of them inside."""
@@ -43,7 +47,7 @@ class SquarePlaces:
     @property
     def bounds_um(self) -> tuple[np.ndarray, np.ndarray]:
         """Upper left and lower right corner of all squares, y and x."""
-        return self._first * self._side_um, (self._first + self._shape) * self._side_um
+        return self._first * self.side_um, (self._first + self._shape) * self.side_um
 
     @property
     def n_cells(self) -> int:

@@ -59,8 +59,9 @@ class ExpressionAxes(nn.Module):
         from scipy.sparse import csr_array
 
         weight_GE = self.weight_GE.cpu().numpy().astype(np.float64)
-        library_N = np.asarray(counts_NG.sum(1)).ravel().clip(1.0)
-        values = np.log1p(counts_NG.data * (scale / np.repeat(library_N, np.diff(counts_NG.indptr))))
+        counts = counts_NG.data.astype(np.float64)  # whatever type counts come in, the same to the last digit
+        library_N = np.asarray(counts_NG.sum(1, dtype=np.float64)).ravel().clip(1.0)
+        values = np.log1p(counts * (scale / np.repeat(library_N, np.diff(counts_NG.indptr))))
         log_NG = csr_array((values, counts_NG.indices, counts_NG.indptr), counts_NG.shape)
         centre_E = (mean_input_G * observed_G) @ weight_GE
         coordinate_NE = (log_NG @ weight_GE - centre_E) / self.spread_E.cpu().numpy()

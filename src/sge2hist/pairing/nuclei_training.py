@@ -15,6 +15,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
+from sge2hist.arithmetic import fast_arithmetic
 from sge2hist.data.errors import InputError
 from sge2hist.pairing.nuclei import optical_density
 from sge2hist.pairing.nuclei_network import NucleiUNet
@@ -41,7 +42,6 @@ class NucleiTrainingConfig:
     ema: float = 0.98  # decay of the averaged weights that are returned
     scale_range: tuple[float, float] = (0.65, 1.5)  # magnification of a crop against its tile
     stain_jitter: float = 0.15  # standard deviation of the factor on each colour, half of it for their mixing
-    bfloat16: bool = True  # convolutions in bfloat16: twice as fast where the CPU has it, slower where not
     seed: int = 0  # of weights, crops and augmentation
 
     def __post_init__(self) -> None:
@@ -156,7 +156,7 @@ def train_nuclei_network(
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * min(1.0, (step + 1) / 20) * (1 - step / config.steps)
         density, nucleus, depth = sampler.batch(step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+        with fast_arithmetic(torch.device("cpu")):
             maps = network.train()(density.to(memory_format=torch.channels_last)).float()
         loss = nuclei_loss(maps, nucleus, depth, depth_weight=config.depth_weight)
         optimiser.zero_grad(set_to_none=True)
