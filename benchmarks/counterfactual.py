@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array
 
+from sge2hist.api import SGE2Hist
 from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.counterfactual import covered_share
@@ -25,7 +26,6 @@ from sge2hist.evaluation.extractors import resolve_extractor
 from sge2hist.evaluation.stain import stain_statistics
 from sge2hist.generation.cell_latents import around_in, encode_cells
 from sge2hist.generation.drawing import Windows, draw, image_seed, neighbourhoods
-from sge2hist.models.bundle import ModelBundle
 
 DOSES = (0.0, 0.25, 0.5, 1.0, 2.0)
 
@@ -40,7 +40,7 @@ def type_profile(dataset: PairedDataset, name: str, rng: np.random.Generator) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", help="a folder, or pretrained:NAME")
     parser.add_argument("--against", type=Path, required=True)
     parser.add_argument("--from", dest="start", default="Proximal tubule")
     parser.add_argument("--to", default="Podocyte")
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--genes", type=int, default=30, help="marker genes that are raised")
     parser.add_argument("--picture", type=Path, help="PNG of the first cells, one row per dose (generated images only)")
     asked = parser.parse_args()
-    bundle, dataset = ModelBundle.load(asked.model), PairedDataset.open(asked.against)
+    bundle, dataset = SGE2Hist.from_pretrained(asked.model).bundle, PairedDataset.open(asked.against)
     rng = np.random.default_rng(0)
     low, high = (type_profile(dataset, name, rng) for name in (asked.start, asked.to))
     markers = np.argsort(-np.log2((high + 0.01) / (low + 0.01)) * (high > 0.05))[: asked.genes]

@@ -27,6 +27,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from sge2hist.api import SGE2Hist
 from sge2hist.arithmetic import fast_arithmetic
 from sge2hist.data.paired import PairedDataset
 from sge2hist.generation.drawing import Windows, draw
@@ -228,14 +229,14 @@ def tries(what: str, own: SamplerConfig) -> list[Try]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("cost", "steps", "guidance", "noise", "conditions"))
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", help="a folder, or pretrained:NAME")
     parser.add_argument("--against", type=Path, help="paired dataset, for all but `cost`")
     parser.add_argument("--split", help="cells to draw; default: val for choices (guidance, noise), else test")
     parser.add_argument("-n", type=int, default=512, help="images")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    bundle = ModelBundle.load(asked.model)
+    bundle = SGE2Hist.from_pretrained(asked.model).bundle
     if asked.what == "cost":
         cost(bundle, asked.batch)
     elif asked.against is None:
