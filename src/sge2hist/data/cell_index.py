@@ -94,13 +94,13 @@ class CellIndex:
             row, rank = np.nonzero(other & (distance <= last_N1 * SAME) & whole[:, None])
             yield left[row], cell[row, rank]
             left, last_N1 = left[~whole], last_N1[~whole]
-        for row, last in zip(left, last_N1[:, 0], strict=True):
-            point = self.centre_um_N2[cells[row]]
+        for position, last in zip(left.tolist(), last_N1[:, 0], strict=True):
+            point = self.centre_um_N2[cells[position]]
             ring = members[np.sort(tree.query_ball_point(point, min(last * SAME, radius_um)))]
-            ring = ring[ring != cells[row]]
+            ring = ring[ring != cells[position]]
             nearer = np.linalg.norm(self.centre_um_N2[ring] - point, axis=1) < last / SAME
             first = ring[np.argsort(~nearer, kind="stable")][: 2 * most]
-            yield np.full(len(first), row), first
+            yield np.full(len(first), position), first
 
     def spacing_um(self, most: int = 20_000) -> float:
         """Median distance from a cell to the nearest other one of its slide, over at most `most` cells; 0 if all are alone."""
