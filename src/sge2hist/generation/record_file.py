@@ -54,11 +54,11 @@ class RecordFile:
     def put(self, places: np.ndarray, records: np.ndarray) -> None:
         """Store records at some places."""
         order, runs = _runs(places)
-        content = records[order].astype(self.dtype, copy=False)
+        content, size = records[order].astype(self.dtype, copy=False).tobytes(), self.dtype.itemsize
         with open(self.path, "r+b", buffering=0) as file:
             for place, start, stop in runs:
-                file.seek(self._offset + place * self.dtype.itemsize)
-                content[start:stop].tofile(file)
+                file.seek(self._offset + place * size)
+                file.write(content[start * size : stop * size])
 
 
 def _runs(places: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
