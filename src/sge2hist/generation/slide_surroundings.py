@@ -67,12 +67,14 @@ def write_surroundings(
     around = RecordFile.create(folder / AROUND, [("around", "<f4", (encoder.n_axes + 1,))], len(xy_um_N2))
     by_square = SquareFile(stored, places.table())
     for square in by_square.squares:
+        own = np.sort(by_square.read(square)["cell"])
+        own = own[_within(xy_um_N2[own], *within_um)]
+        if len(own) == 0:  # a square of the rim, there for its neighbours
+            continue
         near = by_square.near(square)
         corner = np.array(square) * places.side_um
         near = near[_within(xy_um_N2[near["cell"]], corner, corner + places.side_um, margin_um=radius_um * JUST)]
         near = near[np.argsort(near["cell"])]  # sums in one order, whatever the squares
-        own = np.sort(by_square.read(square)["cell"])
-        own = own[_within(xy_um_N2[own], *within_um)]
         index = CellIndex(xy_um_N2[near["cell"]], np.zeros(len(near), np.int64))
         who = index.around(np.searchsorted(near["cell"], own), radius_um)
         records = np.empty(len(own), around.dtype)
