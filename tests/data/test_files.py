@@ -64,6 +64,21 @@ def test_foreign_folder_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "photos" / "cat.jpg").read_text() == "cat"
 
 
+def test_folders_of_other_programs_and_kinds_are_never_replaced(tmp_path: Path) -> None:
+    for content in ("{}", "[]", "not json", '{"kind": "model"}', '{"kind": 3, "format_version": 1}'):
+        folder = tmp_path / "other"
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(content)
+        with pytest.raises(InputError, match="did not write"):
+            files.check_output(folder, overwrite=True)
+    with files.atomic_directory(tmp_path / "a.paired") as partial:
+        files.write_manifest(partial, "paired")
+    with pytest.raises(InputError, match="'paired'"), files.atomic_directory(tmp_path / "a.paired", True, "generated"):
+        raise AssertionError("written in place of a dataset")
+    assert files.read_manifest(tmp_path / "a.paired", "paired")
+    assert files.check_output(tmp_path / "a.paired", overwrite=True, kind="paired")
+
+
 def test_manifest_of_another_kind_or_version_is_refused(tmp_path: Path) -> None:
     files.write_manifest(tmp_path, "generated")
     with pytest.raises(InputError, match="generated"):

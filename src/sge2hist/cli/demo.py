@@ -138,7 +138,7 @@ def _open_folder(folder: Path, config: DemoConfig, overwrite: bool) -> Path:
                 repair="give --overwrite to throw it away, or another --output",
             )
         shutil.rmtree(folder)
-    check_output(folder, overwrite=True)
+    check_output(folder, overwrite=True, kind=KIND)
     folder.mkdir(parents=True, exist_ok=True)
     write_manifest(folder, KIND, toy=True, synthetic=True, settings=settings)
     return folder

@@ -86,30 +86,23 @@ def generate(
 
     A region of the slide: `sge2hist generate kidney.model --slide --from kidney.paired --region 0,0,1000,1000 -o s.generated`
     """
-    from sge2hist.cli.generate_slide import SlideOptions, generate_slide
+    given = dict(locals())
+    from sge2hist.cli.generate_checks import check_options
+    from sge2hist.cli.generate_slide import SlideOptions, generate_slide, name_of_part
     from sge2hist.cli.progress import bar
-    from sge2hist.data.errors import InputError
     from sge2hist.data.files import check_output
     from sge2hist.generation.run import generate as run
+    from sge2hist.generation.set import KIND
 
-    check_output(output, overwrite=overwrite)
-    if (types is None) == (source is None) and like is None:
-        raise InputError(
-            found="both --from and --types" if types else "neither --from nor --types",
-            expected="one of them (or --types with --from and --like CELL)",
-        )
-    if slide and context is not None:
-        raise InputError(found="--context with --slide", expected="one of them: a slide has all cells at their places")
-    if slide and upsampler is not None:
-        raise InputError(
-            found="--upsampler with --slide", expected="one of them: whole slides are drawn as the model draws"
-        )
+    check_options(given)
+    output = name_of_part(output, part)
+    check_output(output, overwrite=overwrite, kind=KIND)
     bundle = load_model(model, device)
     finer = None if upsampler is None else load_upsampler(upsampler, bundle)
+    config = sampler_config(bundle, sampler, steps, guidance, eta)
     if bundle.is_toy:
         typer.echo("this model was trained on toy tissue: its images show no real tissue")
-    config = sampler_config(bundle, sampler, steps, guidance, eta)
-    if slide:
+    if slide and source is not None:
         options = SlideOptions(
             region=region, seed=seed, seeds=seeds, edit=edit, gene=gene or [], part=part, batch=batch, workers=workers
         )
@@ -130,9 +123,17 @@ def load_model(path: Path, device: str) -> ModelBundle:
     import torch
 
     from sge2hist.api import SGE2Hist
+    from sge2hist.data.errors import InputError
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            found=f"--device {device}, which torch cannot use ({str(error).splitlines()[0]})",
+            expected="cpu, cuda or auto",
+        ) from error
     return SGE2Hist.from_pretrained(path, device=device).bundle
 
 
@@ -166,15 +167,12 @@ def _job(
     like: str | None, z2: str, context: str | None, shuffle_cells: bool, seed: int, resample: bool,
 ) -> Job:  # fmt: skip
     from sge2hist.cli.progress import bar
-    from sge2hist.data.errors import InputError
     from sge2hist.data.paired import PairedDataset
     from sge2hist.generation import jobs
     from sge2hist.generation.cell_latents import z2_of_cell
 
     if types is not None:
         names = [name.strip() for name in types.split(",") if name.strip()]
-        if like is not None and source is None:
-            raise InputError(found="--like without --from", repair="name the paired dataset that holds the cell")
         like_z2 = None if like is None or source is None else z2_of_cell(bundle, PairedDataset.open(source), like)
         return jobs.job_from_types(
             bundle, names, n=n or 16, seed=seed, z2=z2 if like_z2 is None else like_z2, context=context

@@ -30,7 +30,7 @@ class SlideOptions:
 
 
 def generate_slide(
-    bundle: ModelBundle, source: Path | None, output: Path, sampler: SamplerConfig, options: SlideOptions,
+    bundle: ModelBundle, source: Path, output: Path, sampler: SamplerConfig, options: SlideOptions,
     *, overwrite: bool,
 ) -> None:  # fmt: skip
     """Draw a slide, or go on with one that was interrupted."""
@@ -39,19 +39,14 @@ def generate_slide(
     from sge2hist.generation.slide_job import REPORT
     from sge2hist.generation.slide_set import SlideConfig, draw_slide, prepare_slide
 
-    if source is None:
-        raise InputError(found="--slide without cells", repair="give a paired dataset or an .h5ad as --from")
     cells = _open(source)
-    part = _part(options.part)
     try:
         config = SlideConfig(
-            region_um=_region(options.region), seed=options.seed, n_seeds=options.seeds, sampler=sampler, part=part,
-            edits=tuple(_edits(options, cells)), batch=options.batch, workers=options.workers,
+            region_um=_region(options.region), seed=options.seed, n_seeds=options.seeds, sampler=sampler,
+            part=_part(options.part), edits=tuple(_edits(options, cells)), batch=options.batch, workers=options.workers,
         )  # fmt: skip
     except ValueError as error:
         raise InputError(found=f"options that do not work ({error})") from error
-    if part is not None:
-        output = output.with_name(f"{output.stem}.part{part[0]}of{part[1]}{output.suffix}")
     with bar("reading and encoding cells", None) as progress:
         job = prepare_slide(bundle, cells, output, config, overwrite=overwrite, progress=progress)
     typer.echo((job.folder / REPORT).read_text().strip())
@@ -80,6 +75,14 @@ def _region(text: str | None) -> Rectangle | None:
     except ValueError:
         raise InputError(found=f"--region {text}", expected="four numbers: x,y,width,height in um") from None
     return x, y, width, height
+
+
+def name_of_part(output: Path, part: str | None) -> Path:
+    """What a part of `output` is written to; the same where there are no parts."""
+    numbers = _part(part)
+    return output if numbers is None else output.with_name(
+        f"{output.stem}.part{numbers[0]}of{numbers[1]}{output.suffix}"
+    )  # fmt: skip
 
 
 def _part(text: str | None) -> tuple[int, int] | None:

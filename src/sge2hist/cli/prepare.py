@@ -138,7 +138,7 @@ def prepare(
     from sge2hist.pairing.config import PrepareConfig
     from sge2hist.pairing.prepare import prepare as run
 
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, kind="paired")
     shift, slide_shifts = _shifts(shift_um or [])
     nucleus = _numbers(nucleus_um2, 2, "--nucleus-um2", "least,most")
     shares = _numbers(fractions, 3, "--fractions", "train,val,test")

@@ -34,18 +34,35 @@ def _disk_error(error: OSError, path: Path) -> InputError:
 
 
 def is_artifact(path: Path) -> bool:
-    """Whether `path` is a folder written by this package (it has a manifest.json or a config.json)."""
+    """Whether `path` looks like a folder written by this package (it has a manifest.json or a config.json)."""
     return path.is_dir() and any((path / mark).is_file() for mark in ARTIFACT_MARKS)
 
 
-def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
-    """Raise `InputError` unless an artifact may be written at `path`; call it before any slow work."""
+def kind_of(path: Path) -> str | None:
+    """The kind that a folder written by this package says it is of, or None: other programs write such files too."""
+    for mark in ARTIFACT_MARKS:
+        try:
+            content = json.loads((path / mark).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(content, dict) and "format_version" in content and isinstance(content.get("kind"), str):
+            return str(content["kind"])
+    return None
+
+
+def check_output(path: str | Path, *, overwrite: bool = False, kind: str | None = None) -> Path:
+    """Raise `InputError` unless an artifact may be written at `path`; call it before any slow work.
+
+    `overwrite` replaces an artifact of the same `kind` (None: of any kind) or an empty folder, and nothing else.
+    """
     path = Path(path)
     if not os.path.lexists(path):
         parent = path.absolute().parent
         while not parent.exists():
             parent = parent.parent
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
+        if not parent.is_dir():
+            raise InputError(found="a file where a folder is needed", where=str(parent), repair="choose another output")
+        if not os.access(parent, os.W_OK):
             raise InputError(found="no permission to write", where=str(parent), repair="choose another output")
         return path
     if not overwrite:
@@ -55,27 +72,29 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
             expected="a free name",
             repair="give --overwrite or another name",
         )
-    empty_directory = path.is_dir() and not any(path.iterdir())
-    if not is_artifact(path) and not empty_directory:
+    if path.is_dir() and not any(path.iterdir()):
+        return path
+    there = kind_of(path)
+    if there is None or (kind is not None and there != kind):
         raise InputError(
-            found="something that this program did not write (no manifest.json or config.json)",
+            found="something that this program did not write" if there is None else f"a folder of kind {there!r}",
             where=str(path),
-            expected="an artifact of ours to replace",
+            expected="an artifact of ours to replace" if kind is None else f"a folder of kind {kind!r} to replace",
             repair="choose another output name; it is never removed by --overwrite",
         )
     return path
 
 
 @contextmanager
-def atomic_directory(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+def atomic_directory(path: str | Path, overwrite: bool = False, kind: str | None = None) -> Iterator[Path]:
     """Yield a temporary sibling folder that becomes `path` when the block succeeds and vanishes when it fails.
 
     Raises
     ------
     InputError
-        If `path` exists and `overwrite` is false; if it is no artifact of ours; if the disk is full.
+        If `path` exists and `overwrite` is false; if it is no artifact of ours of this `kind`; if the disk is full.
     """
-    path = check_output(path, overwrite=overwrite)
+    path = check_output(path, overwrite=overwrite, kind=kind)
     path.absolute().parent.mkdir(parents=True, exist_ok=True)
     partial = _sibling(path)
     partial.mkdir()

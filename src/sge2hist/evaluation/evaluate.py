@@ -61,7 +61,7 @@ def evaluate(
     config = config or EvaluateConfig()
     started = time.monotonic()
     if output is not None:
-        check_output(output, overwrite=overwrite)
+        check_output(output, overwrite=overwrite, kind="report")
     data = paired if isinstance(paired, PairedDataset) else PairedDataset.open(paired)
     sets, shuffled = split_shuffled(open_sets(generated_paths, data, config.split))
     geometry = common_geometry([*sets, *shuffled.values()], data)
@@ -235,7 +235,7 @@ def write_report(
     from sge2hist.evaluation.pictures import gather_pictures
 
     pictures = gather_pictures(reference, sets, shuffled, described, measured, slides)
-    with atomic_directory(output, overwrite=overwrite) as folder:
+    with atomic_directory(output, overwrite=overwrite, kind="report") as folder:
         write_manifest(
             folder, "report", toy=report["toy"], synthetic=True, sets=[entry["name"] for entry in report["sets"]]
         )

@@ -12,7 +12,7 @@ from sge2hist.data.files import check_output, require_disk_space
 from sge2hist.generation.drawing import batches, draw
 from sge2hist.generation.enlarge import check_upsampler, enlarged
 from sge2hist.generation.jobs import Job
-from sge2hist.generation.set import GeneratedSet, writing
+from sge2hist.generation.set import KIND, GeneratedSet, writing
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
 from sge2hist.models.upsampler_folder import UpsamplerBundle
@@ -50,7 +50,7 @@ def generate(
     InputError
         If `output` exists and `overwrite` is false, if the disk is too small, or if the upsampler enlarges other images.
     """
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, kind=KIND)
     factor = 1
     if upsampler is not None:
         check_upsampler(upsampler, bundle)

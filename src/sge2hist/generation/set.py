@@ -160,7 +160,7 @@ def writing(
     from scipy.sparse import csr_matrix
 
     channels: Channels = tuple(manifest.get("channels") or RGB)
-    with atomic_directory(path, overwrite=overwrite) as partial:
+    with atomic_directory(path, overwrite=overwrite, kind=KIND) as partial:
         with ThreadPoolExecutor(2) as pool:
             writer = SetWriter(partial, pool, channels)
             yield writer

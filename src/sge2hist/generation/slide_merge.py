@@ -33,14 +33,14 @@ def merge_slides(parts: list[str | Path], output: str | Path, *, overwrite: bool
     InputError
         If a part is missing or is no slide, if they were not drawn alike, or do not meet.
     """
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, kind=KIND)
     known = sorted(
         ((Path(part), read_manifest(part, KIND)) for part in parts),
         key=lambda item: item[1].get("region_px", [0, 0])[1],
     )
     region = _check(known)
     folders = [path for path, _ in known]
-    with atomic_directory(output, overwrite=overwrite) as partial:
+    with atomic_directory(output, overwrite=overwrite, kind=KIND) as partial:
         for name in (SLIDE_NAME, UNCERTAINTY_NAME):
             if all((folder / name).is_file() for folder in folders):
                 channels: Channels = tuple(known[0][1].get("channels") or RGB) if name == SLIDE_NAME else RGB

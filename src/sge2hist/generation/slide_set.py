@@ -47,6 +47,8 @@ class SlideConfig:
     def __post_init__(self) -> None:
         if self.n_seeds < 1 or self.batch < 1 or self.workers < 1:
             raise ValueError("n_seeds, batch and workers must be at least 1")
+        if self.seed < 0:
+            raise ValueError("seed must be at least 0")
         if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
             raise ValueError(f"part {self.part[0]} of {self.part[1]}")
 
@@ -66,7 +68,7 @@ def prepare_slide(
         or other work for this output is unfinished (`overwrite` throws it away).
     """
     output = Path(output)
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, kind=KIND)
     if source.channels is not None:
         require_same_channels(source.channels, bundle.config.channels, where=source.slide)
     sampler = config.sampler or bundle.config.sampler
@@ -100,7 +102,7 @@ def draw_slide(
     output = Path(output)
     _, _, width, height = job.drawing.region_px
     um_per_px = job.bundle.config.um_per_px
-    with atomic_directory(output, overwrite=overwrite) as partial:
+    with atomic_directory(output, overwrite=overwrite, kind=KIND) as partial:
         first = job.work(job.drawing.seeds[0])
         tiles = region_tiles(job, lambda tile: np.load(first.tile_path(tile)))
         channels = job.bundle.config.channels

@@ -5,6 +5,7 @@ Shape letters: B images, C channels, H W pixels, L latent channels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -57,6 +58,8 @@ class SamplerConfig:
             raise ValueError(f"sampler is one of {', '.join(SAMPLERS)}; not {self.sampler!r}")
         if self.n_steps < 1:
             raise ValueError("n_steps must be at least 1")
+        if not math.isfinite(self.guidance) or not math.isfinite(self.eta):
+            raise ValueError("guidance and eta must be numbers")
         if self.eta < 0 or (self.sigma_range is not None and not 0 < self.sigma_range[0] < self.sigma_range[1]):
             raise ValueError("eta must be at least 0, and the noise levels of sigma_range positive and rising")
 

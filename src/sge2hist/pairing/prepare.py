@@ -61,7 +61,7 @@ def prepare(
         exists, or the disk is full; nothing is left behind then.
     """
     config = _with_toy_flag(config or PrepareConfig(), sections)
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, kind="paired")
     if not sections:
         raise InputError(found="no section", expected="at least one")
     _check_slide_names(sections, config)
@@ -161,7 +161,7 @@ def _write(prepared: Prepared, output: str | Path, *, overwrite: bool, progress:
     channels = prepared.parts[0].section.image.channels
     per_pixel = 3.5 if is_rgb(channels) else 2.0 * len(channels)
     require_disk_space(output, int(per_pixel * n_pixels) + BYTES_PER_NONZERO * prepared.cells.counts_NG.nnz)
-    with atomic_directory(output, overwrite) as folder:
+    with atomic_directory(output, overwrite=overwrite, kind="paired") as folder:
         slides = write_slides(folder, prepared, progress)
         progress("cells", 0, 1)
         cells_hash = write_cells(folder, prepared)

@@ -93,7 +93,7 @@ def write_visium_hd(
     """
     if any(16 % bin_um for bin_um in bins_um):
         raise ValueError(f"bins_um={bins_um}: the array is a whole number of 16 um, give divisors of 16")
-    with atomic_directory(Path(path), overwrite=overwrite) as folder:
+    with atomic_directory(Path(path), overwrite=overwrite, kind=MANIFEST_KIND) as folder:
         paths = ToyPaths.at(folder, bins_um)
         paths.truth.mkdir(parents=True)
         for bin_um in bins_um:

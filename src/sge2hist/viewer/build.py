@@ -54,9 +54,9 @@ def build_viewer(
     InputError
         If the output exists, `generated` is no slide, or `against` lacks its slide.
     """
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, kind="viewer")
     layers, legend, manifest = open_layers(Path(generated), against)
-    with atomic_directory(output, overwrite=overwrite) as partial:
+    with atomic_directory(output, overwrite=overwrite, kind="viewer") as partial:
         shown = [write_pyramid(partial / "tiles" / layer.key, layer, progress=progress) for layer in layers]
         assets = files("sge2hist.viewer").joinpath("assets")
         for name in SCRIPTS:
