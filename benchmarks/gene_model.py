@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from gene_methods import METHODS
-from gene_scores import clustering, panel_robustness, prediction, probes
+from gene_scores import clustering, deepest_quarter, panel_robustness, prediction, probes
 from gene_sets import GeneSet, paired, pbmc, toy
 
 
@@ -59,7 +59,8 @@ def run(data: GeneSet, method: str, arguments: argparse.Namespace) -> dict[str, 
     scores: dict[str, list[float]] = {}
     for seed in range(arguments.seeds):
         fitted = METHODS[method](data, seed, arguments.steps)
-        row = clustering(data.test.type_N, fitted.cluster_N) | prediction(data, fitted) | {"seconds": fitted.seconds}
+        row = clustering(data.test.type_N, fitted.cluster_N) | deepest_quarter(data.test, fitted.cluster_N)
+        row |= prediction(data, fitted) | {"seconds": fitted.seconds}
         row |= fitted.extra
         if fitted.model is not None:
             read = fitted.data or data

@@ -96,15 +96,16 @@ class SGE2Hist:
         """Images of cells from their RNA, uint8 [cells, samples, H, W, C].
 
         Cells of a `PairedDataset` are drawn among their "neighbours", those of an AnnData (raw counts in X) each in a "field"
-        of cells like itself, unless another `context` is asked for ("centre": the cell alone).
+        of cells like itself, unless another `context` is asked for ("centre": the cell alone). `rows`: numbers of
+        cells from 0, or a mask of all.
         """
         if isinstance(cells, PairedDataset):
-            chosen = cells.rows("all") if rows is None else np.asarray(rows, np.int64)
+            chosen = cells.rows("all") if rows is None else _row_numbers(rows, len(cells))
             job = job_from_paired(
                 self.bundle, cells, chosen, n_samples=n_samples, seed=seed, context=context or "neighbours"
             )
         else:
-            chosen_cells = cells if rows is None else cells[np.asarray(rows)]
+            chosen_cells = cells if rows is None else cells[_row_numbers(rows, cells.n_obs)]
             job = job_from_adata(self.bundle, chosen_cells, n_samples=n_samples, seed=seed, context=context)
         images = self._draw(job, sampler)
         return images.reshape(-1, n_samples, *images.shape[1:])
@@ -131,3 +132,15 @@ class SGE2Hist:
         if len(job) == 0:
             raise InputError(found="no cell to draw", expected="at least one")
         return np.concatenate(list(images_of(self.bundle, job, sampler)))
+
+
+def _row_numbers(rows: Sequence[int] | np.ndarray, n_cells: int) -> np.ndarray:
+    """Row numbers, int64, from numbers or a mask; raises `InputError` for what is no row."""
+    given = np.asarray(rows)
+    if given.dtype == bool and len(given) == n_cells:
+        return np.flatnonzero(given)
+    if given.dtype.kind not in "iu" or ((given < 0) | (given >= n_cells)).any():
+        raise InputError(
+            found=f"rows of kind {given.dtype}, or beyond the cells", expected=f"numbers from 0 to {n_cells - 1}"
+        )
+    return given.astype(np.int64)

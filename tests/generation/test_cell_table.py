@@ -11,7 +11,6 @@ from scipy.sparse import csr_matrix
 from sge2hist.generation import cell_table, slide_cells
 from sge2hist.generation.cell_table import read_table, writing_table
 from sge2hist.generation.record_file import RecordFile
-from sge2hist.generation.slide_cells import ADDED
 from sge2hist.generation.slide_edits import Edit
 from sge2hist.generation.slide_set import SlideConfig, generate_slide, prepare_slide
 from sge2hist.generation.slide_source import source_from_adata, source_from_paired
@@ -30,7 +29,7 @@ def _in_memory(job, source, edits) -> anndata.AnnData:
     x, y, width, height = job.drawing.region_px
     xy_px = xy_um / job.bundle.config.um_per_px - (x, y)
     inside = np.flatnonzero(((xy_px >= 0) & (xy_px < (width, height))).all(1))
-    at, own = position[inside], position[inside] != ADDED
+    at, own = position[inside], position[inside] >= 0
     if source.type_N is None:
         gene, types = job.bundle.model.gene, job.bundle.types
         import torch
@@ -39,7 +38,7 @@ def _in_memory(job, source, edits) -> anndata.AnnData:
             gamma = gene.mixture.responsibilities(torch.from_numpy(z[inside, : gene.config.n_type])).numpy()
         kinds = np.array(types.names, object)[types.type_probabilities(gamma).argmax(1)]
     else:
-        kinds = np.array([source.type_N[i] if i != ADDED else "" for i in at], object)
+        kinds = np.array([source.type_N[i] if i >= 0 else "" for i in at], object)
     edited = ~own
     for edit in edits:
         covered = edit.covers(xy_um[inside])
@@ -49,7 +48,7 @@ def _in_memory(job, source, edits) -> anndata.AnnData:
             kinds[covered & ~own] = edit.add_type
         edited |= covered & (edit.set_type is not None or edit.gene is not None)
     added = iter(range(len(at)))
-    ids = [source.id_N[i] if i != ADDED else f"added_{next(added)}" for i in at]
+    ids = [source.id_N[i] if i >= 0 else f"added_{next(added)}" for i in at]
     obs = pd.DataFrame({"cell_type": pd.Categorical(kinds), "edited": edited, "seed": job.drawing.seeds[0]}, index=ids)
     table = anndata.AnnData(X=csr_matrix(np.zeros((len(at), 0), np.float32)), obs=obs)
     table.obsm["spatial"], table.obsm["spatial_um"] = xy_px[inside], xy_um[inside]

@@ -249,7 +249,7 @@ def test_edits_change_their_neighbourhood_alone(bundle, source, pixels, tmp_path
 
 def test_any_adata_with_positions_in_um(bundle, tiny_paired, pixels, tmp_path):
     cells = tiny_paired.adata()
-    cells.obsm["spatial"] = tiny_paired.centre_xy_px * tiny_paired.um_per_px
+    cells.obs["x_um"], cells.obs["y_um"] = (tiny_paired.centre_xy_px * tiny_paired.um_per_px).T
     source = source_from_adata(cells)
     assert np.array_equal(_draw(bundle, source, tmp_path / "s.generated"), pixels)
     del cells.obs["cell_type"]
@@ -257,7 +257,7 @@ def test_any_adata_with_positions_in_um(bundle, tiny_paired, pixels, tmp_path):
     table = anndata.read_h5ad(tmp_path / "t.generated" / "cells.h5ad")
     truth = tiny_paired.obs["cell_type"].astype(str)[table.obs_names]
     assert (table.obs["cell_type"].astype(str) == truth).mean() > 0.5
-    del cells.obsm["spatial"]
+    del cells.obsm["spatial"], cells.obs["x_um"]
     with pytest.raises(InputError, match="no positions"):
         source_from_adata(cells)
 

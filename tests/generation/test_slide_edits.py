@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sge2hist.data.errors import InputError
-from sge2hist.generation.slide_edits import Edit, gene_edit, read_edits
+from sge2hist.generation.slide_edits import Edit, check_edits, gene_edit, read_edits
+from sge2hist.models.bundle import ModelBundle
 
 
 def test_an_edit_file_from_qupath(tmp_path):
@@ -36,3 +37,69 @@ def test_an_edit_file_from_qupath(tmp_path):
     for wrong in ("UMOD", "UMOD=x", "=2", "UMOD=-1"):
         with pytest.raises(InputError, match="GENE=FACTOR"):
             gene_edit(wrong)
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        ({"classification": {"name": "Immune"}, "spacing_um": 12}, "spacing_um without add_type"),
+        ({"factor": 0}, "factor without gene"),
+        ({"remove": "false"}, "remove is 'false'"),
+        ({"remove": False}, "remove is false"),
+        ({"set_type": 5}, "set_type is 5"),
+        ({"set_type": "Podocyte", "addtype": "x"}, "addtype"),
+        ({"set_type": "Podocyte", "add_type": "Immune"}, "two features"),
+        ({"gene": "UMOD", "factor": float("nan")}, "factor is 0 to"),
+        ({"gene": "UMOD", "factor": 1e30}, "factor is 0 to"),
+        ({"add_type": "Immune", "spacing_um": float("inf")}, "spacing_um above 0"),
+    ],
+)
+def test_a_feature_that_would_do_nothing_or_the_opposite_is_refused(tmp_path, properties, message):
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9], [0, 9], [0, 0]]]}
+    feature = {"type": "Feature", "geometry": square, "properties": properties}
+    path = tmp_path / "edits.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    with pytest.raises(InputError, match=message):
+        read_edits(path, 1.0)
+
+
+def test_without_a_polygon_only_genes_are_changed(tmp_path):
+    path = tmp_path / "edits.geojson"
+    for properties, fine in (({"gene": "UMOD"}, True), ({"classification": {"name": "remove"}}, False)):
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": [
+            {"type": "Feature", "geometry": None, "properties": properties}]}))  # fmt: skip
+        if fine:
+            assert read_edits(path, 1.0)[0].gene == "UMOD"
+        else:
+            with pytest.raises(InputError, match="only a gene"):
+                read_edits(path, 1.0)
+
+
+@pytest.mark.parametrize("kind", ["Circle", "Polygon"])
+def test_a_geometry_that_is_none_is_refused(tmp_path, kind):
+    geometry = {"type": kind, "coordinates": [[[0, 0], [float("nan"), 0], [9, 9], [0, 0]]]}
+    path = tmp_path / "edits.geojson"
+    feature = {"type": "Feature", "geometry": geometry, "properties": {"set_type": "Podocyte"}}
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    with pytest.raises(InputError, match="feature 0"):
+        read_edits(path, 1.0)
+
+
+@pytest.mark.parametrize("value", ["UMOD=nan", "UMOD=inf", "UMOD=1e30", "UMOD=-1", "UMOD", "=2"])
+def test_a_gene_factor_that_is_none_is_refused(value):
+    with pytest.raises(InputError, match="GENE=FACTOR"):
+        gene_edit(value)
+
+
+def test_edits_that_meet_no_cell_are_refused(tiny_model):
+    import shapely
+
+    bundle = ModelBundle.load(tiny_model)
+    name = bundle.types.names[0]
+    xy = np.array([[10.0, 10.0], [20.0, 20.0]])
+    check_edits([Edit(area=shapely.box(5, 5, 15, 15), set_type=name)], bundle, bundle.genes, xy)
+    check_edits([Edit(area=shapely.box(50, 50, 90, 90), add_type=name)], bundle, bundle.genes, xy)
+    with pytest.raises(InputError, match="no cell lies in"):
+        check_edits([Edit(area=shapely.box(50, 50, 90, 90), set_type=name)], bundle, bundle.genes, xy)
+    with pytest.raises(InputError, match="no place in the polygon"):
+        check_edits([Edit(area=shapely.box(50, 50, 52, 52), add_type=name, spacing_um=500)], bundle, bundle.genes, xy)

@@ -168,14 +168,15 @@ def raw_counts(adata: anndata.AnnData, layer: str | None = None) -> csr_array:
             found="negative or missing values",
             where=where,
             expected="raw counts",
-            repair="pass layer=... with raw counts",
+            repair='store raw counts in X or layers["counts"]',
         )
-    if len(values) and (np.abs(values - np.round(values)) > 1e-3).mean() > 0.5:
+    if len(values) and (broken := np.abs(values - np.round(values)) > 1e-3).any():
         raise InputError(
-            found=f"values up to {values.max():.3g} that are mostly not whole numbers, as after normalisation or a log",
+            found=f"values that are not whole numbers ({broken.mean():.0%} of those above 0, up to {values.max():.3g}), as after "
+            "normalisation or a log",
             where=where,
             expected="raw counts",
-            repair='store them in layers["counts"], or pass layer=...',
+            repair='store raw counts in X or layers["counts"]',
         )
     return counts
 

@@ -177,7 +177,7 @@ def job_from_types(
     Raises
     ------
     InputError
-        If a name is not one of the model's, or `z2` is another word.
+        If there is no name, one that is not the model's or one given twice, or `z2` is another word.
     """
     import pandas as pd
 
@@ -188,6 +188,10 @@ def job_from_types(
     field = context == "field"
     gene = bundle.model.gene
     n_type = gene.config.n_type
+    names = [bundle.type_called(name) for name in names]
+    if len(names) == 0 or len(set(names)) < len(names):
+        found = "no cell type" if len(names) == 0 else f"a cell type named twice in {', '.join(names)}"
+        raise InputError(found=found, expected=f"each once, of: {', '.join(bundle.types.names)}")
     chosen = [bundle.components_of(name) for name in names]  # all names are checked before anything is drawn
     log_vars_KT = gene.mixture.log_vars_KT.detach().cpu().float().numpy()
     z, spread, records = [], [], []

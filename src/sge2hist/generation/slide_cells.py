@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 GROUP = 16 * CHUNK  # cells that are in memory at one time
 LEAST_AROUND_UM = 50.0  # of the cells whose microenvironment a cell that is put in takes over
-ADDED = -1  # source position of a cell that an edit put in
 ROWS, ORDER, BLOCKS = "rows.npy", "order.npy", "blocks.npy"
 
 
@@ -39,7 +38,7 @@ class PlacedRows:
     xy_um_M2: np.ndarray  # float64
     z_MZ: np.ndarray  # float32
     depth_M: np.ndarray  # float32
-    source_M: np.ndarray  # int64, position in the source or ADDED
+    source_M: np.ndarray  # int64, position in the source; -1 - i for a cell that the i-th edit put in
 
 
 class CellStore:
@@ -70,7 +69,7 @@ class CellStore:
         rows = self._by_block.near(block)
         xy, source = rows["xy_um"], rows["source"]
         # ties (cells put in) keep the order of the positions
-        order = np.lexsort((xy[:, 0], xy[:, 1], np.where(source == ADDED, np.iinfo(np.int64).max, source)))
+        order = np.lexsort((xy[:, 0], xy[:, 1], np.where(source < 0, np.iinfo(np.int64).max, source)))
         return _placed(rows[order])
 
 
@@ -87,8 +86,8 @@ def write_cells(
     area: Area,
     edits: list[Edit],
     progress: Callable[[int], None] = lambda n: None,
-) -> str:
-    """Encode the cells in and near an area (latent pixels) and write them; returns one line about the genes.
+) -> None:
+    """Encode the cells in and near an area (latent pixels) and write them.
 
     Cells are encoded in groups that depend on the source alone: the latents of a cell are the same whatever the area.
     `progress` counts cells, first those whose counts are read for what is around others, then those that are encoded.
@@ -98,7 +97,7 @@ def write_cells(
     places = SquarePlaces(low * lattice.um, high * lattice.um, lattice.block * lattice.um)
     for chosen in _groups(source, edits, places):
         places.count(source.xy_um_N2[chosen])
-    extra = [(edit, xy[places.square(xy) >= 0]) for edit, xy in added_cells(edits)]
+    extra = [(number, xy[places.square(xy) >= 0]) for number, xy in added_cells(edits)]
     for _, xy in extra:
         places.count(xy)
     n = places.n_cells
@@ -120,12 +119,11 @@ def write_cells(
         order.put(np.arange(done, done + len(at)), at)
         done += len(at)
         progress(len(at))
-    _put_in(bundle, extra, places, rows, order, done)
+    _put_in(bundle, edits, extra, places, rows, order, done)
     if around is not None:
         around.path.unlink()
     with atomic_path(folder / BLOCKS) as unfinished, open(unfinished, "wb") as file:
         np.save(file, places.table())  # last: its presence says that the rest is whole
-    return bundle.genes.align(source.genes).summary()
 
 
 def _groups(source: SlideSource, edits: list[Edit], places: SquarePlaces) -> Iterator[np.ndarray]:
@@ -162,8 +160,8 @@ def _encoded(
 
 
 def _put_in(
-    bundle: ModelBundle, extra: list[tuple[Edit, np.ndarray]], places: SquarePlaces, rows: RecordFile, order: RecordFile,
-    done: int,
+    bundle: ModelBundle, edits: list[Edit], extra: list[tuple[int, np.ndarray]], places: SquarePlaces, rows: RecordFile,
+    order: RecordFile, done: int,
 ) -> None:  # fmt: skip
     """Store added cells: the centre of their type, and the mean microenvironment of the cells around each."""
     from scipy.spatial import cKDTree
@@ -171,10 +169,10 @@ def _put_in(
     n_type = bundle.config.gene.n_type
     by_block = SquareFile(rows, places.table())
     taken = []
-    for edit, xy in extra:
+    for number, xy in extra:
         records = np.zeros(len(xy), rows.dtype)
-        records["xy_um"], records["source"] = xy, ADDED
-        records["z"][:, :n_type] = type_centre(bundle, str(edit.add_type))
+        records["xy_um"], records["source"] = xy, -1 - number
+        records["z"][:, :n_type] = type_centre(bundle, str(edits[number].add_type))
         taken.append((places.take(xy), records))
         rows.put(*taken[-1])
     reach_um = max(bundle.model.gene.config.around_um, LEAST_AROUND_UM)
@@ -183,7 +181,7 @@ def _put_in(
         for block in np.unique(block_N):
             own = np.flatnonzero(block_N == block)
             near = by_block.near(places.named(block))
-            near = near[near["source"] != ADDED]
+            near = near[near["source"] >= 0]
             if len(near) == 0:
                 continue
             found = cKDTree(near["xy_um"]).query_ball_point(records["xy_um"][own], reach_um, return_sorted=True)

@@ -27,9 +27,13 @@ if TYPE_CHECKING:
     from sge2hist.models.bundle import ModelBundle
 
 REMOVE = "remove"
-KNOWN = ("set_type", "remove", "gene", "factor", "add_type", "spacing_um")
+ACTIONS = ("set_type", "remove", "gene", "add_type")
+DETAILS = {"factor": "gene", "spacing_um": "add_type"}  # what says more of which action
+KNOWN = (*ACTIONS, *DETAILS)
+QUPATH = ("objectType", "classification", "name", "color", "isLocked", "measurements", "metadata", "objectName")
 EXPECTED = f"a polygon with a class that names a cell type, or properties {', '.join(KNOWN)}"
 DEFAULT_SPACING_UM = 12.0
+MOST_FACTOR = 1000.0  # of a gene's counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +71,13 @@ def read_edits(path: str | Path, um_per_unit: float) -> list[Edit]:
     InputError
         If the file is no GeoJSON or a feature says nothing to do; all problems at once.
     """
+    from shapely.errors import ShapelyError
+
     problems, edits = Problems(), []
     for number, feature in enumerate(read_annotations(path)):
         try:
             edits.append(_edit_of(feature, um_per_unit))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, ShapelyError) as error:
             problems.add(found=f"feature {number} that cannot be used ({error})", where=str(path), expected=EXPECTED)
     problems.raise_if_any()
     return edits
@@ -84,22 +90,41 @@ def _edit_of(feature: Any, um_per_unit: float) -> Edit:
     properties = dict(feature.get("properties") or {})
     area = None
     if feature.get("geometry"):
-        area = make_valid(affinity.scale(shape(feature["geometry"]), um_per_unit, um_per_unit, origin=(0, 0)))
-        if area.area <= 0:
+        with np.errstate(invalid="ignore"):  # of coordinates that are no numbers: they end without an area
+            area = make_valid(affinity.scale(shape(feature["geometry"]), um_per_unit, um_per_unit, origin=(0, 0)))
+        if not area.area > 0:
             raise ValueError("it has no area")
-    chosen = {name: properties[name] for name in KNOWN if name in properties}
-    if not chosen:
-        kind = properties.get("classification") or {}
-        name = kind.get("name") if isinstance(kind, dict) else kind
-        if not name:
-            raise ValueError("it has neither a class nor a property that says what to do")
-        chosen = {"remove": True} if str(name).casefold() == REMOVE else {"set_type": str(name)}
-    edit = Edit(area=area, **chosen)
-    if edit.factor < 0 or not edit.spacing_um > 0:
-        raise ValueError("factor must be at least 0 and spacing_um above 0")
-    if edit.add_type and area is None:
-        raise ValueError("cells can be added in a polygon only")
+    edit = Edit(area=area, **_asked(properties))
+    if not 0 <= edit.factor <= MOST_FACTOR or not 0 < edit.spacing_um < np.inf:
+        raise ValueError(f"factor is 0 to {MOST_FACTOR:g} and spacing_um above 0")
+    if area is None and edit.gene is None:
+        raise ValueError("without a polygon only a gene can be changed, everywhere")
     return edit
+
+
+def _asked(properties: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an edit that the properties of a feature name; raises ValueError for what says nothing to do."""
+    chosen = {name: properties[name] for name in KNOWN if name in properties}
+    unknown = [name for name in properties if name not in (*KNOWN, *QUPATH)]
+    if chosen and unknown:
+        raise ValueError(f"it has properties that mean nothing here: {', '.join(map(str, unknown))}")
+    for detail, action in DETAILS.items():
+        if detail in chosen and action not in chosen:
+            raise ValueError(f"{detail} without {action}")
+    for name, kinds in (("set_type", str), ("gene", str), ("add_type", str), ("remove", bool)):
+        if name in chosen and not isinstance(chosen[name], kinds):
+            raise ValueError(f"{name} is {chosen[name]!r}")
+    if "set_type" in chosen and "add_type" in chosen:
+        raise ValueError("set_type and add_type together: make two features of it")
+    if chosen.get("remove") is False:
+        raise ValueError("remove is false: leave it out")
+    if chosen:
+        return chosen
+    kind = properties.get("classification") or {}
+    named = kind.get("name") if isinstance(kind, dict) else kind
+    if not named:
+        raise ValueError("it has neither a class nor a property that says what to do")
+    return {"remove": True} if str(named).casefold() == REMOVE else {"set_type": str(named)}
 
 
 def gene_edit(text: str) -> Edit:
@@ -109,16 +134,33 @@ def gene_edit(text: str) -> Edit:
         edit = Edit(gene=gene.strip(), factor=float(factor))
     except ValueError:
         edit = Edit(gene="")
-    if not edit.gene or edit.factor < 0:
+    if not edit.gene or not 0 <= edit.factor <= MOST_FACTOR:
         raise InputError(
             found=f"--gene {text}", expected="GENE=FACTOR, e.g. UMOD=0 to knock it out, UMOD=2 to double it"
         )
     return edit
 
 
-def check_edits(edits: list[Edit], bundle: ModelBundle, genes: GenePanel) -> None:
-    """Raise `InputError` if an edit names a type that the model does not know, or a gene that neither it nor the cells have."""
-    for edit in edits:
+def check_edits(edits: list[Edit], bundle: ModelBundle, genes: GenePanel, xy_um_N2: np.ndarray) -> None:
+    """Raise `InputError` for an edit that can have no effect: a type that the model does not know, a gene that it or the cells do
+    not have, a polygon that no cell lies in (cells are at `xy_um_N2`), added cells of which none fits in.
+    """
+    added = dict(added_cells(edits))
+    for number, edit in enumerate(edits):
+        if edit.add_type is not None and len(added[number]) == 0:
+            raise InputError(
+                found=f"edit {number}: no place in the polygon for cells {edit.spacing_um:g} um apart",
+                expected="a larger polygon, or a smaller spacing_um",
+            )
+        alone = edit.add_type is not None and not edit.remove and edit.gene is None
+        if edit.area is not None and not alone and not edit.covers(xy_um_N2).any():
+            told = [f"x {a:.0f} to {c:.0f}, y {b:.0f} to {d:.0f} um" for a, b, c, d in (
+                edit.area.bounds, (*xy_um_N2.min(0), *xy_um_N2.max(0)))]  # fmt: skip
+            raise InputError(
+                found=f"edit {number}: a polygon that no cell lies in ({told[0]})",
+                expected=f"one that meets the cells ({told[1]})",
+                repair="coordinates are px of the paired dataset's slide.ome.tif, or um for an .h5ad",
+            )
         for name in (edit.set_type, edit.add_type):
             if name is not None:
                 bundle.components_of(name)
@@ -169,10 +211,10 @@ def kept_cells(edits: list[Edit], xy_um_N2: np.ndarray) -> np.ndarray:
     return keep
 
 
-def added_cells(edits: list[Edit]) -> list[tuple[Edit, np.ndarray]]:
-    """Each edit that adds cells, with their positions [n, 2] in um: a hexagonal lattice in its polygon."""
+def added_cells(edits: list[Edit]) -> list[tuple[int, np.ndarray]]:
+    """Number of each edit that adds cells, and their positions [n, 2] in um: a hexagonal lattice in its polygon."""
     out = []
-    for edit in edits:
+    for number, edit in enumerate(edits):
         if edit.add_type is None or edit.area is None:
             continue
         left, top, right, bottom = edit.area.bounds
@@ -181,5 +223,5 @@ def added_cells(edits: list[Edit]) -> list[tuple[Edit, np.ndarray]]:
         columns = np.arange(np.floor(left / dx) - 1, np.ceil(right / dx) + 1)
         y, x = np.meshgrid(rows, columns, indexing="ij")
         xy = np.stack([(x + 0.5 * (y % 2)) * dx, y * dy], -1).reshape(-1, 2)
-        out.append((edit, xy[edit.covers(xy)]))
+        out.append((number, xy[edit.covers(xy)]))
     return out

@@ -80,8 +80,10 @@ class SlideJob:
         _claim(folder, drawing, lattice.told(n), fresh)
         if not (folder / CELLS / BLOCKS).is_file():
             area = inner_area(lattice, drawing.region_px).grown(n * lattice.reach + lattice.side)
-            report = write_cells(folder / CELLS, bundle, source, lattice, area, edits, progress)
-            (folder / REPORT).write_text(report + "\n", encoding="utf-8")
+            write_cells(folder / CELLS, bundle, source, lattice, area, edits, progress)
+        if not (folder / REPORT).is_file():
+            with atomic_path(folder / REPORT) as partial:
+                partial.write_text(bundle.genes.align(source.genes).summary() + "\n", encoding="utf-8")
         if not (folder / OCCUPIED).is_file():
             grid = window_grid(lattice, drawing.region_px, n)
             positions = CellStore(folder / CELLS, lattice).positions()

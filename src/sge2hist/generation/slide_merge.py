@@ -16,7 +16,7 @@ from sge2hist.data.slide_image import SlideImage
 from sge2hist.data.slide_writer import TILE_PX, write_slide
 from sge2hist.generation.cell_table import read_table, writing_table
 from sge2hist.generation.set import CELLS_NAME, KIND
-from sge2hist.generation.slide_set import NOTE, SLIDE_NAME, UNCERTAINTY_NAME
+from sge2hist.generation.slide_set import NOTE, SLIDE_NAME, UNCERTAINTY_NAME, uncertainty_note
 
 MUST_AGREE = (
     "slide", "model_fingerprint", "data_fingerprint", "um_per_px", "sampler", "seed", "n_seeds", "glass_rgb", "edits",
@@ -46,8 +46,9 @@ def merge_slides(parts: list[str | Path], output: str | Path, *, overwrite: bool
                 channels: Channels = tuple(known[0][1].get("channels") or RGB) if name == SLIDE_NAME else RGB
                 slides = [SlideImage.open(folder / name, channels=channels) for folder in folders]
                 um_per_px = float(known[0][1]["um_per_px"])
+                note = NOTE if name == SLIDE_NAME else uncertainty_note(int(known[0][1]["n_seeds"]))
                 write_slide(
-                    partial / name, _tiles(slides), um_per_px, shape=(region[3], region[2]), description=NOTE,
+                    partial / name, _tiles(slides), um_per_px, shape=(region[3], region[2]), description=note,
                     channels=channels,
                 )  # fmt: skip
                 for slide in slides:

@@ -78,7 +78,7 @@ def prepare_slide(
             expected="a model of placed cells, for a slide",
         )
     edits = list(config.edits)
-    check_edits(edits, bundle, source.genes)
+    check_edits(edits, bundle, source.genes, source.xy_um_N2)
     region = region_px(source, config.region_um, bundle.config.um_per_px)
     if config.part is not None:
         region = part_of(region, config.part, lattice_of(bundle).block * lattice_of(bundle).pixels)
@@ -109,7 +109,7 @@ def draw_slide(
         write_slide(partial / SLIDE_NAME, tiles, um_per_px, shape=(height, width), description=NOTE, channels=channels)
         if config.n_seeds > 1:
             spread = region_tiles(job, lambda tile: _spread(job, tile), n_channels=3)
-            note = f"spread over {config.n_seeds} seeds, {UNCERTAINTY_SCALE} per grey level; {NOTE}"
+            note = uncertainty_note(config.n_seeds)
             write_slide(partial / UNCERTAINTY_NAME, spread, um_per_px, shape=(height, width), description=note)
         write_slide_cells(partial / CELLS_NAME, job, source, list(config.edits))
         write_manifest(partial, KIND, **slide_manifest(job, source, config))
@@ -148,6 +148,11 @@ def slide_manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> d
 def _told(edit: Edit) -> dict[str, Any]:
     told = {name: value for name, value in asdict(replace(edit, area=None)).items() if name != "area"}
     return {**told, "polygon_um": None if edit.area is None else edit.area.wkt}
+
+
+def uncertainty_note(n_seeds: int) -> str:
+    """What the picture of the uncertainty says of itself."""
+    return f"spread over {n_seeds} seeds, {UNCERTAINTY_SCALE} per grey level; {NOTE}"
 
 
 def work_folder(output: Path) -> Path:

@@ -17,11 +17,13 @@ from sge2hist.generation.embed import panel_of, raw_counts
 
 if TYPE_CHECKING:
     import anndata
+    import pandas as pd
     from scipy.sparse import csr_array
 
 Rectangle = tuple[float, float, float, float]
 TYPE_COLUMNS = ("cell_type", "sge2hist_type", "celltype", "cell_types")
 MARGIN_UM = 64.0  # around the cells of an AnnData
+LEAST_SPACING_UM = 0.5  # median distance to the nearest cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,21 +73,26 @@ def source_from_adata(adata: anndata.AnnData, name: str = "cells") -> SlideSourc
         If it has no cells, no usable positions, or no raw counts.
     """
     import hashlib
+    import json
 
     counts = raw_counts(adata)
     xy_um_N2 = _positions(adata)
     low, high = xy_um_N2.min(0) - MARGIN_UM, xy_um_N2.max(0) + MARGIN_UM
     column = next((column for column in TYPE_COLUMNS if column in adata.obs), None)
+    id_N, genes = adata.obs_names.astype(str).to_numpy(), panel_of(adata)
+    type_N = None if column is None else _type_names(adata.obs[column])
     digest = hashlib.blake2b(np.ascontiguousarray(xy_um_N2).tobytes(), digest_size=16)
     for part in (counts.data, counts.indices, counts.indptr):
         digest.update(np.ascontiguousarray(part).tobytes())
+    for names in (genes.ids, genes.symbols, id_N, [] if type_N is None else type_N):
+        digest.update(json.dumps([str(name) for name in names]).encode())
     x, y = np.floor(low)
     width, height = np.ceil(high) - np.floor(low)
     return SlideSource(
         xy_um_N2=xy_um_N2,
-        id_N=adata.obs_names.astype(str).to_numpy(),
-        type_N=None if column is None else adata.obs[column].astype(str).replace("nan", UNKNOWN).to_numpy(),
-        genes=panel_of(adata),
+        id_N=id_N,
+        type_N=type_N,
+        genes=genes,
         read_counts=lambda positions: counts[positions],
         bounds_um=(float(x), float(y), float(width), float(height)),
         slide=name,
@@ -94,12 +101,19 @@ def source_from_adata(adata: anndata.AnnData, name: str = "cells") -> SlideSourc
     )
 
 
+def _type_names(column: pd.Series) -> np.ndarray:
+    """Names of types; missing and empty ones are unknown."""
+    text = column.astype(str).str.strip()
+    return text.where(column.notna() & (text != "") & (text != "nan"), UNKNOWN).to_numpy()
+
+
 def _positions(adata: anndata.AnnData) -> np.ndarray:
     if adata.n_obs == 0:
         raise InputError(found="an AnnData without cells", expected="at least one")
     if {"x_um", "y_um"} <= set(adata.obs):
         xy = adata.obs[["x_um", "y_um"]].to_numpy(np.float64)
     elif "spatial" in adata.obsm:
+        _check_unit(adata)
         xy = np.asarray(adata.obsm["spatial"], np.float64)[:, :2]
     else:
         raise InputError(
@@ -113,7 +127,36 @@ def _positions(adata: anndata.AnnData) -> np.ndarray:
         raise InputError(
             found=f"positions over {extent_mm:.0f} mm", expected="um", repair="px or nm times their size are um"
         )
+    _check_spacing(xy)
     return xy
+
+
+def _check_unit(adata: anndata.AnnData) -> None:
+    """Raise `InputError` if ``obsm["spatial"]`` is known to be in px: in tables of our own, and as scanpy reads Visium."""
+    for name, of in (("sge2hist", "a paired dataset"), ("spatial", "Visium")):
+        if adata.uns.get(name):
+            raise InputError(
+                found=f'positions in px, as uns[{name!r}] shows: a table of {of}', expected="positions in um",
+                repair="give the paired dataset itself as --from, or store px times um/px as columns x_um and y_um of obs",
+            )  # fmt: skip
+
+
+def _check_spacing(xy_um_N2: np.ndarray) -> None:
+    """Raise `InputError` where cells lie closer to their nearest neighbours than any do: positions in mm or the like."""
+    from scipy.spatial import cKDTree
+
+    places = np.unique(xy_um_N2, axis=0)  # several cells may share a spot
+    if len(places) < 3:
+        return
+    some = places[:: max(1, len(places) // 2000)]
+    distance_um_N2, _ = cKDTree(places).query(some, 2)
+    nearest_um = float(np.median(np.asarray(distance_um_N2)[:, 1]))
+    if nearest_um < LEAST_SPACING_UM:
+        raise InputError(
+            found=f"cells that lie {nearest_um:.2g} um apart (median distance to the nearest)",
+            expected="positions in um: cells are some 4 to 20 apart, bins and spots as far as their pitch",
+            repair="mm times 1,000 are um; px times um/px are um",
+        )
 
 
 def region_px(source: SlideSource, region_um: Rectangle | None, um_per_px: float) -> tuple[int, int, int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sge2hist.generation.cell_table import TableRows, writing_table
-from sge2hist.generation.slide_cells import ADDED, PlacedRows
+from sge2hist.generation.slide_cells import PlacedRows
 from sge2hist.generation.slide_edits import Edit
 from sge2hist.generation.slide_job import SlideJob
 from sge2hist.generation.slide_source import SlideSource
@@ -29,14 +29,14 @@ def _rows(job: SlideJob, source: SlideSource, edits: list[Edit]) -> Iterator[Tab
         xy_px = cells.xy_um_M2 / job.bundle.config.um_per_px - (x, y)
         inside = np.asarray(((xy_px >= 0) & (xy_px < (width, height))).all(1))
         at, xy_um = cells.source_M[inside], cells.xy_um_M2[inside]
-        own = at != ADDED
+        own = at >= 0
         kinds, edited = _types(job, source, cells, inside), ~own
-        for edit in edits:
+        for number, edit in enumerate(edits):
             covered = edit.covers(xy_um)
             if edit.set_type is not None:
-                kinds[covered & own] = edit.set_type
-            elif edit.add_type is not None:
-                kinds[covered & ~own] = edit.add_type
+                kinds[covered & own] = job.bundle.type_called(edit.set_type)
+            if edit.add_type is not None:
+                kinds[at == -1 - number] = job.bundle.type_called(edit.add_type)
             edited |= covered & (edit.set_type is not None or edit.gene is not None)
         ids = np.full(len(at), "", object)
         ids[own] = source.id_N[at[own]]
@@ -54,7 +54,7 @@ def _types(job: SlideJob, source: SlideSource, cells: PlacedRows, inside: np.nda
     at = cells.source_M[inside]
     if source.type_N is not None:
         kinds = np.full(len(at), "", object)
-        kinds[at != ADDED] = source.type_N[at[at != ADDED]]
+        kinds[at >= 0] = source.type_N[at[at >= 0]]
         return kinds
     gene, types = job.bundle.model.gene, job.bundle.types
     z1 = np.ascontiguousarray(cells.z_MZ[inside, : gene.config.n_type])

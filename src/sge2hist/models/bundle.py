@@ -63,6 +63,11 @@ class ModelBundle:
                 repair=f"did you mean {close[0]!r}?" if close else "`sge2hist types MODEL` lists them",
             ) from error
 
+    def type_called(self, name: str) -> str:
+        """The model's own spelling of a type's name; raises `InputError` as :meth:`components_of`."""
+        components, _ = self.components_of(name)
+        return next(row.name for row in self.types.rows if row.component == components[0])
+
     def save(self, path: Path, *, half: bool = False) -> None:
         """Write the bundle into the folder `path`; config.json comes last and makes it a model.
 

@@ -1,0 +1,67 @@
+"""Cells of an AnnData for a slide: their positions are in um or said to be otherwise, and nothing of them changes unnoticed."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from sge2hist.data.errors import InputError
+from sge2hist.generation.slide_source import source_from_adata
+
+XY = np.stack(np.meshgrid(np.arange(5) * 16.0, np.arange(5) * 16.0), -1).reshape(-1, 2)
+
+
+def cells(xy: np.ndarray = XY) -> anndata.AnnData:
+    counts = np.random.default_rng(0).poisson(2, (len(xy), 3)).astype(np.float32)
+    obs = pd.DataFrame(
+        {"cell_type": ["a", "", None, "nan", "b"] * (len(xy) // 5)}, index=[f"c{i}" for i in range(len(xy))]
+    )
+    adata = anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=["G1", "G2", "G3"]))
+    adata.obsm["spatial"] = xy
+    return adata
+
+
+def test_whatever_is_drawn_is_part_of_the_fingerprint():
+    def fingerprint(adata: anndata.AnnData) -> str:
+        return str(source_from_adata(adata).manifest["data_fingerprint"])
+
+    own, changed = fingerprint(cells()), []
+    for change in ("genes", "names", "types", "counts", "places"):
+        adata = cells()
+        if change == "genes":
+            adata.var_names = ["G1", "G2", "G4"]
+        elif change == "names":
+            adata.obs_names = [f"d{i}" for i in range(len(XY))]
+        elif change == "types":
+            adata.obs["cell_type"] = "a"
+        elif change == "counts":
+            adata.X[0, 0] += 1
+        else:
+            adata.obsm["spatial"] = XY + 1
+        changed.append(fingerprint(adata))
+    assert fingerprint(cells()) == own
+    assert len({own, *changed}) == 6
+
+
+def test_types_that_are_missing_or_empty_are_unknown():
+    assert source_from_adata(cells()).type_N.tolist() == ["a", "unknown", "unknown", "unknown", "b"] * 5
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("sge2hist", {"um_per_px": 2.0}), ("spatial", {"library": {"scalefactors": {}}})]
+)
+def test_positions_in_px_are_refused_unless_um_are_there_too(key, value):
+    adata = cells(XY / 2)
+    adata.uns[key] = value
+    with pytest.raises(InputError, match="positions in px"):
+        source_from_adata(adata)
+    adata.obs["x_um"], adata.obs["y_um"] = XY.T
+    np.testing.assert_allclose(source_from_adata(adata).xy_um_N2, XY)
+
+
+def test_positions_in_mm_are_refused_and_cells_at_one_place_are_not():
+    with pytest.raises(InputError, match=r"0\.016 um apart"):
+        source_from_adata(cells(XY / 1000))
+    source_from_adata(cells(np.repeat(XY[:5] * 4, 5, axis=0)))
