@@ -79,6 +79,14 @@ def test_folders_of_other_programs_and_kinds_are_never_replaced(tmp_path: Path) 
     assert files.check_output(tmp_path / "a.paired", overwrite=True, kind="paired")
 
 
+def test_files_are_as_readable_as_the_users_own(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("")
+    with files.atomic_path(tmp_path / "weights") as partial:
+        partial.write_text("w")
+        partial.chmod(0o600)
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "own").stat().st_mode
+
+
 def test_manifest_of_another_kind_or_version_is_refused(tmp_path: Path) -> None:
     files.write_manifest(tmp_path, "generated")
     with pytest.raises(InputError, match="generated"):

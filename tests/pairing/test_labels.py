@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +26,7 @@ def inputs() -> LabelInputs:
     obs = pd.DataFrame({"truth": [f"T{k}" for k in kind]}, index=[f"c{i}" for i in range(len(kind))])
     return LabelInputs(
         counts_NG=counts, genes=GenePanel([f"E{g}" for g in range(60)], [f"G{g}" for g in range(60)]), obs=obs,
+        cell_ids=obs.index,
         centre_xy_um=np.column_stack([column, row]) * 16.0, slide_of_cell=np.zeros(len(kind), np.int64),
         train_rows=np.flatnonzero(row < 20), bin_um=16.0,
     )  # fmt: skip
@@ -43,8 +46,6 @@ def test_leiden_finds_the_types_and_is_seeded(inputs, monkeypatch) -> None:
 
 
 def test_leiden_does_not_see_cells_outside_train(inputs) -> None:
-    import dataclasses
-
     config = PrepareConfig(types="leiden")
     dense = inputs.counts_NG.toarray()
     other = np.setdiff1d(np.arange(len(dense)), inputs.train_rows)
@@ -91,6 +92,31 @@ def test_column_and_table(inputs, tmp_path) -> None:
     assert set(label_cells(inputs, PrepareConfig(types="none")).names) == {"unknown"}
 
 
+def test_a_table_with_more_columns_is_read_by_the_name_of_one(inputs, tmp_path) -> None:
+    (tmp_path / "t.csv").write_text("cell,sample,Cell_Type,score\nc0,s,A,1\nc1,s,B,2\n")
+    labels = label_cells(inputs, PrepareConfig(types=str(tmp_path / "t.csv")))
+    assert labels.names[:3].tolist() == ["A", "B", "unknown"]
+
+
+def test_bins_of_several_slides_are_told_apart(inputs, tmp_path) -> None:
+    half = len(inputs.obs) // 2
+    plain = [f"c{i % half}" for i in range(len(inputs.obs))]
+    ids = [f"{'one' if i < half else 'two'}:{name}" for i, name in enumerate(plain)]
+    both = dataclasses.replace(inputs, obs=inputs.obs.set_axis(plain), cell_ids=pd.Index(ids))
+    (tmp_path / "t.csv").write_text("cell,type\n" + "".join(f"{name},T{name[:3]}\n" for name in ids))
+    names = label_cells(both, PrepareConfig(types=str(tmp_path / "t.csv"))).names
+    assert (names == ["Tone"] * half + ["Ttwo"] * half).all()
+    (tmp_path / "t.csv").write_text("cell,type\nc0,A\nc1,B\n")
+    with pytest.raises(InputError, match="several slides have"):
+        label_cells(both, PrepareConfig(types=str(tmp_path / "t.csv")))
+
+
+def test_a_type_for_every_cell_is_none(inputs, tmp_path) -> None:
+    (tmp_path / "t.csv").write_text("cell,type\n" + "".join(f"c{i},{i}\n" for i in range(800)))
+    with pytest.raises(InputError, match="800 types of 800 cells"):
+        label_cells(inputs, PrepareConfig(types=str(tmp_path / "t.csv")))
+
+
 @pytest.mark.parametrize(
     ("types", "content", "message"),
     [
@@ -101,6 +127,8 @@ def test_column_and_table(inputs, tmp_path) -> None:
         ("FILE.csv", "cell,type\nc0,A\nc0,B\n", "listed twice"),
         ("FILE.csv", "cell,type\nc0,\n", "no type at all|no id in common"),
         ("FILE.csv", None, "cannot be read"),
+        ("FILE.csv", "cell,type\n", "no type at all"),
+        ("FILE.csv", "cell,sample,score\nc0,A,1\n", "3 columns"),
         ("markers:FILE.csv", "type,gene\nA,nope\n", "none of the markers"),
         ("markers:FILE.csv", "a,b\n1,2\n", "no row with a type"),
         ("markers:FILE.csv", "type,gene\nunknown,G1\n", "another name"),

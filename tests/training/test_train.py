@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,16 @@ def test_refuses_to_resume_with_other_settings(dataset, trained):
         train(dataset, trained, TrainConfig(preset="tiny", seed=5, mixed_precision="no"), say=lambda _: None)
 
 
+def test_a_command_that_was_refused_leaves_the_folder_free(dataset, trained, tmp_path):
+    output = tmp_path / "m.model"
+    with pytest.raises(InputError, match="multiple of"):
+        train(dataset, output, replace(TINY, patch_px=33), say=lambda _: None)
+    assert not output.exists()
+    with pytest.raises(InputError, match="to start from"):
+        train(dataset, output, replace(TINY, um_per_px=3.0, start=str(trained)), say=lambda _: None)
+    assert not output.exists()
+
+
 def test_refuses_a_folder_that_is_not_a_model(dataset, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
@@ -149,7 +160,11 @@ def test_damaged_model_files_are_named(trained, tmp_path):
 
 
 def test_config_refuses_nonsense():
-    for wrong in ({"preset": "huge"}, {"hours": -1}, {"hours": 1.0, "steps": 5}, {"mixed_precision": "fp8"}):
+    nan = float("nan")
+    for wrong in (
+        {"preset": "huge"}, {"hours": -1}, {"hours": 1.0, "steps": 5}, {"mixed_precision": "fp8"}, {"hours": nan},
+        {"hours": float("inf")}, {"learning_rate": nan}, {"um_per_px": nan}, {"patch_px": 7},
+    ):  # fmt: skip
         with pytest.raises(InputError):
             TrainConfig(**wrong)
 

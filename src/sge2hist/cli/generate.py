@@ -26,7 +26,10 @@ def generate(
         Path | None, typer.Option("--from", help="Cells whose RNA to draw: a paired dataset or an .h5ad of raw counts.")
     ] = None,
     split: Annotated[str, typer.Option(help="Cells of a paired dataset: test, val, train or all.")] = "test",
-    types: Annotated[str | None, typer.Option(help='Cell types to draw by name, e.g. "Podocyte,Immune".')] = None,
+    types: Annotated[
+        str | None,
+        typer.Option(help='Cell types to draw by name, e.g. "Podocyte,Immune"; a name with a comma in quotes.'),
+    ] = None,
     n: Annotated[
         int | None, typer.Option("-n", help="Images per type (16), or at most this many random cells.")
     ] = None,
@@ -166,13 +169,14 @@ def _job(
     bundle: ModelBundle, source: Path | None, split: str, types: str | None, n: int | None, samples: int,
     like: str | None, z2: str, context: str | None, shuffle_cells: bool, seed: int, resample: bool,
 ) -> Job:  # fmt: skip
+    from sge2hist.cli.generate_checks import type_names
     from sge2hist.cli.progress import bar
     from sge2hist.data.paired import PairedDataset
     from sge2hist.generation import jobs
     from sge2hist.generation.cell_latents import z2_of_cell
 
     if types is not None:
-        names = [name.strip() for name in types.split(",") if name.strip()]
+        names = type_names(types)
         like_z2 = None if like is None or source is None else z2_of_cell(bundle, PairedDataset.open(source), like)
         return jobs.job_from_types(
             bundle, names, n=n or 16, seed=seed, z2=z2 if like_z2 is None else like_z2, context=context

@@ -49,11 +49,22 @@ def check_options(given: Mapping[str, Any]) -> None:
     if given["like"] is not None and source is None:
         raise InputError(found="--like without --from", repair="name the paired dataset that holds the cell")
     if types is not None:
-        if not any(name.strip() for name in types.split(",")):
+        if not type_names(types):
             raise InputError(found=f"--types {types!r}", expected='names of cell types, e.g. "Podocyte,Immune"')
         _refuse(given, CELLS_ONLY, "--types")
     elif Path(source).suffix == ".h5ad":
         _refuse(given, DATASET_ONLY, "an .h5ad", expected="a paired dataset for that")
+
+
+def type_names(text: str) -> list[str]:
+    """Names between commas; one that holds a comma is quoted.
+
+    >>> type_names('Podocyte, "Cell, injured",')
+    ['Podocyte', 'Cell, injured']
+    """
+    import csv
+
+    return [name.strip() for row in csv.reader([text], skipinitialspace=True) for name in row if name.strip()]
 
 
 def _refuse(given: Mapping[str, Any], defaults: Mapping[str, Any], beside: str | None, expected: str = "") -> None:

@@ -216,6 +216,11 @@ def _named_apart(section: Section, path: Path, opened: list[Section]) -> Section
 def _one_image_each(outs: list[Path], images: list[Path]) -> list[Path | None]:
     from sge2hist.data.errors import InputError
 
+    known = [path.resolve() for path in outs]
+    if len(set(known)) < len(known):
+        raise InputError(
+            found="one input given twice", expected="each once: its cells would stand in training and test"
+        )
     if not images:
         return [None] * len(outs)
     if len(images) != len(outs):

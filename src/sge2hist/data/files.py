@@ -129,7 +129,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     # The suffix stays last: writers choose their format by it.
     partial = path.with_name(f".{uuid.uuid4().hex[:8]}.partial.{path.name}")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # as the user's files are: some writers make theirs readable for nobody else
+        partial.unlink()
         yield partial
+        partial.chmod(mode)
         partial.replace(path)
     except OSError as error:
         raise _disk_error(error, path) from error

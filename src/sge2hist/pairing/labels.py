@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from scipy.sparse import csr_array
 
+TYPE_COLUMNS = ("cell_type", "type")
+MANY_TYPES = 50
 SMOOTH_SIDES = 1.6  # bins within this many sides are neighbours: the eight around a bin
 
 
@@ -36,6 +38,7 @@ class LabelInputs:
     counts_NG: csr_array
     genes: GenePanel
     obs: pd.DataFrame  # index: id that the instrument gave; columns as the reader left them
+    cell_ids: pd.Index  # the same in the dataset: with several slides after the slide's name and a colon
     centre_xy_um: np.ndarray
     slide_of_cell: np.ndarray
     train_rows: np.ndarray
@@ -106,19 +109,42 @@ def _by_table(inputs: LabelInputs, path: Path) -> Labels:
         raise InputError(
             found=f"a table that cannot be read ({error})", where=str(path), expected="a csv: cell id, type"
         ) from error
-    if table.shape[1] < 2:
-        raise InputError(found="one column", where=str(path), expected="two: cell id, type (under a header)")
-    if table.iloc[:, 0].duplicated().any():
-        raise InputError(found="a cell id listed twice", where=str(path), expected="each id once")
-    names = pd.Series(table.iloc[:, 1].to_numpy(), index=table.iloc[:, 0]).reindex(inputs.obs.index)
-    n_found = int(names.notna().sum())
-    if n_found == 0:
+    column = _type_column(list(table.columns), path)
+    repeated = table.iloc[:, 0][table.iloc[:, 0].duplicated()]
+    if len(repeated):
         raise InputError(
-            found=f"no id in common: {table.iloc[0, 0]!r} against {inputs.obs.index[0]!r}",
-            where=str(path), expected="ids as the instrument wrote them",
-        )  # fmt: skip
+            found=f"a cell id listed twice ({repeated.iloc[0]!r})", where=str(path), expected="each id once"
+        )
+    told = pd.Series(table[column].to_numpy(), index=table.iloc[:, 0])
+    names = told.reindex(inputs.cell_ids)
+    if not names.index.isin(told.index).any():
+        names = told.reindex(inputs.obs.index)
+        if len(told) and not names.index.isin(told.index).any():
+            raise InputError(
+                found=f"no id in common: {table.iloc[0, 0]!r} against {inputs.cell_ids[0]!r}",
+                where=str(path), expected="ids as the instrument wrote them, with several slides SLIDE:id",
+            )  # fmt: skip
+        if inputs.obs.index.has_duplicates:
+            raise InputError(
+                found=f"ids that several slides have (e.g. {inputs.obs.index[inputs.obs.index.duplicated()][0]!r})",
+                where=str(path), expected=f"ids with the slide's name, as {inputs.cell_ids[0]!r}",
+            )  # fmt: skip
+    n_found = int(names.notna().sum())
     warnings = [] if n_found == len(names) else [f"{len(names) - n_found:,} cells have no type in {path.name}"]
     return Labels(names=_clean(names.to_numpy(dtype=object)), source=f"table {path.name}", warnings=warnings)
+
+
+def _type_column(columns: list[str], path: Path) -> str:
+    """The column of types: the second of two, else the one that is called so."""
+    if len(columns) < 2:
+        raise InputError(found="one column", where=str(path), expected="two: cell id, type (under a header)")
+    called = [name for name in columns[1:] if str(name).strip().casefold() in TYPE_COLUMNS]
+    if len(columns) == 2 or len(called) == 1:
+        return called[0] if called else columns[1]
+    raise InputError(
+        found=f"{len(columns)} columns ({', '.join(map(str, columns))})", where=str(path),
+        expected=f"two: cell id, type; or one column called {' or '.join(TYPE_COLUMNS)}",
+    )  # fmt: skip
 
 
 def _clean(values: np.ndarray) -> np.ndarray:
@@ -130,6 +156,12 @@ def _clean(values: np.ndarray) -> np.ndarray:
     )
     text = text.astype(object)
     text[(text == "") | (text == "nan")] = UNKNOWN
-    if (text == UNKNOWN).all():
+    named = text[text != UNKNOWN]
+    if len(named) == 0:
         raise InputError(found="no type at all, only empty values", where="--types", repair="--types leiden")
+    if (n_types := len(set(named))) > max(MANY_TYPES, len(named) // 2):
+        raise InputError(
+            found=f"{n_types:,} types of {len(named):,} cells, e.g. {named[0]!r}", where="--types",
+            expected="types that many cells share", repair="name the column of types",
+        )  # fmt: skip
     return text

@@ -143,6 +143,7 @@ def _label(cells: Cells, parts: list[SectionCells], split: np.ndarray, config: P
         counts_NG=cells.counts_NG,
         genes=cells.genes,
         obs=cells.instrument_obs,
+        cell_ids=cells.obs.index,
         centre_xy_um=cells.centre_xy_um,
         slide_of_cell=cells.slide_of_cell,
         train_rows=np.flatnonzero(split == "train"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 from sge2hist.data.errors import InputError
 from sge2hist.training.presets import PRESETS
 
+LEAST_PATCH_PX = 8
 STAGE_SHARES = {"autoencoder": 0.14, "gene": 0.08, "mixture": 0.02, "joint": 0.76}
 """How a time budget is divided over the stages."""
 
 
 def check_rate_and_seed(learning_rate: float | None, seed: int) -> None:
     """Raise `InputError` for numbers that no training can take."""
-    if learning_rate is not None and learning_rate <= 0:
+    if learning_rate is not None and not 0 < learning_rate < math.inf:
         raise InputError(found=f"--learning-rate {learning_rate:g}", expected="a positive number")
     if seed < 0:
         raise InputError(found=f"--seed {seed}", expected="0 or more")
@@ -47,8 +49,10 @@ class TrainConfig:
         check_rate_and_seed(self.learning_rate, self.seed)
         for name in ("hours", "steps", "patch_px", "um_per_px", "batch"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise InputError(found=f"--{name.replace('_', '-')} {value}", expected="a positive number")
+        if self.patch_px is not None and self.patch_px < LEAST_PATCH_PX:
+            raise InputError(found=f"--patch-px {self.patch_px}", expected=f"{LEAST_PATCH_PX} or more")
         if self.hours is not None and self.steps is not None:
             raise InputError(found="--hours and --steps", expected="one of the two")
         if self.renew_genes and self.start is None:

@@ -45,6 +45,14 @@ def open_run(
     )
 
 
+def release(run: Run, output: Path) -> None:
+    """Give a folder back in which nothing was trained yet, so that a corrected command finds it free."""
+    if run.accelerator.is_main_process and not run.checkpoint_path.is_file() and not run.log.path.is_file():
+        shutil.rmtree(run.directory, ignore_errors=True)
+        if output.is_dir() and not any(output.iterdir()):
+            output.rmdir()
+
+
 def _claim(output: Path, asked: dict[str, Any], overwrite: bool) -> None:
     directory = output / "training"
     identity = asked | {"version": sge2hist.__version__}

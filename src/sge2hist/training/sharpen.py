@@ -8,6 +8,7 @@ does all that follows the cells.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,10 @@ class SharpenConfig:
     leave_out: str | None = None  # GeoJSON of parts of the slides that no image is taken from
 
     def __post_init__(self) -> None:
-        if any(value is not None and value <= 0 for value in (self.steps, self.hours, self.batch, self.n_drawn)):
+        if any(
+            value is not None and not 0 < value < math.inf
+            for value in (self.steps, self.hours, self.batch, self.n_drawn)
+        ):
             raise InputError(found="a sharpening of no length", expected="steps, hours, batch and n_drawn above 0")
         if self.steps is not None and self.hours is not None:
             raise InputError(found="--hours and --steps", expected="one of the two")

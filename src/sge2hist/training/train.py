@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sge2hist.data.errors import InputError
 from sge2hist.data.files import atomic_path
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.paired import PairedDataset
@@ -40,7 +41,7 @@ from sge2hist.training.patches import PatchSource
 from sge2hist.training.presets import IS_PAPER, PRESETS
 from sge2hist.training.preview import Preview
 from sge2hist.training.provenance import provenance
-from sge2hist.training.run_folder import open_run
+from sge2hist.training.run_folder import open_run, release
 from sge2hist.training.start import start_from
 from sge2hist.training.type_names import name_components
 
@@ -71,6 +72,7 @@ def train(
     if config.start is not None:
         ModelBundle.load(model_folder(config.start))  # a model that cannot be opened is an error before any work
     dataset.rows("train")  # an empty split is an error before any work
+    model_shape(dataset, config, n_genes=len(dataset.genes))  # so is a patch that the networks cannot take
     left_out = read_left_out(config.leave_out, dataset)
     accelerator = make_accelerator(config.mixed_precision)
     asked = {"config": config.identity(), "data": dataset.fingerprint, "left_out": left_out.fingerprint}
@@ -82,7 +84,11 @@ def train(
         run.say(f"{output} is trained already; --overwrite trains it again")
         return ModelBundle.load(output)
     training = _Training(dataset, output, config, run, left_out)
-    training.run()
+    try:
+        training.run()
+    except InputError:
+        release(run, output)
+        raise
     if accelerator.is_main_process:
         training.write()
     accelerator.wait_for_everyone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -47,7 +48,9 @@ class UpsamplerTraining:
     leave_out: str | None = None  # GeoJSON of parts of the slides that are not learnt from
 
     def __post_init__(self) -> None:
-        if self.um_per_px <= 0 or self.factor < 2 or min(self.steps, self.batch, self.evaluations) < 1:
+        if self.hours is not None and not 0 < self.hours < math.inf:
+            raise InputError(found=f"--hours {self.hours}", expected="a positive number")
+        if not 0 < self.um_per_px < math.inf or self.factor < 2 or min(self.steps, self.batch, self.evaluations) < 1:
             raise InputError(
                 found="a training that cannot be",
                 expected="um/px above 0, a factor of 2 or more, steps, batch and evaluations of 1 or more",
