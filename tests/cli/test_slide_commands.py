@@ -37,7 +37,7 @@ def test_parts_merge_view(tiny_model, tiny_paired, tmp_path: Path):
         (("--region", "1,2,3"), "four numbers"),
         (("--part", "3/2"), "i from 1 to n"),
         (("--gene", "UMOD"), "GENE=FACTOR"),
-        (("--seeds", "0"), "at least 1"),
+        (("--seeds", "0"), "--seeds 0"),
         (("--edit", "nowhere.geojson"), "cannot be read"),
     ],
 )

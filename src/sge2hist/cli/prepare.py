@@ -91,7 +91,7 @@ def prepare(
         str,
         typer.Option(
             help="Cell types from: leiden | clusters (Space Ranger's) | markers:kidney | markers:FILE.csv "
-            "(rows type,gene) | FILE.csv (rows cell,type) | a column of the cells | none.",
+            "(rows type,gene) | FILE.csv (rows cell,type; with several inputs SLIDE:cell) | a column of the cells | none.",
             rich_help_panel=_CELLS,
         ),
     ] = "leiden",
