@@ -20,6 +20,7 @@ from sge2hist.generation.canvas import RULE, canvas_noise
 from sge2hist.generation.cell_latents import around_in, encode_cells
 from sge2hist.generation.slide import CELLS_STEP, FAR_UM, cells_of_windows
 from sge2hist.generation.slide_edits import Edit
+from sge2hist.generation.slide_job import REPORT
 from sge2hist.generation.slide_merge import merge_slides
 from sge2hist.generation.slide_set import SlideConfig, draw_slide, generate_slide, prepare_slide, work_folder
 from sge2hist.generation.slide_source import source_from_adata, source_from_paired
@@ -289,3 +290,24 @@ def test_wrong_input_is_named_before_any_work(bundle, source, tmp_path):
 
 def test_steps_of_the_schedule_fall(bundle):
     assert all(a > b for a, b in pairwise(bundle.model.image.sigmas(FAST)))
+
+
+def test_a_run_killed_before_it_told_of_its_genes_goes_on(bundle, source, tmp_path):
+    config = _config()
+    told = [prepare_slide(bundle, source, tmp_path / "s.generated", config) for _ in range(2)]
+    report = told[0].folder / REPORT
+    before = report.read_text()
+    report.unlink()
+    assert (prepare_slide(bundle, source, tmp_path / "s.generated", config).folder / REPORT).read_text() == before
+
+
+def test_cells_that_two_edits_put_in_at_one_place_keep_their_types(bundle, source, tmp_path):
+    import shapely
+
+    area = shapely.box(220, 220, 260, 250)
+    edits = tuple(Edit(area=area, add_type=name, spacing_um=9.0) for name in ("BETA", "alpha"))
+    generate_slide(bundle, source, tmp_path / "s.generated", _config(edits=edits))
+    table = anndata.read_h5ad(tmp_path / "s.generated" / "cells.h5ad").obs
+    added = table[table.index.str.startswith("added")]["cell_type"].astype(str)
+    assert added.value_counts().to_dict() == {"beta": len(added) // 2, "alpha": len(added) // 2}
+    assert len(added) > 10
