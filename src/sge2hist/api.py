@@ -99,6 +99,7 @@ class SGE2Hist:
         of cells like itself, unless another `context` is asked for ("centre": the cell alone). `rows`: numbers of
         cells from 0, or a mask of all.
         """
+        _check_counts(n_samples=n_samples, seed=seed)
         if isinstance(cells, PairedDataset):
             chosen = cells.rows("all") if rows is None else _row_numbers(rows, len(cells))
             job = job_from_paired(
@@ -125,6 +126,7 @@ class SGE2Hist:
         `context` "field" (default) fills each patch with cells of the type, "centre" draws one cell and leaves the rest open.
         `z2`, the microenvironment: "type" (as among cells of the type), "prior" (N(0, I)), or a reference cell's, [n_micro].
         """
+        _check_counts(n=n, seed=seed)
         wanted = [names] if isinstance(names, str) else list(names)
         return self._draw(job_from_types(self.bundle, wanted, n=n, seed=seed, z2=z2, context=context), sampler)
 
@@ -136,11 +138,20 @@ class SGE2Hist:
 
 def _row_numbers(rows: Sequence[int] | np.ndarray, n_cells: int) -> np.ndarray:
     """Row numbers, int64, from numbers or a mask; raises `InputError` for what is no row."""
-    given = np.asarray(rows)
-    if given.dtype == bool and len(given) == n_cells:
+    given = np.asarray(rows, np.int64) if np.size(rows) == 0 else np.asarray(rows)
+    if given.dtype == bool and given.shape == (n_cells,):
         return np.flatnonzero(given)
+    if given.ndim != 1 or len(given) == 0:
+        raise InputError(found=f"rows of shape {given.shape}", expected="a list of row numbers, at least one")
     if given.dtype.kind not in "iu" or ((given < 0) | (given >= n_cells)).any():
         raise InputError(
             found=f"rows of kind {given.dtype}, or beyond the cells", expected=f"numbers from 0 to {n_cells - 1}"
         )
     return given.astype(np.int64)
+
+
+def _check_counts(*, seed: int, **numbers: int) -> None:
+    """Raise `InputError` for a seed below 0, or numbers of images that are not whole or below 1."""
+    for name, value, least in [("seed", seed, 0), *((name, value, 1) for name, value in numbers.items())]:
+        if not isinstance(value, (int, np.integer)) or value < least:
+            raise InputError(found=f"{name}={value!r}", expected=f"a whole number of {least} or more")

@@ -48,6 +48,8 @@ def test_existing_output_needs_overwrite(tmp_path: Path) -> None:
     with files.atomic_directory(target) as partial:
         files.write_manifest(partial, "paired", value=1)
     with pytest.raises(InputError, match="--overwrite"):
+        files.check_output(target, kind="paired")
+    with pytest.raises(InputError, match="give another name"):
         files.check_output(target)
     with files.atomic_directory(target, overwrite=True) as partial:
         files.write_manifest(partial, "paired", value=2)

@@ -4,7 +4,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.sparse import csr_array, csr_matrix
+from scipy.sparse import csc_matrix, csr_array, csr_matrix
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
@@ -95,6 +95,20 @@ def test_a_counts_layer_is_preferred_and_logged_values_are_refused() -> None:
     adata.layers["bad"] = -counts
     with pytest.raises(InputError, match="negative"):
         raw_counts(adata, "bad")
+
+
+def test_counts_of_an_open_file_are_read_and_none_are_refused(tmp_path) -> None:
+    import anndata
+
+    adata, _ = make_adata()
+    counts = csr_array(adata.X).toarray()
+    for name, kind in (("csr", csr_matrix), ("csc", csc_matrix), ("dense", np.asarray)):
+        anndata.AnnData(kind(counts)).write_h5ad(tmp_path / f"{name}.h5ad")
+        opened = anndata.read_h5ad(tmp_path / f"{name}.h5ad", backed="r")
+        np.testing.assert_array_equal(raw_counts(opened).toarray(), counts)
+        opened.file.close()
+    with pytest.raises(InputError, match="no values in X"):
+        raw_counts(anndata.AnnData(obs=adata.obs))
 
 
 def test_genes_are_read_from_usual_columns() -> None:

@@ -71,7 +71,8 @@ def drawn(tiny_paired, tmp_path_factory) -> Path:
         )
         write_manifest(
             partial, "generated", mode="slide", slide="s1", region_um=list(REGION_UM), um_per_px=2.0, seed=0, toy=True,
-            n_images=0, uncertainty_scale=4, n_seeds=3,
+            n_images=0, uncertainty_scale=4, n_seeds=3, data_path=str(tiny_paired.path),
+            data_fingerprint=tiny_paired.fingerprint,
         )  # fmt: skip
     return path
 
@@ -130,6 +131,10 @@ def test_wrong_input_is_named(drawn, tiny_paired, tmp_path, monkeypatch):
         write_manifest(partial, "generated", mode="genes", n_images=0)
     with pytest.raises(InputError, match="--slide"):
         build_viewer(tmp_path / "patches.generated", tmp_path / "view")
+    with monkeypatch.context() as patched:
+        patched.setattr(tiny_paired, "fingerprint", "0" * 16)
+        with pytest.raises(InputError, match="another dataset than"):
+            build_viewer(drawn, tmp_path / "view", against=tiny_paired)
     monkeypatch.setattr(tiny_paired, "slide_ids", ["other"])
     with pytest.raises(InputError, match="no slide 's1'"):
         build_viewer(drawn, tmp_path / "view", against=tiny_paired)

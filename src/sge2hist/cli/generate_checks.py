@@ -64,7 +64,12 @@ def type_names(text: str) -> list[str]:
     """
     import csv
 
-    return [name.strip() for row in csv.reader([text], skipinitialspace=True) for name in row if name.strip()]
+    return [
+        name.strip()
+        for row in csv.reader([text.replace("\n", " ")], skipinitialspace=True)
+        for name in row
+        if name.strip()
+    ]
 
 
 def _refuse(given: Mapping[str, Any], defaults: Mapping[str, Any], beside: str | None, expected: str = "") -> None:

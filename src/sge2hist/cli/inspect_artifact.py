@@ -8,7 +8,7 @@ from typing import Any
 
 from sge2hist.data.channels import RGB, describe_channels
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import MANIFEST_NAME, is_artifact, read_json
+from sge2hist.data.files import FORMAT_VERSION, MANIFEST_NAME, is_artifact, read_json
 
 Facts = list[tuple[str, str]]
 
@@ -36,6 +36,11 @@ def artifact_facts(path: Path) -> Facts:
     }
     if kind not in describers:
         raise InputError(found=f"kind {kind!r}", where=str(path / name), expected=f"one of {', '.join(describers)}")
+    if content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+        raise InputError(
+            found=f"format version {content.get('format_version')!r}", where=str(path / name),
+            expected=f"version {FORMAT_VERSION}", repair="install the version that wrote it",
+        )  # fmt: skip
     try:
         facts = describers[str(kind)](content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -23,6 +23,7 @@ def types(
     that carry its name; markers are its most over-expressed genes.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from sge2hist.data.errors import InputError
@@ -42,7 +43,7 @@ def types(
     for row in sorted(table.rows, key=lambda row: -row.n_cells):
         purity = "" if row.purity != row.purity else f"{row.purity:.2f}"
         cells = (str(row.component), row.name, f"{row.n_cells:,}", purity, f"{row.weight:.3f}", " ".join(row.markers))
-        shown.add_row(*cells)
+        shown.add_row(*map(escape, cells))
     Console().print(shown)
 
 
@@ -50,10 +51,22 @@ def table_renamed(table: TypeTable, pairs: list[str]) -> TypeTable:
     """Return the table with "old=new" pairs applied, or raise `InputError`."""
     from sge2hist.data.errors import InputError
 
-    wrong = [pair for pair in pairs if "=" not in pair or not pair.split("=", 1)[1].strip()]
+    wrong = [pair for pair in pairs if "=" not in pair or not pair.split("=", 1)[1].strip().isprintable()]
+    wrong += [pair for pair in pairs if not pair.partition("=")[2].strip()]
     if wrong:
-        raise InputError(found=f"--rename {wrong[0]!r}", expected='"old name=new name"')
+        raise InputError(found=f"--rename {wrong[0]!r}", expected='"old name=new name", on one line')
+    new_names = {old.strip(): new.strip() for old, new in (pair.split("=", 1) for pair in pairs)}
+    if len(new_names) < len(pairs):
+        raise InputError(found="a type renamed twice", expected="each once")
     try:
-        return table.renamed({old.strip(): new.strip() for old, new in (pair.split("=", 1) for pair in pairs)})
+        renamed = table.renamed(new_names)
     except KeyError as error:
         raise InputError(found=str(error.args[0])) from error
+    for name in set(renamed.names):
+        alike = {other for other in renamed.names if other.casefold() == name.casefold()}
+        if len(alike) > 1:
+            raise InputError(
+                found=f"names that differ by case alone: {', '.join(sorted(alike))}",
+                expected="one spelling of each type",
+            )
+    return renamed

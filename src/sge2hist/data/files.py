@@ -70,7 +70,7 @@ def check_output(path: str | Path, *, overwrite: bool = False, kind: str | None 
             found="an existing output",
             where=str(path),
             expected="a free name",
-            repair="give --overwrite or another name",
+            repair="give another name" if kind is None else "give --overwrite or another name",
         )
     if path.is_dir() and not any(path.iterdir()):
         return path
@@ -95,10 +95,10 @@ def atomic_directory(path: str | Path, overwrite: bool = False, kind: str | None
         If `path` exists and `overwrite` is false; if it is no artifact of ours of this `kind`; if the disk is full.
     """
     path = check_output(path, overwrite=overwrite, kind=kind)
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
     partial = _sibling(path)
-    partial.mkdir()
     try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
         yield partial
         _swap_in(partial, path)
     except OSError as error:

@@ -47,6 +47,7 @@ class EvaluateConfig:
             "n_genes": 1,
             "smallest_type": 5,
             "gallery": 1,
+            "seed": 0,
         }
         for name, least in smallest.items():
             if getattr(self, name) < least:

@@ -20,6 +20,7 @@ import numpy as np
 from sge2hist.data.channels import RGB, Channels, is_rgb, require_same_channels
 from sge2hist.data.errors import InputError, Problems
 from sge2hist.data.files import MANIFEST_NAME, read_manifest
+from sge2hist.evaluation.readable import readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,8 +175,11 @@ def open_image_set(path: str | Path, data: PairedDataset, name: str | None = Non
             from sge2hist.evaluation.slide_windows import read_slide
 
             return read_slide(path, data, name, split)
-        return read_generated(path, data, name)
-    return read_table(find_table(path), data, name or (path.stem if path.is_file() else path.name))
+        with readable(path):
+            return read_generated(path, data, name)
+    table = find_table(path)
+    with readable(table):
+        return read_table(table, data, name or (path.stem if path.is_file() else path.name))
 
 
 def find_table(path: Path) -> Path:
@@ -252,19 +256,13 @@ def read_table(table: Path, data: PairedDataset, name: str) -> ImageSet:
     types = obs["cell_type"].fillna("").to_numpy(str) if "cell_type" in obs else np.full(len(obs), "")
     return checked(
         ImageSet(
-            name=name,
-            path=table,
-            files_M=[table.parent / str(file) for file in obs["image"]],
-            row_M=rows,
-            condition_row_M=conditions,
-            sample_M=integers(obs, "sample", repeats(rows)),
-            seed_M=integers(obs, "seed", np.full(len(obs), -1, np.int64)),
-            type_M=types,
-            manifest={},
+            name=name, path=table, files_M=[table.parent / str(file) for file in obs["image"]], row_M=rows,
+            condition_row_M=conditions, sample_M=integers(obs, "sample", repeats(rows)),
+            seed_M=integers(obs, "seed", np.full(len(obs), -1, np.int64)), type_M=types, manifest={},
             channels=data.channels,
         ),
         data,
-    )
+    )  # fmt: skip
 
 
 def repeats(rows: np.ndarray) -> np.ndarray:

@@ -160,7 +160,12 @@ def raw_counts(adata: anndata.AnnData, layer: str | None = None) -> csr_array:
             found=f"no layer {layer!r}", expected=f"one of {list(adata.layers)}", repair="name the layer of raw counts"
         )
     layer = "counts" if layer is None and "counts" in adata.layers else layer
-    counts = csr_array(adata.X if layer is None else adata.layers[layer])
+    stored = adata.X if layer is None else adata.layers[layer]
+    if stored is None:
+        raise InputError(found="no values in X", expected="raw counts", repair='store them in X or layers["counts"]')
+    counts = csr_array(
+        stored.to_memory() if hasattr(stored, "to_memory") else stored
+    )  # of a file that is open, "backed"
     where = "X" if layer is None else f"layers[{layer!r}]"
     values = counts.data
     if len(values) and (not np.isfinite(values).all() or values.min() < 0):

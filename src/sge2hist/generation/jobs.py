@@ -183,6 +183,10 @@ def job_from_types(
 
     if isinstance(z2, str) and z2 not in Z2_SOURCES:
         raise InputError(found=f"z2 {z2!r}", expected=f"one of {', '.join(Z2_SOURCES)}, or a reference cell's")
+    n_micro = bundle.config.gene.n_latent - bundle.config.gene.n_type
+    if not isinstance(z2, str) and np.shape(z2) != (n_micro,):
+        raise InputError(found=f"z2 of shape {np.shape(z2)}", expected=f"({n_micro},), as a reference cell's")
+    z2 = z2 if isinstance(z2, str) else np.asarray(z2, np.float32)
     context = context or usual_context(bundle)
     _check_context(context, CONTEXTS[1:])
     field = context == "field"

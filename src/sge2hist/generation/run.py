@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sge2hist.data.errors import InputError
 from sge2hist.data.files import check_output, require_disk_space
 from sge2hist.generation.drawing import batches, draw
 from sge2hist.generation.enlarge import check_upsampler, enlarged
@@ -51,6 +52,8 @@ def generate(
         If `output` exists and `overwrite` is false, if the disk is too small, or if the upsampler enlarges other images.
     """
     check_output(output, overwrite=overwrite, kind=KIND)
+    if len(job) == 0:
+        raise InputError(found="no cell to draw", expected="at least one")
     factor = 1
     if upsampler is not None:
         check_upsampler(upsampler, bundle)

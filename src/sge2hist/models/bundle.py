@@ -118,10 +118,16 @@ class ModelBundle:
             raise InputError(
                 found=f"{len(genes)} genes", where=str(path / GENES_NAME), expected=f"{config.gene.n_genes}"
             )
+        types = read_types(path)
+        if len(types.rows) != model.gene.mixture.n_components:
+            raise InputError(
+                found=f"{len(types.rows)} components", where=str(path / TYPES_NAME),
+                expected=f"{model.gene.mixture.n_components}",
+            )  # fmt: skip
         return cls(
             model=model.to(device).eval(),
             genes=genes,
-            types=read_types(path),
+            types=types,
             provenance=content.get("provenance", {}),
             fingerprint=fingerprint,
             z2_range=_range_of(content.get("z2_range"), config.gene.n_latent - config.gene.n_type, path),

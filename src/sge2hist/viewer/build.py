@@ -88,6 +88,12 @@ def open_layers(path: Path, against: PairedDataset | None) -> tuple[list[Layer],
     x, y, width, height = (float(value) for value in manifest["region_um"])
     region_um = (x, y, width, height)
     if against is not None:
+        made_from = manifest.get("data_fingerprint")
+        if manifest.get("data_path") and made_from != against.fingerprint:
+            raise InputError(
+                found=f"another dataset than the slide was drawn from (fingerprint {made_from})", where=str(against.path),
+                expected="the dataset itself, not prepared anew", repair="draw the slide again, or give the old one as --against",
+            )  # fmt: skip
         number = _slide_number(against, str(manifest.get("slide")))
         layers.append(real_layer(against, number, region_um))
         cells = cells or paired_cells(against, number, region_um, float(manifest["um_per_px"]))
