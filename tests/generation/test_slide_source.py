@@ -50,13 +50,17 @@ def test_types_that_are_missing_or_empty_are_unknown():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("sge2hist", {"um_per_px": 2.0}), ("spatial", {"library": {"scalefactors": {}}})]
+    ("key", "value"),
+    [("sge2hist", {"um_per_px": 2.0}), ("spatial", {"library": {"scalefactors": {"spot_diameter_fullres": 9.0}}})],
 )
 def test_positions_in_px_are_refused_unless_um_are_there_too(key, value):
     adata = cells(XY / 2)
     adata.uns[key] = value
     with pytest.raises(InputError, match="positions in px"):
         source_from_adata(adata)
+    adata.uns[key] = {} if key == "sge2hist" else {"library": {"scalefactors": {"transformation_matrix": 1}}}  # um
+    source_from_adata(adata)
+    adata.uns[key] = value
     adata.obs["x_um"], adata.obs["y_um"] = XY.T
     np.testing.assert_allclose(source_from_adata(adata).xy_um_N2, XY)
 

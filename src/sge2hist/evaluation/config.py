@@ -48,6 +48,7 @@ class EvaluateConfig:
             "smallest_type": 5,
             "gallery": 1,
             "seed": 0,
+            "max_samples": 1,
         }
         for name, least in smallest.items():
             if getattr(self, name) < least:

@@ -133,8 +133,10 @@ def _positions(adata: anndata.AnnData) -> np.ndarray:
 
 def _check_unit(adata: anndata.AnnData) -> None:
     """Raise `InputError` if ``obsm["spatial"]`` is known to be in px: in tables of our own, and as scanpy reads Visium."""
-    for name, of in (("sge2hist", "a paired dataset"), ("spatial", "Visium")):
-        if adata.uns.get(name):
+    libraries = adata.uns.get("spatial") or {}
+    visium = any("spot_diameter_fullres" in (library.get("scalefactors") or {}) for library in libraries.values())
+    for name, of, there in (("sge2hist", "a paired dataset", adata.uns.get("sge2hist")), ("spatial", "Visium", visium)):
+        if there:
             raise InputError(
                 found=f'positions in px, as uns[{name!r}] shows: a table of {of}', expected="positions in um",
                 repair="give the paired dataset itself as --from, or store px times um/px as columns x_um and y_um of obs",
