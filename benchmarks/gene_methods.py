@@ -12,6 +12,7 @@ from gene_sets import GeneSet
 from scipy.sparse import csr_array, csr_matrix
 
 from sge2hist.models.gene_vae import GeneModelConfig, GeneVAE
+from sge2hist.models.pooled_posterior import pool_posteriors
 from sge2hist.training.gene_data import GeneData, dense_counts, with_surroundings
 from sge2hist.training.gene_encoding import Encoded, encode_all
 from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model, most_steps
@@ -38,6 +39,25 @@ class Fitted:
 def ours(data: GeneSet, seed: int, n_steps: int) -> Fitted:
     """The gene model without labels, as many components as there are types."""
     return _fit_vae(data, _our_config(data, data.n_types), seed, n_steps, learning_rate=3e-3)
+
+
+def ours_around(data: GeneSet, seed: int, n_steps: int) -> Fitted:
+    """The same model; types told from a bin and the eight around it together."""
+    fitted = ours(data, seed, n_steps)
+    encoded, around = fitted.encoded, _eight_around(data.test)
+    assert encoded is not None
+    assert fitted.model is not None
+    mean_NT, var_NT = pool_posteriors(encoded.z1, np.exp(encoded.log_var_NZ[:, : encoded.n_type]), around)
+    told = Encoded(mean_NZ=mean_NT, log_var_NZ=np.log(var_NT), n_type=encoded.n_type)
+    return replace(fitted, cluster_N=assign_components(fitted.model, told).argmax(1))
+
+
+def _eight_around(cells: GeneData) -> csr_array:
+    """Cells within one and a half times their spacing: on a lattice of bins the eight around."""
+    index = cells.index()
+    if index is None:
+        raise SystemExit("a method that reads the cells around needs positions")
+    return index.around(np.arange(cells.n_cells), 1.5 * index.spacing_um())
 
 
 def labelled(data: GeneSet, seed: int, n_steps: int) -> Fitted:
@@ -180,6 +200,20 @@ def pca_leiden(data: GeneSet, seed: int, n_steps: int) -> Fitted:
     return Fitted(cluster_N=cluster_N, proportions=_pca_proportions(pca, scale), seconds=seconds)
 
 
+def pca_leiden_around(data: GeneSet, seed: int, n_steps: int) -> Fitted:
+    """The same, the components of a bin averaged with those of the eight around it."""
+    started = time.perf_counter()
+    pca, scale, *parts = _pca(data, seed)
+    means = []
+    for cells, own in zip((data.train, data.test), parts, strict=True):
+        around = _eight_around(cells)
+        n_around = np.diff(around.indptr)[:, None]
+        means.append((own + n_around * (around @ own)) / (1 + n_around))
+    cluster_N = leiden(np.concatenate(means), data.n_types, seed)[data.train.n_cells :]
+    seconds = time.perf_counter() - started
+    return Fitted(cluster_N=cluster_N, proportions=_pca_proportions(pca, scale), seconds=seconds)
+
+
 def leiden(latent_ND: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     """Leiden labels whose number is as near to `n_clusters` as 12 bisections of the resolution get."""
     import anndata
@@ -231,8 +265,10 @@ def scvi(data: GeneSet, seed: int, n_steps: int) -> Fitted:
 METHODS: dict[str, Callable[[GeneSet, int, int], Fitted]] = {
     "ours": ours,
     "ours-labelled": labelled,
+    "ours-around": ours_around,
     "paper": paper,
     "pca-leiden": pca_leiden,
+    "pca-leiden-around": pca_leiden_around,
     "pca-gmm": pca_gmm,
     "scvi": scvi,
 }

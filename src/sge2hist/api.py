@@ -71,17 +71,21 @@ class SGE2Hist:
         """Components of the mixture with their names, purity and markers."""
         return self.bundle.types
 
-    def embed(self, adata: anndata.AnnData, *, layer: str | None = None) -> str:
+    def embed(self, adata: anndata.AnnData, *, layer: str | None = None, pool_um: float = 0.0) -> str:
         """Write latents, types and a novelty flag of the cells into `adata`, in place; returns how its genes were found.
 
         Adds ``obsm["X_sge2hist_z1"]``, ``obsm["X_sge2hist_z2"]``, ``obs["sge2hist_type"]``, ``obs["sge2hist_novel"]`` and the
-        responsibilities (see :func:`sge2hist.generation.embed.embed_adata`).
+        responsibilities (see :func:`sge2hist.generation.embed.embed_adata`). `pool_um`: tell the types of bins from those within
+        this distance as well; needs positions in um, ``obs["x_um"]`` and ``obs["y_um"]``.
         """
         from sge2hist.generation.embed import embed_adata
 
         model = self.bundle.model.gene
         device = next(model.parameters()).device
-        return embed_adata(adata, model, self.bundle.genes, self.bundle.types, layer=layer, device=device).summary()
+        found = embed_adata(
+            adata, model, self.bundle.genes, self.bundle.types, layer=layer, pool_um=pool_um, device=device
+        )
+        return found.summary()
 
     def generate_from_genes(
         self,

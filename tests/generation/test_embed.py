@@ -75,6 +75,36 @@ def test_positions_tell_z2_of_the_cells_around(trained: tuple[GeneVAE, TypeTable
     assert (bool(alone.uns["sge2hist"]["surroundings"]), bool(placed.uns["sge2hist"]["surroundings"])) == (False, True)
 
 
+def test_types_of_bins_that_hold_little_are_told_with_those_around(trained: tuple[GeneVAE, TypeTable]) -> None:
+    """Bins of one type lie together, 10 um apart, groups 500 um apart; their counts are thinned until they say little."""
+    adata, type_N = make_adata()
+    rng = np.random.default_rng(0)
+    adata.X = csr_matrix(rng.binomial(adata.X.toarray().astype(int), 0.02).astype(np.float32))
+    rank = np.array([(type_N[:i] == kind).sum() for i, kind in enumerate(type_N)])
+    adata.obs["x_um"], adata.obs["y_um"] = 500.0 * type_N + 10 * (rank % 5), 10.0 * (rank // 5)
+    truth = np.array(["alpha", "beta", "gamma"])[type_N]
+    alone, pooled = adata.copy(), adata.copy()
+    embed_adata(alone, trained[0], PANEL, trained[1])
+    embed_adata(pooled, trained[0], PANEL, trained[1], pool_um=15.0)
+    right = [(found.obs["sge2hist_type"].astype(str) == truth).mean() for found in (alone, pooled)]
+    assert right[1] > right[0] + 0.1
+    for name in ("X_sge2hist_z1", "X_sge2hist_z2"):
+        np.testing.assert_array_equal(alone.obsm[name], pooled.obsm[name])
+    assert pooled.uns["sge2hist"]["pool_um"] == 15
+    lonely = adata.copy()
+    lonely.obs["x_um"] = 1000.0 * np.arange(80)
+    embed_adata(lonely, trained[0], PANEL, trained[1], pool_um=15.0)
+    assert (lonely.obs["sge2hist_type"] == alone.obs["sge2hist_type"]).all()
+
+
+@pytest.mark.parametrize("pool_um", [-1.0, float("nan"), float("inf"), 20.0])
+def test_bins_are_not_pooled_without_places_or_a_distance(trained: tuple[GeneVAE, TypeTable], pool_um: float) -> None:
+    adata, _ = make_adata()  # has no positions
+    with pytest.raises(InputError, match="pool_um"):
+        embed_adata(adata, trained[0], PANEL, trained[1], pool_um=pool_um)
+    assert not len(adata.obsm)
+
+
 def test_cells_without_counts_are_flagged(trained: tuple[GeneVAE, TypeTable]) -> None:
     adata, _ = make_adata()
     adata.X = csr_matrix(adata.shape, dtype=np.float32)

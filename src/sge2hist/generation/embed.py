@@ -15,6 +15,7 @@ from sge2hist.models.gene_novelty import FLAG_BELOW
 from sge2hist.models.gene_surroundings import surroundings
 from sge2hist.models.gene_types import TypeTable
 from sge2hist.models.gene_vae import GeneVAE
+from sge2hist.models.pooled_posterior import pool_posteriors
 
 if TYPE_CHECKING:
     import anndata
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id")
 SYMBOL_COLUMNS = ("symbol", "gene_symbols", "gene_symbol", "gene_name", "feature_name")
+
+GROUP = 16_384  # cells whose responsibilities are found at one time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +49,15 @@ def embed_counts(
     observed_G: np.ndarray,
     *,
     index: CellIndex | None = None,
+    pool_um: float = 0.0,
     batch_size: int = 512,
     device: torch.device | str = "cpu",
 ) -> Embedding:
     """Embed raw counts, CSR [N, G], that are already on the model's panel; `observed_G` bool marks measured genes.
 
-    `index`: where the cells lie, so that z2 is told of the cells around; None: it is not.
+    `index`: where the cells lie, so that z2 is told of the cells around; None: it is not. With `pool_um` the type and the
+    responsibilities are those of a cell and the cells within that many um of it together (:func:`pool_posteriors`; needs
+    `index`); latents and flag stay the cell's own.
     """
     model.eval()
     around_NA = None
@@ -59,33 +65,51 @@ def embed_counts(
         around = index.around(np.arange(counts_NG.shape[0]), model.config.around_um)
         around_NA = surroundings(model.encoder, lambda rows: counts_NG[rows], around, observed_G)
     observed = None if observed_G.all() else torch.from_numpy(observed_G).to(device)
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("mean", "gamma", "fit", "latent", "empty")}
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("mean", "var", "fit", "latent", "empty")}
     for start in range(0, max(1, counts_NG.shape[0]), batch_size):
         dense = counts_NG[start : start + batch_size].toarray().astype(np.float32)
         counts = torch.from_numpy(dense).to(device)
         part_NA = None if around_NA is None else torch.from_numpy(around_NA[start : start + batch_size]).to(device)
         posterior = model.encode(counts, observed, part_NA)
-        log_var_NT = posterior.log_var_NZ[:, : model.config.n_type]
-        gamma = model.mixture.best_responsibilities(posterior.z1, log_var_NT)
+        var_NT = posterior.log_var_NZ[:, : model.config.n_type].exp()
         fit, latent = model.novelty.quantiles(*model.novelty_scores(counts, posterior, observed))
-        for name, value in (("mean", posterior.mean_NZ), ("gamma", gamma), ("fit", fit), ("latent", latent)):
+        for name, value in (("mean", posterior.mean_NZ), ("var", var_NT), ("fit", fit), ("latent", latent)):
             columns[name].append(value.float().cpu().numpy())
         columns["empty"].append(dense.sum(1) == 0)
     parts = {name: np.concatenate(values) for name, values in columns.items()}
     n_type = model.config.n_type
-    probability_NC = types.type_probabilities(parts["gamma"])
+    type_posterior = parts["mean"][:, :n_type], parts["var"]
+    if pool_um and index is not None:
+        type_posterior = pool_posteriors(*type_posterior, index.around(np.arange(counts_NG.shape[0]), pool_um))
+    gamma_NK = _responsibilities(model, *type_posterior, device)
+    probability_NC = types.type_probabilities(gamma_NK)
     best_N = probability_NC.argmax(1)
     names = types.names
     return Embedding(
         z1_NT=parts["mean"][:, :n_type],
         z2_NM=parts["mean"][:, n_type:],
-        responsibilities_NK=parts["gamma"],
+        responsibilities_NK=gamma_NK,
         type_names=[names[c] for c in best_N],
         type_probability_N=probability_NC.max(1).astype(np.float32),
         fit_quantile_N=parts["fit"],
         latent_quantile_N=parts["latent"],
         is_novel_N=parts["empty"] | (parts["fit"] < FLAG_BELOW) | (parts["latent"] < FLAG_BELOW),
     )
+
+
+def _responsibilities(
+    model: GeneVAE, mean_NT: np.ndarray, var_NT: np.ndarray, device: torch.device | str
+) -> np.ndarray:
+    """q(c | x) of posteriors of z1, [N, K], group by group."""
+    parts = [
+        model.mixture.best_responsibilities(
+            torch.from_numpy(mean_NT[start : start + GROUP]).to(device),
+            torch.from_numpy(var_NT[start : start + GROUP]).to(device).log(),
+        )
+        for start in range(0, max(1, len(mean_NT)), GROUP)
+    ]
+    found_NK: np.ndarray = torch.cat(parts).float().cpu().numpy()
+    return found_NK
 
 
 def embed_adata(
@@ -95,6 +119,7 @@ def embed_adata(
     types: TypeTable,
     *,
     layer: str | None = None,
+    pool_um: float = 0.0,
     batch_size: int = 512,
     device: torch.device | str = "cpu",
 ) -> Alignment:
@@ -111,19 +136,33 @@ def embed_adata(
     ----------
     layer
         Where the raw counts are; default: ``layers["counts"]`` if there is one, else X.
+    pool_um
+        Tell types from a cell and the cells within this distance (um) together; 0: each from its own counts. For bins, which
+        hold too little to be told alone and lie in structures that are wider than they: one and a half times their side takes
+        the eight around. What a bin's own counts say of itself is given up for it, and thin or scattered kinds are lost.
 
     Raises
     ------
     InputError
-        If the values are not raw counts, or no gene is shared.
+        If the values are not raw counts, no gene is shared, or `pool_um` is not a distance or the cells have no positions.
     """
     import pandas as pd
 
+    index = _index_of(adata)
+    if not (np.isfinite(pool_um) and pool_um >= 0):
+        raise InputError(found=f"pool_um {pool_um}", expected="a distance in um, or 0")
+    if pool_um and index is None:
+        raise InputError(
+            found=f"pool_um {pool_um:g}, and no positions of the cells",
+            expected="finite columns x_um and y_um of obs",
+            repair="write the positions, in um, into these columns, or leave pool_um out",
+        )
     counts = raw_counts(adata, layer)
     alignment = panel.align(panel_of(adata))
     counts, observed_G = panel.gather(counts, alignment)
-    index = _index_of(adata)
-    found = embed_counts(model, types, counts, observed_G, index=index, batch_size=batch_size, device=device)
+    found = embed_counts(
+        model, types, counts, observed_G, index=index, pool_um=pool_um, batch_size=batch_size, device=device
+    )
     adata.obsm["X_sge2hist_z1"], adata.obsm["X_sge2hist_z2"] = found.z1_NT, found.z2_NM
     adata.obsm["sge2hist_responsibilities"] = found.responsibilities_NK
     adata.obs["sge2hist_type"] = pd.Categorical(found.type_names, categories=types.names)
@@ -135,6 +174,7 @@ def embed_adata(
         "panel": alignment.summary(),
         "n_shared_genes": alignment.n_shared,
         "surroundings": index is not None and model.config.n_around > 0,
+        "pool_um": float(pool_um),
         "type_of_component": types.name_of_component,
     }
     return alignment
