@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id")
 SYMBOL_COLUMNS = ("symbol", "gene_symbols", "gene_symbol", "gene_name", "feature_name")
 
-GROUP = 16_384  # cells whose responsibilities are found at one time
-
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
@@ -81,7 +79,7 @@ def embed_counts(
     type_posterior = parts["mean"][:, :n_type], parts["var"]
     if pool_um and index is not None:
         type_posterior = pool_posteriors(*type_posterior, index.around(np.arange(counts_NG.shape[0]), pool_um))
-    gamma_NK = _responsibilities(model, *type_posterior, device)
+    gamma_NK = model.mixture.assign(type_posterior[0], np.log(type_posterior[1]))
     probability_NC = types.type_probabilities(gamma_NK)
     best_N = probability_NC.argmax(1)
     names = types.names
@@ -95,21 +93,6 @@ def embed_counts(
         latent_quantile_N=parts["latent"],
         is_novel_N=parts["empty"] | (parts["fit"] < FLAG_BELOW) | (parts["latent"] < FLAG_BELOW),
     )
-
-
-def _responsibilities(
-    model: GeneVAE, mean_NT: np.ndarray, var_NT: np.ndarray, device: torch.device | str
-) -> np.ndarray:
-    """q(c | x) of posteriors of z1, [N, K], group by group."""
-    parts = [
-        model.mixture.best_responsibilities(
-            torch.from_numpy(mean_NT[start : start + GROUP]).to(device),
-            torch.from_numpy(var_NT[start : start + GROUP]).to(device).log(),
-        )
-        for start in range(0, max(1, len(mean_NT)), GROUP)
-    ]
-    found_NK: np.ndarray = torch.cat(parts).float().cpu().numpy()
-    return found_NK
 
 
 def embed_adata(

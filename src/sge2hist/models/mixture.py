@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+GROUP = 16_384  # cells whose responsibilities are found at one time
 FOLLOWS = 0.02  # weight of a batch in the running centres of z2
 LOG_VAR_RANGE = (-8.0, 4.0)  # of a component; a collapsed component would otherwise reach an infinite density
 _LOG_2PI = math.log(2 * math.pi)
@@ -120,6 +122,17 @@ class MixturePrior(nn.Module):
         if allowed_NK is not None:
             score_NK = score_NK.masked_fill(~allowed_NK, -torch.inf)
         return torch.softmax(score_NK, 1)
+
+    @torch.no_grad()
+    def assign(self, mean_NT: np.ndarray, log_var_NT: np.ndarray, type_N: np.ndarray | None = None) -> np.ndarray:
+        """:meth:`best_responsibilities` of many cells, float32 [N, K]; `type_N`: as in :meth:`allowed_components`."""
+        parts, device = [], self.means_KT.device
+        for start in range(0, max(1, len(mean_NT)), GROUP):
+            part = slice(start, start + GROUP)
+            allowed_NK = None if type_N is None else self.allowed_components(torch.from_numpy(type_N[part]).to(device))
+            mean, log_var = (torch.from_numpy(values[part]).to(device) for values in (mean_NT, log_var_NT))
+            parts.append(self.best_responsibilities(mean, log_var, allowed_NK).cpu().numpy())
+        return np.concatenate(parts)
 
     def kl(self, mean_NT: Tensor, log_var_NT: Tensor, responsibilities_NK: Tensor | None = None) -> Tensor:
         """KL( q(z1|x) q(c|x) || p(z1, c) ) per cell (VaDE eq. 12), [N], nats.

@@ -81,15 +81,7 @@ class GeneStage:
         if heads is None or self.targets is None:
             return
         encoded = encode_all(self.model, self.data, device=self.device)
-        mean_NT = torch.from_numpy(encoded.z1).to(self.device)
-        log_var_NT = torch.from_numpy(encoded.log_var_NZ[:, : encoded.n_type]).to(self.device)
-        with torch.no_grad():
-            gamma_NK = torch.cat(
-                [
-                    mixture.best_responsibilities(mean_NT[part], log_var_NT[part])
-                    for part in torch.arange(len(mean_NT)).split(16384)
-                ]
-            )
+        gamma_NK = torch.from_numpy(mixture.assign(encoded.z1, encoded.log_var_NZ[:, : encoded.n_type])).to(self.device)
         heads.start(gamma_NK, self.targets.batch(np.arange(self.data.n_cells), self.device))
 
     def rows(self, step: int) -> np.ndarray:

@@ -15,8 +15,6 @@ from sge2hist.training.gene_data import GeneData
 from sge2hist.training.gene_encoding import Encoded, encode_all
 from sge2hist.training.mixture_em import maximise
 
-CHUNK = 16384
-
 
 @torch.no_grad()
 def refit_mixture(
@@ -67,13 +65,5 @@ def centre_micro(model: GeneVAE, data: GeneData, *, device: torch.device | str =
 
 
 def _responsibilities(model: GeneVAE, data: GeneData, encoded: Encoded, *, use_labels: bool = True) -> np.ndarray:
-    mixture = model.mixture
-    device = mixture.means_KT.device
-    parts = []
-    for start in range(0, data.n_cells, CHUNK):
-        part = slice(start, start + CHUNK)
-        mean_NT = torch.from_numpy(encoded.z1[part]).to(device)
-        log_var_NT = torch.from_numpy(encoded.log_var_NZ[part, : encoded.n_type]).to(device)
-        allowed_NK = mixture.allowed_components(torch.from_numpy(data.type_N[part]).to(device)) if use_labels else None
-        parts.append(mixture.best_responsibilities(mean_NT, log_var_NT, allowed_NK).double().cpu().numpy())
-    return np.concatenate(parts)
+    told_N = data.type_N if use_labels else None
+    return model.mixture.assign(encoded.z1, encoded.log_var_NZ[:, : encoded.n_type], told_N).astype(np.float64)

@@ -14,19 +14,9 @@ from sge2hist.training.gene_encoding import Encoded, encode_all
 from sge2hist.training.type_markers import GroupMeans, group_means
 
 
-@torch.no_grad()
 def assign_components(model: GeneVAE, encoded: Encoded, type_N: np.ndarray | None = None) -> np.ndarray:
     """Responsibilities q(c | x) of encoded cells, float32 [N, K]; with `type_N`, cells of a type have its components alone."""
-    parts = []
-    for start in range(0, len(encoded.mean_NZ), 16384):
-        part = slice(start, start + 16384)
-        mean_NT = torch.from_numpy(encoded.z1[part])
-        log_var_NT = torch.from_numpy(encoded.log_var_NZ[part, : encoded.n_type])
-        mixture = model.mixture
-        device = mixture.means_KT.device
-        allowed_NK = None if type_N is None else mixture.allowed_components(torch.from_numpy(type_N[part]).to(device))
-        parts.append(mixture.best_responsibilities(mean_NT.to(device), log_var_NT.to(device), allowed_NK).cpu().numpy())
-    return np.concatenate(parts)
+    return model.mixture.assign(encoded.z1, encoded.log_var_NZ[:, : encoded.n_type], type_N)
 
 
 def name_components(
