@@ -11,14 +11,13 @@ import torch
 from gene_sets import GeneSet
 from scipy.sparse import csr_array, csr_matrix
 
+from sge2hist.data.cell_index import CellIndex
 from sge2hist.models.gene_vae import GeneModelConfig, GeneVAE
-from sge2hist.models.pooled_posterior import pool_posteriors
 from sge2hist.training.gene_data import GeneData, dense_counts, with_surroundings
-from sge2hist.training.gene_encoding import Encoded, encode_all
+from sge2hist.training.gene_encoding import Encoded, assign_components, encode_all
 from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model, most_steps
 from sge2hist.training.mixture_init import init_mixture
 from sge2hist.training.mixture_refit import refit_mixture
-from sge2hist.training.type_names import assign_components
 
 BATCH = 128  # cells per step of every network
 
@@ -42,22 +41,17 @@ def ours(data: GeneSet, seed: int, n_steps: int) -> Fitted:
 
 
 def ours_around(data: GeneSet, seed: int, n_steps: int) -> Fitted:
-    """The same model; types told from a bin and the eight around it together."""
-    fitted = ours(data, seed, n_steps)
-    encoded, around = fitted.encoded, _eight_around(data.test)
-    assert encoded is not None
-    assert fitted.model is not None
-    mean_NT, var_NT = pool_posteriors(encoded.z1, np.exp(encoded.log_var_NZ[:, : encoded.n_type]), around)
-    told = Encoded(mean_NZ=mean_NT, log_var_NZ=np.log(var_NT), n_type=encoded.n_type)
-    return replace(fitted, cluster_N=assign_components(fitted.model, told).argmax(1))
+    """The same; types fitted to and told from a bin and the eight around it together."""
+    config = replace(_our_config(data, data.n_types), pool_um=_eight_around(data.train)[1])
+    return _fit_vae(data, config, seed, n_steps, learning_rate=3e-3)
 
 
-def _eight_around(cells: GeneData) -> csr_array:
-    """Cells within one and a half times their spacing: on a lattice of bins the eight around."""
+def _eight_around(cells: GeneData) -> tuple[CellIndex, float]:
+    """Where the cells lie, and one and a half times their spacing: on a lattice of bins the eight around are within it."""
     index = cells.index()
     if index is None:
         raise SystemExit("a method that reads the cells around needs positions")
-    return index.around(np.arange(cells.n_cells), 1.5 * index.spacing_um())
+    return index, 1.5 * index.spacing_um()
 
 
 def labelled(data: GeneSet, seed: int, n_steps: int) -> Fitted:
@@ -124,7 +118,7 @@ def _fit_vae(
 
     active = encoded.mean_NZ.var(0) > 0.01
     return Fitted(
-        cluster_N=assign_components(model, encoded).argmax(1),
+        cluster_N=assign_components(model, data.test, encoded).argmax(1),
         proportions=proportions,
         seconds=seconds,
         data=data,
@@ -206,7 +200,8 @@ def pca_leiden_around(data: GeneSet, seed: int, n_steps: int) -> Fitted:
     pca, scale, *parts = _pca(data, seed)
     means = []
     for cells, own in zip((data.train, data.test), parts, strict=True):
-        around = _eight_around(cells)
+        index, radius_um = _eight_around(cells)
+        around = index.around(np.arange(cells.n_cells), radius_um)
         n_around = np.diff(around.indptr)[:, None]
         means.append((own + n_around * (around @ own)) / (1 + n_around))
     cluster_N = leiden(np.concatenate(means), data.n_types, seed)[data.train.n_cells :]

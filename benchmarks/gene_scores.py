@@ -14,8 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sge2hist.models.gene_vae import GeneVAE
 from sge2hist.training.gene_data import GeneData
-from sge2hist.training.gene_encoding import encode_all
-from sge2hist.training.type_names import assign_components
+from sge2hist.training.gene_encoding import assign_components, encode_all
 
 PANEL_SHARES = (1.0, 0.5, 0.2, 0.1, 0.02)
 
@@ -69,7 +68,7 @@ def prediction(data: GeneSet, fitted: Fitted, max_cells: int = 3000) -> dict[str
 
 def panel_robustness(data: GeneSet, model: GeneVAE, seed: int) -> dict[str, float]:
     """Type accuracy of labelled test cells with a random part of the genes; components named on train cells."""
-    train_N = assign_components(model, encode_all(model, data.train)).argmax(1)
+    train_N = assign_components(model, data.train, encode_all(model, data.train)).argmax(1)
     votes = np.zeros((model.mixture.n_components, max(1, len(data.train.type_names))))
     labelled = data.train.type_N >= 0
     np.add.at(votes, (train_N[labelled], data.train.type_N[labelled]), 1)
@@ -79,7 +78,7 @@ def panel_robustness(data: GeneSet, model: GeneVAE, seed: int) -> dict[str, floa
         observed = np.zeros(data.test.n_genes, bool)
         n_observed = max(1, round(share * data.test.n_genes))
         observed[np.random.default_rng(seed).permutation(data.test.n_genes)[:n_observed]] = True
-        found = assign_components(model, encode_all(model, data.test, observed_G=observed)).argmax(1)
+        found = assign_components(model, data.test, encode_all(model, data.test, observed_G=observed)).argmax(1)
         result[f"type_acc_{share:.0%}_genes"] = float((votes.argmax(1)[found] == data.test.type_N)[known].mean())
     return result
 
@@ -96,7 +95,7 @@ def probes(data: GeneSet, model: GeneVAE, max_cells: int = 5000, seed: int = 0) 
         guess = probe.fit(x, data.train.type_N[fit_on]).predict(y)
         truth = data.test.type_N[known]
         result[f"type_from_{block}"] = balanced_accuracy(truth, guess)
-    own = [assign_components(model, encoded).argmax(1) for encoded in (train, test)]
+    own = [assign_components(model, *part).argmax(1) for part in ((data.train, train), (data.test, test))]
     result["components_used"] = float(len(np.unique(own[0])))
     if result["components_used"] > 1:  # else the mixture has collapsed, and there is nothing to tell
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))

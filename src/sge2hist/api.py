@@ -71,12 +71,12 @@ class SGE2Hist:
         """Components of the mixture with their names, purity and markers."""
         return self.bundle.types
 
-    def embed(self, adata: anndata.AnnData, *, layer: str | None = None, pool_um: float = 0.0) -> str:
+    def embed(self, adata: anndata.AnnData, *, layer: str | None = None, pool_um: float | None = None) -> str:
         """Write latents, types and a novelty flag of the cells into `adata`, in place; returns how its genes were found.
 
         Adds ``obsm["X_sge2hist_z1"]``, ``obsm["X_sge2hist_z2"]``, ``obs["sge2hist_type"]``, ``obs["sge2hist_novel"]`` and the
         responsibilities (see :func:`sge2hist.generation.embed.embed_adata`). `pool_um`: tell the types of bins from those within
-        this distance as well; needs positions in um, ``obs["x_um"]`` and ``obs["y_um"]``.
+        this distance as well; needs positions in um, ``obs["x_um"]`` and ``obs["y_um"]``. Default: as the model was trained.
         """
         from sge2hist.generation.embed import embed_adata
 

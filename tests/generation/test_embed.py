@@ -1,5 +1,8 @@
 """Embedding of AnnData objects: other panels, order and naming of genes, what is refused."""
 
+import copy
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -91,6 +94,16 @@ def test_types_of_bins_that_hold_little_are_told_with_those_around(trained: tupl
     for name in ("X_sge2hist_z1", "X_sge2hist_z2"):
         np.testing.assert_array_equal(alone.obsm[name], pooled.obsm[name])
     assert pooled.uns["sge2hist"]["pool_um"] == 15
+    as_trained = adata.copy()
+    model = copy.deepcopy(trained[0])
+    model.config = replace(model.config, pool_um=15.0)
+    embed_adata(as_trained, model, PANEL, trained[1])
+    np.testing.assert_array_equal(
+        as_trained.obsm["sge2hist_responsibilities"], pooled.obsm["sge2hist_responsibilities"]
+    )
+    del as_trained.obs["x_um"]
+    embed_adata(as_trained, model, PANEL, trained[1])  # without places: from its own counts
+    assert as_trained.uns["sge2hist"]["pool_um"] == 0
     lonely = adata.copy()
     lonely.obs["x_um"] = 1000.0 * np.arange(80)
     embed_adata(lonely, trained[0], PANEL, trained[1], pool_um=15.0)

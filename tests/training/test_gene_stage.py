@@ -9,10 +9,9 @@ from sklearn.metrics import adjusted_rand_score
 from sge2hist.models.gene_vae import GeneModelConfig
 from sge2hist.training.gene_calibration import calibrate_novelty
 from sge2hist.training.gene_data import with_surroundings
-from sge2hist.training.gene_encoding import encode_all
+from sge2hist.training.gene_encoding import assign_components, encode_all
 from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model
 from sge2hist.training.mixture_refit import refit_mixture
-from sge2hist.training.type_names import assign_components
 from tests.training.gene_fixtures import make_cells, train_gene_model
 
 SHAPE = {"n_genes": 60, "hidden": (8,), "n_type": 2, "n_micro": 2, "n_components": 2}
@@ -69,14 +68,14 @@ def test_types_are_found_without_labels(positions: bool) -> None:
     train, test = make_cells(600, positions=positions), make_cells(300, positions=positions, seed=1)
     model = train_gene_model(train)
     encoded = encode_all(model, test)
-    component_N = assign_components(model, encoded).argmax(1)
+    component_N = assign_components(model, test, encoded).argmax(1)
     majority = np.array([np.bincount(train_types, minlength=3).argmax() for train_types in _types_of(model, train)])
     assert adjusted_rand_score(test.type_N, majority[component_N]) > 0.9
     assert (encoded.z1.var(0) > 0.01).all()
 
 
 def _types_of(model: object, data: object) -> list[np.ndarray]:
-    component_N = assign_components(model, encode_all(model, data)).argmax(1)  # type: ignore[arg-type]
+    component_N = assign_components(model, data, encode_all(model, data)).argmax(1)  # type: ignore[arg-type]
     return [data.type_N[component_N == k] for k in range(model.mixture.n_components)]  # type: ignore[attr-defined]
 
 
@@ -105,7 +104,7 @@ def test_centres_are_the_means_of_the_components() -> None:
     data = with_surroundings(data, model)
     refit_mixture(model, data)
     encoded = encode_all(model, data)
-    gamma = assign_components(model, encoded)
+    gamma = assign_components(model, data, encoded)
     means = gamma.T @ encoded.z2 / gamma.sum(0)[:, None]
     np.testing.assert_allclose(means, 0, atol=1e-4)
 
@@ -117,7 +116,7 @@ def test_a_third_of_the_genes_is_enough_and_strange_cells_are_flagged() -> None:
     observed = np.arange(60) % 3 == 0
     encoded = encode_all(model, test, observed_G=observed)
     owner = model.mixture.type_of_component_K.numpy()
-    assert (owner[assign_components(model, encoded).argmax(1)] == test.type_N).mean() > 0.9
+    assert (owner[assign_components(model, test, encoded).argmax(1)] == test.type_N).mean() > 0.9
     counts = torch.from_numpy(test.read(np.arange(300)).toarray())
     strange = torch.poisson(torch.full((300, 60), 0.2) + 20 * (torch.arange(60) >= 56))
     fits = [model.novelty.quantiles(*model.novelty_scores(x, model.encode(x)))[0] for x in (counts, strange)]

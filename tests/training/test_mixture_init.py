@@ -1,13 +1,20 @@
 """Start of the mixture: known clusters are found, pruned and owned; collapses are reported."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
+from sklearn.metrics import adjusted_rand_score
 
 from sge2hist.models.gene_vae import GeneModelConfig
-from sge2hist.training.gene_encoding import Encoded, encode_all
+from sge2hist.training.gene_data import GeneData
+from sge2hist.training.gene_encoding import Encoded, assign_components, encode_all
 from sge2hist.training.gene_stage import build_gene_model
+from sge2hist.training.mixture_em import maximise
 from sge2hist.training.mixture_init import CollapseError, check_collapse, check_occupancy, init_mixture
+from sge2hist.training.mixture_refit import refit_mixture
 from tests.training.gene_fixtures import make_cells, train_gene_model
 
 
@@ -65,6 +72,37 @@ def test_a_dead_z2_and_a_single_component_are_warned_of() -> None:
     with pytest.warns(UserWarning, match="mixture collapse"):
         assert check_occupancy(one) == pytest.approx(1.0)
     assert check_occupancy(np.full((30, 5), 0.2)) == pytest.approx(5.0)
+
+
+def thin_groups_of_bins() -> GeneData:
+    """Bins of one type lie together, 10 um apart, groups 500 um apart; thinned until a bin says little of its type."""
+    cells = make_cells(600)
+    rank = np.array([(cells.type_N[:i] == kind).sum() for i, kind in enumerate(cells.type_N)])
+    centre = np.stack([500.0 * cells.type_N + 10 * (rank % 15), 10.0 * (rank // 15)], 1)
+    counts = cells.read(np.arange(600)).toarray().astype(int)
+    thinned = csr_array(np.random.default_rng(0).binomial(counts, 0.04))
+    return GeneData.from_counts(thinned, type_N=cells.type_N, type_names=cells.type_names, centre_um_N2=centre)
+
+
+def test_bins_that_hold_little_are_grouped_with_those_around() -> None:
+    """Without labels; the components stand where single bins lie, whatever grouped them: the M step of single posteriors."""
+    cells = thin_groups_of_bins()
+    model = train_gene_model(cells, n_steps=150, n_components=3, around_um=0.0)
+    agreement = {}
+    for pool_um in (0.0, 15.0):
+        model.config = replace(model.config, pool_um=pool_um)
+        init_mixture(model, cells, 0, use_labels=False, n_restarts=3)
+        refit_mixture(model, cells)
+        encoded = encode_all(model, cells)
+        gamma_NK = assign_components(model, cells, encoded)
+        agreement[pool_um] = adjusted_rand_score(cells.type_N, gamma_NK.argmax(1))
+    assert agreement[15.0] > agreement[0.0] + 0.2
+    assert agreement[15.0] > 0.8
+    before = assign_components(model, cells, encoded)
+    refit_mixture(model, cells)
+    best = maximise(encoded.z1.astype(float), np.exp(encoded.z1_log_var.astype(float)), before.astype(float))
+    np.testing.assert_allclose(model.mixture.means_KT.detach(), best.means_KT, atol=1e-4)
+    np.testing.assert_allclose(model.mixture.log_vars_KT.detach(), np.log(best.vars_KT), atol=1e-4)
 
 
 def test_few_cells_get_few_components() -> None:

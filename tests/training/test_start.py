@@ -54,6 +54,16 @@ def test_renewed_genes_keep_the_image_networks_alone(tiny_paired, tiny_model, tm
         TrainConfig(renew_genes=True)
 
 
+def test_a_gene_model_that_is_kept_goes_on_pooling_bins_and_a_renewed_one_as_asked(tiny_paired, tiny_model, tmp_path):
+    quick = {"preset": "tiny", "mixed_precision": "no", "steps": 2}
+    renewed = TrainConfig(**quick, start=str(tiny_model), renew_genes=True, pool_um=24.0)
+    assert train(tiny_paired, tmp_path / "pooled.model", renewed, say=lambda _: None).config.gene.pool_um == 24
+    kept = TrainConfig(**quick, start=str(tmp_path / "pooled.model"))
+    bundle = train(tiny_paired, tmp_path / "kept.model", kept, say=lambda _: None)
+    assert bundle.config.gene.pool_um == 24
+    assert bundle.provenance["stage_seconds"]["gene"] == 0
+
+
 def test_refuses_another_shape_and_a_missing_model(tiny_paired, tiny_model, tmp_path):
     start, other = ModelBundle.load(tiny_model), ModelBundle.load(tiny_model)
     other.model.config = dataclasses.replace(other.config, um_per_px=0.5)

@@ -164,6 +164,7 @@ def test_config_refuses_nonsense():
     for wrong in (
         {"preset": "huge"}, {"hours": -1}, {"hours": 1.0, "steps": 5}, {"mixed_precision": "fp8"}, {"hours": nan},
         {"hours": float("inf")}, {"learning_rate": nan}, {"um_per_px": nan}, {"patch_px": 7},
+        {"pool_um": -1.0}, {"pool_um": nan}, {"pool_um": 24.0, "start": "kidney.model"},
     ):  # fmt: skip
         with pytest.raises(InputError):
             TrainConfig(**wrong)

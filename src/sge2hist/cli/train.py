@@ -43,6 +43,12 @@ def train(
         ),
     ] = None,
     labels: Annotated[bool, typer.Option(help="Let the cells' types inform the mixture.")] = True,
+    pool_um: Annotated[
+        float,
+        typer.Option(
+            help="For bins: fit and tell cell types from a bin and those within so many um together (24 for bins of 16 um)."
+        ),
+    ] = 0.0,
     preview_minutes: Annotated[float, typer.Option(help="Minutes between preview pictures.")] = 10.0,
     mixed_precision: Annotated[str, typer.Option(help="auto, bf16 or no.")] = "auto",
 ) -> None:
@@ -66,7 +72,7 @@ def train(
         raise InputError(found="nothing to resume", where=str(output), repair="leave out --resume to start a new run")
     config = TrainConfig(
         preset=preset, hours=hours, steps=steps, seed=seed, patch_px=patch_px, um_per_px=um_per_px,
-        learning_rate=learning_rate, batch=batch, start=start, renew_genes=renew_genes, use_labels=labels,
+        learning_rate=learning_rate, batch=batch, start=start, renew_genes=renew_genes, use_labels=labels, pool_um=pool_um,
         leave_out=None if leave_out is None else str(leave_out),
         preview_every_s=60 * preview_minutes, mixed_precision=mixed_precision,
     )  # fmt: skip

@@ -102,7 +102,7 @@ def embed_adata(
     types: TypeTable,
     *,
     layer: str | None = None,
-    pool_um: float = 0.0,
+    pool_um: float | None = None,
     batch_size: int = 512,
     device: torch.device | str = "cpu",
 ) -> Alignment:
@@ -120,7 +120,8 @@ def embed_adata(
     layer
         Where the raw counts are; default: ``layers["counts"]`` if there is one, else X.
     pool_um
-        Tell types from a cell and the cells within this distance (um) together; 0: each from its own counts. For bins, which
+        Tell types from a cell and the cells within this distance (um) together; 0: each from its own counts; default: as the
+        model was trained (`train --pool-um`), where obs has positions. For bins, which
         hold too little to be told alone and lie in structures that are wider than they: one and a half times their side takes
         the eight around. What a bin's own counts say of itself is given up for it, and thin or scattered kinds are lost.
 
@@ -132,6 +133,8 @@ def embed_adata(
     import pandas as pd
 
     index = _index_of(adata)
+    if pool_um is None:
+        pool_um = 0.0 if index is None else model.config.pool_um
     if not (np.isfinite(pool_um) and pool_um >= 0):
         raise InputError(found=f"pool_um {pool_um}", expected="a distance in um, or 0")
     if pool_um and index is None:

@@ -35,6 +35,7 @@ class GeneModelConfig:
     around_um: float = (
         0.0  # radius of the neighbours whose mean expression the posterior of z2 reads; 0 = own counts alone
     )
+    pool_um: float = 0.0  # radius of the bins that types are fitted to and told from together; 0 = own counts alone
     around_dropout: float = 0.25  # share of training cells whose surroundings the encoder is not shown
     n_composition: int = 0  # classes of the neighbourhood composition; 0 = no neighbourhood heads
     n_neighbour_embedding: int = 0  # dims of the neighbours' mean expression embedding
@@ -52,6 +53,7 @@ class GeneModelConfig:
             "label_weight",
             "n_axes",
             "around_um",
+            "pool_um",
             "n_composition",
             "n_neighbour_embedding",
             "neighbourhood_weight",

@@ -39,6 +39,7 @@ class TrainConfig:
     renew_genes: bool = False  # with start: train the gene model anew, and keep the image networks
     leave_out: str | None = None  # GeoJSON of parts of the slides that no image is taken from
     use_labels: bool = True  # labelled cells inform the mixture
+    pool_um: float = 0.0  # types are fitted to and told from bins within this distance together; 0: each alone
     checkpoint_every_s: float = 120.0
     preview_every_s: float = 600.0
     mixed_precision: str = "auto"  # "auto", "bf16" or "no"
@@ -58,6 +59,13 @@ class TrainConfig:
         if self.renew_genes and self.start is None:
             raise InputError(
                 found="--renew-genes without --start", expected="--start MODEL, whose image networks are kept"
+            )
+        if not 0 <= self.pool_um < math.inf:
+            raise InputError(found=f"--pool-um {self.pool_um:g}", expected="a distance in um, or 0")
+        if self.pool_um and self.start is not None and not self.renew_genes:
+            raise InputError(
+                found="--pool-um with --start, which keeps the gene model as it is",
+                expected="--renew-genes as well, or neither",
             )
         if self.mixed_precision not in ("auto", "bf16", "no"):
             raise InputError(found=f"--mixed-precision {self.mixed_precision}", expected="auto, bf16 or no")

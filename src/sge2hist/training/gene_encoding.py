@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sge2hist.models.gene_vae import GeneVAE
+from sge2hist.models.pooled_posterior import pool_posteriors
 from sge2hist.training.gene_data import GeneData, dense_counts
 
 
@@ -28,6 +29,11 @@ class Encoded:
     def z2(self) -> np.ndarray:
         """Mean of the microenvironment block [N, M]."""
         return self.mean_NZ[:, self.n_type :]
+
+    @property
+    def z1_log_var(self) -> np.ndarray:
+        """Log-variance of the cell type block [N, T]."""
+        return self.log_var_NZ[:, : self.n_type]
 
 
 @torch.no_grad()
@@ -55,3 +61,21 @@ def encode_all(
         start += len(part)
     model.train(was_training)
     return Encoded(mean_NZ=mean_NZ, log_var_NZ=log_var_NZ, n_type=model.config.n_type)
+
+
+def type_posterior(model: GeneVAE, data: GeneData, encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and log-variance of z1 that the types of all cells of `data` are told from, float32 [N, T] each.
+
+    Those of a cell's own counts, or, where the model pools bins (`pool_um`) and they have positions, of the bins together.
+    """
+    index = data.index() if model.config.pool_um else None
+    if index is None:
+        return encoded.z1, encoded.z1_log_var
+    around = index.around(np.arange(data.n_cells), model.config.pool_um)
+    mean_NT, var_NT = pool_posteriors(encoded.z1, np.exp(encoded.z1_log_var), around)
+    return mean_NT, np.log(var_NT)
+
+
+def assign_components(model: GeneVAE, data: GeneData, encoded: Encoded, *, use_labels: bool = False) -> np.ndarray:
+    """Responsibilities q(c | x) of the encoded cells of `data`, float32 [N, K]; a labelled cell may have its type's alone."""
+    return model.mixture.assign(*type_posterior(model, data, encoded), data.type_N if use_labels else None)

@@ -81,7 +81,7 @@ class GeneStage:
         if heads is None or self.targets is None:
             return
         encoded = encode_all(self.model, self.data, device=self.device)
-        gamma_NK = torch.from_numpy(mixture.assign(encoded.z1, encoded.log_var_NZ[:, : encoded.n_type])).to(self.device)
+        gamma_NK = torch.from_numpy(mixture.assign(encoded.z1, encoded.z1_log_var)).to(self.device)
         heads.start(gamma_NK, self.targets.batch(np.arange(self.data.n_cells), self.device))
 
     def rows(self, step: int) -> np.ndarray:

@@ -11,8 +11,8 @@ import torch
 from sge2hist.data.errors import InputError
 from sge2hist.models.gene_vae import GeneVAE
 from sge2hist.training.gene_data import GeneData
-from sge2hist.training.gene_encoding import Encoded, encode_all
-from sge2hist.training.mixture_em import PosteriorMixture, fit_mixture
+from sge2hist.training.gene_encoding import Encoded, encode_all, type_posterior
+from sge2hist.training.mixture_em import PosteriorMixture, fit_mixture, maximise
 
 MAX_FIT_CELLS = 20_000
 
@@ -49,6 +49,8 @@ def init_mixture(
     Labels, when at least one cell in ten carries one, give each type its own components (several for a large type), which
     its labelled cells alone may take, besides spare ones for what is not labelled; otherwise several k-means starts
     compete by their bound on held-out cells. Components with fewer than `min_occupancy` of the cells are dropped.
+    Bins that the model pools (`pool_um`) are grouped by what each and those around it say together; the components are then
+    placed where the single bins of each group lie, and are as wide as these.
 
     Raises
     ------
@@ -57,9 +59,9 @@ def init_mixture(
     """
     rng = np.random.default_rng([seed, 11])
     rows = np.sort(rng.permutation(data.n_cells)[:MAX_FIT_CELLS])
-    encoded = encode_all(model, data, rows, device=device)
+    pooled = bool(model.config.pool_um) and data.centre_um_N2 is not None
+    encoded, cells = _posteriors(model, data, rows, pooled, device)
     check_collapse(encoded)
-    cells = (encoded.z1.astype(np.float64), np.exp(encoded.log_var_NZ[:, : encoded.n_type].astype(np.float64)))
     type_N = data.type_N[rows]
     labelled = use_labels and (type_N >= 0).mean() >= 0.1
     n_components = min(model.config.n_components, max(1, len(rows) // 6))
@@ -73,7 +75,10 @@ def init_mixture(
     else:
         starts = [_kmeans_starts(encoded.z1, n_components, rng) for _ in range(n_restarts)]
         mixture, bounds = _best_of(cells, starts, rng.random(len(rows)) < 0.2)
-    component_N = mixture.responsibilities(*cells, allowed_NK).argmax(1)
+    gamma_NK = mixture.responsibilities(*cells, allowed_NK)
+    if pooled:
+        mixture = maximise(encoded.z1.astype(np.float64), np.exp(encoded.z1_log_var.astype(np.float64)), gamma_NK)
+    component_N = gamma_NK.argmax(1)
     occupancy_K = np.bincount(component_N, minlength=n_components) / len(rows)
     kept = np.flatnonzero(occupancy_K >= min_occupancy)
     kept = kept[np.argsort(-occupancy_K[kept], kind="stable")]
@@ -90,6 +95,19 @@ def init_mixture(
         active_units_z1=active_z1,
         active_units_z2=active_z2,
     )
+
+
+def _posteriors(
+    model: GeneVAE, data: GeneData, rows: np.ndarray, pooled: bool, device: torch.device | str
+) -> tuple[Encoded, tuple[np.ndarray, np.ndarray]]:
+    """Cells `rows` encoded, and the mean and variance of z1, float64 [n, T], that they are grouped by."""
+    if not pooled:
+        encoded = encode_all(model, data, rows, device=device)
+        return encoded, (encoded.z1.astype(np.float64), np.exp(encoded.z1_log_var.astype(np.float64)))
+    every = encode_all(model, data, device=device)
+    mean_NT, log_var_NT = type_posterior(model, data, every)
+    encoded = Encoded(mean_NZ=every.mean_NZ[rows], log_var_NZ=every.log_var_NZ[rows], n_type=every.n_type)
+    return encoded, (mean_NT[rows].astype(np.float64), np.exp(log_var_NT[rows].astype(np.float64)))
 
 
 def active_units(encoded: Encoded) -> tuple[int, int]:

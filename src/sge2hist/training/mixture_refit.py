@@ -12,7 +12,7 @@ import torch
 
 from sge2hist.models.gene_vae import GeneVAE
 from sge2hist.training.gene_data import GeneData
-from sge2hist.training.gene_encoding import Encoded, encode_all
+from sge2hist.training.gene_encoding import assign_components, encode_all
 from sge2hist.training.mixture_em import maximise
 
 
@@ -22,15 +22,16 @@ def refit_mixture(
 ) -> int:
     """Put the mixture's weights, means and variances at their best for the training cells; in place.
 
-    Labelled cells count for the components of their type alone, as in training. Components with less than `min_cells`
+    Labelled cells count for the components of their type alone, as in training; bins that are pooled count for the components
+    that they and those around them are told to be, each with its own posterior. Components with less than `min_cells`
     of responsibility are dropped. z2 is centred anew on the components, and where it lies among the cells of each is stored.
     Returns the number of components left.
     """
     encoded = encode_all(model, data, device=device)
-    gamma_NK = _responsibilities(model, data, encoded)
+    gamma_NK = assign_components(model, data, encoded, use_labels=True).astype(np.float64)
     kept = np.flatnonzero(gamma_NK.sum(0) >= min(min_cells, data.n_cells / 100))
     mean_NT = encoded.z1.astype(np.float64)
-    var_NT = np.exp(encoded.log_var_NZ[:, : encoded.n_type].astype(np.float64))
+    var_NT = np.exp(encoded.z1_log_var.astype(np.float64))
     mixture = maximise(mean_NT, var_NT, gamma_NK[:, kept])
     owner_K = model.mixture.type_of_component_K[torch.from_numpy(kept).to(model.mixture.type_of_component_K.device)]
     model.mixture.initialise(
@@ -52,18 +53,12 @@ def centre_micro(model: GeneVAE, data: GeneData, *, device: torch.device | str =
     z2_NM = encoded.z2.astype(np.float64)
     none_NZ = np.zeros_like(z2_NM)
     if model.config.centre_micro:
-        gamma_NK = _responsibilities(
-            model, data, encoded, use_labels=False
-        )  # the types that the encoder itself can tell
+        gamma_NK = mixture.assign(encoded.z1, encoded.z1_log_var).astype(np.float64)  # types as the encoder tells them
         centres = maximise(z2_NM, none_NZ, gamma_NK)
         mixture.centres_KM.copy_(torch.from_numpy(centres.means_KT))
         mixture.centre_mass_K.copy_(torch.from_numpy(centres.weights_K))
         z2_NM = z2_NM - gamma_NK @ centres.means_KT
-    micro = maximise(z2_NM, none_NZ, _responsibilities(model, data, encoded))  # of means: see `lone_latents`
+    gamma_NK = assign_components(model, data, encoded, use_labels=True).astype(np.float64)
+    micro = maximise(z2_NM, none_NZ, gamma_NK)  # of means: see `lone_latents`
     mixture.micro_means_KM.copy_(torch.from_numpy(micro.means_KT))
     mixture.micro_vars_KM.copy_(torch.from_numpy(micro.vars_KT))
-
-
-def _responsibilities(model: GeneVAE, data: GeneData, encoded: Encoded, *, use_labels: bool = True) -> np.ndarray:
-    told_N = data.type_N if use_labels else None
-    return model.mixture.assign(encoded.z1, encoded.log_var_NZ[:, : encoded.n_type], told_N).astype(np.float64)

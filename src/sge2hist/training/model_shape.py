@@ -21,6 +21,7 @@ def model_shape(dataset: PairedDataset, config: TrainConfig, *, n_genes: int) ->
             patch_px=config.patch_px or dataset.patch_px,
             cell_spacing_um=float(dataset.manifest.get("observation_um") or 0.0),
             around_um=neighbourhood_radius(dataset),
+            pool_um=config.pool_um,
             n_slides=len(dataset.slide_ids),
             channels=dataset.channels,
         )

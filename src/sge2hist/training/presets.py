@@ -78,12 +78,14 @@ def model_config(
     n_slides: int,
     channels: Channels = RGB,
     around_um: float = DEFAULT_AROUND_UM,
+    pool_um: float = 0.0,
 ) -> ModelConfig:
     """Return the configuration of preset `name` for a dataset.
 
     `cell_spacing_um`: typical distance between neighbouring cells (the bin side, when cells are bins); the kernel that
     spreads a cell over the condition grid is as wide, so that a lattice of bins is interpolated without gaps.
     `around_um`: how far cells are around each other, see :func:`sge2hist.training.neighbourhood.neighbourhood_radius`.
+    `pool_um`: bins within this distance are told one type from together; 0: none.
     """
     p = PRESETS[name]
     paper = name in IS_PAPER
@@ -95,6 +97,7 @@ def model_config(
         n_axes=0 if paper else AXES,
         centre_micro=not paper,
         around_um=0.0 if paper else around_um,
+        pool_um=pool_um,
         gene_dropout=0.0 if paper else 0.5,
         micro_dropout=0.0 if paper else 0.3,
     )  # fmt: skip

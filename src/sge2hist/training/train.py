@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -45,9 +45,6 @@ from sge2hist.training.run_folder import open_run, release
 from sge2hist.training.start import start_from
 from sge2hist.training.type_names import name_components
 
-if TYPE_CHECKING:
-    pass
-
 REFRESH_ITEMS = 16_000  # patches or cells between two renewals of what a stage caches
 SUM_OVER_GENES = 1e3  # largest gradient norm of a loss that sums nats over genes
 
@@ -69,8 +66,11 @@ def train(
     """
     config = config or TrainConfig()
     output = Path(output)
+    start = None
     if config.start is not None:
-        ModelBundle.load(model_folder(config.start))  # a model that cannot be opened is an error before any work
+        start = ModelBundle.load(
+            model_folder(config.start)
+        )  # a model that cannot be opened is an error before any work
     dataset.rows("train")  # an empty split is an error before any work
     model_shape(dataset, config, n_genes=len(dataset.genes))  # so is a patch that the networks cannot take
     left_out = read_left_out(config.leave_out, dataset)
@@ -83,7 +83,7 @@ def train(
     if (output / CONFIG_NAME).is_file():
         run.say(f"{output} is trained already; --overwrite trains it again")
         return ModelBundle.load(output)
-    training = _Training(dataset, output, config, run, left_out)
+    training = _Training(dataset, output, config, run, left_out, start)
     try:
         training.run()
     except InputError:
@@ -105,8 +105,9 @@ class _Training:
         config: TrainConfig,
         run: Run,
         left_out: LeftOut,
+        start: ModelBundle | None,
     ) -> None:
-        self.dataset, self.output, self.config, self.left_out = dataset, output, config, left_out
+        self.dataset, self.output, self.config, self.left_out, self.start = dataset, output, config, left_out, start
         self.preset = PRESETS[config.preset]
         self.device = str(run.accelerator.device)
         self.runner = run
@@ -148,11 +149,10 @@ class _Training:
 
     def _start(self) -> list[str]:
         """Take over the weights of the model to start from; returns the stages that are skipped for it."""
-        if self.config.start is None:
+        if self.start is None:
             return []
-        start = ModelBundle.load(model_folder(self.config.start))
         skipped = start_from(
-            self.model, self.panel, start, self.dataset.fingerprint, renew_genes=self.config.renew_genes
+            self.model, self.panel, self.start, self.dataset.fingerprint, renew_genes=self.config.renew_genes
         )
         self.runner.stages_done = dict.fromkeys(skipped, 0.0) | self.runner.stages_done
         self.runner.say(f"starting from {self.config.start}" + (f", without {', '.join(skipped)}" if skipped else ""))
@@ -165,6 +165,8 @@ class _Training:
     def _build_model(self) -> JointModel:
         seed = self.config.seed
         shape = model_shape(self.dataset, self.config, n_genes=len(self.panel))
+        if self.start is not None and not self.config.renew_genes:
+            shape = replace(shape, gene=replace(shape.gene, pool_um=self.start.config.gene.pool_um))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = JointModel(shape)

@@ -10,13 +10,8 @@ import torch
 from sge2hist.models.gene_types import TypeRow, TypeTable
 from sge2hist.models.gene_vae import GeneVAE
 from sge2hist.training.gene_data import GeneData
-from sge2hist.training.gene_encoding import Encoded, encode_all
+from sge2hist.training.gene_encoding import Encoded, assign_components, encode_all
 from sge2hist.training.type_markers import GroupMeans, group_means
-
-
-def assign_components(model: GeneVAE, encoded: Encoded, type_N: np.ndarray | None = None) -> np.ndarray:
-    """Responsibilities q(c | x) of encoded cells, float32 [N, K]; with `type_N`, cells of a type have its components alone."""
-    return model.mixture.assign(encoded.z1, encoded.log_var_NZ[:, : encoded.n_type], type_N)
 
 
 def name_components(
@@ -35,11 +30,11 @@ def name_components(
     majority nowhere, has its type's name and the cells that it wins with their labels; its purity is nan.
     """
     encoded = encode_all(model, data, device=device) if encoded is None else encoded
-    component_N = assign_components(model, encoded).argmax(1)
+    component_N = assign_components(model, data, encoded).argmax(1)
     n_components = model.mixture.n_components
     hidden_K = _hidden(model, data, component_N, min_labelled)
     if hidden_K.any():
-        told_N = assign_components(model, encoded, data.type_N).argmax(1)
+        told_N = assign_components(model, data, encoded, use_labels=True).argmax(1)
         moved_N = (hidden_K[told_N] | hidden_K[component_N]) & (data.type_N >= 0)
         component_N = np.where(moved_N, told_N, component_N)
     means = group_means(data, component_N, n_components)
