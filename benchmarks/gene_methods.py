@@ -13,6 +13,7 @@ from scipy.sparse import csr_array, csr_matrix
 
 from sge2hist.data.cell_index import CellIndex
 from sge2hist.models.gene_vae import GeneModelConfig, GeneVAE
+from sge2hist.models.type_kinds import kinds_of_components
 from sge2hist.training.gene_data import GeneData, dense_counts, with_surroundings
 from sge2hist.training.gene_encoding import Encoded, assign_components, encode_all
 from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model, most_steps
@@ -36,14 +37,27 @@ class Fitted:
 
 
 def ours(data: GeneSet, seed: int, n_steps: int) -> Fitted:
-    """The gene model without labels, as many components as there are types."""
-    return _fit_vae(data, _our_config(data, data.n_types), seed, n_steps, learning_rate=3e-3)
+    """The gene model without labels, its 24 components grouped into as many kinds as there are types."""
+    return _grouped(_fit_vae(data, _our_config(data), seed, n_steps, learning_rate=3e-3), data)
 
 
 def ours_around(data: GeneSet, seed: int, n_steps: int) -> Fitted:
     """The same; types fitted to and told from a bin and the eight around it together."""
-    config = replace(_our_config(data, data.n_types), pool_um=_eight_around(data.train)[1])
-    return _fit_vae(data, config, seed, n_steps, learning_rate=3e-3)
+    config = replace(_our_config(data), pool_um=_eight_around(data.train)[1])
+    return _grouped(_fit_vae(data, config, seed, n_steps, learning_rate=3e-3), data)
+
+
+def _grouped(fitted: Fitted, data: GeneSet) -> Fitted:
+    """Components -> kinds, as `sge2hist types --kinds` does it; a cell is of the kind that its components add up to."""
+    assert fitted.model is not None
+    assert fitted.encoded is not None
+    mixture = fitted.model.mixture
+    component_N = assign_components(fitted.model, data.train, encode_all(fitted.model, data.train)).argmax(1)
+    n_cells_K = np.bincount(component_N, minlength=mixture.n_components)
+    n_kinds = min(data.n_types, int((n_cells_K > 0).sum()))
+    kind_K = kinds_of_components(mixture.means_KT.detach().numpy(), n_cells_K, n_kinds)
+    gamma_NK = assign_components(fitted.model, data.test, fitted.encoded)
+    return replace(fitted, cluster_N=(gamma_NK @ np.eye(n_kinds)[kind_K]).argmax(1))
 
 
 def _eight_around(cells: GeneData) -> tuple[CellIndex, float]:
@@ -56,14 +70,14 @@ def _eight_around(cells: GeneData) -> tuple[CellIndex, float]:
 
 def labelled(data: GeneSet, seed: int, n_steps: int) -> Fitted:
     """The gene model with the labels of the train cells, and 24 components, as it is usually trained."""
-    return _fit_vae(data, _our_config(data, 24), seed, n_steps, learning_rate=3e-3, use_labels=True)
+    return _fit_vae(data, _our_config(data), seed, n_steps, learning_rate=3e-3, use_labels=True)
 
 
-def _our_config(data: GeneSet, n_components: int) -> GeneModelConfig:
+def _our_config(data: GeneSet) -> GeneModelConfig:
     spatial = data.train.centre_um_N2 is not None
     return GeneModelConfig(
         n_genes=data.train.n_genes,
-        n_components=n_components,
+        n_components=24,
         n_composition=12 if spatial else 0,
         n_neighbour_embedding=16 if spatial else 0,
         n_axes=32,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from sge2hist.cli.types import table_renamed
+from sge2hist.cli.types import table_renamed, types
 from sge2hist.data.errors import InputError
-from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.bundle import ModelBundle, read_types, write_types
 from sge2hist.models.gene_types import TypeTable
 
 
@@ -36,11 +40,56 @@ def test_names_that_nobody_could_ask_for_are_refused(table, pairs, message):
 
 
 def test_a_table_of_too_few_components_is_refused(tiny_model, tmp_path):
-    import shutil
-
     copy = tmp_path / "m.model"
     shutil.copytree(tiny_model, copy)
     header = (copy / "types.csv").read_text().splitlines()[0]
     (copy / "types.csv").write_text(header + "\n")
     with pytest.raises(InputError, match="0 components"):
         ModelBundle.load(copy)
+
+
+@pytest.fixture
+def unlabelled(tiny_model, tmp_path) -> Path:
+    copy = tmp_path / "unlabelled.model"
+    shutil.copytree(tiny_model, copy)
+    rows = [
+        replace(row, n_labelled=0, n_cells=10 + row.component, name=f"type {row.component}")
+        for row in read_types(copy).rows
+    ]
+    write_types(copy, TypeTable(rows))
+    return copy
+
+
+def test_components_are_grouped_into_kinds_named_after_the_largest_and_grouped_anew(unlabelled):
+    n_components = len(read_types(unlabelled))
+    for n_kinds in (2, 1, n_components):  # a grouping does not stand in the way of a finer one
+        types(unlabelled, kinds=n_kinds)
+        table = read_types(unlabelled)
+        assert len(table.names) == n_kinds
+        for name in table.names:
+            members = [row for row in table.rows if row.name == name]
+            largest = max(members, key=lambda row: row.n_cells)
+            assert name.startswith(f"type {largest.component}")
+    assert ModelBundle.load(unlabelled).components_of(table.names[0])[0].size == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"kinds": 0}, "--kinds 0"),
+        ({"kinds": 99}, "--kinds 99"),
+        ({"kinds": 2, "rename": ["a=b"]}, "one after the other"),
+    ],
+)
+def test_kinds_that_cannot_be_made_are_refused_and_nothing_is_changed(unlabelled, asked, message):
+    before = (unlabelled / "types.csv").read_bytes()
+    with pytest.raises(InputError, match=message):
+        types(unlabelled, **asked)
+    assert (unlabelled / "types.csv").read_bytes() == before
+
+
+def test_types_that_labels_named_are_not_grouped(tiny_model):
+    with pytest.raises(InputError, match="named by labels"):
+        types(tiny_model, kinds=2)
+    with pytest.raises(InputError, match="of your own"):
+        types(Path("pretrained:kidney"), kinds=2)

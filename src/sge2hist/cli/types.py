@@ -16,11 +16,18 @@ def types(
     rename: Annotated[
         list[str] | None, typer.Option(help='Give a type or component another name: --rename "type 3=Thick limb".')
     ] = None,
+    kinds: Annotated[
+        int | None,
+        typer.Option(
+            help="Without labels: group the components into so many kinds, each called after its largest one."
+        ),
+    ] = None,
 ) -> None:
-    """List the cell types that a model can be asked for, or rename them.
+    """List the cell types that a model can be asked for, rename them, or group them.
 
     Several components of the mixture may carry one name. Purity is the share of a component's labelled training cells
-    that carry its name; markers are its most over-expressed genes.
+    that carry its name; markers are its most over-expressed genes. A model that was trained without labels has one name
+    for each component: --kinds puts those that lie side by side under one, and may be asked again with another number.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -30,14 +37,20 @@ def types(
     from sge2hist.models.bundle import CONFIG_NAME, read_types, write_types
     from sge2hist.models.locate import is_shipped, model_folder
 
-    if rename and is_shipped(model):
-        raise InputError(found=f"--rename on {model}", expected="a model folder of your own", repair="copy its folder")
+    asked = "--rename" if rename else "--kinds"
+    if rename and kinds is not None:
+        raise InputError(found="--rename and --kinds", expected="one after the other")
+    if (rename or kinds is not None) and is_shipped(model):
+        raise InputError(found=f"{asked} on {model}", expected="a model folder of your own", repair="copy its folder")
     model = model_folder(model)
     if not (model / CONFIG_NAME).is_file():
         raise InputError(found="no model (config.json)", where=str(model), expected="a folder of `sge2hist train`")
     table = read_types(model)
     if rename:
         table = table_renamed(table, rename)
+        write_types(model, table)
+    if kinds is not None:
+        table = table_grouped(model, kinds)
         write_types(model, table)
     shown = Table("component", "name", "cells", "purity", "weight", "markers")
     for row in sorted(table.rows, key=lambda row: -row.n_cells):
@@ -70,3 +83,24 @@ def table_renamed(table: TypeTable, pairs: list[str]) -> TypeTable:
                 expected="one spelling of each type",
             )
     return renamed
+
+
+def table_grouped(model: Path, n_kinds: int) -> TypeTable:
+    """Return the table of a model with its components grouped into kinds, or raise `InputError`."""
+    import numpy as np
+
+    from sge2hist.data.errors import InputError
+    from sge2hist.models.bundle import ModelBundle
+    from sge2hist.models.type_kinds import kinds_of_components
+
+    bundle = ModelBundle.load(model)
+    rows = bundle.types.rows
+    if any(row.n_labelled for row in rows):
+        raise InputError(found="--kinds on a model whose types are named by labels", expected="one without labels")
+    n_cells_K = np.array([row.n_cells for row in rows])
+    if not 1 <= n_kinds <= (n_cells_K > 0).sum():
+        raise InputError(
+            found=f"--kinds {n_kinds}", expected=f"1 to {(n_cells_K > 0).sum()}, the components that hold cells"
+        )
+    means_KT = bundle.model.gene.mixture.means_KT.detach().numpy()
+    return bundle.types.grouped(kinds_of_components(means_KT, n_cells_K, n_kinds))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,11 @@ class TypeRow:
         if not self.n_labelled:
             return float(self.n_cells)
         return self.n_labelled * (1.0 if math.isnan(self.purity) else self.purity)
+
+
+def name_by_markers(component: int, markers: Sequence[str]) -> str:
+    """What a component is called that no label names: ``type 3 (UMOD, SLC12A1)``."""
+    return f"type {component}" + (f" ({', '.join(markers[:3])})" if markers else "")
 
 
 class TypeTable:
@@ -96,3 +101,12 @@ class TypeTable:
             raise KeyError(f"no cell type or component {', '.join(map(repr, unknown))}; known: {', '.join(self.names)}")
         by_number = {row.component: new_names.get(str(row.component), new_names.get(row.name)) for row in self.rows}
         return TypeTable([replace(row, name=by_number[row.component] or row.name) for row in self.rows])
+
+    def grouped(self, kind_K: np.ndarray) -> TypeTable:
+        """A table in which the components of one kind, int64 [K], carry the name of the largest of them, after its markers."""
+        rows = []
+        for row in self.rows:
+            members = [other for other in self.rows if kind_K[other.component] == kind_K[row.component]]
+            first = max(members, key=lambda other: other.n_cells)
+            rows.append(replace(row, name=name_by_markers(first.component, first.markers)))
+        return TypeTable(rows)

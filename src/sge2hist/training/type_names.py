@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from sge2hist.models.gene_types import TypeRow, TypeTable
+from sge2hist.models.gene_types import TypeRow, TypeTable, name_by_markers
 from sge2hist.models.gene_vae import GeneVAE
 from sge2hist.training.gene_data import GeneData
 from sge2hist.training.gene_encoding import Encoded, assign_components, encode_all
@@ -68,7 +68,7 @@ def _row(
     type_N = data.type_N[component_N == component]
     labelled = type_N[type_N >= 0]
     markers = tuple(data.symbols[g] for g in means.top_markers(component, n_markers))
-    purity, name = float("nan"), f"type {component}" + (f" ({', '.join(markers[:3])})" if markers else "")
+    purity, name = float("nan"), name_by_markers(component, markers)
     if len(labelled) >= min_labelled:
         votes = np.bincount(labelled, minlength=len(data.type_names))
         purity, name = float(votes.max() / votes.sum()), data.type_names[int(votes.argmax())]
