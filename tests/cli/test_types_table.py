@@ -11,7 +11,7 @@ import pytest
 from sge2hist.cli.types import table_renamed, types
 from sge2hist.data.errors import InputError
 from sge2hist.models.bundle import ModelBundle, read_types, write_types
-from sge2hist.models.gene_types import TypeTable
+from sge2hist.models.gene_types import TypeTable, name_by_markers
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def unlabelled(tiny_model, tmp_path) -> Path:
     copy = tmp_path / "unlabelled.model"
     shutil.copytree(tiny_model, copy)
     rows = [
-        replace(row, n_labelled=0, n_cells=10 + row.component, name=f"type {row.component}")
+        replace(row, n_labelled=0, n_cells=10 + row.component, name=name_by_markers(row.component, row.markers))
         for row in read_types(copy).rows
     ]
     write_types(copy, TypeTable(rows))
@@ -86,6 +86,15 @@ def test_kinds_that_cannot_be_made_are_refused_and_nothing_is_changed(unlabelled
     with pytest.raises(InputError, match=message):
         types(unlabelled, **asked)
     assert (unlabelled / "types.csv").read_bytes() == before
+
+
+def test_a_name_that_a_person_gave_is_not_lost(unlabelled):
+    types(unlabelled, kinds=2)
+    first = read_types(unlabelled).names[0]
+    types(unlabelled, rename=[f"{first}=Tubule"])
+    with pytest.raises(InputError, match="renamed, 'Tubule'"):
+        types(unlabelled, kinds=1)
+    assert "Tubule" in read_types(unlabelled).names
 
 
 def test_types_that_labels_named_are_not_grouped(tiny_model):

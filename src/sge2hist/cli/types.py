@@ -91,12 +91,21 @@ def table_grouped(model: Path, n_kinds: int) -> TypeTable:
 
     from sge2hist.data.errors import InputError
     from sge2hist.models.bundle import ModelBundle
+    from sge2hist.models.gene_types import name_by_markers
     from sge2hist.models.type_kinds import kinds_of_components
 
     bundle = ModelBundle.load(model)
     rows = bundle.types.rows
     if any(row.n_labelled for row in rows):
         raise InputError(found="--kinds on a model whose types are named by labels", expected="one without labels")
+    after_markers = {name_by_markers(row.component, row.markers) for row in rows}
+    given = next((row.name for row in rows if row.name not in after_markers), None)
+    if given is not None:
+        raise InputError(
+            found=f"--kinds on a model with a type that was renamed, {given!r}",
+            expected="types called after their markers, so that no given name is lost",
+            repair="group first and rename then, or rename components one by one, by number",
+        )
     n_cells_K = np.array([row.n_cells for row in rows])
     if not 1 <= n_kinds <= (n_cells_K > 0).sum():
         raise InputError(
