@@ -20,6 +20,7 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.slide_maps import STATISTICS, held_out_windows, statistic_maps
 
 FINE_UM, COARSE_UM = 16.0, 64.0
+CONVOLUTION = "convolution"  # name of the regression that sees the bins around
 POOL = round(COARSE_UM / FINE_UM)
 N_COMPONENTS = 32
 CHANNELS, LAYERS = 64, 5
@@ -197,7 +198,7 @@ def predicted_maps(
                 coarse, pooled(real), grid.windows(data, "train", COARSE_UM), grid.windows(data, "val", COARSE_UM)
             ),
         },
-        "convolution": {FINE_UM: convolved, COARSE_UM: pooled(convolved)},
+        CONVOLUTION: {FINE_UM: convolved, COARSE_UM: pooled(convolved)},
     }
     named = {method: {um: _named(values) for um, values in of.items()} for method, of in maps.items()}
     return named, {FINE_UM: _named(real), COARSE_UM: _named(pooled(real))}, grid

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import r2_score
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import atomic_directory, write_manifest
 from sge2hist.data.slide_image import SlideImage
 from sge2hist.data.slide_writer import write_slide
 from sge2hist.evaluation.config import EvaluateConfig
+from sge2hist.evaluation.estimate import make_resampling
 from sge2hist.evaluation.evaluate import evaluate
 from sge2hist.evaluation.inputs import open_image_set
-from sge2hist.evaluation.slide_maps import evaluate_slide, held_out_windows, statistic_maps
+from sge2hist.evaluation.slide_maps import evaluate_slide, held_out_windows, r2_estimate, statistic_maps
 from sge2hist.evaluation.stain import stain_statistics
 
 REGION_UM = (64.0, 32.0, 512.0, 600.0)
@@ -67,6 +69,18 @@ def test_a_copy_scores_one_and_noise_scores_nothing(tiny_paired, real, tmp_path)
     both = evaluate_slide([tmp_path / "a.generated", tmp_path / "b.generated"], tiny_paired, split="all")
     assert both["n_slides"] == 2
     assert 0.3 < both["maps"][0]["correlation"]["value"] < 1
+
+
+def test_r2_and_its_resamples_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    real, told = 3 + rng.normal(size=(2, 200))
+    resampling = make_resampling(np.arange(200) // 10, n_replicates=5, n_groups=4, rng=rng)
+    found = r2_estimate(real, told, resampling)
+    assert found.value == pytest.approx(r2_score(real, told))
+    for replicate, weights in zip(found.replicates, resampling.bootstrap_RN, strict=True):
+        assert replicate == pytest.approx(r2_score(real, told, sample_weight=weights))
+    assert np.isnan(r2_estimate(np.full(200, 3.0), told, resampling).value)
+    assert r2_estimate(real, real, resampling).minus(found).value == pytest.approx(1 - found.value)
 
 
 def test_a_grid_is_seen(tiny_paired, real, tmp_path):

@@ -19,7 +19,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.files import read_manifest
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slide_image import SlideImage
-from sge2hist.evaluation.estimate import Estimate, finite, make_resampling, spatial_blocks
+from sge2hist.evaluation.estimate import Estimate, Resampling, finite, make_resampling, spatial_blocks, weighted_mean
 from sge2hist.evaluation.morphometry import pearson_estimate
 from sge2hist.evaluation.patch_statistics import light_statistics
 from sge2hist.evaluation.seams import seam_score
@@ -39,7 +39,7 @@ class MapScore:
     name: str
     correlation: Estimate  # Pearson, over windows
     shuffled: Estimate
-    r2: float  # 1 - squared error / variance of the real map: a right pattern of wrong height scores low
+    r2: Estimate  # 1 - squared error / variance of the real map: a right pattern of wrong height scores low
     spread_ratio: float  # standard deviation, generated over real
 
 
@@ -114,16 +114,27 @@ def compare_maps(
     scores = []
     for name in real:
         r, g = real[name][counts_RC], generated[name][counts_RC]
-        variance = float(r.var())
         scores.append(
             MapScore(
                 name=name, correlation=pearson_estimate(r, g, resampling),
                 shuffled=pearson_estimate(r, g[order], resampling),
-                r2=1 - float(((r - g) ** 2).mean()) / variance if variance > 0 else float("nan"),
-                spread_ratio=float(g.std() / r.std()) if variance > 0 else float("nan"),
+                r2=r2_estimate(r, g, resampling),
+                spread_ratio=float(g.std() / r.std()) if r.std() > 0 else float("nan"),
             )
         )  # fmt: skip
     return scores
+
+
+def r2_estimate(real_N: np.ndarray, told_N: np.ndarray, resampling: Resampling) -> Estimate:
+    """1 - squared error / variance of the real values; nan where these are all alike."""
+    centred_N = real_N - real_N.mean()
+
+    def statistic(weights_RN: np.ndarray) -> np.ndarray:
+        variance_R = weighted_mean(centred_N**2, weights_RN) - weighted_mean(centred_N, weights_RN) ** 2
+        error_R = weighted_mean((real_N - told_N) ** 2, weights_RN)
+        return 1 - np.divide(error_R, variance_R, out=np.full_like(error_R, np.nan), where=variance_R > 0)
+
+    return resampling.bootstrap(statistic)
 
 
 def seams_of(
@@ -218,7 +229,7 @@ def score_slide(
         "window_um": WINDOW_UM, "split": split, "n_slides": len(slides),
         "maps": [
             {"name": score.name, "correlation": score.correlation.as_dict(), "shuffled": score.shuffled.as_dict(),
-             "r2": finite(score.r2), "spread_ratio": finite(score.spread_ratio)}
+             "r2": finite(score.r2.value), "spread_ratio": finite(score.spread_ratio)}
             for score in scores
         ],
         **{name: score and score.as_dict() for name, score in seams.items()},
