@@ -26,15 +26,22 @@ def student(tiny_paired, tiny_model, tmp_path_factory):
     return output
 
 
-def test_the_student_draws_in_two_evaluations_and_keeps_what_is_not_tuned(student, tiny_model, tiny_paired):
+def test_the_student_draws_in_one_evaluation_and_keeps_what_is_not_tuned(student, tiny_model, tiny_paired):
     model = SGE2Hist.from_pretrained(student)
-    assert (model.bundle.config.sampler.sampler, model.bundle.config.sampler.n_steps) == ("consistency", 2)
+    assert (model.bundle.config.sampler.sampler, model.bundle.config.sampler.n_steps) == ("consistency", 1)
     images = model.generate_from_genes(tiny_paired.adata()[:3].copy())
     assert images.shape == (3, 1, 32, 32, 3)
     before, after = (load_file(path / "model.safetensors") for path in (tiny_model, student))
     changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"unet", "condition"}
     assert model.bundle.provenance["teacher"] == ModelBundle.load(tiny_model).fingerprint
+
+
+def test_guidance_that_is_asked_of_a_student_acts_on_its_one_jump(student, tiny_paired):
+    model, cells = SGE2Hist.from_pretrained(student), tiny_paired.adata()[:3].copy()
+    settings = [dataclasses.replace(model.bundle.config.sampler, guidance=weight) for weight in (1.0, 3.0)]
+    plain, guided = (model.generate_from_genes(cells, sampler=sampler) for sampler in settings)
+    assert (plain != guided).any()
 
 
 def test_a_killed_distillation_ends_with_the_same_weights(tiny_model, tiny_paired, tmp_path):

@@ -18,7 +18,7 @@ def distill(
         Path, typer.Option("-o", "--output", help="Model folder to write; an unfinished one is resumed.")
     ],
     steps: Annotated[int, typer.Option(help="Training steps.")] = 2000,
-    evaluations: Annotated[int, typer.Option(help="Network evaluations per image of the new model.")] = 2,
+    evaluations: Annotated[int, typer.Option(help="Network evaluations per image of the new model.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-4,
     batch: Annotated[int, typer.Option(help="Patches per step.")] = 64,
     leave_out: Annotated[
@@ -27,7 +27,7 @@ def distill(
     seed: Annotated[int, typer.Option(help="Seed of batches and noise.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier model of this name.")] = False,
 ) -> None:
-    """Make a model that draws in one or two evaluations instead of a dozen (consistency tuning).
+    """Make a model that draws in one evaluation, or a few, instead of a dozen (consistency tuning).
 
     The new model is used like its teacher; compare the two with `sge2hist evaluate`. Stopped, the same command goes on.
 

@@ -1,4 +1,4 @@
-"""A trained model -> one that draws in one or two evaluations (consistency tuning of the image network)."""
+"""A trained model -> one that draws in one evaluation, or a few (consistency tuning of the image network)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DistillConfig:
     """One distillation."""
 
     steps: int = 2000
-    evaluations: int = 2  # of the network per image, the default of the new model
+    evaluations: int = 1  # of the network per image, the default of the new model
     learning_rate: float = 1e-4
     batch: int = 64
     seed: int = 0
@@ -97,6 +97,12 @@ def distill(
         If `output` holds something else, if the model is one of the published kind, if the dataset lacks genes of it.
     """
     config = config or DistillConfig()
+    sampler = SamplerConfig(
+        sampler="consistency",
+        n_steps=config.evaluations,
+        # Guidance that is asked for acts on every jump: the first is from the largest noise level.
+        guidance_interval=(0.0, teacher.model.image.noise_model.sigma_range[1]),
+    )
     plan = StagePlan(
         name="distill", n_steps=config.steps, learning_rate=config.learning_rate, items_per_step=config.batch, ema=True,
         refresh_every=min(100, config.steps),
@@ -104,5 +110,5 @@ def distill(
     return tune(
         teacher, dataset, Path(output), config, plan,
         lambda model, source, cells, run: Distillation(model, source, cells, config, run),
-        sampler=SamplerConfig(sampler="consistency", n_steps=config.evaluations), overwrite=overwrite, say=say,
+        sampler=sampler, overwrite=overwrite, say=say,
     )  # fmt: skip

@@ -68,9 +68,7 @@ def train(
     output = Path(output)
     start = None
     if config.start is not None:
-        start = ModelBundle.load(
-            model_folder(config.start)
-        )  # a model that cannot be opened is an error before any work
+        start = ModelBundle.load(model_folder(config.start))  # one that cannot be opened: an error before any work
     dataset.rows("train")  # an empty split is an error before any work
     model_shape(dataset, config, n_genes=len(dataset.genes))  # so is a patch that the networks cannot take
     left_out = read_left_out(config.leave_out, dataset)
