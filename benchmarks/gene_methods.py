@@ -15,12 +15,14 @@ from sge2hist.data.cell_index import CellIndex
 from sge2hist.models.gene_vae import GeneModelConfig, GeneVAE
 from sge2hist.models.type_kinds import kinds_of_components
 from sge2hist.training.gene_data import GeneData, dense_counts, with_surroundings
-from sge2hist.training.gene_encoding import Encoded, assign_components, encode_all
-from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model, most_steps
+from sge2hist.training.gene_encoding import Encoded, encode_all, tell_components
+from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model, decoder_alone, most_steps
 from sge2hist.training.mixture_init import init_mixture
-from sge2hist.training.mixture_refit import refit_mixture
+from sge2hist.training.mixture_refit import centre_micro, refit_mixture
 
 BATCH = 128  # cells per step of every network
+N_COMPONENTS = 48  # of our mixture, before pruning
+DRAWS = 25  # of the posterior, whose predictions are averaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,7 @@ class Fitted:
     cluster_N: np.ndarray  # of the test cells
     proportions: Callable[[csr_array], np.ndarray]  # counts -> predicted gene proportions
     seconds: float
+    theta_G: np.ndarray | None = None  # inverse dispersion, of methods that predict counts
     data: GeneSet | None = None  # the cells as the model reads them
     model: GeneVAE | None = None
     encoded: Encoded | None = None  # of the test cells
@@ -37,7 +40,7 @@ class Fitted:
 
 
 def ours(data: GeneSet, seed: int, n_steps: int) -> Fitted:
-    """The gene model without labels, its 24 components grouped into as many kinds as there are types."""
+    """The gene model without labels, its components grouped into as many kinds as there are types."""
     return _grouped(_fit_vae(data, _our_config(data), seed, n_steps, learning_rate=3e-3), data)
 
 
@@ -48,16 +51,17 @@ def ours_around(data: GeneSet, seed: int, n_steps: int) -> Fitted:
 
 
 def _grouped(fitted: Fitted, data: GeneSet) -> Fitted:
-    """Components -> kinds, as `sge2hist types --kinds` does it; a cell is of the kind that its components add up to."""
+    """Components -> kinds, as `sge2hist types --kinds` does it; a cell is of the kind of its likeliest component."""
     assert fitted.model is not None
     assert fitted.encoded is not None
     mixture = fitted.model.mixture
-    component_N = assign_components(fitted.model, data.train, encode_all(fitted.model, data.train)).argmax(1)
+    component_N = tell_components(fitted.model, data.train, encode_all(fitted.model, data.train)).argmax(1)
     n_cells_K = np.bincount(component_N, minlength=mixture.n_components)
     n_kinds = min(data.n_types, int((n_cells_K > 0).sum()))
-    kind_K = kinds_of_components(mixture.means_KT.detach().numpy(), n_cells_K, n_kinds)
-    gamma_NK = assign_components(fitted.model, data.test, fitted.encoded)
-    return replace(fitted, cluster_N=(gamma_NK @ np.eye(n_kinds)[kind_K]).argmax(1))
+    means_KT, vars_KT = mixture.means_KT.detach().numpy(), mixture.log_vars_KT.detach().exp().numpy()
+    kind_K = kinds_of_components(means_KT, vars_KT, n_cells_K, n_kinds)
+    told_NK = tell_components(fitted.model, data.test, fitted.encoded)
+    return replace(fitted, cluster_N=kind_K[told_NK.argmax(1)])
 
 
 def _eight_around(cells: GeneData) -> tuple[CellIndex, float]:
@@ -69,15 +73,16 @@ def _eight_around(cells: GeneData) -> tuple[CellIndex, float]:
 
 
 def labelled(data: GeneSet, seed: int, n_steps: int) -> Fitted:
-    """The gene model with the labels of the train cells, and 24 components, as it is usually trained."""
-    return _fit_vae(data, _our_config(data), seed, n_steps, learning_rate=3e-3, use_labels=True)
+    """The gene model with the labels of the train cells, as it is usually trained."""
+    config = replace(_our_config(data), n_components=N_COMPONENTS // 2)
+    return _fit_vae(data, config, seed, n_steps, learning_rate=3e-3, use_labels=True)
 
 
 def _our_config(data: GeneSet) -> GeneModelConfig:
     spatial = data.train.centre_um_N2 is not None
     return GeneModelConfig(
         n_genes=data.train.n_genes,
-        n_components=24,
+        n_components=N_COMPONENTS,
         n_composition=12 if spatial else 0,
         n_neighbour_embedding=16 if spatial else 0,
         n_axes=32,
@@ -100,12 +105,13 @@ def paper(data: GeneSet, seed: int, n_steps: int) -> Fitted:
         independence_weight=0.0,
         free_nats=0.0,
     )
-    return _fit_vae(data, config, seed, n_steps, learning_rate=1e-3)
+    return _fit_vae(data, config, seed, n_steps, learning_rate=1e-3, learns_on=False)
 
 
 def _fit_vae(
-    data: GeneSet, config: GeneModelConfig, seed: int, n_steps: int, learning_rate: float, use_labels: bool = False
-) -> Fitted:
+    data: GeneSet, config: GeneModelConfig, seed: int, n_steps: int, learning_rate: float, *,
+    use_labels: bool = False, learns_on: bool = True,
+) -> Fitted:  # fmt: skip
     started = time.perf_counter()
     model = build_gene_model(config, data.train, seed=seed)
     data = replace(data, train=with_surroundings(data.train, model), test=with_surroundings(data.test, model))
@@ -122,18 +128,27 @@ def _fit_vae(
     )
     init_mixture(model, data.train, seed, use_labels=use_labels)  # the closing fit, as in training
     refit_mixture(model, data.train)
+    if learns_on:
+        config_alone = replace(stage_config, use_labels=False, warmup_steps=0)
+        with decoder_alone(model):
+            descend(GeneStage(model, data.train, config_alone, name="expression"), n_steps, learning_rate / 2)
+        centre_micro(model, data.train)
     seconds = time.perf_counter() - started
     encoded = encode_all(model, data.test)
     model.eval()
 
     @torch.no_grad()
     def proportions(counts: csr_array) -> np.ndarray:
-        return model.decode(model.encode(dense_counts(counts)).mean_NZ).numpy()
+        posterior, generator = model.encode(dense_counts(counts)), torch.Generator().manual_seed(0)
+        return np.mean([model.decode(posterior.sample(generator)).numpy() for _ in range(DRAWS)], 0)
+
+    theta_G = model.log_theta_G.detach().exp().numpy() if config.likelihood != "mse" else None
 
     active = encoded.mean_NZ.var(0) > 0.01
     return Fitted(
-        cluster_N=assign_components(model, data.test, encoded).argmax(1),
+        cluster_N=tell_components(model, data.test, encoded).argmax(1),
         proportions=proportions,
+        theta_G=theta_G,
         seconds=seconds,
         data=data,
         model=model,
@@ -147,7 +162,8 @@ def _fit_vae(
 
 def descend(stage: GeneStage, n_steps: int, learning_rate: float) -> None:
     """AdamW with a short rise and half a cosine, as the training stages do."""
-    optimiser = torch.optim.AdamW(stage.model.parameters(), learning_rate, betas=(0.9, 0.99))
+    trained = [value for value in stage.model.parameters() if value.requires_grad]
+    optimiser = torch.optim.AdamW(trained, learning_rate, betas=(0.9, 0.99))
     stage.model.train()
     for step in range(n_steps):
         share = step / n_steps
@@ -157,7 +173,7 @@ def descend(stage: GeneStage, n_steps: int, learning_rate: float) -> None:
             )
         optimiser.zero_grad(set_to_none=True)
         stage.loss(step)["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(stage.model.parameters(), 1e3)
+        torch.nn.utils.clip_grad_norm_(trained, 1e3)
         optimiser.step()
 
 
@@ -263,12 +279,14 @@ def scvi(data: GeneSet, seed: int, n_steps: int) -> Fitted:
 
     def proportions(counts: csr_array) -> np.ndarray:
         adata = anndata.AnnData(csr_matrix(counts))
-        return np.asarray(model.get_normalized_expression(adata, library_size=1, return_numpy=True))
+        found = model.get_normalized_expression(adata, library_size=1, n_samples=DRAWS, return_numpy=True)
+        return np.asarray(found)  # the mean over draws
 
     test = anndata.AnnData(csr_matrix(data.test.read(np.arange(data.test.n_cells))))
     return Fitted(
-        cluster_N=mixture.predict(model.get_latent_representation(test)), proportions=proportions, seconds=seconds
-    )
+        cluster_N=mixture.predict(model.get_latent_representation(test)), proportions=proportions, seconds=seconds,
+        theta_G=np.exp(model.module.px_r.detach().cpu().numpy()),
+    )  # fmt: skip
 
 
 METHODS: dict[str, Callable[[GeneSet, int, int], Fitted]] = {

@@ -7,6 +7,7 @@ from gene_methods import Fitted, log_normalised
 from gene_sets import GeneSet
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
+from scipy.stats import nbinom
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.pipeline import make_pipeline
@@ -14,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sge2hist.models.gene_vae import GeneVAE
 from sge2hist.training.gene_data import GeneData
-from sge2hist.training.gene_encoding import assign_components, encode_all
+from sge2hist.training.gene_encoding import encode_all, tell_components
 
 PANEL_SHARES = (1.0, 0.5, 0.2, 0.1, 0.02)
 
@@ -56,7 +57,10 @@ def prediction(data: GeneSet, fitted: Fitted, max_cells: int = 3000) -> dict[str
     predicted /= predicted.sum(1, keepdims=True)
     truth = held_out.toarray()
     scale = float(np.median(truth.sum(1)))
-    measured, expected = log_normalised(held_out, scale), np.log1p(predicted * scale)
+    measured = log_normalised(held_out, scale)
+    expected = np.log1p(predicted * scale)
+    if fitted.theta_G is not None:  # what a count model expects of a logarithm; others predict the logarithm itself
+        expected = mean_log1p(predicted * scale, fitted.theta_G)
     centred = [x - x.mean(1, keepdims=True) for x in (measured, expected)]
     norms = np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))
     correlation = (centred[0] * centred[1]).sum(1)[norms > 0] / norms[norms > 0]
@@ -66,9 +70,16 @@ def prediction(data: GeneSet, fitted: Fitted, max_cells: int = 3000) -> dict[str
     }
 
 
+def mean_log1p(mean_NG: np.ndarray, theta_G: np.ndarray, largest: int = 100) -> np.ndarray:
+    """E log(1 + x) of negative binomial x of these means and inverse dispersions, [N, G]; larger x count as `largest`."""
+    success_NG = theta_G / (theta_G + mean_NG)
+    steps = range(1, largest + 1)  # log(1 + x) = sum over k <= x of log(1 + 1 / k)
+    return sum((nbinom.sf(k - 1, theta_G, success_NG) * np.log1p(1 / k) for k in steps), np.zeros_like(mean_NG))
+
+
 def panel_robustness(data: GeneSet, model: GeneVAE, seed: int) -> dict[str, float]:
     """Type accuracy of labelled test cells with a random part of the genes; components named on train cells."""
-    train_N = assign_components(model, data.train, encode_all(model, data.train)).argmax(1)
+    train_N = tell_components(model, data.train, encode_all(model, data.train)).argmax(1)
     votes = np.zeros((model.mixture.n_components, max(1, len(data.train.type_names))))
     labelled = data.train.type_N >= 0
     np.add.at(votes, (train_N[labelled], data.train.type_N[labelled]), 1)
@@ -78,7 +89,7 @@ def panel_robustness(data: GeneSet, model: GeneVAE, seed: int) -> dict[str, floa
         observed = np.zeros(data.test.n_genes, bool)
         n_observed = max(1, round(share * data.test.n_genes))
         observed[np.random.default_rng(seed).permutation(data.test.n_genes)[:n_observed]] = True
-        found = assign_components(model, data.test, encode_all(model, data.test, observed_G=observed)).argmax(1)
+        found = tell_components(model, data.test, encode_all(model, data.test, observed_G=observed)).argmax(1)
         result[f"type_acc_{share:.0%}_genes"] = float((votes.argmax(1)[found] == data.test.type_N)[known].mean())
     return result
 
@@ -95,7 +106,7 @@ def probes(data: GeneSet, model: GeneVAE, max_cells: int = 5000, seed: int = 0) 
         guess = probe.fit(x, data.train.type_N[fit_on]).predict(y)
         truth = data.test.type_N[known]
         result[f"type_from_{block}"] = balanced_accuracy(truth, guess)
-    own = [assign_components(model, *part).argmax(1) for part in ((data.train, train), (data.test, test))]
+    own = [tell_components(model, *part).argmax(1) for part in ((data.train, train), (data.test, test))]
     result["components_used"] = float(len(np.unique(own[0])))
     if result["components_used"] > 1:  # else the mixture has collapsed, and there is nothing to tell
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))

@@ -32,11 +32,8 @@ def _in_memory(job, source, edits) -> anndata.AnnData:
     at, own = position[inside], position[inside] >= 0
     if source.type_N is None:
         gene, types = job.bundle.model.gene, job.bundle.types
-        import torch
-
-        with torch.no_grad():
-            gamma = gene.mixture.responsibilities(torch.from_numpy(z[inside, : gene.config.n_type])).numpy()
-        kinds = np.array(types.names, object)[types.type_probabilities(gamma).argmax(1)]
+        told = gene.mixture.tell(np.ascontiguousarray(z[inside, : gene.config.n_type]))
+        kinds = np.array(types.names, object)[types.told(told)[0]]
     else:
         kinds = np.array([source.type_N[i] if i >= 0 else "" for i in at], object)
     edited = ~own

@@ -1,5 +1,7 @@
 """The table of types: names, weights, drawing, renaming, unknown names."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,23 @@ def test_names_and_probabilities_are_summed_over_components() -> None:
     assert table.names == ["Tubule", "Podocyte"]
     assert table.name_of_component == ["Podocyte", "Tubule", "Tubule"]
     np.testing.assert_allclose(table.type_probabilities(np.array([[0.2, 0.5, 0.3]])), [[0.8, 0.2]])
+
+
+def test_cells_are_told_a_type_by_the_sum_of_its_components_or_without_labels_by_the_likeliest() -> None:
+    table, told = make_table(), np.array([[0.4, 0.35, 0.25], [0.4, 0.25, 0.35]])
+    best, probability = table.told(told)
+    assert [table.names[k] for k in best] == ["Tubule", "Tubule"]
+    np.testing.assert_allclose(probability, [0.6, 0.6])
+    unlabelled = TypeTable([replace(row, n_labelled=0) for row in table.rows])
+    best, probability = unlabelled.told(told)
+    assert [unlabelled.names[k] for k in best] == ["Podocyte", "Podocyte"]
+    np.testing.assert_allclose(probability, [0.4, 0.4])
+
+
+def test_a_component_without_cells_tells_nobody() -> None:
+    rows = [replace(row, n_labelled=0, n_cells=0 if row.name == "Podocyte" else 5) for row in make_table().rows]
+    best, _ = TypeTable(rows).told(np.array([[0.9, 0.1, 0.0]]))
+    assert TypeTable(rows).names[best[0]] == "Tubule"
 
 
 def test_a_component_counts_for_its_type_by_the_cells_that_carry_it() -> None:

@@ -77,4 +77,4 @@ def test_refuses_another_shape_and_a_missing_model(tiny_paired, tiny_model, tmp_
 def test_skipped_stages_leave_their_time_to_the_others():
     config = TrainConfig(hours=1.0)
     assert sum(config.budget_s(stage) for stage in STAGE_SHARES) == pytest.approx(3600)
-    assert config.budget_s("joint", ["autoencoder", "gene", "mixture"]) == pytest.approx(3600)
+    assert config.budget_s("joint", ["autoencoder", "gene", "mixture", "expression"]) == pytest.approx(3600)

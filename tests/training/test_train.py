@@ -55,10 +55,10 @@ def test_writes_a_model_that_loads(dataset, trained):
     assert "synthetic" in (trained / "README.md").read_text()
     with open(trained / "training" / "log.csv", newline="") as file:
         stages = {row["stage"] for row in csv.DictReader(file)}
-    assert stages == {"autoencoder", "gene", "mixture", "joint"}
+    assert stages == {"autoencoder", "gene", "mixture", "joint", "expression"}
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "gene", "mixture", "joint"])
+@pytest.mark.parametrize("stage", ["autoencoder", "gene", "mixture", "joint", "expression"])
 def test_a_killed_run_ends_with_the_same_weights(dataset, trained, tmp_path, monkeypatch, stage):
     save = loop.save_checkpoint
 

@@ -111,5 +111,6 @@ def table_grouped(model: Path, n_kinds: int) -> TypeTable:
         raise InputError(
             found=f"--kinds {n_kinds}", expected=f"1 to {(n_cells_K > 0).sum()}, the components that hold cells"
         )
-    means_KT = bundle.model.gene.mixture.means_KT.detach().numpy()
-    return bundle.types.grouped(kinds_of_components(means_KT, n_cells_K, n_kinds))
+    mixture = bundle.model.gene.mixture
+    means_KT, vars_KT = mixture.means_KT.detach().numpy(), mixture.log_vars_KT.detach().exp().numpy()
+    return bundle.types.grouped(kinds_of_components(means_KT, vars_KT, n_cells_K, n_kinds))

@@ -102,14 +102,14 @@ def encode_cells(
         with torch.no_grad():
             around_PA = None if around_NA is None else torch.from_numpy(around_NA[start : start + CHUNK]).to(device)
             posterior = gene.encode(dense_NG, observed, around_PA)
-            gamma = gene.mixture.best_responsibilities(posterior.z1, posterior.log_var_NZ[:, : gene.config.n_type])
         mean_NZ[start : start + len(part)] = posterior.mean_NZ.float().cpu().numpy()
         if bundle.z2_range is not None:
             z2_NM = mean_NZ[start : start + len(part), gene.config.n_type :]
             np.clip(z2_NM, *bundle.z2_range, out=z2_NM)
         log_var_NT = posterior.log_var_NZ[:, : gene.config.n_type].float().cpu().numpy()
         type_sd_NT[start : start + len(part)] = np.exp(0.5 * log_var_NT)
-        type_N[start : start + len(part)] = bundle.types.type_probabilities(gamma.float().cpu().numpy()).argmax(1)
+        told_NK = gene.mixture.tell(posterior.z1.float().cpu().numpy())
+        type_N[start : start + len(part)] = bundle.types.told(told_NK)[0]
         # on a part of the panel a cell is as deep as its counts on the same genes would be in the training data
         share = float(gene.encoder.mean_proportion_G[torch.from_numpy(observed_G).to(device)].sum())
         library = counts.sum(axis=1) / max(share, 1e-6)

@@ -79,16 +79,15 @@ def embed_counts(
     type_posterior = parts["mean"][:, :n_type], parts["var"]
     if pool_um and index is not None:
         type_posterior = pool_posteriors(*type_posterior, index.around(np.arange(counts_NG.shape[0]), pool_um))
-    gamma_NK = model.mixture.assign(type_posterior[0], np.log(type_posterior[1]))
-    probability_NC = types.type_probabilities(gamma_NK)
-    best_N = probability_NC.argmax(1)
+    gamma_NK = model.mixture.tell(type_posterior[0])
+    best_N, probability_N = types.told(gamma_NK)
     names = types.names
     return Embedding(
         z1_NT=parts["mean"][:, :n_type],
         z2_NM=parts["mean"][:, n_type:],
         responsibilities_NK=gamma_NK,
         type_names=[names[c] for c in best_N],
-        type_probability_N=probability_NC.max(1).astype(np.float32),
+        type_probability_N=probability_N.astype(np.float32),
         fit_quantile_N=parts["fit"],
         latent_quantile_N=parts["latent"],
         is_novel_N=parts["empty"] | (parts["fit"] < FLAG_BELOW) | (parts["latent"] < FLAG_BELOW),

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sge2hist.generation.cell_table import TableRows, writing_table
 from sge2hist.generation.slide_cells import PlacedRows
@@ -48,7 +47,6 @@ def _rows(job: SlideJob, source: SlideSource, edits: list[Edit]) -> Iterator[Tab
         )  # fmt: skip
 
 
-@torch.no_grad()
 def _types(job: SlideJob, source: SlideSource, cells: PlacedRows, inside: np.ndarray) -> np.ndarray:
     """Names of the types of some cells: those of the source, or as the model says."""
     at = cells.source_M[inside]
@@ -58,5 +56,4 @@ def _types(job: SlideJob, source: SlideSource, cells: PlacedRows, inside: np.nda
         return kinds
     gene, types = job.bundle.model.gene, job.bundle.types
     z1 = np.ascontiguousarray(cells.z_MZ[inside, : gene.config.n_type])
-    gamma = gene.mixture.responsibilities(torch.from_numpy(z1).to(next(gene.parameters()).device)).cpu().numpy()
-    return np.array(types.names, object)[types.type_probabilities(gamma).argmax(1)]
+    return np.array(types.names, object)[types.told(gene.mixture.tell(z1))[0]]

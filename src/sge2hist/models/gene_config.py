@@ -28,7 +28,7 @@ class GeneModelConfig:
     centre_micro: bool = False  # z2 is told relative to its mean among the cells of the same components
     kl_type_weight: float = 1.0  # weight of KL(z1, c); 1 is the evidence lower bound
     kl_micro_weight: float = 1.0  # weight of KL(z2); 1 is the evidence lower bound
-    free_nats: float = 0.05  # KL per latent dim (batch mean) that costs nothing; prevents dead units
+    free_nats: float = 0.1  # KL per latent dim (batch mean) that costs nothing; prevents dead units
     independence_weight: float = 5.0  # weight of the R2 of the type from z2, see gene_independence.py
     label_weight: float = 5.0  # weight of the cross-entropy of labelled cells under the responsibilities
     n_axes: int = 0  # principal axes of expression that the encoder reads beside the counts; 0 = none

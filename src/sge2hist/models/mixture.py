@@ -134,6 +134,23 @@ class MixturePrior(nn.Module):
             parts.append(self.best_responsibilities(mean, log_var, allowed_NK).cpu().numpy())
         return np.concatenate(parts)
 
+    @torch.no_grad()
+    def tell(self, z1_NT: np.ndarray) -> np.ndarray:
+        """What cells with these posterior means are told to be, float32 [N, K], rows sum to 1: p(c | z1).
+
+        Other than :meth:`assign`, which minimises the bound that is trained on, this does not ask how wide a posterior is: a
+        component that is much narrower than the posteriors of shallow cells is not thereby unlikely for them, and the largest
+        one does not swallow them. Where no component belongs to a named type, all are equally likely beforehand: into how many
+        components a kind was cut says nothing of a cell.
+        """
+        parts, device = [], self.means_KT.device
+        for start in range(0, max(1, len(z1_NT)), GROUP):
+            joint_NK = self.joint_log_prob(torch.from_numpy(z1_NT[start : start + GROUP]).to(device))
+            if not (self.type_of_component_K >= 0).any():
+                joint_NK = joint_NK - self._log_space()[0]
+            parts.append(torch.softmax(joint_NK, 1).cpu().numpy())
+        return np.concatenate(parts)
+
     def kl(self, mean_NT: Tensor, log_var_NT: Tensor, responsibilities_NK: Tensor | None = None) -> Tensor:
         """KL( q(z1|x) q(c|x) || p(z1, c) ) per cell (VaDE eq. 12), [N], nats.
 

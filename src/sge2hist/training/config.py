@@ -11,7 +11,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.training.presets import PRESETS
 
 LEAST_PATCH_PX = 8
-STAGE_SHARES = {"autoencoder": 0.14, "gene": 0.08, "mixture": 0.02, "joint": 0.76}
+STAGE_SHARES = {"autoencoder": 0.14, "gene": 0.08, "mixture": 0.02, "joint": 0.75, "expression": 0.01}
 """How a time budget is divided over the stages."""
 
 

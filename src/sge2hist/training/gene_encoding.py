@@ -79,3 +79,8 @@ def type_posterior(model: GeneVAE, data: GeneData, encoded: Encoded) -> tuple[np
 def assign_components(model: GeneVAE, data: GeneData, encoded: Encoded, *, use_labels: bool = False) -> np.ndarray:
     """Responsibilities q(c | x) of the encoded cells of `data`, float32 [N, K]; a labelled cell may have its type's alone."""
     return model.mixture.assign(*type_posterior(model, data, encoded), data.type_N if use_labels else None)
+
+
+def tell_components(model: GeneVAE, data: GeneData, encoded: Encoded) -> np.ndarray:
+    """What the encoded cells of `data` are told to be, p(c | z1) at posterior means, float32 [N, K]."""
+    return model.mixture.tell(type_posterior(model, data, encoded)[0])

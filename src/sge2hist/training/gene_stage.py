@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,3 +132,20 @@ def build_gene_model(config: GeneModelConfig, data: GeneData, *, seed: int = 0) 
         model = GeneVAE(config)
     model.set_statistics(gene_statistics(data, config.n_axes, seed=seed))
     return model
+
+
+@contextmanager
+def decoder_alone(model: GeneVAE) -> Iterator[None]:
+    """Let nothing but the decoder of expression and the dispersion of genes be trained: latents, and types with them, rest.
+
+    A decoder learns more slowly than the encoder that began on the principal axes, and can go on where the encoder would only
+    learn its cells by heart.
+    """
+    before = {name: value.requires_grad for name, value in model.named_parameters()}
+    for name, value in model.named_parameters():
+        value.requires_grad_(name.split(".")[0] in ("decoder", "log_theta_G", "zero_head"))
+    try:
+        yield
+    finally:
+        for name, value in model.named_parameters():
+            value.requires_grad_(before[name])

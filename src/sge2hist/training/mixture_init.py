@@ -15,6 +15,9 @@ from sge2hist.training.gene_encoding import Encoded, encode_all, type_posterior
 from sge2hist.training.mixture_em import PosteriorMixture, fit_mixture, maximise
 
 MAX_FIT_CELLS = 20_000
+CELLS_PER_COMPONENT = 20  # at least, on average: components of a handful of cells come and go with the start
+STARTS, STARTED_CELLS = (5, 60), 30_000
+"""Least and most starts of a mixture, and for how many cells in all: few cells need more, and cost less."""
 
 
 class CollapseError(InputError):
@@ -39,7 +42,7 @@ def init_mixture(
     data: GeneData,
     seed: int,
     *,
-    n_restarts: int = 5,
+    n_restarts: int | None = None,
     min_occupancy: float = 0.005,
     use_labels: bool = True,
     device: torch.device | str = "cpu",
@@ -64,7 +67,7 @@ def init_mixture(
     check_collapse(encoded)
     type_N = data.type_N[rows]
     labelled = use_labels and (type_N >= 0).mean() >= 0.1
-    n_components = min(model.config.n_components, max(1, len(rows) // 6))
+    n_components = min(model.config.n_components, max(1, len(rows) // CELLS_PER_COMPONENT))
     owner_K, allowed_NK = np.full(n_components, -1), None
     if labelled:
         start_KT, owner_K = _label_starts(encoded.z1, type_N, n_components, rng)
@@ -73,7 +76,8 @@ def init_mixture(
         mixture = fit_mixture(*cells, start_KT, allowed_NK=allowed_NK)
         bounds = [mixture.bound(*cells, allowed_NK)]
     else:
-        starts = [_kmeans_starts(encoded.z1, n_components, rng) for _ in range(n_restarts)]
+        n_starts = n_restarts or int(np.clip(STARTED_CELLS // len(rows), *STARTS))
+        starts = [_kmeans_starts(encoded.z1, n_components, rng) for _ in range(n_starts)]
         mixture, bounds = _best_of(cells, starts, rng.random(len(rows)) < 0.2)
     gamma_NK = mixture.responsibilities(*cells, allowed_NK)
     if pooled:

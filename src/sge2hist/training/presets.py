@@ -79,6 +79,7 @@ def model_config(
     channels: Channels = RGB,
     around_um: float = DEFAULT_AROUND_UM,
     pool_um: float = 0.0,
+    labels: bool = True,
 ) -> ModelConfig:
     """Return the configuration of preset `name` for a dataset.
 
@@ -86,11 +87,12 @@ def model_config(
     spreads a cell over the condition grid is as wide, so that a lattice of bins is interpolated without gaps.
     `around_um`: how far cells are around each other, see :func:`sge2hist.training.neighbourhood.neighbourhood_radius`.
     `pool_um`: bins within this distance are told one type from together; 0: none.
+    `labels`: whether types are told; without, the mixture has twice as many components, to be grouped.
     """
     p = PRESETS[name]
     paper = name in IS_PAPER
     gene = GeneModelConfig(
-        n_genes=n_genes, hidden=p.hidden, n_type=p.z1, n_micro=p.z2, n_components=p.components,
+        n_genes=n_genes, hidden=p.hidden, n_type=p.z1, n_micro=p.z2, n_components=p.components if labels or paper else 2 * p.components,
         likelihood=p.likelihood,
         n_composition=0 if paper else max(n_types, 8),
         n_neighbour_embedding=0 if paper else 16,

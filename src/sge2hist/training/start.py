@@ -10,7 +10,8 @@ from sge2hist.data.gene_panel import GenePanel
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.joint_model import JointModel
 
-BEFORE_JOINT = ("autoencoder", "gene", "mixture")
+KEPT_STAGES = ("autoencoder", "gene", "mixture", "expression")
+"""Stages that a model to start from has been through: all but the joint one."""
 
 
 def start_from(
@@ -45,4 +46,4 @@ def start_from(
     same_data = start.provenance.get("data_fingerprint") == data_fingerprint
     if not same_data:
         return []
-    return list(BEFORE_JOINT) if same_genes else ["autoencoder"] if renew_genes else []
+    return list(KEPT_STAGES) if same_genes else ["autoencoder"] if renew_genes else []

@@ -23,19 +23,18 @@ from sge2hist.training.gene_calibration import calibrate_novelty
 from sge2hist.training.gene_data import GeneData, gene_statistics, split_groups, with_surroundings
 from sge2hist.training.gene_encoding import encode_all
 from sge2hist.training.gene_selection import select_genes
-from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, most_steps
+from sge2hist.training.gene_stage import GeneStage
+from sge2hist.training.gene_stages import GeneStages
 from sge2hist.training.image_stages import (
     SHARE_ANYWHERE,
     SHARE_CENTRE,
     AutoencoderTraining,
-    GeneTraining,
     JointConfig,
     JointTraining,
 )
 from sge2hist.training.left_out import LeftOut, read_left_out
 from sge2hist.training.loop import Run, StagePlan, finish_stage, run_stage
-from sge2hist.training.mixture_init import MixtureReport, init_mixture
-from sge2hist.training.mixture_refit import centre_micro, refit_mixture
+from sge2hist.training.mixture_refit import centre_micro
 from sge2hist.training.model_shape import model_shape
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.presets import IS_PAPER, PRESETS
@@ -46,7 +45,6 @@ from sge2hist.training.start import start_from
 from sge2hist.training.type_names import name_components
 
 REFRESH_ITEMS = 16_000  # patches or cells between two renewals of what a stage caches
-SUM_OVER_GENES = 1e3  # largest gradient norm of a loss that sums nats over genes
 
 
 def train(
@@ -137,8 +135,17 @@ class _Training:
             left_out=self.left_out,
         )
         self._train_autoencoder()
-        gene_stage = self._train_gene_model()
-        self._train_jointly(gene_stage)
+        genes = self._gene_stages()
+        self._train_jointly(genes.before_images())
+        if not self._is_paper:
+            genes.after_images()
+
+    def _gene_stages(self) -> GeneStages:
+        return GeneStages(
+            self.model, self.train_cells, self.runner, self._plan,
+            n_steps=(self.preset.gene_steps, self.preset.mixture_steps),
+            use_labels=self.config.use_labels, device=self.device,
+        )  # fmt: skip
 
     def _look_around(self) -> None:
         """Tell the encoder of z2 what is around each cell."""
@@ -164,7 +171,8 @@ class _Training:
         seed = self.config.seed
         shape = model_shape(self.dataset, self.config, n_genes=len(self.panel))
         if self.start is not None and not self.config.renew_genes:
-            shape = replace(shape, gene=replace(shape.gene, pool_um=self.start.config.gene.pool_um))
+            theirs = self.start.config.gene
+            shape = replace(shape, gene=replace(shape.gene, pool_um=theirs.pool_um, free_nats=theirs.free_nats))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = JointModel(shape)
@@ -195,47 +203,6 @@ class _Training:
             images = torch.cat([stage.images(i, "autoencoder/statistics") for i in range(max(1, 512 // batch))])
             autoencoder.set_latent_statistics(images)
         finish_stage(self.runner, self.model, "autoencoder")
-
-    def _train_gene_model(self) -> GeneStage:
-        gene = self.model.gene
-        batch = GeneStageConfig.batch_size
-        most = most_steps(len(self.train_rows), batch)
-        gene_config = GeneStageConfig(
-            use_labels=self.config.use_labels,
-            seed=self.config.seed,
-            warmup_steps=min(GeneStageConfig.warmup_steps, min(self.preset.gene_steps, most) // 3),
-        )
-        stage = GeneStage(gene, self.train_cells, gene_config, device=self.device)
-        if "gene" not in self.runner.stages_done:
-            plan = self._plan("gene", min(self.preset.gene_steps, most), 1e-3, batch, most, clip_norm=SUM_OVER_GENES)
-            run_stage(GeneTraining(stage), plan, self.runner, self.model)
-            report = self._init_mixture()
-            stage.start_heads()
-            self.runner.say(
-                f"mixture: {report.n_kept} of {report.n_fitted} components kept, {report.active_units_z1} of "
-                f"{gene.config.n_type} z1 and {report.active_units_z2} of {gene.config.n_micro} z2 units active"
-            )
-            finish_stage(self.runner, self.model, "gene")
-        mixture = GeneStage(
-            gene, self.train_cells, gene_config, name="mixture", device=self.device, targets=stage.targets
-        )
-        if "mixture" not in self.runner.stages_done:
-            n_steps = min(self.preset.mixture_steps, most)
-            plan = self._plan("mixture", n_steps, 3e-4, batch, most, clip_norm=SUM_OVER_GENES)
-            run_stage(GeneTraining(mixture), plan, self.runner, self.model)
-            self._fit_mixture()
-            finish_stage(self.runner, self.model, "mixture")
-        return mixture
-
-    def _fit_mixture(self) -> None:
-        """Fit the mixture anew to where training has moved the cells; gradients follow moving posteriors with a lag."""
-        self._init_mixture()
-        n_components = refit_mixture(self.model.gene, self.train_cells, device=self.device)
-        self.runner.say(f"{n_components} mixture components")
-
-    def _init_mixture(self) -> MixtureReport:
-        seed, use_labels = self.config.seed, self.config.use_labels
-        return init_mixture(self.model.gene, self.train_cells, seed, use_labels=use_labels, device=self.device)
 
     def _train_jointly(self, gene_stage: GeneStage) -> None:
         batch = self.config.batch or self.preset.batch
@@ -297,7 +264,7 @@ class _Training:
         if self.model.config.gene.centre_micro:  # another mixture would not centre z2 as the image model learnt it
             centre_micro(self.model.gene, self.train_cells, device=self.device)
         else:
-            self._fit_mixture()
+            self._gene_stages().fit_mixture()
         encoded = encode_all(self.model.gene, self.train_cells, device=self.device)
         calibrate_novelty(self.model.gene, self._reference_cells(), seed=self.config.seed, device=self.device)
         bundle = ModelBundle(

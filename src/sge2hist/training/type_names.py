@@ -10,7 +10,7 @@ import torch
 from sge2hist.models.gene_types import TypeRow, TypeTable, name_by_markers
 from sge2hist.models.gene_vae import GeneVAE
 from sge2hist.training.gene_data import GeneData
-from sge2hist.training.gene_encoding import Encoded, assign_components, encode_all
+from sge2hist.training.gene_encoding import Encoded, assign_components, encode_all, tell_components
 from sge2hist.training.type_markers import GroupMeans, group_means
 
 
@@ -30,7 +30,7 @@ def name_components(
     majority nowhere, has its type's name and the cells that it wins with their labels; its purity is nan.
     """
     encoded = encode_all(model, data, device=device) if encoded is None else encoded
-    component_N = assign_components(model, data, encoded).argmax(1)
+    component_N = tell_components(model, data, encoded).argmax(1)
     n_components = model.mixture.n_components
     hidden_K = _hidden(model, data, component_N, min_labelled)
     if hidden_K.any():
