@@ -47,7 +47,7 @@ def kinds_of_components(
             kind_N = ward(drawn_NT, rng.poisson(n_cells_N).clip(1), n_kinds)
             together_NN += kind_N[:, None] == kind_N
         tree = linkage(squareform(1 - together_NN / REDRAWN, checks=False), "average")
-        kind_K[filled] = cut_tree(tree, n_kinds)[:, 0]
+        kind_K[filled] = cut_tree(tree, [n_kinds])[:, 0]
     for k in np.flatnonzero(n_cells_K == 0):
         kind_K[k] = kind_K[filled[((means_NT - means_KT[k]) ** 2).sum(1).argmin()]]
     return kind_K

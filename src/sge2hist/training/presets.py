@@ -50,7 +50,9 @@ PRESETS = {
 }
 # fmt: on
 IS_PAPER = {"paper"}
-CHOSEN = SamplerConfig(n_steps=8, guidance=2.0, eta=2.0, eta_above=1.0, sigma_range=(0.1, 12.0))
+CHOSEN = SamplerConfig(
+    n_steps=11, guidance=2.0, guidance_interval=(1.2, 4.5), eta=2.0, eta_above=1.0, sigma_range=(0.1, 12.0)
+)
 SAMPLING = {"small": CHOSEN, "base": CHOSEN, "paper": SamplerConfig(sampler="ancestral", n_steps=1000)}
 """How models of a preset draw unless told otherwise; `CHOSEN` on validation cells (docs/image_model.md)."""
 
