@@ -7,7 +7,7 @@
     python benchmarks/image_model.py conditions X.model --against X.paired -n 512
 
 `cost` counts the FLOPs of a whole image (guidance and decoder included) and times it, and counts and times one evaluation of
-the `paper` preset's network in the same run, times its thousand steps (which are not run).
+the `paper` preset's network in the same run, times its thousand steps (which are not run); and memory by batch, time by threads.
 `steps` draws the same test cells with 1 to 32 evaluations and several samplers, and prints the Frechet distance of each set
 to the real patches of these cells, beside the floor (other real test patches, the same number) and the time per image.
 `guidance` and `noise` do the same for guidance weights, and for noise levels and fresh noise, on validation cells;
@@ -17,6 +17,7 @@ to the real patches of these cells, beside the floor (other real test patches, t
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -126,14 +127,32 @@ def cost(bundle: ModelBundle, batch: int) -> None:
     )
 
 
-def image_seconds(bundle: ModelBundle, sampler: SamplerConfig, batch: int) -> float:
-    """Time per image of a whole draw: condition, sampler, decoder; median of three batches after one not counted."""
+def throughput(bundle: ModelBundle, batch: int) -> None:
+    """Print time per image by number of threads, and the memory that a batch takes over the process before it."""
+    before, threads = peak_mb(), torch.get_num_threads()
+    print("\n| images of a batch | peak memory over the model's, MB |\n|---|---|")
+    for n in (16, 64, 256):  # rising: a peak is never forgotten
+        image_seconds(bundle, bundle.config.sampler, n, repeats=1)
+        print(f"| {n} | {peak_mb() - before:.0f} |")
+    print("\n| threads | ms per image |\n|---|---|")
+    for n in range(1, threads + 1):
+        torch.set_num_threads(n)
+        print(f"| {n} | {image_seconds(bundle, bundle.config.sampler, batch) * 1e3:.1f} |")
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had resident (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def image_seconds(bundle: ModelBundle, sampler: SamplerConfig, batch: int, repeats: int = 3) -> float:
+    """Time per image of a whole draw: condition, sampler, decoder; median of some batches after one not counted."""
     model, config = bundle.model.image, bundle.config
     side = config.patch_px // model.downsampling
     cells = lattice_cells(model, batch, config.patch_um)
     times = []
     with fast_arithmetic(torch.device("cpu")):
-        for _ in range(4):
+        for _ in range(repeats + 1):
             start = time.perf_counter()
             model.sample(cells, range(batch), (side, side), sampler)
             times.append((time.perf_counter() - start) / batch)
@@ -238,6 +257,7 @@ def main() -> None:
     asked = parser.parse_args()
     bundle = SGE2Hist.from_pretrained(asked.model).bundle
     if asked.what == "cost":
+        throughput(bundle, asked.batch)
         cost(bundle, asked.batch)
     elif asked.against is None:
         parser.error(f"{asked.what} needs --against")
