@@ -144,12 +144,16 @@ class MixturePrior(nn.Module):
         components a kind was cut says nothing of a cell.
         """
         parts, device = [], self.means_KT.device
+        named = bool((self.type_of_component_K >= 0).any())
         for start in range(0, max(1, len(z1_NT)), GROUP):
-            joint_NK = self.joint_log_prob(torch.from_numpy(z1_NT[start : start + GROUP]).to(device))
-            if not (self.type_of_component_K >= 0).any():
-                joint_NK = joint_NK - self._log_space()[0]
-            parts.append(torch.softmax(joint_NK, 1).cpu().numpy())
+            z1 = torch.from_numpy(z1_NT[start : start + GROUP]).to(device)
+            told_NK = self.responsibilities(z1) if named else self._likelihood_alone(z1)
+            parts.append(told_NK.cpu().numpy())
         return np.concatenate(parts)
+
+    def _likelihood_alone(self, z1_NT: Tensor) -> Tensor:
+        """p(c | z1) of components that are equally likely beforehand, [N, K]."""
+        return torch.softmax(self.joint_log_prob(z1_NT) - self._log_space()[0], 1)
 
     def kl(self, mean_NT: Tensor, log_var_NT: Tensor, responsibilities_NK: Tensor | None = None) -> Tensor:
         """KL( q(z1|x) q(c|x) || p(z1, c) ) per cell (VaDE eq. 12), [N], nats.
