@@ -64,6 +64,14 @@ def test_a_gene_model_that_is_kept_goes_on_pooling_bins_and_a_renewed_one_as_ask
     assert bundle.provenance["stage_seconds"]["gene"] == 0
 
 
+def test_a_gene_model_is_kept_whether_or_not_labels_are_used_now(tiny_paired, tiny_model, tmp_path):
+    """Without labels a new one would have more components."""
+    config = TrainConfig(preset="tiny", mixed_precision="no", steps=2, start=str(tiny_model), use_labels=False)
+    bundle = train(tiny_paired, tmp_path / "unlabelled.model", config, say=lambda _: None)
+    assert bundle.provenance["stage_seconds"]["gene"] == bundle.provenance["stage_seconds"]["expression"] == 0
+    assert bundle.config.gene == ModelBundle.load(tiny_model).config.gene
+
+
 def test_refuses_another_shape_and_a_missing_model(tiny_paired, tiny_model, tmp_path):
     start, other = ModelBundle.load(tiny_model), ModelBundle.load(tiny_model)
     other.model.config = dataclasses.replace(other.config, um_per_px=0.5)

@@ -94,7 +94,8 @@ def model_config(
     p = PRESETS[name]
     paper = name in IS_PAPER
     gene = GeneModelConfig(
-        n_genes=n_genes, hidden=p.hidden, n_type=p.z1, n_micro=p.z2, n_components=p.components if labels or paper else 2 * p.components,
+        n_genes=n_genes, hidden=p.hidden, n_type=p.z1, n_micro=p.z2,
+        n_components=p.components if labels or paper else 2 * p.components,
         likelihood=p.likelihood,
         n_composition=0 if paper else max(n_types, 8),
         n_neighbour_embedding=0 if paper else 16,

@@ -172,7 +172,8 @@ class _Training:
         shape = model_shape(self.dataset, self.config, n_genes=len(self.panel))
         if self.start is not None and not self.config.renew_genes:
             theirs = self.start.config.gene
-            shape = replace(shape, gene=replace(shape.gene, pool_um=theirs.pool_um, free_nats=theirs.free_nats))
+            kept = {name: getattr(theirs, name) for name in ("pool_um", "free_nats", "n_components")}
+            shape = replace(shape, gene=replace(shape.gene, **kept))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = JointModel(shape)
