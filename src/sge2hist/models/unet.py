@@ -21,7 +21,7 @@ class UNetConfig:
     channels: tuple[int, ...] = (128, 192)  # width at each resolution, finest first; each next one is half as fine
     n_blocks: int = 2  # residual blocks on the way down, per resolution; one more on the way up
     attention: tuple[bool, ...] = (False, False)  # self-attention at each resolution
-    norm: str = "pixel"  # "pixel" (nothing but the pixel itself) or "group"
+    norm: str = "pixel-apart"  # of `make_norm`; "pixel": models of before, whose coarse level learnt next to nothing
     embedding: int = 256  # width of the noise-level embedding
     noise_slowest: float = 1e2  # longest period of the noise embedding, in units of c_noise (divided by 2 pi)
 
@@ -49,8 +49,11 @@ class UNet(nn.Module):
         self.embed_vector = nn.Linear(vector_dim, emb) if vector_dim else None
         self.stem = conv3(image_channels + map_channels, widths[0])
 
-        def block(channels_in: int, level: int) -> nn.ModuleList:
-            res = ResBlock(channels_in, widths[level], norm=config.norm, embedding=emb, cond_channels=map_channels)
+        def block(channels_in: int, level: int, n_joined: int = 0) -> nn.ModuleList:
+            res = ResBlock(
+                channels_in + n_joined, widths[level], norm=config.norm, embedding=emb, cond_channels=map_channels,
+                n_joined=n_joined,
+            )  # fmt: skip
             return nn.ModuleList(
                 [res, Attention(widths[level], norm=config.norm) if config.attention[level] else nn.Identity()]
             )
@@ -75,7 +78,7 @@ class UNet(nn.Module):
         for level in reversed(range(self.n_levels)):
             blocks = nn.ModuleList()
             for _ in range(config.n_blocks + 1):
-                blocks.append(block(width + skips.pop(), level))
+                blocks.append(block(width, level, skips.pop()))
                 width = widths[level]
             self.up.append(blocks)
             if level:

@@ -8,10 +8,24 @@ from sge2hist.data.channels import require_same_channels
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.joint_model import JointModel
+from sge2hist.models.joint_model import JointModel, ModelConfig
 
 KEPT_STAGES = ("autoencoder", "gene", "mixture", "expression")
 """Stages that a model to start from has been through: all but the joint one."""
+
+
+KEPT_OF_GENES = ("pool_um", "free_nats", "n_components")
+
+
+def shape_of_start(shape: ModelConfig, theirs: ModelConfig, *, renew_genes: bool) -> ModelConfig:
+    """Return the shape of a model to be trained, with what it takes over from the model that it starts from.
+
+    Presets change; weights mean something only in networks that compute as theirs did (`norm`), and a gene model that is kept
+    stays as it is.
+    """
+    unet = replace(shape.image.unet, norm=theirs.image.unet.norm)
+    gene = shape.gene if renew_genes else replace(shape.gene, **{name: getattr(theirs.gene, name) for name in KEPT_OF_GENES})
+    return replace(shape, gene=gene, image=replace(shape.image, unet=unet))
 
 
 def start_from(

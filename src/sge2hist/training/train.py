@@ -21,7 +21,7 @@ from sge2hist.training.card import model_card
 from sge2hist.training.config import TrainConfig
 from sge2hist.training.gene_calibration import calibrate_novelty
 from sge2hist.training.gene_data import GeneData, gene_statistics, split_groups, with_surroundings
-from sge2hist.training.gene_encoding import encode_all
+from sge2hist.training.gene_encoding import encode_all, remember_shared
 from sge2hist.training.gene_selection import select_genes
 from sge2hist.training.gene_stage import GeneStage
 from sge2hist.training.gene_stages import GeneStages
@@ -41,7 +41,7 @@ from sge2hist.training.presets import IS_PAPER, PRESETS
 from sge2hist.training.preview import Preview
 from sge2hist.training.provenance import provenance
 from sge2hist.training.run_folder import open_run, release
-from sge2hist.training.start import start_from
+from sge2hist.training.start import shape_of_start, start_from
 from sge2hist.training.type_names import name_components
 
 REFRESH_ITEMS = 16_000  # patches or cells between two renewals of what a stage caches
@@ -170,10 +170,8 @@ class _Training:
     def _build_model(self) -> JointModel:
         seed = self.config.seed
         shape = model_shape(self.dataset, self.config, n_genes=len(self.panel))
-        if self.start is not None and not self.config.renew_genes:
-            theirs = self.start.config.gene
-            kept = {name: getattr(theirs, name) for name in ("pool_um", "free_nats", "n_components")}
-            shape = replace(shape, gene=replace(shape.gene, **kept))
+        if self.start is not None:
+            shape = shape_of_start(shape, self.start.config, renew_genes=self.config.renew_genes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = JointModel(shape)
@@ -267,6 +265,7 @@ class _Training:
         else:
             self._gene_stages().fit_mixture()
         encoded = encode_all(self.model.gene, self.train_cells, device=self.device)
+        remember_shared(self.model.gene, self.train_cells, encoded)
         calibrate_novelty(self.model.gene, self._reference_cells(), seed=self.config.seed, device=self.device)
         bundle = ModelBundle(
             model=self.model,
