@@ -61,6 +61,8 @@ def prediction(data: GeneSet, fitted: Fitted, max_cells: int = 3000) -> dict[str
     expected = np.log1p(predicted * scale)
     if fitted.theta_G is not None:  # what a count model expects of a logarithm; others predict the logarithm itself
         expected = mean_log1p(predicted * scale, fitted.theta_G)
+    if fitted.zeros is not None:
+        expected = expected * (1 - fitted.zeros(seen))
     centred = [x - x.mean(1, keepdims=True) for x in (measured, expected)]
     norms = np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))
     correlation = (centred[0] * centred[1]).sum(1)[norms > 0] / norms[norms > 0]

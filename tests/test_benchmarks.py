@@ -1,0 +1,40 @@
+"""Arithmetic of the benchmarks that no library does, against simulation and closed forms."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import poisson
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    import gene_scores
+
+    return gene_scores
+
+
+def test_expected_logarithm_of_a_negative_binomial(scores) -> None:
+    mean_NG, theta_G = np.array([[0.02, 0.7, 4.0], [0.0, 12.0, 30.0]]), np.array([0.3, 1.5, 8.0])
+    rng = np.random.default_rng(0)
+    drawn = rng.poisson(rng.gamma(theta_G, mean_NG / theta_G, (400_000, 2, 3)))
+    simulated = np.log1p(drawn)
+    error = simulated.std(0) / np.sqrt(len(drawn))
+    np.testing.assert_array_less(np.abs(scores.mean_log1p(mean_NG, theta_G) - simulated.mean(0)), 5 * error + 1e-12)
+
+
+def test_expected_logarithm_without_dispersion_is_that_of_a_poisson(scores) -> None:
+    x = np.arange(200)
+    for mean in (0.1, 3.0, 20.0):
+        exact = (poisson.pmf(x, mean) * np.log1p(x)).sum()
+        assert scores.mean_log1p(np.array([[mean]]), np.array([1e7]))[0, 0] == pytest.approx(exact, rel=1e-4)
+
+
+def test_thinned_halves_add_up_and_are_independent(scores) -> None:
+    from scipy.sparse import csr_array
+
+    counts = csr_array(np.random.default_rng(0).poisson(3.0, (2000, 20)).astype(np.float32))
+    first, second = (part.toarray() for part in scores.thinned(counts))
+    np.testing.assert_array_equal(first + second, counts.toarray())
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.02  # halves of Poisson counts are independent
