@@ -15,7 +15,7 @@ from sge2hist.data.cell_index import CellIndex
 from sge2hist.models.gene_vae import GeneModelConfig, GeneVAE
 from sge2hist.models.type_kinds import kinds_of_components
 from sge2hist.training.gene_data import GeneData, dense_counts, with_surroundings
-from sge2hist.training.gene_encoding import Encoded, encode_all, remember_shared, tell_components
+from sge2hist.training.gene_encoding import Encoded, encode_all, tell_components
 from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model, decoder_alone, most_steps
 from sge2hist.training.mixture_init import init_mixture
 from sge2hist.training.mixture_refit import centre_micro, refit_mixture
@@ -52,18 +52,17 @@ def ours_around(data: GeneSet, seed: int, n_steps: int) -> Fitted:
 
 
 def _grouped(fitted: Fitted, data: GeneSet) -> Fitted:
-    """Components -> kinds, as `sge2hist types --kinds` does it; a cell is of the kind that its components add up to."""
+    """Components -> kinds, as `sge2hist types --kinds` does it; a cell is of the kind of its likeliest component."""
     assert fitted.model is not None
     assert fitted.encoded is not None
-    train = encode_all(fitted.model, data.train)
-    component_N = tell_components(fitted.model, data.train, train).argmax(1)
-    remember_shared(fitted.model, data.train, train)
     mixture = fitted.model.mixture
+    component_N = tell_components(fitted.model, data.train, encode_all(fitted.model, data.train)).argmax(1)
     n_cells_K = np.bincount(component_N, minlength=mixture.n_components)
     n_kinds = min(data.n_types, int((n_cells_K > 0).sum()))
-    kind_K = kinds_of_components(mixture.log_shared_KK.numpy(), n_cells_K, n_kinds)
+    means_KT, vars_KT = mixture.means_KT.detach().numpy(), mixture.log_vars_KT.detach().exp().numpy()
+    kind_K = kinds_of_components(means_KT, vars_KT, n_cells_K, n_kinds)
     told_NK = tell_components(fitted.model, data.test, fitted.encoded)
-    return replace(fitted, cluster_N=(told_NK @ np.eye(n_kinds)[kind_K]).argmax(1))
+    return replace(fitted, cluster_N=kind_K[told_NK.argmax(1)])
 
 
 def _eight_around(cells: GeneData) -> tuple[CellIndex, float]:

@@ -80,6 +80,8 @@ def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
         (("generate", "{model}", "--types", "alpha", "-o", "{model}"), "existing output"),
         (("generate", "{nothing}", "--types", "alpha", "-o", "{out}"), "no model"),
         (("generate", "{model}", "--types", "alpha", "--sampler", "magic", "-o", "{out}"), "magic"),
+        (("generate", "{model}", "--types", "alpha", "--guidance-levels", "5,1", "-o", "{out}"), "must rise"),
+        (("generate", "{model}", "--types", "alpha", "--guidance-levels", "5", "-o", "{out}"), "two numbers"),
         (("train", "{paired}", "-o", "{out}", "--preset", "huge"), "--preset huge"),
         (("train", "{paired}", "-o", "{out}", "--resume"), "nothing to resume"),
         (("train", "{nothing}", "-o", "{out}"), "nothing"),

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from sge2hist.cli.types import table_renamed, types
 from sge2hist.data.errors import InputError
@@ -87,14 +86,6 @@ def test_kinds_that_cannot_be_made_are_refused_and_nothing_is_changed(unlabelled
     with pytest.raises(InputError, match=message):
         types(unlabelled, **asked)
     assert (unlabelled / "types.csv").read_bytes() == before
-
-
-def test_a_model_of_before_that_does_not_know_shared_cells_is_refused(unlabelled):
-    bundle = ModelBundle.load(unlabelled)
-    bundle.model.gene.mixture.log_shared_KK.fill_(-torch.inf)
-    bundle.save(unlabelled)
-    with pytest.raises(InputError, match="train it again"):
-        types(unlabelled, kinds=2)
 
 
 def test_a_name_that_a_person_gave_is_not_lost(unlabelled):

@@ -33,11 +33,15 @@ def test_names_and_probabilities_are_summed_over_components() -> None:
     np.testing.assert_allclose(table.type_probabilities(np.array([[0.2, 0.5, 0.3]])), [[0.8, 0.2]])
 
 
-def test_cells_are_told_a_type_by_the_sum_of_its_components() -> None:
+def test_cells_are_told_a_type_by_the_sum_of_its_components_or_without_labels_by_the_likeliest() -> None:
     table, told = make_table(), np.array([[0.4, 0.35, 0.25], [0.4, 0.25, 0.35]])
     best, probability = table.told(told)
     assert [table.names[k] for k in best] == ["Tubule", "Tubule"]
     np.testing.assert_allclose(probability, [0.6, 0.6])
+    unlabelled = TypeTable([replace(row, n_labelled=0) for row in table.rows])
+    best, probability = unlabelled.told(told)
+    assert [unlabelled.names[k] for k in best] == ["Podocyte", "Podocyte"]
+    np.testing.assert_allclose(probability, [0.4, 0.4])
 
 
 def test_a_component_without_cells_tells_nobody() -> None:

@@ -116,8 +116,24 @@ def test_unet_with_pixel_norm_sees_a_neighbourhood_only():
     assert not torch.allclose(a[..., :4], b[..., :4], atol=1e-3)
 
 
+def test_a_bottom_in_a_row_leaves_no_map_for_a_way_up():
+    config = UNetConfig(channels=(16, 24), n_blocks=3, bottom=2)
+    net = UNet(config, image_channels=2, map_channels=4, vector_dim=4)
+    assert [len(blocks) for blocks in net.down] == [3, 0]
+    assert [len(blocks) for blocks in net.up] == [0, 4]  # coarsest first
+    assert len(net.middle) == 2
+    x, cond = torch.randn(2, 2, 8, 8), torch.randn(2, 4, 8, 8)
+    out = net(x, torch.zeros(2), cond, torch.zeros(2, 4))
+    assert out.shape == x.shape
+    torch.nn.init.normal_(net.head[-1].weight)
+    net(x, torch.zeros(2), cond, torch.zeros(2, 4)).square().sum().backward()
+    assert all(p.grad is not None for p in net.parameters())  # every block is on the way
+
+
 def test_configs_refuse_what_cannot_work():
     for wrong in (
+        lambda: UNetConfig(bottom=-1),
+        lambda: SamplerConfig(guidance_interval=(4.5, 1.2)),
         lambda: UNetConfig(channels=(16,), attention=(False, True)),
         lambda: UNetConfig(channels=(12, 16)),
         lambda: SamplerConfig(sampler="magic"),

@@ -54,16 +54,6 @@ def test_cells_are_told_by_the_density_at_their_mean_alike_for_components_that_n
     )
 
 
-def test_shared_cells_are_the_products_of_what_is_told_and_add_up_to_the_cells_of_each() -> None:
-    mixture = make_mixture()
-    z = torch.randn(2500, 3, generator=torch.Generator().manual_seed(4)).numpy()
-    told = mixture.tell(z).astype(np.float64)
-    shared = mixture.log_shared(z).exp().numpy()
-    np.testing.assert_allclose(shared, told.T @ told, rtol=1e-4)
-    np.testing.assert_allclose(shared.sum(1), told.sum(0), rtol=1e-4)
-    assert torch.isfinite(mixture.log_shared(z + 300)).all()
-
-
 def test_a_wide_posterior_is_not_told_to_be_of_the_widest_component() -> None:
     mixture = MixturePrior(2, 1)
     mixture.initialise(torch.tensor([0.9, 0.1]), torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [0.04]]))

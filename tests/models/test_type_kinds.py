@@ -1,75 +1,73 @@
-"""Components are grouped by the cells they share: against a slow grouping written out; rare and far kinds stay."""
+"""Components are grouped by Ward's method: against a slow one written out; rare kinds stay, close calls wait."""
 
 import numpy as np
 import pytest
-import torch
 
-from sge2hist.models.mixture import MixturePrior
-from sge2hist.models.type_kinds import kinds_of_components
+from sge2hist.models.type_kinds import kinds_of_components, ward
 
 
-def slow_kinds(shared: np.ndarray, n: int) -> list[list[int]]:
-    """Join the two groups whose least alike members are most alike, until n are left."""
-    mass = shared.sum(1)
-    dice = 2 * shared / (mass[:, None] + mass)
-    groups = [[k] for k in range(len(shared))]
+def slow_ward(means: np.ndarray, weights: np.ndarray, n: int) -> list[set[int]]:
+    """Merge the pair that raises the weighted sum of squares least, until n are left."""
+    groups = [({k}, means[k], weights[k]) for k in range(len(means))]
     while len(groups) > n:
         pairs = [(i, j) for i in range(len(groups)) for j in range(i)]
-        least = [min(dice[a, b] for a in groups[i] for b in groups[j]) for i, j in pairs]
-        i, j = pairs[int(np.argmax(least))]
-        groups = [group for k, group in enumerate(groups) if k not in (i, j)] + [groups[i] + groups[j]]
-    return sorted(sorted(group) for group in groups)
+        rise = [
+            groups[i][2] * groups[j][2] / (groups[i][2] + groups[j][2]) * ((groups[i][1] - groups[j][1]) ** 2).sum()
+            for i, j in pairs
+        ]
+        i, j = pairs[int(np.argmin(rise))]
+        (a, x, v), (b, y, w) = groups[i], groups[j]
+        groups = [group for k, group in enumerate(groups) if k not in (i, j)] + [
+            (a | b, (v * x + w * y) / (v + w), v + w)
+        ]
+    return [members for members, _, _ in groups]
 
 
-@pytest.mark.parametrize("n_kinds", [1, 2, 3, 7, 12])
-def test_as_complete_linkage_of_shared_cells_written_out(n_kinds: int) -> None:
-    told = np.random.default_rng(n_kinds).dirichlet(np.full(12, 0.2), 500)
-    shared, n_cells = told.T @ told, np.bincount(told.argmax(1), minlength=12)
-    kind = kinds_of_components(np.log(shared), n_cells, n_kinds)
-    found = sorted(np.flatnonzero(kind == k).tolist() for k in range(n_kinds))
-    assert found == slow_kinds(shared, n_kinds)
+@pytest.mark.parametrize("n_kinds", [1, 3, 7, 12])
+def test_as_ward_with_the_root_of_the_cells_for_weights(n_kinds: int) -> None:
+    rng = np.random.default_rng(n_kinds)
+    means, n_cells = rng.normal(size=(12, 5)), rng.integers(1, 21, 12) ** 2
+    n_cells[0] = 400  # twenty copies of the largest: the roots are whole numbers of copies
+    kind = ward(means, n_cells, n_kinds)
+    found = [set(np.flatnonzero(kind == k).tolist()) for k in range(n_kinds)]
+    assert sorted(map(sorted, found)) == sorted(map(sorted, slow_ward(means, np.sqrt(n_cells), n_kinds)))
 
 
-def mixture_at(means: list[float], variances: list[float]) -> MixturePrior:
-    mixture = MixturePrior(len(means), 1)
-    mixture.initialise(torch.ones(len(means)), torch.tensor(means)[:, None], torch.tensor(variances)[:, None])
-    return mixture
+def test_a_rare_kind_far_from_all_others_stays_one() -> None:
+    means = np.array([[0.0, 0], [1.5, 0], [0, 1.5], [6, 6]])
+    kind = kinds_of_components(means, np.ones((4, 2)), np.array([10_000, 9_000, 8_000, 60]), 2)
+    assert kind[3] not in kind[:3]
 
 
-def drawn(means: list[float], variances: list[float], n_cells: list[int], seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return np.concatenate(
-        [rng.normal(m, v**0.5, n) for m, v, n in zip(means, variances, n_cells, strict=True)]
-    ).astype(np.float32)[:, None]
+def test_components_without_cells_go_with_the_nearest() -> None:
+    kind = kinds_of_components(np.array([[0.0], [9.0], [8.0]]), np.ones((3, 1)), np.array([5, 5, 0]), 2)
+    assert kind[2] == kind[1] != kind[0]
+    assert kinds_of_components(np.zeros((3, 2)), np.ones((3, 2)), np.array([0, 4, 0]), 1).tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match="2 components with cells"):
+        kinds_of_components(np.zeros((3, 2)), np.ones((3, 2)), np.array([5, 5, 0]), 3)
 
 
-def test_a_wide_kind_stays_one_where_distances_would_cut_it() -> None:
-    means, variances, n_cells = [0.0, 6.0, 9.5, 11.0], [9.0, 9.0, 0.04, 0.04], [4000, 4000, 300, 300]
-    mixture, z1 = mixture_at(means, variances), drawn(means, variances, n_cells)
-    kind = kinds_of_components(mixture.log_shared(z1).numpy(), np.array(n_cells), 3)
-    assert kind[0] == kind[1]  # 6 apart and sharing cells; the narrow ones are 1.5 apart and share none
+def test_without_doubt_of_their_places_kinds_are_those_of_ward() -> None:
+    rng = np.random.default_rng(3)
+    means, n_cells = rng.normal(size=(14, 4)), np.full(14, 10**8)
+    alike = [
+        kind[:, None] == kind
+        for kind in (kinds_of_components(means, np.full((14, 4), 1e-9), n_cells, 5), ward(means, n_cells, 5))
+    ]
+    np.testing.assert_array_equal(*alike)
+
+
+def test_a_pair_that_other_cells_would_seldom_put_together_waits() -> None:
+    means, var = np.zeros((4, 8)), np.full((4, 8), 1e-6)
+    means[:, 0], var[2:] = (0.0, 1.0, 10.0, 10.97), 30.0
+    n_cells = np.full(4, 100)
+    assert len(set(ward(means, n_cells, 3)[2:])) == 1  # as they lie, the last two are nearest
+    kind = kinds_of_components(means, var, n_cells, 3)  # but nobody knows where: their expected squared distance is 5.7
+    assert kind[0] == kind[1]
     assert len(set(kind)) == 3
 
 
-def test_kinds_of_components_that_share_next_to_nothing_follow_how_little() -> None:
-    means, variances, n_cells = [0.0, 40.0, 100.0, 141.0], [1.0] * 4, [50] * 4
-    log_shared = mixture_at(means, variances).log_shared(drawn(means, variances, n_cells)).numpy()
-    assert np.exp(log_shared[0, 2]) == 0  # in ordinary numbers all pairs would be alike
-    kind = kinds_of_components(log_shared, np.array(n_cells), 2)
-    assert kind[0] == kind[1] != kind[2] == kind[3]
-    assert kinds_of_components(log_shared, np.array(n_cells), 3).tolist()[:2] == [0, 0]
-
-
-def test_components_without_cells_go_with_whom_they_share_most() -> None:
-    means, variances = [0.0, 9.0, 8.0], [1.0] * 3
-    log_shared = mixture_at(means, variances).log_shared(drawn(means, variances, [50, 50, 1])).numpy()
-    kind = kinds_of_components(log_shared, np.array([50, 50, 0]), 2)
-    assert kind[2] == kind[1] != kind[0]
-    assert kinds_of_components(log_shared, np.array([0, 4, 0]), 1).tolist() == [0, 0, 0]
-    with pytest.raises(ValueError, match="2 components with cells"):
-        kinds_of_components(log_shared, np.array([50, 50, 0]), 3)
-
-
-def test_shares_that_were_never_counted_are_refused() -> None:
-    with pytest.raises(ValueError, match="were not counted"):
-        kinds_of_components(np.full((2, 2), -np.inf), np.array([1, 1]), 1)
+def test_the_same_seed_gives_the_same_kinds() -> None:
+    rng = np.random.default_rng(5)
+    parts = rng.normal(size=(9, 3)), rng.random((9, 3)) + 0.5, rng.integers(5, 50, 9)
+    np.testing.assert_array_equal(kinds_of_components(*parts, 4), kinds_of_components(*parts, 4))

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from sge2hist.data.errors import InputError
 from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.joint_model import JointModel
 from sge2hist.training.config import STAGE_SHARES, TrainConfig
 from sge2hist.training.start import start_from
 from sge2hist.training.train import train
@@ -70,6 +71,21 @@ def test_a_gene_model_is_kept_whether_or_not_labels_are_used_now(tiny_paired, ti
     bundle = train(tiny_paired, tmp_path / "unlabelled.model", config, say=lambda _: None)
     assert bundle.provenance["stage_seconds"]["gene"] == bundle.provenance["stage_seconds"]["expression"] == 0
     assert bundle.config.gene == ModelBundle.load(tiny_model).config.gene
+
+
+def test_a_model_of_the_same_preset_keeps_its_networks_when_the_preset_has_others_now(tiny_paired, tiny_model, tmp_path):
+    image = ModelBundle.load(tiny_model).config.image
+    older = dataclasses.replace(
+        image, unet=dataclasses.replace(image.unet, n_blocks=2, bottom=0),
+        diffusion=dataclasses.replace(image.diffusion, sigma_log_std=1.1),
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        start = ModelBundle.load(tiny_model)
+        start.model = JointModel(dataclasses.replace(start.config, image=older))
+        start.model.gene.load_state_dict(ModelBundle.load(tiny_model).model.gene.state_dict())
+    start.save(tmp_path / "older.model")
+    config = TrainConfig(preset="tiny", mixed_precision="no", steps=2, start=str(tmp_path / "older.model"))
+    assert train(tiny_paired, tmp_path / "on.model", config, say=lambda _: None).config.image == older
 
 
 def test_refuses_another_shape_and_a_missing_model(tiny_paired, tiny_model, tmp_path):

@@ -68,6 +68,9 @@ def generate(
     steps: Annotated[int | None, typer.Option(help="Sampler steps; default: the model's.")] = None,
     sampler: Annotated[str | None, typer.Option(help="dpmpp-2m, heun, euler or ancestral.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance weight; 1 is the plain model.")] = None,
+    guidance_levels: Annotated[
+        str | None, typer.Option(help="Least and largest noise level at which guidance acts, e.g. 1.2,4.5.")
+    ] = None,
     eta: Annotated[
         float | None, typer.Option(help="Fresh noise in every step of dpmpp-2m: 0 none, 1 as in the reverse SDE.")
     ] = None,
@@ -102,7 +105,7 @@ def generate(
     check_output(output, overwrite=overwrite, kind=KIND)
     bundle = load_model(model, device)
     finer = None if upsampler is None else load_upsampler(upsampler, bundle)
-    config = sampler_config(bundle, sampler, steps, guidance, eta)
+    config = sampler_config(bundle, sampler, steps, guidance, guidance_levels, eta)
     if bundle.is_toy:
         typer.echo("this model was trained on toy tissue: its images show no real tissue")
     if slide and source is not None:
@@ -151,14 +154,21 @@ def load_upsampler(path: Path, bundle: ModelBundle) -> UpsamplerBundle:
 
 
 def sampler_config(
-    bundle: ModelBundle, sampler: str | None, steps: int | None, guidance: float | None, eta: float | None
-) -> SamplerConfig:
+    bundle: ModelBundle, sampler: str | None, steps: int | None, guidance: float | None, guidance_levels: str | None,
+    eta: float | None,
+) -> SamplerConfig:  # fmt: skip
     """Return the model's sampler settings with what the user changed."""
     from dataclasses import replace
 
     from sge2hist.data.errors import InputError
 
     wanted: dict[str, Any] = {"sampler": sampler, "n_steps": steps, "guidance": guidance, "eta": eta}
+    if guidance_levels is not None:
+        try:
+            low, high = (float(part) for part in guidance_levels.split(","))
+        except ValueError as error:
+            raise InputError(found=f"--guidance-levels {guidance_levels!r}", expected="two numbers: 1.2,4.5") from error
+        wanted["guidance_interval"] = (low, high)
     try:
         return replace(bundle.config.sampler, **{k: v for k, v in wanted.items() if v is not None})
     except ValueError as error:

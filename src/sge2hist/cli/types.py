@@ -27,7 +27,7 @@ def types(
 
     Several components of the mixture may carry one name. Purity is the share of a component's labelled training cells
     that carry its name; markers are its most over-expressed genes. A model that was trained without labels has one name
-    for each component: --kinds puts those that share cells under one, and may be asked again with another number.
+    for each component: --kinds puts those that lie side by side under one, and may be asked again with another number.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -111,10 +111,6 @@ def table_grouped(model: Path, n_kinds: int) -> TypeTable:
         raise InputError(
             found=f"--kinds {n_kinds}", expected=f"1 to {(n_cells_K > 0).sum()}, the components that hold cells"
         )
-    log_shared_KK = bundle.model.gene.mixture.log_shared_KK.numpy()
-    if not np.isfinite(log_shared_KK).all():
-        raise InputError(
-            found="--kinds on a model that does not know which cells its components share",
-            where=str(model), expected="one of this version", repair="train it again, or give components one name by --rename",
-        )  # fmt: skip
-    return bundle.types.grouped(kinds_of_components(log_shared_KK, n_cells_K, n_kinds))
+    mixture = bundle.model.gene.mixture
+    means_KT, vars_KT = mixture.means_KT.detach().numpy(), mixture.log_vars_KT.detach().exp().numpy()
+    return bundle.types.grouped(kinds_of_components(means_KT, vars_KT, n_cells_K, n_kinds))

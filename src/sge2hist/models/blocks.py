@@ -13,32 +13,26 @@ class PixelNorm(nn.Module):
     """Normalise the channels of every pixel by itself (layer normalisation), with a learned gain.
 
     Unlike group normalisation it looks at no other pixel, so that what a network computes at a place does not
-    depend on how large the canvas around it is. The last `n_apart` channels are normalised by themselves: of two maps that
-    were joined, the weaker one would otherwise be lost beside the stronger, and with its gradients all that made it.
+    depend on how large the canvas around it is.
     """
 
-    def __init__(self, channels: int, n_apart: int = 0) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.gain_C = nn.Parameter(torch.ones(channels))
-        self.parts = [n for n in (channels - n_apart, n_apart) if n]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Return the normalised map, same shape."""
-        maps, gains = x_BCHW.permute(0, 2, 3, 1).split(self.parts, 3), self.gain_C.split(self.parts)
-        normed = [F.layer_norm(x, (x.shape[-1],), gain, None, 1e-6) for x, gain in zip(maps, gains, strict=True)]
-        return (normed[0] if len(normed) == 1 else torch.cat(normed, 3)).permute(0, 3, 1, 2)
+        x_BHWC = x_BCHW.permute(0, 2, 3, 1)
+        return F.layer_norm(x_BHWC, (x_BHWC.shape[-1],), self.gain_C, None, 1e-6).permute(0, 3, 1, 2)
 
 
-def make_norm(kind: str, channels: int, n_joined: int = 0) -> nn.Module:
-    """Return the normalisation named `kind`, of a map whose last `n_joined` channels were joined to it.
-
-    "pixel-apart" normalises both by themselves, "pixel" as one; "group" has groups of at least 4 channels, at most 32 of them.
-    """
-    if kind in ("pixel", "pixel-apart"):
-        return PixelNorm(channels, n_joined if kind == "pixel-apart" else 0)
+def make_norm(kind: str, channels: int) -> nn.Module:
+    """Return the normalisation named `kind`: "pixel" or "group" (groups of at least 4 channels, at most 32)."""
+    if kind == "pixel":
+        return PixelNorm(channels)
     if kind == "group":
         return nn.GroupNorm(math.gcd(32, channels // 4), channels)
-    raise ValueError(f"norm is 'pixel-apart', 'pixel' or 'group', not {kind!r}")
+    raise ValueError(f"norm is 'pixel' or 'group', not {kind!r}")
 
 
 def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
@@ -73,16 +67,14 @@ class FourierEmbedding(nn.Module):
 class ResBlock(nn.Module):
     """Two normalised convolutions around a skip; noise level (vector) scales and shifts, cells (map) shift.
 
-    Parameters: `embedding` is the width of the vector (0: none), `cond_channels` that of the map (0: none); the last
-    `n_joined` of `channels_in` are a map that was joined to the other.
+    Parameters: `embedding` is the width of the vector (0: none), `cond_channels` that of the map (0: none).
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, *, norm: str, embedding: int = 0, cond_channels: int = 0,
-        n_joined: int = 0,
-    ) -> None:  # fmt: skip
+        self, channels_in: int, channels_out: int, *, norm: str, embedding: int = 0, cond_channels: int = 0
+    ) -> None:
         super().__init__()
-        self.norm1 = make_norm(norm, channels_in, n_joined)
+        self.norm1 = make_norm(norm, channels_in)
         self.conv1 = conv3(channels_in, channels_out)
         self.norm2 = make_norm(norm, channels_out)
         self.conv2 = zeroed(conv3(channels_out, channels_out))

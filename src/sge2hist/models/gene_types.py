@@ -88,9 +88,16 @@ class TypeTable:
         return responsibilities_NK @ member_KC
 
     def told(self, told_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The type of each cell, int64 [N] into `names`, and its probability, from those of components, [N, K]."""
+        """The type of each cell, int64 [N] into `names`, and its probability, from those of components, [N, K].
+
+        Components that labels named add up to types. Without labels a cell is of the kind of its likeliest component: kinds of
+        many components would otherwise take the cells between the others.
+        """
         probability_NC = self.type_probabilities(told_NK)
         best_N = probability_NC.argmax(1)
+        if not any(row.n_labelled for row in self.rows):
+            kind_K = np.array([self.names.index(row.name) if row.name in self.names else -1 for row in self.rows])
+            best_N = kind_K[np.where(kind_K >= 0, told_NK, -1.0).argmax(1)]
         return best_N, probability_NC[np.arange(len(best_N)), best_N]
 
     def renamed(self, new_names: Mapping[str, str]) -> TypeTable:

@@ -60,6 +60,8 @@ class SamplerConfig:
             raise ValueError("n_steps must be at least 1")
         if not math.isfinite(self.guidance) or not math.isfinite(self.eta):
             raise ValueError("guidance and eta must be numbers")
+        if not 0 <= self.guidance_interval[0] < self.guidance_interval[1]:
+            raise ValueError("the noise levels of guidance must rise from 0 or more")
         if self.eta < 0 or (self.sigma_range is not None and not 0 < self.sigma_range[0] < self.sigma_range[1]):
             raise ValueError("eta must be at least 0, and the noise levels of sigma_range positive and rising")
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 GROUP = 16_384  # cells whose responsibilities are found at one time
-GROUP_OF_PAIRS = 1024  # cells whose K x K shares are found at one time
 FOLLOWS = 0.02  # weight of a batch in the running centres of z2
 LOG_VAR_RANGE = (-8.0, 4.0)  # of a component; a collapsed component would otherwise reach an infinite density
 _LOG_2PI = math.log(2 * math.pi)
@@ -26,8 +25,7 @@ class MixturePrior(nn.Module):
 
     It also remembers where z2, the microenvironment, of each component's training cells lies (`micro_means_KM`,
     `micro_vars_KM`: the aggregated posterior, no part of the prior), so that a type can be drawn in its usual surroundings;
-    and where z2 would lie before it is centred (`centres_KM`, followed over batches with a weight of `centre_mass_K`);
-    and how many training cells each two components share (`log_shared_KK`, :meth:`log_shared`; -inf: not known).
+    and where z2 would lie before it is centred (`centres_KM`, followed over batches with a weight of `centre_mass_K`).
     """
 
     logits_K: Tensor
@@ -38,7 +36,6 @@ class MixturePrior(nn.Module):
     micro_vars_KM: Tensor
     centres_KM: Tensor
     centre_mass_K: Tensor
-    log_shared_KK: Tensor
     initialised: Tensor
 
     def __init__(self, n_components: int, n_dims: int, n_micro: int = 0) -> None:
@@ -51,7 +48,6 @@ class MixturePrior(nn.Module):
         self.register_buffer("micro_vars_KM", torch.ones(n_components, n_micro))
         self.register_buffer("centres_KM", torch.zeros(n_components, n_micro))
         self.register_buffer("centre_mass_K", torch.zeros(n_components))
-        self.register_buffer("log_shared_KK", torch.full((n_components, n_components), -torch.inf))
         self.register_buffer("initialised", torch.tensor(False))
 
     @property
@@ -81,7 +77,6 @@ class MixturePrior(nn.Module):
         self.micro_vars_KM = torch.ones_like(self.micro_means_KM)
         self.centres_KM = torch.zeros_like(self.micro_means_KM)
         self.centre_mass_K = torch.zeros(len(weights_K), device=device)
-        self.log_shared_KK = torch.full((len(weights_K), len(weights_K)), -torch.inf, device=device)
         self.initialised.fill_(True)
 
     def _log_space(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,31 +144,16 @@ class MixturePrior(nn.Module):
         components a kind was cut says nothing of a cell.
         """
         parts, device = [], self.means_KT.device
+        named = bool((self.type_of_component_K >= 0).any())
         for start in range(0, max(1, len(z1_NT)), GROUP):
             z1 = torch.from_numpy(z1_NT[start : start + GROUP]).to(device)
-            parts.append(self._log_told(z1).exp().cpu().numpy())
+            told_NK = self.responsibilities(z1) if named else self._likelihood_alone(z1)
+            parts.append(told_NK.cpu().numpy())
         return np.concatenate(parts)
 
-    def _log_told(self, z1_NT: Tensor) -> Tensor:
-        """Logarithm of what :meth:`tell` tells, [N, K]."""
-        named = bool((self.type_of_component_K >= 0).any())
-        joint_NK = self.joint_log_prob(z1_NT)
-        return torch.log_softmax(joint_NK if named else joint_NK - self._log_space()[0], 1)
-
-    @torch.no_grad()
-    def log_shared(self, z1_NT: np.ndarray) -> Tensor:
-        """Logarithm of the number of cells that each two components share, float32 [K, K].
-
-        sum_n p(c | z1_n) p(c' | z1_n), as :meth:`tell` tells: the rows of the exponential add up to the cells of each component.
-        In logarithms, so that pairs that share next to nothing are still told apart.
-        """
-        shared_KK = torch.full((self.n_components, self.n_components), -torch.inf, dtype=torch.float64)
-        for start in range(0, len(z1_NT), GROUP_OF_PAIRS):
-            z1 = torch.from_numpy(z1_NT[start : start + GROUP_OF_PAIRS]).to(self.means_KT.device)
-            log_NK = self._log_told(z1).double()
-            part_KK = torch.logsumexp(log_NK[:, :, None] + log_NK[:, None], 0).cpu()
-            shared_KK = torch.logaddexp(shared_KK, part_KK)
-        return shared_KK.float()
+    def _likelihood_alone(self, z1_NT: Tensor) -> Tensor:
+        """p(c | z1) of components that are equally likely beforehand, [N, K]."""
+        return torch.softmax(self.joint_log_prob(z1_NT) - self._log_space()[0], 1)
 
     def kl(self, mean_NT: Tensor, log_var_NT: Tensor, responsibilities_NK: Tensor | None = None) -> Tensor:
         """KL( q(z1|x) q(c|x) || p(z1, c) ) per cell (VaDE eq. 12), [N], nats.
@@ -234,17 +214,14 @@ class MixturePrior(nn.Module):
             "micro_vars_KM",
             "centres_KM",
             "centre_mass_K",
-            "log_shared_KK",
         )
         written = state_dict.get(prefix + "micro_means_KM")
         if written is not None:  # models that were written before z2 was centred
             state_dict.setdefault(prefix + "centres_KM", torch.zeros_like(written))
             state_dict.setdefault(prefix + "centre_mass_K", torch.zeros(len(written)))
-            state_dict.setdefault(prefix + "log_shared_KK", torch.full((len(written), len(written)), -torch.inf))
         for name in sized:
             stored, own = state_dict.get(prefix + name), getattr(self, name)
-            square = name == "log_shared_KK"
-            if stored is not None and stored.shape[0] != own.shape[0] and (square or stored.shape[1:] == own.shape[1:]):
+            if stored is not None and stored.shape[0] != own.shape[0] and stored.shape[1:] == own.shape[1:]:
                 fresh = torch.empty_like(stored, device=own.device)
                 setattr(self, name, nn.Parameter(fresh) if isinstance(own, nn.Parameter) else fresh)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[arg-type]

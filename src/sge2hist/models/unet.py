@@ -20,16 +20,21 @@ class UNetConfig:
 
     channels: tuple[int, ...] = (128, 192)  # width at each resolution, finest first; each next one is half as fine
     n_blocks: int = 2  # residual blocks on the way down, per resolution; one more on the way up
+    bottom: int = 0  # blocks of the coarsest resolution, in a row; 0: as many as of the others, and two between the ways
     attention: tuple[bool, ...] = (False, False)  # self-attention at each resolution
-    norm: str = "pixel-apart"  # of `make_norm`; "pixel": models of before, whose coarse level learnt next to nothing
+    norm: str = "pixel"  # "pixel" (nothing but the pixel itself) or "group"
     embedding: int = 256  # width of the noise-level embedding
     noise_slowest: float = 1e2  # longest period of the noise embedding, in units of c_noise (divided by 2 pi)
 
     def __post_init__(self) -> None:
         if len(self.attention) != len(self.channels):
             raise ValueError(f"{len(self.channels)} channels and {len(self.attention)} attention flags must be as many")
-        if self.n_blocks < 1 or any(c < 8 or c % 8 for c in self.channels):
-            raise ValueError("n_blocks >= 1 and channels in multiples of 8 are needed")
+        if self.n_blocks < 1 or self.bottom < 0 or any(c < 8 or c % 8 for c in self.channels):
+            raise ValueError("n_blocks >= 1, bottom >= 0 and channels in multiples of 8 are needed")
+
+    def blocks_down(self, level: int) -> int:
+        """Blocks of a level on the way down, each of which leaves a map for the way up; 0: the level has no way up."""
+        return 0 if self.bottom and level == len(self.channels) - 1 else self.n_blocks
 
 
 class UNet(nn.Module):
@@ -49,11 +54,8 @@ class UNet(nn.Module):
         self.embed_vector = nn.Linear(vector_dim, emb) if vector_dim else None
         self.stem = conv3(image_channels + map_channels, widths[0])
 
-        def block(channels_in: int, level: int, n_joined: int = 0) -> nn.ModuleList:
-            res = ResBlock(
-                channels_in + n_joined, widths[level], norm=config.norm, embedding=emb, cond_channels=map_channels,
-                n_joined=n_joined,
-            )  # fmt: skip
+        def block(channels_in: int, level: int) -> nn.ModuleList:
+            res = ResBlock(channels_in, widths[level], norm=config.norm, embedding=emb, cond_channels=map_channels)
             return nn.ModuleList(
                 [res, Attention(widths[level], norm=config.norm) if config.attention[level] else nn.Identity()]
             )
@@ -65,20 +67,23 @@ class UNet(nn.Module):
         for level in range(self.n_levels):
             if level:
                 self.shrink.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
-                skips.append(width)
+                skips += [width] if config.blocks_down(level) else []
             blocks = nn.ModuleList()
-            for _ in range(config.n_blocks):
+            for _ in range(config.blocks_down(level)):
                 blocks.append(block(width, level))
                 width = widths[level]
                 skips.append(width)
             self.down.append(blocks)
-        self.middle = nn.ModuleList([block(width, self.n_levels - 1) for _ in range(2)])
+        self.middle = nn.ModuleList()
+        for _ in range(config.bottom or 2):
+            self.middle.append(block(width, self.n_levels - 1))
+            width = widths[-1]
         self.up = nn.ModuleList()
         self.grow = nn.ModuleList()
         for level in reversed(range(self.n_levels)):
             blocks = nn.ModuleList()
-            for _ in range(config.n_blocks + 1):
-                blocks.append(block(width, level, skips.pop()))
+            for _ in range(config.blocks_down(level) + 1 if config.blocks_down(level) else 0):
+                blocks.append(block(width + skips.pop(), level))
                 width = widths[level]
             self.up.append(blocks)
             if level:
@@ -103,7 +108,7 @@ class UNet(nn.Module):
         for level, blocks in enumerate(self.down):
             if level:
                 h = self.shrink[level - 1](h)
-                skips.append(h)
+                skips += [h] if len(blocks) else []  # type: ignore[arg-type]
             for res, attend in blocks:  # type: ignore[attr-defined]
                 h = attend(res(h, emb_BE, maps[level]))
                 skips.append(h)

@@ -84,9 +84,3 @@ def assign_components(model: GeneVAE, data: GeneData, encoded: Encoded, *, use_l
 def tell_components(model: GeneVAE, data: GeneData, encoded: Encoded) -> np.ndarray:
     """What the encoded cells of `data` are told to be, p(c | z1) at posterior means, float32 [N, K]."""
     return model.mixture.tell(type_posterior(model, data, encoded)[0])
-
-
-def remember_shared(model: GeneVAE, data: GeneData, encoded: Encoded) -> None:
-    """Store in the mixture how many of the encoded cells of `data` each two components share."""
-    log_shared_KK = model.mixture.log_shared(type_posterior(model, data, encoded)[0])
-    model.mixture.log_shared_KK.copy_(log_shared_KK)

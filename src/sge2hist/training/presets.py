@@ -115,7 +115,7 @@ def model_config(
         unet=UNetConfig(
             channels=p.unet, n_blocks=p.blocks,
             attention=tuple(level >= len(p.unet) - p.attends for level in range(len(p.unet))),
-            norm="group" if paper else "pixel-apart", noise_slowest=1e4 if paper else 1e2,
+            norm="group" if paper else "pixel", noise_slowest=1e4 if paper else 1e2,
         ),
         diffusion=DiffusionConfig(kind="ddpm" if paper else "edm"),
         image_channels=len(channels),

@@ -21,7 +21,7 @@ from sge2hist.training.card import model_card
 from sge2hist.training.config import TrainConfig
 from sge2hist.training.gene_calibration import calibrate_novelty
 from sge2hist.training.gene_data import GeneData, gene_statistics, split_groups, with_surroundings
-from sge2hist.training.gene_encoding import encode_all, remember_shared
+from sge2hist.training.gene_encoding import encode_all
 from sge2hist.training.gene_selection import select_genes
 from sge2hist.training.gene_stage import GeneStage
 from sge2hist.training.gene_stages import GeneStages
@@ -265,7 +265,6 @@ class _Training:
         else:
             self._gene_stages().fit_mixture()
         encoded = encode_all(self.model.gene, self.train_cells, device=self.device)
-        remember_shared(self.model.gene, self.train_cells, encoded)
         calibrate_novelty(self.model.gene, self._reference_cells(), seed=self.config.seed, device=self.device)
         bundle = ModelBundle(
             model=self.model,
