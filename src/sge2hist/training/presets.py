@@ -51,7 +51,7 @@ PRESETS = {
 # fmt: on
 IS_PAPER = {"paper"}
 CHOSEN = SamplerConfig(
-    n_steps=11, guidance=2.0, guidance_interval=(1.2, 4.5), eta=2.0, eta_above=1.0, sigma_range=(0.1, 12.0)
+    n_steps=11, guidance=2.0, guidance_interval=(0.5, 4.5), eta=2.0, eta_above=1.0, sigma_range=(0.1, 12.0)
 )
 SAMPLING = {"small": CHOSEN, "base": CHOSEN, "paper": SamplerConfig(sampler="ancestral", n_steps=1000)}
 """How models of a preset draw unless told otherwise; `CHOSEN` on validation cells (docs/image_model.md)."""
@@ -115,7 +115,7 @@ def model_config(
         unet=UNetConfig(
             channels=p.unet, n_blocks=p.blocks,
             attention=tuple(level >= len(p.unet) - p.attends for level in range(len(p.unet))),
-            norm="group" if paper else "pixel", noise_slowest=1e4 if paper else 1e2,
+            bottom=0 if paper else 1, norm="group" if paper else "pixel", noise_slowest=1e4 if paper else 1e2,
         ),
         diffusion=DiffusionConfig(kind="ddpm" if paper else "edm"),
         image_channels=len(channels),
