@@ -33,7 +33,9 @@ class Fitted:
     proportions: Callable[[csr_array], np.ndarray]  # counts -> predicted gene proportions
     seconds: float
     theta_G: np.ndarray | None = None  # inverse dispersion, of methods that predict counts
-    zeros: Callable[[csr_array], np.ndarray] | None = None  # counts -> probability of zeros on top, of zero-inflated ones
+    zeros: Callable[[csr_array], np.ndarray] | None = (
+        None  # counts -> probability of zeros on top, of zero-inflated ones
+    )
     data: GeneSet | None = None  # the cells as the model reads them
     model: GeneVAE | None = None
     encoded: Encoded | None = None  # of the test cells
@@ -284,7 +286,9 @@ def scvi(data: GeneSet, seed: int, n_steps: int) -> Fitted:
         return np.asarray(found)  # the mean over draws
 
     def zeros(counts: csr_array) -> np.ndarray:
-        likelihood = model.get_likelihood_parameters(anndata.AnnData(csr_matrix(counts)), n_samples=DRAWS, give_mean=True)
+        likelihood = model.get_likelihood_parameters(
+            anndata.AnnData(csr_matrix(counts)), n_samples=DRAWS, give_mean=True
+        )
         return np.asarray(likelihood["dropout"])
 
     test = anndata.AnnData(csr_matrix(data.test.read(np.arange(data.test.n_cells))))

@@ -2,7 +2,7 @@
 
     python recipes/slim_kidney.py kidney_sharp.model -o kidney.model
 
-Of the seven blocks of the coarse level (192 channels, half as many pixels a side) the last one alone is heard: it reads the joined
+Of the seven blocks of the coarse level (192 channels, half as many pixels a side) the last alone is heard: it reads the joined
 map of the level above, beside which what the six others made is 2 % as strong. They are left out (`UNetConfig.bottom`), and the
 gain of the normalisation, which spanned both maps, is set to what it does to the one that stays. It draws as its preset does
 today. docs/image_model.md has what is the same afterwards (losses, pictures) and what is not (size, time).
@@ -30,12 +30,16 @@ def slim(model: JointModel) -> JointModel:
     """Return a model with one block at the bottom, which is the last of the old coarse level."""
     unet = model.config.image.unet
     if unet.bottom or len(unet.channels) != 2 or unet.n_blocks != 2:
-        raise SystemExit("this is for models of preset small whose U-Net has two levels of two blocks, and no bottom yet")
+        raise SystemExit(
+            "this is for models of preset small whose U-Net has two levels of two blocks, and no bottom yet"
+        )
     image = replace(model.config.image, unet=replace(unet, bottom=1))
     slimmer = replace(model.config, image=image, sampler=SAMPLING[model.config.preset])
     old, n_joined = model.state_dict(), unet.channels[0]
     n_both = old[LAST_COARSE + "norm1.gain_C"].numel()
-    taken = {name: value for name, value in old.items() if not name.startswith(UNET) or name[len(UNET) :].startswith(KEPT)}
+    taken = {
+        name: value for name, value in old.items() if not name.startswith(UNET) or name[len(UNET) :].startswith(KEPT)
+    }
     for name, value in old.items():
         if name.startswith(LAST_COARSE):
             taken[BOTTOM + name[len(LAST_COARSE) :]] = value

@@ -73,7 +73,9 @@ def test_a_gene_model_is_kept_whether_or_not_labels_are_used_now(tiny_paired, ti
     assert bundle.config.gene == ModelBundle.load(tiny_model).config.gene
 
 
-def test_a_model_of_the_same_preset_keeps_its_networks_when_the_preset_has_others_now(tiny_paired, tiny_model, tmp_path):
+def test_a_model_of_the_same_preset_keeps_its_networks_when_the_preset_has_others_now(
+    tiny_paired, tiny_model, tmp_path
+):
     image = ModelBundle.load(tiny_model).config.image
     older = dataclasses.replace(
         image, unet=dataclasses.replace(image.unet, n_blocks=2, bottom=0),

@@ -20,7 +20,9 @@ class UNetConfig:
 
     channels: tuple[int, ...] = (128, 192)  # width at each resolution, finest first; each next one is half as fine
     n_blocks: int = 2  # residual blocks on the way down, per resolution; one more on the way up
-    bottom: int = 0  # blocks of the coarsest resolution, in a row; 0: as many as of the others, and two between the ways
+    bottom: int = (
+        0  # blocks of the coarsest resolution, in a row; 0: as many as of the others, and two between the ways
+    )
     attention: tuple[bool, ...] = (False, False)  # self-attention at each resolution
     norm: str = "pixel"  # "pixel" (nothing but the pixel itself) or "group"
     embedding: int = 256  # width of the noise-level embedding

@@ -20,11 +20,15 @@ KEPT_OF_GENES = ("pool_um", "free_nats", "n_components")
 def shape_of_start(shape: ModelConfig, theirs: ModelConfig, *, renew_genes: bool) -> ModelConfig:
     """Return the shape of a model to be trained, with what it takes over from the model that it starts from.
 
-    Presets change over time: a model of the same preset keeps the U-Net and noise model that it has, and a gene model that is kept
+    Presets change: a model of the same preset keeps the U-Net and noise model that it has, and a gene model that is kept
     stays as it is.
     """
     image = theirs.image if theirs.preset == shape.preset else shape.image
-    gene = shape.gene if renew_genes else replace(shape.gene, **{name: getattr(theirs.gene, name) for name in KEPT_OF_GENES})
+    gene = (
+        shape.gene
+        if renew_genes
+        else replace(shape.gene, **{name: getattr(theirs.gene, name) for name in KEPT_OF_GENES})
+    )
     return replace(shape, gene=gene, image=replace(shape.image, unet=image.unet, diffusion=image.diffusion))
 
 
