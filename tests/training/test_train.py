@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from sge2hist.data.errors import InputError
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.training import loop
+from sge2hist.training.checkpoint import load_checkpoint, save_checkpoint
 from sge2hist.training.config import TrainConfig
 from sge2hist.training.train import train
 from tests.fixtures.paired import TYPES
@@ -182,3 +183,20 @@ def test_one_process_trains_with_one_precision_after_another():
     from sge2hist.training.accelerate import make_accelerator
 
     assert [make_accelerator(p).mixed_precision for p in ("no", "bf16", "no")] == ["no", "bf16", "no"]
+
+
+def test_a_checkpoint_of_other_networks_is_refused_and_kept(dataset, trained, tmp_path):
+    """As after an update that changed a preset."""
+    config = TrainConfig(preset="tiny", steps=4, mixed_precision="no", seed=5)
+    output = tmp_path / "stopped.model"
+    train(dataset, output, config, say=lambda _: None)
+    for name in ("config.json", "model.safetensors"):
+        (output / name).unlink()
+    checkpoint = output / "training" / "checkpoint.safetensors"
+    sections, position = load_checkpoint(checkpoint)
+    del sections["model"]["image.unet.grow.0.weight"]
+    save_checkpoint(checkpoint, sections, position)
+    before = checkpoint.read_bytes()
+    with pytest.raises(InputError, match="networks of another shape"):
+        train(dataset, output, config, say=lambda _: None)
+    assert checkpoint.read_bytes() == before

@@ -118,9 +118,17 @@ class Run:
             self.log.rewind(set(self.stages_done), position["stage"], position["step"])
 
     def restore_module(self, module: nn.Module) -> None:
-        """Load the weights of the pending checkpoint."""
-        if self.pending is not None:
+        """Load the weights of the pending checkpoint; raises `InputError` if they are of other networks."""
+        if self.pending is None:
+            return
+        try:
             module.load_state_dict(self.pending[0]["model"])
+        except RuntimeError as error:
+            raise InputError(
+                found=f"unfinished training of networks of another shape ({str(error).splitlines()[0]})",
+                where=str(self.checkpoint_path), expected="one that this version began, whose presets may differ",
+                repair="finish it with the version that began it, or train anew with --overwrite",
+            ) from error  # fmt: skip
 
 
 def run_stage(
