@@ -82,6 +82,10 @@ def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
         (("generate", "{model}", "--types", "alpha", "--sampler", "magic", "-o", "{out}"), "magic"),
         (("generate", "{model}", "--types", "alpha", "--guidance-levels", "5,1", "-o", "{out}"), "must rise"),
         (("generate", "{model}", "--types", "alpha", "--guidance-levels", "5", "-o", "{out}"), "two numbers"),
+        (
+            ("generate", "{model}", "--types", "alpha", "--guidance", "1", "--guidance-levels", "1,5", "-o", "{out}"),
+            "without",
+        ),
         (("train", "{paired}", "-o", "{out}", "--preset", "huge"), "--preset huge"),
         (("train", "{paired}", "-o", "{out}", "--resume"), "nothing to resume"),
         (("train", "{nothing}", "-o", "{out}"), "nothing"),

@@ -170,9 +170,12 @@ def sampler_config(
             raise InputError(found=f"--guidance-levels {guidance_levels!r}", expected="two numbers: 1.2,4.5") from error
         wanted["guidance_interval"] = (low, high)
     try:
-        return replace(bundle.config.sampler, **{k: v for k, v in wanted.items() if v is not None})
+        config = replace(bundle.config.sampler, **{k: v for k, v in wanted.items() if v is not None})
     except ValueError as error:
         raise InputError(found=f"sampler settings that do not work ({error})") from error
+    if guidance_levels is not None and config.guidance == 1:
+        raise InputError(found="--guidance-levels without guidance", expected="--guidance other than 1 as well")
+    return config
 
 
 def _job(
