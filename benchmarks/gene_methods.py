@@ -33,9 +33,7 @@ class Fitted:
     proportions: Callable[[csr_array], np.ndarray]  # counts -> predicted gene proportions
     seconds: float
     theta_G: np.ndarray | None = None  # inverse dispersion, of methods that predict counts
-    zeros: Callable[[csr_array], np.ndarray] | None = (
-        None  # counts -> probability of zeros on top, of zero-inflated ones
-    )
+    zeros: Callable[[csr_array], np.ndarray] | None = None  # counts -> probability of zeros on top, if inflated
     data: GeneSet | None = None  # the cells as the model reads them
     model: GeneVAE | None = None
     encoded: Encoded | None = None  # of the test cells

@@ -20,9 +20,7 @@ class UNetConfig:
 
     channels: tuple[int, ...] = (128, 192)  # width at each resolution, finest first; each next one is half as fine
     n_blocks: int = 2  # residual blocks on the way down, per resolution; one more on the way up
-    bottom: int = (
-        0  # blocks of the coarsest resolution, in a row; 0: as many as of the others, and two between the ways
-    )
+    bottom: int = 0  # blocks of the coarsest resolution, in a row; 0: as many as of the others, and two more
     attention: tuple[bool, ...] = (False, False)  # self-attention at each resolution
     norm: str = "pixel"  # "pixel" (nothing but the pixel itself) or "group"
     embedding: int = 256  # width of the noise-level embedding
@@ -67,11 +65,12 @@ class UNet(nn.Module):
         skips = [widths[0]]
         width = widths[0]
         for level in range(self.n_levels):
+            n_down = config.blocks_down(level)
             if level:
                 self.shrink.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
-                skips += [width] if config.blocks_down(level) else []
+                skips += [width] if n_down else []
             blocks = nn.ModuleList()
-            for _ in range(config.blocks_down(level)):
+            for _ in range(n_down):
                 blocks.append(block(width, level))
                 width = widths[level]
                 skips.append(width)
@@ -84,7 +83,8 @@ class UNet(nn.Module):
         self.grow = nn.ModuleList()
         for level in reversed(range(self.n_levels)):
             blocks = nn.ModuleList()
-            for _ in range(config.blocks_down(level) + 1 if config.blocks_down(level) else 0):
+            n_down = config.blocks_down(level)
+            for _ in range(n_down + 1 if n_down else 0):
                 blocks.append(block(width + skips.pop(), level))
                 width = widths[level]
             self.up.append(blocks)

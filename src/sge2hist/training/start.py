@@ -13,8 +13,8 @@ from sge2hist.models.joint_model import JointModel, ModelConfig
 KEPT_STAGES = ("autoencoder", "gene", "mixture", "expression")
 """Stages that a model to start from has been through: all but the joint one."""
 
-
 KEPT_OF_GENES = ("pool_um", "free_nats", "n_components")
+"""Settings of a gene model that is kept, whatever the preset has now."""
 
 
 def shape_of_start(shape: ModelConfig, theirs: ModelConfig, *, renew_genes: bool) -> ModelConfig:
@@ -23,13 +23,11 @@ def shape_of_start(shape: ModelConfig, theirs: ModelConfig, *, renew_genes: bool
     Presets change: a model of the same preset keeps the U-Net and noise model that it has, and a gene model that is kept
     stays as it is.
     """
+    kept = {} if renew_genes else {name: getattr(theirs.gene, name) for name in KEPT_OF_GENES}
     image = theirs.image if theirs.preset == shape.preset else shape.image
-    gene = (
-        shape.gene
-        if renew_genes
-        else replace(shape.gene, **{name: getattr(theirs.gene, name) for name in KEPT_OF_GENES})
+    return replace(
+        shape, gene=replace(shape.gene, **kept), image=replace(shape.image, unet=image.unet, diffusion=image.diffusion)
     )
-    return replace(shape, gene=gene, image=replace(shape.image, unet=image.unet, diffusion=image.diffusion))
 
 
 def start_from(
