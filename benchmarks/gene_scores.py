@@ -97,36 +97,50 @@ def panel_robustness(data: GeneSet, model: GeneVAE, seed: int) -> dict[str, floa
 
 
 def probes(data: GeneSet, model: GeneVAE, max_cells: int = 5000, seed: int = 0) -> dict[str, float]:
-    """Linear probes: type (balanced accuracy) and neighbourhood composition (R2, raw and within type) from z1 and z2."""
+    """Linear probes: type (balanced accuracy) and neighbourhood composition (R2, raw and within type) from z1 and z2.
+
+    Beside them what no latent is part of: the surroundings themselves (mean expression of the cells around, as z2 reads it),
+    which tell a part of the type in any tissue that is not mixed at random, and the type, which tells a part of the composition.
+    """
     train, test = encode_all(model, data.train), encode_all(model, data.test)
     fit_on = np.random.default_rng(seed).permutation(np.flatnonzero(data.train.type_N >= 0))[:max_cells]
     known = np.flatnonzero(data.test.type_N >= 0)
+    read = {block: (getattr(train, block)[fit_on], getattr(test, block)[known]) for block in ("z1", "z2")}
+    if data.train.around_NA is not None and data.test.around_NA is not None:
+        read["surroundings"] = data.train.around_NA[fit_on], data.test.around_NA[known]
     result = {"type_chance": 1.0 / data.n_types}
-    for block in ("z1", "z2"):
-        x, y = getattr(train, block)[fit_on], getattr(test, block)[known]
-        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
-        guess = probe.fit(x, data.train.type_N[fit_on]).predict(y)
-        truth = data.test.type_N[known]
-        result[f"type_from_{block}"] = balanced_accuracy(truth, guess)
+    types = data.train.type_N[fit_on], data.test.type_N[known]
+    for source, inputs in read.items():
+        result[f"type_from_{source}"] = _told_class(inputs, types)
     own = [tell_components(model, *part).argmax(1) for part in ((data.train, train), (data.test, test))]
     result["components_used"] = float(len(np.unique(own[0])))
     if result["components_used"] > 1:  # else the mixture has collapsed, and there is nothing to tell
-        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
-        guess = probe.fit(train.z2[fit_on], own[0][fit_on]).predict(test.z2[known])
-        result["component_from_z2"] = balanced_accuracy(own[1][known], guess)
+        result["component_from_z2"] = _told_class(read["z2"], (own[0][fit_on], own[1][known]))
         result["component_chance"] = 1.0 / model.mixture.n_components
     if data.train.centre_um_N2 is None:
         return result
-    around = [composition(part, len(data.train.type_names)) for part in (data.train, data.test)]
-    means = np.stack([around[0][data.train.type_N == k].mean(0) for k in range(len(data.train.type_names))])
+    n_types = len(data.train.type_names)
+    read["z1_and_z2"] = train.mean_NZ[fit_on], test.mean_NZ[known]
+    read["type"] = np.eye(n_types)[types[0]], np.eye(n_types)[types[1]]
+    around = [composition(part, n_types) for part in (data.train, data.test)]
+    means = np.stack([around[0][data.train.type_N == k].mean(0) for k in range(n_types)])
     inside = [a - means[part.type_N] for a, part in zip(around, (data.train, data.test), strict=True)]
     for name, (fit_target, target) in {"composition": around, "composition_within_type": inside}.items():
-        for block in ("z1", "z2"):
-            probe = make_pipeline(StandardScaler(), Ridge(10.0))
-            guess = probe.fit(getattr(train, block)[fit_on], fit_target[fit_on]).predict(getattr(test, block)[known])
-            rest = ((guess - target[known]) ** 2).sum() / ((target[known] - target[known].mean(0)) ** 2).sum()
-            result[f"{name}_from_{block}"] = float(1 - rest)
+        for source, inputs in read.items():
+            result[f"{name}_from_{source}"] = _explained(inputs, (fit_target[fit_on], target[known]))
     return result
+
+
+def _told_class(inputs: tuple[np.ndarray, np.ndarray], classes: tuple[np.ndarray, np.ndarray]) -> float:
+    """Balanced accuracy on test cells of a logistic regression fitted on train cells; (train, test) each."""
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
+    return balanced_accuracy(classes[1], probe.fit(inputs[0], classes[0]).predict(inputs[1]))
+
+
+def _explained(inputs: tuple[np.ndarray, np.ndarray], targets: tuple[np.ndarray, np.ndarray]) -> float:
+    """R2 on test cells, of all columns together, of a ridge regression fitted on train cells; (train, test) each."""
+    guess = make_pipeline(StandardScaler(), Ridge(10.0)).fit(inputs[0], targets[0]).predict(inputs[1])
+    return float(1 - ((guess - targets[1]) ** 2).sum() / ((targets[1] - targets[1].mean(0)) ** 2).sum())
 
 
 def balanced_accuracy(truth_N: np.ndarray, guess_N: np.ndarray) -> float:

@@ -5,6 +5,7 @@
     python benchmarks/image_model.py guidance   X.model --against X.paired -n 512
     python benchmarks/image_model.py noise      X.model --against X.paired -n 512
     python benchmarks/image_model.py conditions X.model --against X.paired -n 512
+    python benchmarks/image_model.py evidence   X.model --against X.paired -n 512 --beside young=Y.model paper=P.model
 
 `cost` counts the FLOPs of a whole image (guidance and decoder included) and times it, and counts and times one evaluation of
 the `paper` preset's network in the same run, times its thousand steps (which are not run); and memory by batch, time by threads.
@@ -12,6 +13,9 @@ the `paper` preset's network in the same run, times its thousand steps (which ar
 to the real patches of these cells, beside the floor (other real test patches, the same number) and the time per image.
 `guidance` and `noise` do the same for guidance weights, and for noise levels and fresh noise, on validation cells;
 `conditions` for all cells, the centre cell alone, and the cells of another patch.
+`evidence` prints every score of `sge2hist evaluate` for the model, for the same told the cells of other patches or the centre
+cell alone, and for other models, on the same test cells: for example one of preset `small` and one of `paper` that were trained
+for as long. A sampler of more than `--most-steps`, as that of `paper`, is replaced by DPM-Solver++ of as many.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from image_evidence import evidence
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -247,11 +252,13 @@ def tries(what: str, own: SamplerConfig) -> list[Try]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("cost", "steps", "guidance", "noise", "conditions"))
+    parser.add_argument("what", choices=("cost", "steps", "guidance", "noise", "conditions", "evidence"))
     parser.add_argument("model", help="a folder, or pretrained:NAME")
     parser.add_argument("--against", type=Path, help="paired dataset, for all but `cost`")
     parser.add_argument("--split", help="cells to draw; default: val for choices (guidance, noise), else test")
     parser.add_argument("-n", type=int, default=512, help="images")
+    parser.add_argument("--beside", nargs="*", default=[], help="for `evidence`: other models, NAME=MODEL")
+    parser.add_argument("--most-steps", type=int, default=32, help="for `evidence`: steps of a sampler")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
@@ -262,9 +269,12 @@ def main() -> None:
     elif asked.against is None:
         parser.error(f"{asked.what} needs --against")
     else:
+        data = PairedDataset.open(asked.against)
         split = asked.split or ("val" if asked.what in ("guidance", "noise") else "test")
-        ways = tries(asked.what, bundle.config.sampler)
-        compare(bundle, PairedDataset.open(asked.against), split, asked.n, asked.seed, ways)
+        if asked.what == "evidence":
+            evidence(bundle, data, split, asked.n, asked.seed, asked.beside, asked.most_steps)
+            return
+        compare(bundle, data, split, asked.n, asked.seed, tries(asked.what, bundle.config.sampler))
         if asked.what == "conditions":
             glass(bundle, 64)
 

@@ -38,3 +38,15 @@ def test_thinned_halves_add_up_and_are_independent(scores) -> None:
     first, second = (part.toarray() for part in scores.thinned(counts))
     np.testing.assert_array_equal(first + second, counts.toarray())
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.02  # halves of Poisson counts are independent
+
+
+def test_a_probe_explains_what_is_linear_and_nothing_of_noise(scores) -> None:
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(size=(4000, 3)), rng.normal(size=(3, 2))
+    signal, noise = x @ weights, rng.normal(size=(4000, 2))
+    half = slice(None, 2000), slice(2000, None)
+    parts = [x[part] for part in half]
+    assert scores._explained(parts, [signal[part] for part in half]) > 0.999
+    assert abs(scores._explained(parts, [noise[part] for part in half])) < 0.01
+    mixed = signal + noise * np.sqrt(signal.var() / noise.var())  # half of the variance is noise
+    assert scores._explained(parts, [mixed[part] for part in half]) == pytest.approx(0.5, abs=0.04)

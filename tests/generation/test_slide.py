@@ -27,6 +27,7 @@ from sge2hist.generation.slide_source import source_from_adata, source_from_pair
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
 from sge2hist.models.samplers import sample
+from sge2hist.training.sharpen import with_grain
 
 FAST = SamplerConfig(n_steps=2, eta=1.0, eta_above=0.0, sigma_range=(0.5, 20.0))  # fresh noise in the first step
 REGION_UM = (200.0, 200.0, 120.0, 100.0)
@@ -34,7 +35,7 @@ REGION_UM = (200.0, 200.0, 120.0, 100.0)
 
 @pytest.fixture(scope="module")
 def bundle(tiny_model):
-    return ModelBundle.load(tiny_model)
+    return with_grain(ModelBundle.load(tiny_model), 4, seed=0)  # grain must belong to its place, too
 
 
 @pytest.fixture(scope="module")

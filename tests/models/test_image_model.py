@@ -13,7 +13,7 @@ from sge2hist.models.placed_cells import MODE_ALL, ConditionConfig, PlacedCells
 from sge2hist.models.unet import UNet, UNetConfig
 
 TINY = ImageModelConfig(
-    autoencoder=AutoencoderConfig(latent_channels=4, width=16, n_blocks=1),
+    autoencoder=AutoencoderConfig(latent_channels=4, width=16, n_blocks=1, grain=2),
     condition=ConditionConfig(embedding=8, channels=8),
     unet=UNetConfig(channels=(16, 24), n_blocks=1),
     n_latent=5,
@@ -103,6 +103,21 @@ def test_autoencoder_is_local_and_standardises_its_latents():
     assert torch.allclose(window[:, :, 5:-5, 5:-5], latent[:, :, 9:15, 9:15], atol=1e-4)
 
 
+def test_grain_is_of_its_place_and_leaves_the_latents_their_say():
+    torch.manual_seed(0)
+    model = Autoencoder(AutoencoderConfig(latent_channels=4, width=16, n_blocks=1, grain=2)).eval()
+    latent, grain = torch.randn(1, 4, 24, 24), torch.randn(1, model.n_grain, 24, 24)
+    assert model.n_grain == 8
+    torch.nn.init.zeros_(model.read_grain.bias)
+    even, first = model.decode(latent), model.decode(latent, grain)
+    assert torch.equal(even, model.decode(latent, torch.zeros_like(grain)))
+    other = grain.clone()
+    other[..., :6] = torch.randn(1, 8, 24, 6)
+    second = model.decode(latent, other)
+    assert not torch.allclose(first[..., :24], second[..., :24], atol=1e-3)
+    assert torch.allclose(first[..., 48:], second[..., 48:], atol=1e-5)
+
+
 def test_unet_with_pixel_norm_sees_a_neighbourhood_only():
     torch.manual_seed(0)
     net = UNet(UNetConfig(channels=(16, 16), n_blocks=1), image_channels=2, map_channels=4, vector_dim=4).eval()
@@ -141,6 +156,7 @@ def test_configs_refuse_what_cannot_work():
         lambda: SamplerConfig(eta=-1.0),
         lambda: SamplerConfig(sigma_range=(20.0, 0.3)),
         lambda: AutoencoderConfig(width=10),
+        lambda: AutoencoderConfig(grain=-1),
         lambda: ConditionConfig(grid_um=8, splat_um=4),
     ):
         with pytest.raises(ValueError, match=r".+"):

@@ -20,7 +20,7 @@ from sge2hist.training.image_stages import SHARE_ANYWHERE
 from sge2hist.training.loop import Run
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
-from sge2hist.training.sharpen import NAME, SharpenConfig, Sharpening, sharpen
+from sge2hist.training.sharpen import NAME, SharpenConfig, Sharpening, sharpen, with_grain
 from tests.training.killing import check_a_kill_changes_nothing
 
 CONFIG = SharpenConfig(steps=12, batch=4, n_drawn=8, learning_rate=1e-3, critic_width=8)
@@ -103,7 +103,7 @@ def test_each_network_follows_its_own_loss(tiny_paired, tiny_model):
     real = stage._source.batch(2 * CONFIG.batch, rng, share_anywhere=SHARE_ANYWHERE).image_BCHW[: CONFIG.batch]
     latent = autoencoder.encode(real)
     noise = torch.randn(latent.shape, generator=generator)
-    decoded = autoencoder.decode(latent + autoencoder.config.noise_std * noise)
+    decoded = autoencoder.decode(latent + CONFIG.latent_noise * noise)
     error = decoded - real
     loss = error.abs().mean() + error.square().mean()
     loss = loss + (error[:, :, 1:] - error[:, :, :-1]).abs().mean() + (error[..., 1:] - error[..., :-1]).abs().mean()
@@ -113,7 +113,7 @@ def test_each_network_follows_its_own_loss(tiny_paired, tiny_model):
 
     drawn = stage._drawn_NLHW[torch.from_numpy(rng.integers(len(stage._drawn_NLHW), size=CONFIG.batch))]
     now, then = (
-        owner.decode(drawn).unfold(2, 4, 4).unfold(3, 4, 4).mean((-1, -2)) for owner in (autoencoder, stage._before)
+        owner.decode(drawn).unfold(2, 8, 8).unfold(3, 8, 8).mean((-1, -2)) for owner in (autoencoder, stage._before)
     )
     pull = torch.autograd.grad((now - then).abs().mean(), list(autoencoder.decoder.parameters()))
     (held, _), _ = _gradients(tiny_model, tiny_paired, **unheard | {"anchor": 2.0})
@@ -128,6 +128,9 @@ def test_only_the_decoder_changes(sharp, tiny_model, tiny_paired):
     before, after = (load_file(path / "model.safetensors") for path in (tiny_model, sharp))
     changed = {".".join(name.split(".")[:3]) for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"image.autoencoder.decoder"}
+    assert {name for name in after if name not in before} == {
+        "image.autoencoder.read_grain.weight", "image.autoencoder.read_grain.bias",
+    }  # fmt: skip
     old, new = SGE2Hist.from_pretrained(tiny_model), SGE2Hist.from_pretrained(sharp)
     assert new.bundle.config.sampler == old.bundle.config.sampler
     assert new.bundle.provenance["teacher"] == ModelBundle.load(tiny_model).fingerprint
@@ -135,6 +138,30 @@ def test_only_the_decoder_changes(sharp, tiny_model, tiny_paired):
     cells = tiny_paired.adata()[:3].copy()
     a, b = (model.generate_from_genes(cells).astype(int) for model in (old, new))
     assert np.abs(a - b).mean() > 0.5  # another decoder of the same latents
+
+
+def test_grain_is_learnt_and_kept_by_the_next_sharpening(sharp, tiny_model, tiny_paired, tmp_path):
+    plain, grained = ModelBundle.load(tiny_model), ModelBundle.load(sharp)
+    first = with_grain(plain, CONFIG.grain, CONFIG.seed)
+    assert plain.model.image.n_grain == 0
+    assert grained.model.image.n_grain == 4 * CONFIG.grain
+    assert with_grain(plain, 0, 0) is plain
+    assert with_grain(grained, 9, 0) is grained
+    before, after = (bundle.model.image.autoencoder.read_grain.weight for bundle in (first, grained))
+    assert not torch.equal(before, after)  # it is among what is trained
+    latent = torch.randn(2, 8, 8, 8, generator=torch.Generator().manual_seed(0))[:, : plain.model.image.latent_channels]
+    with torch.no_grad():
+        assert torch.equal(first.model.image.to_image(latent), plain.model.image.to_image(latent))
+    longer = sharpen(grained, tiny_paired, tmp_path / "again.model", CONFIG, say=lambda _: None)
+    assert longer.config.image == grained.config.image
+
+
+def test_a_sharpening_without_grain_draws_as_its_latents_say(tiny_model, tiny_paired, tmp_path):
+    bundle = sharpen(
+        ModelBundle.load(tiny_model), tiny_paired, tmp_path / "even.model", dataclasses.replace(CONFIG, grain=0),
+        say=lambda _: None,
+    )  # fmt: skip
+    assert bundle.model.image.n_grain == 0
 
 
 def test_a_killed_sharpening_ends_with_the_same_weights(tiny_model, tiny_paired, tmp_path):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 NOISE_TILE = 16  # latent pixels; noise is drawn tile by tile, each from its own seed
+GRAIN_DRAW = 2**20  # number of the draw that grain is made of, far from those of the sampler's steps
 RULE = 2  # which cells are told of which, and how: raised when the same request draws other pixels
 BLOCK = 64  # latent pixels, at least: a block is the piece of canvas that is worked on at one time
 
@@ -38,6 +39,13 @@ class Area:
     def right(self) -> int:
         """First column to the right."""
         return self.left + self.width
+
+    def on_grid(self, step: int) -> Area:
+        """The least area around it whose edges are multiples of `step`."""
+        top, left = self.top // step * step, self.left // step * step
+        return Area(
+            top=top, left=left, height=-(-self.bottom // step) * step - top, width=-(-self.right // step) * step - left
+        )
 
     def grown(self, by: int) -> Area:
         """The area with a margin on every side."""
@@ -106,17 +114,19 @@ class Lattice:
 
 
 def canvas_noise(area: Area, channels: int, seed: int, draw: int = 0) -> Tensor:
-    """Standard normal noise [L, h, w] of an area whose edges are multiples of `NOISE_TILE`; the same at the same place.
+    """Standard normal noise [L, h, w] of an area; the same at the same place.
 
     `draw` numbers independent draws at one place.
     """
-    out = torch.empty(channels, area.height, area.width)
-    for i in range(0, area.height, NOISE_TILE):
-        for j in range(0, area.width, NOISE_TILE):
+    tiles = area.on_grid(NOISE_TILE)
+    out = torch.empty(channels, tiles.height, tiles.width)
+    for i in range(0, tiles.height, NOISE_TILE):
+        for j in range(0, tiles.width, NOISE_TILE):
             # places left of and above the slide have negative numbers; seed sequences take none
-            place = [seed, area.top + i + 2**30, area.left + j + 2**30, *([draw] if draw else [])]
+            place = [seed, tiles.top + i + 2**30, tiles.left + j + 2**30, *([draw] if draw else [])]
             tile_seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 2)
             shape = (channels, NOISE_TILE, NOISE_TILE)
             tile = torch.randn(shape, generator=torch.Generator().manual_seed(tile_seed))
             out[:, i : i + NOISE_TILE, j : j + NOISE_TILE] = tile
-    return out
+    top, left = area.top - tiles.top, area.left - tiles.left
+    return out[:, top : top + area.height, left : left + area.width]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sge2hist.arithmetic import fast_arithmetic
 from sge2hist.data.files import atomic_path
-from sge2hist.generation.canvas import Area, Lattice, canvas_noise
+from sge2hist.generation.canvas import GRAIN_DRAW, Area, Lattice, canvas_noise
 from sge2hist.generation.slide_cells import CellStore, PlacedRows
 from sge2hist.generation.slide_plan import Block, SlidePlan
 from sge2hist.models.bundle import ModelBundle
@@ -135,7 +135,8 @@ class SlideWork:
                 stored = self._file("state", len(self.steps), block)
                 if stored.exists():
                     _paste(latents, area, torch.from_numpy(np.load(stored))[0], self.lattice.block_area(*block))
-            _save(path, self._pixels(latents))
+            n_grain = self.model.n_grain
+            _save(path, self._pixels(latents, canvas_noise(area, n_grain, self.seed, GRAIN_DRAW) if n_grain else None))
         return 0
 
     def decode_glass(self) -> None:
@@ -146,10 +147,11 @@ class SlideWork:
             _save(path, self._pixels(self.glass_L[:, None, None].expand(-1, area.height, area.width).clone()))
 
     @torch.no_grad()
-    def _pixels(self, latents: Tensor) -> np.ndarray:
-        """uint8 [T, T, C] of the latents of a tile and its halo."""
+    def _pixels(self, latents: Tensor, grain: Tensor | None = None) -> np.ndarray:
+        """uint8 [T, T, C] of the latents of a tile and its halo, with the noise of their grain."""
+        noise = None if grain is None else grain[None].to(self.device)
         with fast_arithmetic(self.device):
-            image = self.model.to_image(latents[None].to(self.device))[0].cpu()
+            image = self.model.to_image(latents[None].to(self.device), noise)[0].cpu()
         d, size = self.lattice.pixels, self.plan.tile * self.lattice.pixels
         margin = (latents.shape[1] * d - size) // 2
         inner = image[:, margin : margin + size, margin : margin + size]

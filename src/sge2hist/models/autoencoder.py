@@ -24,14 +24,16 @@ class AutoencoderConfig:
     width: int = 64  # channels at half resolution; twice as many at a quarter
     n_blocks: int = 2  # residual blocks per resolution
     noise_std: float = 0.2  # noise put on the (unit-variance) latent in training, so that near latents decode alike
+    grain: int = 0  # channels of noise, at half resolution, that the decoder reads; `sharpen` teaches it to
     scale_weight: float = 0.5  # of the loss on half-size latents and images, which keeps latents smooth (see `loss`)
 
     def __post_init__(self) -> None:
-        if self.width % 8 or self.n_blocks < 1 or self.latent_channels < 1:
-            raise ValueError("width must be a multiple of 8; n_blocks and latent_channels at least 1")
+        if self.width % 8 or self.n_blocks < 1 or self.latent_channels < 1 or self.grain < 0:
+            raise ValueError("width must be a multiple of 8; n_blocks and latent_channels at least 1; grain at least 0")
 
 
 DOWNSAMPLING = 4
+GRAIN_PER_LATENT = 4  # numbers of each channel of grain per latent pixel
 
 
 class Autoencoder(nn.Module):
@@ -68,6 +70,7 @@ class Autoencoder(nn.Module):
             conv3(fine, 4 * config.image_channels),
             nn.PixelShuffle(2),
         )
+        self.read_grain = conv3(config.grain, fine) if config.grain else None
         self.register_buffer("latent_mean_L", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std_L", torch.ones(config.latent_channels))
 
@@ -80,10 +83,29 @@ class Autoencoder(nn.Module):
         raw = self.encode_raw(image_BCHW).float()
         return (raw - self.latent_mean_L[:, None, None]) / self.latent_std_L[:, None, None]
 
-    def decode(self, latent_BLHW: Tensor) -> Tensor:
-        """Return images in about [-1, 1] (not clamped), 4 times as large as the standardised latents."""
+    def decode(self, latent_BLHW: Tensor, grain_BNHW: Tensor | None = None) -> Tensor:
+        """Return images in about [-1, 1] (not clamped), 4 times as large as the standardised latents.
+
+        `grain_BNHW`: standard normal noise [B, `n_grain`, H, W] of the size of the latents, from which a decoder that reads grain
+        makes what latents leave to chance (noise inputs: Karras et al. 2019); None: nothing by chance.
+        """
         raw = latent_BLHW * self.latent_std_L[:, None, None] + self.latent_mean_L[:, None, None]
-        return self.decoder(raw.contiguous(memory_format=torch.channels_last)).float()
+        h = raw.contiguous(memory_format=torch.channels_last)
+        if self.read_grain is None or grain_BNHW is None:
+            return self.decoder(h).float()
+        h = self.decoder[: self._to_half](h)
+        grain = F.pixel_shuffle(grain_BNHW, 2).contiguous(memory_format=torch.channels_last)
+        return self.decoder[self._to_half :](h + self.read_grain(grain)).float()
+
+    @property
+    def n_grain(self) -> int:
+        """Numbers of grain per latent pixel."""
+        return self.config.grain * GRAIN_PER_LATENT
+
+    @property
+    def _to_half(self) -> int:
+        """How many layers of the decoder lead to half resolution."""
+        return self.config.n_blocks + 3
 
     @torch.no_grad()
     def set_latent_statistics(self, image_BCHW: Tensor) -> None:

@@ -66,6 +66,10 @@ class SamplerConfig:
             raise ValueError("eta must be at least 0, and the noise levels of sigma_range positive and rising")
 
 
+GRAIN_STREAM = 0x5DEECE66D
+"""Sets the noise of grain apart from the noise of the latents of the same seed."""
+
+
 class ImageNoise:
     """Standard normal noise for a batch in which image i depends on `seeds[i]` alone, on any device and batch size."""
 
@@ -110,9 +114,14 @@ class ImageModel(nn.Module):
         """Return what the diffusion runs on, of images in [-1, 1]."""
         return self.autoencoder.encode(image_BCHW) if self.autoencoder is not None else image_BCHW
 
-    def to_image(self, latent_BLHW: Tensor) -> Tensor:
-        """Return images clamped to [-1, 1]."""
-        image = self.autoencoder.decode(latent_BLHW) if self.autoencoder is not None else latent_BLHW
+    @property
+    def n_grain(self) -> int:
+        """Numbers of noise per latent pixel that the decoder makes grain of."""
+        return self.autoencoder.n_grain if self.autoencoder is not None else 0
+
+    def to_image(self, latent_BLHW: Tensor, grain_BNHW: Tensor | None = None) -> Tensor:
+        """Return images clamped to [-1, 1]; with their grain, when its noise [B, `n_grain`, H, W] is given."""
+        image = latent_BLHW if self.autoencoder is None else self.autoencoder.decode(latent_BLHW, grain_BNHW)
         return image.float().clamp(-1, 1)
 
     def encode_cells(self, cells: PlacedCells, latent_hw: tuple[int, int]) -> tuple[Tensor | None, Tensor]:
@@ -145,7 +154,10 @@ class ImageModel(nn.Module):
         self, cells: PlacedCells, seeds: Sequence[int], latent_hw: tuple[int, int], config: SamplerConfig
     ) -> Tensor:
         """Draw one image per seed, [B, C, H, W] in [-1, 1]; image i depends on its cells and seeds[i] alone."""
-        return self.to_image(self.sample_latents(cells, seeds, latent_hw, config))
+        latent_BLHW = self.sample_latents(cells, seeds, latent_hw, config)
+        # a stream of its own, so that the same seed has the same tissue whatever is made of its grain
+        grain = ImageNoise([seed ^ GRAIN_STREAM for seed in seeds], (self.n_grain, *latent_hw), latent_BLHW.device)
+        return self.to_image(latent_BLHW, grain() if self.n_grain else None)
 
     @torch.no_grad()
     def sample_latents(

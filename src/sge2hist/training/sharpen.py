@@ -1,8 +1,8 @@
 """A trained model -> one whose pictures have the detail of real ones: adversarial training of the image decoder alone.
 
 A decoder trained on squared and absolute errors leaves out what it cannot know, so nuclei are soft and some are lost. Here a
-critic compares what it decodes, of real crops and of what the network draws, with real crops. Latents stay as they are, and so
-does all that follows the cells.
+critic compares what it decodes, of real crops and of what the network draws, with real crops. What is left to chance, the decoder
+makes of noise that it learns to read (grain). Latents stay as they are, and so does all that follows the cells.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from sge2hist.arithmetic import fast_arithmetic
@@ -37,6 +37,8 @@ from sge2hist.training.told_cells import ToldCells
 from sge2hist.training.tune import tune
 
 NAME = "sharpen"
+ANCHOR_PX = 8  # side of the squares whose mean is to stay what it was
+FIRST_GRAIN = 0.5  # of the usual first weights: some two grey levels
 NUDGE = 0.05  # standard deviation of the noise that a critic should hardly mind
 DRAWN_AT_ONCE, SAID_EVERY = 64, 1024  # images
 STEPS = 8000
@@ -55,7 +57,9 @@ class SharpenConfig:
     critic_width: int = 96
     adversarial: float = 0.05  # weight of the critic's word
     features: float = 0.05  # weight of the critic's features
-    anchor: float = 1.0  # weight of the difference from the decoder as it was, of drawn latents, means of 4 x 4 px
+    anchor: float = 1.0  # weight of the difference from the decoder as it was, of drawn latents, means of squares
+    grain: int = 4  # channels of noise that the decoder learns to read; a decoder that reads grain keeps its own
+    latent_noise: float = 0.1  # standard deviation of the noise on latents of real crops
     penalty: float = 0.3  # weight of the critic's smoothness
     seed: int = 0
     leave_out: str | None = None  # GeoJSON of parts of the slides that no image is taken from
@@ -66,6 +70,8 @@ class SharpenConfig:
             for value in (self.steps, self.hours, self.batch, self.n_drawn)
         ):
             raise InputError(found="a sharpening of no length", expected="steps, hours, batch and n_drawn above 0")
+        if self.grain < 0:
+            raise InputError(found=f"grain = {self.grain}", expected="0 or more channels of noise")
         if self.steps is not None and self.hours is not None:
             raise InputError(found="--hours and --steps", expected="one of the two")
         check_rate_and_seed(self.learning_rate, self.seed)
@@ -88,13 +94,18 @@ class Sharpening(Stage):
             self.critic = Critic(self._autoencoder.config.image_channels, config.critic_width).to(device)
         self.model = model
         self._before = copy.deepcopy(before).requires_grad_(False).to(device)
-        self._autoencoder.decoder.requires_grad_(True)
+        for part in self._trained_parts():
+            part.requires_grad_(True)
         self._drawn_NLHW = self._draw_all(run.say)
+
+    def _trained_parts(self) -> list[nn.Module]:
+        reads = self._autoencoder.read_grain
+        return [self._autoencoder.decoder, *([] if reads is None else [reads])]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Decoder and critic."""
         return [
-            {"params": list(self._autoencoder.decoder.parameters()), "scale": 1.0},
+            {"params": [p for part in self._trained_parts() for p in part.parameters()], "scale": 1.0},
             {"params": list(self.critic.parameters()), "scale": self._config.critic_rate},
         ]
 
@@ -138,10 +149,11 @@ class Sharpening(Stage):
         drawn = self._drawn_NLHW[torch.from_numpy(rng.integers(len(self._drawn_NLHW), size=n))].to(self._device)
         with torch.no_grad():
             latent = autoencoder.encode(real[:n])
-            latent = latent + autoencoder.config.noise_std * _noise(latent, generator)
-            drawn_before = F.avg_pool2d(self._before.decode(drawn), 4)
-        decoded = autoencoder.decode(torch.cat([latent, drawn]))
-        ours, known = decoded[:n], decoded[n:]
+            latent = latent + config.latent_noise * _noise(latent, generator)
+            drawn_before = F.avg_pool2d(self._before.decode(drawn), ANCHOR_PX)
+        grain = _noise(drawn.new_empty(n, autoencoder.n_grain, *drawn.shape[2:]), generator)
+        ours, known = autoencoder.decode(latent), autoencoder.decode(drawn, grain)
+        decoded = torch.cat([ours, known])
 
         called, _ = self.critic(torch.cat([real, decoded.detach()]))
         nudged, _ = self.critic(real + NUDGE * _noise(real, generator))
@@ -155,7 +167,7 @@ class Sharpening(Stage):
         error = autoencoder.error(ours, real[:n])
         adversarial = says_real(logits)
         matched = feature_distance([layer[:n] for layer in features], wanted)
-        anchor = (F.avg_pool2d(known, 4) - drawn_before).abs().mean()
+        anchor = (F.avg_pool2d(known, ANCHOR_PX) - drawn_before).abs().mean()
         decoder = error + config.adversarial * adversarial + config.features * matched + config.anchor * anchor
         return {
             "loss": decoder + critic,
@@ -178,6 +190,23 @@ def _autoencoder_of(model: JointModel) -> Autoencoder:
     return autoencoder
 
 
+def with_grain(trained: ModelBundle, channels: int, seed: int) -> ModelBundle:
+    """The same model with a decoder that hardly reads these channels of noise yet; itself where it reads some already."""
+    autoencoder = _autoencoder_of(trained.model)
+    if channels == 0 or autoencoder.read_grain is not None:
+        return trained
+    shape = trained.config
+    image = replace(shape.image, autoencoder=replace(autoencoder.config, grain=channels))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = JointModel(replace(shape, image=image))
+    own = model.state_dict()
+    own["image.autoencoder.read_grain.weight"].mul_(FIRST_GRAIN)
+    own["image.autoencoder.read_grain.bias"].zero_()
+    model.load_state_dict(own | trained.model.state_dict())
+    return replace(trained, model=model.eval())
+
+
 def sharpen(
     trained: ModelBundle,
     dataset: PairedDataset,
@@ -198,6 +227,7 @@ def sharpen(
     """
     config = config or SharpenConfig()
     before = _autoencoder_of(trained.model)
+    trained = with_grain(trained, config.grain, config.seed)
     budget = config.hours * 3600 if config.hours else None
     n_steps = config.steps or STEPS
     plan = StagePlan(

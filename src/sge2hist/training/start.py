@@ -20,14 +20,13 @@ KEPT_OF_GENES = ("pool_um", "free_nats", "n_components")
 def shape_of_start(shape: ModelConfig, theirs: ModelConfig, *, renew_genes: bool) -> ModelConfig:
     """Return the shape of a model to be trained, with what it takes over from the model that it starts from.
 
-    Presets change: a model of the same preset keeps the U-Net and noise model that it has, and a gene model that is kept
-    stays as it is.
+    Presets change: a model of the same preset keeps the image networks that it has (a sharpened decoder its grain), and a gene
+    model that is kept stays as it is.
     """
     kept = {} if renew_genes else {name: getattr(theirs.gene, name) for name in KEPT_OF_GENES}
     image = theirs.image if theirs.preset == shape.preset else shape.image
-    return replace(
-        shape, gene=replace(shape.gene, **kept), image=replace(shape.image, unet=image.unet, diffusion=image.diffusion)
-    )
+    networks = {"unet": image.unet, "diffusion": image.diffusion, "autoencoder": image.autoencoder}
+    return replace(shape, gene=replace(shape.gene, **kept), image=replace(shape.image, **networks))
 
 
 def start_from(

@@ -1,0 +1,82 @@
+"""One table of everything that a conditioned image model should show, beside the models and baselines that it is to beat."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation import show, write_set
+from sge2hist.api import SGE2Hist
+from sge2hist.data.paired import PairedDataset
+from sge2hist.evaluation.config import EvaluateConfig
+from sge2hist.evaluation.evaluate import evaluate
+from sge2hist.generation.jobs import job_from_paired
+from sge2hist.generation.run import images_of
+from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.image_model import SamplerConfig
+
+STATISTICS = ("haematoxylin_mean", "haematoxylin_sd", "eosin_mean", "eosin_sd", "lumen_fraction", "nuclei_count")
+
+
+def evidence(
+    bundle: ModelBundle, data: PairedDataset, split: str, n: int, seed: int, others: list[str], most_steps: int
+) -> None:
+    """Draw the same cells with every model (`others`: NAME=MODEL), shuffled and by the centre cell alone; print all scores."""
+    rows = np.sort(np.random.default_rng(seed).permutation(data.rows(split))[:n])
+    named = [other.partition("=") for other in others]
+    with tempfile.TemporaryDirectory() as folder:
+        sets = [
+            _draw(bundle, data, rows, seed, Path(folder) / "model", most_steps),
+            _draw(bundle, data, rows, seed, Path(folder) / "its shuffled", most_steps, shuffle=True),
+            _draw(bundle, data, rows, seed, Path(folder) / "its centre cell", most_steps, context="centre"),
+            *(
+                _draw(SGE2Hist.from_pretrained(model).bundle, data, rows, seed, Path(folder) / name, most_steps)
+                for name, _, model in named
+            ),
+        ]  # fmt: skip
+        report = evaluate(sets, data, None, EvaluateConfig(split=split, umap=False, seed=seed))
+    print()
+    show(report)
+    _show_statistics(report)
+
+
+def _draw(
+    bundle: ModelBundle, data: PairedDataset, rows: np.ndarray, seed: int, folder: Path, most_steps: int, *,
+    context: str = "neighbours", shuffle: bool = False,
+) -> Path:  # fmt: skip
+    """Draw one image per cell by the model's own sampler, in `most_steps` where that takes more; says how long it took."""
+    sampler = _affordable(bundle.config.sampler, most_steps)
+    job = job_from_paired(bundle, data, rows, seed=seed, context=context, shuffle_cells=shuffle)
+    start = time.perf_counter()
+    images = np.concatenate(list(images_of(bundle, job, sampler)))
+    each_ms = (time.perf_counter() - start) / len(rows) * 1e3
+    print(f"{folder.name}: {sampler.sampler}, {sampler.n_steps} steps, {each_ms:.0f} ms per image", flush=True)
+    return write_set(folder, data, rows, images)
+
+
+def _affordable(own: SamplerConfig, most_steps: int) -> SamplerConfig:
+    return own if own.n_steps <= most_steps else replace(own, sampler="dpmpp-2m", n_steps=most_steps)
+
+
+def _show_statistics(report: dict[str, Any]) -> None:
+    """Print how statistics of the patches follow the real ones."""
+    names = [entry["name"] for entry in report["sets"]]
+    print("\n| correlation with the real patch / SD over that of real patches | " + " | ".join(names))
+    print("|" + " --- |" * (len(names) + 1))
+    for statistic in STATISTICS:
+        cells = []
+        for name in names:
+            found = next((row for row in report["morphometry"][name] if row["statistic"] == statistic), None)
+            cells.append("-" if found is None else f"{_number(found['correlation'])} / "
+                         f"{_number(found['distribution']['spread_ratio'])}")  # fmt: skip
+        print(f"| {statistic} | " + " | ".join(cells) + " |")
+
+
+def _number(figure: Any) -> str:
+    value = figure["value"] if isinstance(figure, dict) else figure
+    return "-" if value is None else f"{value:.2f}"
