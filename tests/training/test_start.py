@@ -12,6 +12,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.config import STAGE_SHARES, TrainConfig
+from sge2hist.training.sharpen import with_grain
 from sge2hist.training.start import start_from
 from sge2hist.training.train import train
 
@@ -28,6 +29,15 @@ def test_goes_on_with_the_joint_stage_alone_on_the_same_data(tiny_paired, tiny_m
     for name, value in before.items():
         if name.startswith("image."):
             assert torch.allclose(value, after[name], atol=1e-6), name
+
+
+def test_a_decoder_that_reads_grain_goes_on_reading_it(tiny_paired, tiny_model, tmp_path):
+    start = with_grain(ModelBundle.load(tiny_model), 4, seed=0)
+    start.save(tmp_path / "a.model")
+    on = TrainConfig(preset="tiny", mixed_precision="no", start=str(tmp_path / "a.model"), steps=2)
+    bundle = train(tiny_paired, tmp_path / "b.model", on, say=lambda _: None)
+    before, after = (b.model.image.autoencoder.read_grain.weight for b in (start, bundle))
+    assert torch.allclose(before, after, atol=1e-6)
 
 
 def test_other_genes_leave_the_gene_model_to_be_trained(tiny_model):

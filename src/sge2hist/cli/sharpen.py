@@ -25,9 +25,9 @@ def sharpen(
 ) -> None:
     """Give the pictures of a trained model the detail of real ones (adversarial training of its decoder).
 
-    Nuclei become crisp, and nearly as many as in real tissue; texture that latents leave to chance is made of noise of the image's
-    seed. Only the decoder is trained: the same seed still draws the same tissue. Give it time: a quarter of an hour on a CPU makes
-    pictures worse. Stopped, the same command goes on.
+    Nuclei become crisp, and nearly as many as in real tissue; what latents leave to chance is drawn by the image's seed. Only the
+    decoder is trained: the same seed still draws the same tissue. Give it time: a quarter of an hour on a CPU makes pictures
+    worse. Stopped, the same command goes on.
 
     Example: `sge2hist sharpen kidney.model --on kidney.paired -o kidney_sharp.model --hours 0.8`
     """

@@ -25,8 +25,8 @@ def shape_of_start(shape: ModelConfig, theirs: ModelConfig, *, renew_genes: bool
     """
     kept = {} if renew_genes else {name: getattr(theirs.gene, name) for name in KEPT_OF_GENES}
     image = theirs.image if theirs.preset == shape.preset else shape.image
-    networks = {"unet": image.unet, "diffusion": image.diffusion, "autoencoder": image.autoencoder}
-    return replace(shape, gene=replace(shape.gene, **kept), image=replace(shape.image, **networks))
+    own = replace(shape.image, unet=image.unet, diffusion=image.diffusion, autoencoder=image.autoencoder)
+    return replace(shape, gene=replace(shape.gene, **kept), image=own)
 
 
 def start_from(
