@@ -66,7 +66,7 @@ def _affordable(own: SamplerConfig, most_steps: int) -> SamplerConfig:
 def _show_statistics(report: dict[str, Any]) -> None:
     """Print how statistics of the patches follow the real ones."""
     names = [entry["name"] for entry in report["sets"]]
-    print("\n| correlation with the real patch / SD over that of real patches | " + " | ".join(names))
+    print("\n| correlation with the real patch / SD over that of real patches | " + " | ".join(names) + " |")
     print("|" + " --- |" * (len(names) + 1))
     for statistic in STATISTICS:
         cells = []
