@@ -123,6 +123,16 @@ def test_each_network_follows_its_own_loss(tiny_paired, tiny_model):
         (wishing, _), _ = _gradients(tiny_model, tiny_paired, **unheard | {wish: 1.0})
         assert any(not torch.allclose(a, b, atol=1e-5) for a, b in zip(decoder, wishing, strict=True))
 
+    # of drawn latents alone: the critic's word is about them, and there are no features to match
+    (alone, _), stage = _gradients(tiny_model, tiny_paired, **unheard | {"adversarial": 2.0}, drawn_only=True)
+    judged = torch.autograd.grad(
+        says_real(stage.critic(autoencoder.decode(drawn))[0]), list(autoencoder.decoder.parameters())
+    )
+    for a, b, c in zip(alone, decoder, judged, strict=True):
+        assert torch.allclose(a, b + 2 * c, atol=1e-5)
+    (matching, _), _ = _gradients(tiny_model, tiny_paired, **unheard | {"features": 5.0}, drawn_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(matching, decoder, strict=True))
+
 
 def test_only_the_decoder_changes(sharp, tiny_model, tiny_paired):
     before, after = (load_file(path / "model.safetensors") for path in (tiny_model, sharp))

@@ -17,6 +17,13 @@ def sharpen(
     hours: Annotated[float | None, typer.Option(help="Time budget, e.g. 0.8.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps; default: 8000, or as long as --hours.")] = None,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of the decoder.")] = 2e-4,
+    drawn_only: Annotated[
+        bool,
+        typer.Option(
+            "--drawn-only",
+            help="Judge drawn images alone: some minutes more, for a model that is sharp already.",
+        ),
+    ] = False,
     leave_out: Annotated[
         Path | None, typer.Option(help="GeoJSON of areas that no image is learnt from, as in `sge2hist train`.")
     ] = None,
@@ -37,7 +44,7 @@ def sharpen(
     from sge2hist.training.sharpen import sharpen as run
 
     config = SharpenConfig(
-        steps=steps, hours=hours, learning_rate=learning_rate, seed=seed,
+        steps=steps, hours=hours, learning_rate=learning_rate, seed=seed, drawn_only=drawn_only,
         leave_out=None if leave_out is None else str(leave_out),
     )  # fmt: skip
     run(load_trained(model, output), PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)

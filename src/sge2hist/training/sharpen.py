@@ -57,6 +57,9 @@ class SharpenConfig:
     critic_width: int = 96
     adversarial: float = 0.05  # weight of the critic's word
     features: float = 0.05  # weight of the critic's features
+    drawn_only: bool = (
+        False  # the critic judges what is decoded of drawn latents alone, and real crops teach by their error
+    )
     anchor: float = 1.0  # weight of the difference from the decoder as it was, of drawn latents, means of squares
     grain: int = 4  # channels of noise that the decoder learns to read; a decoder that reads grain keeps its own
     latent_noise: float = 0.1  # standard deviation of the noise on latents of real crops
@@ -153,20 +156,22 @@ class Sharpening(Stage):
             drawn_before = F.avg_pool2d(self._before.decode(drawn), ANCHOR_PX)
         grain = _noise(drawn.new_empty(n, autoencoder.n_grain, *drawn.shape[2:]), generator)
         ours, known = autoencoder.decode(latent), autoencoder.decode(drawn, grain)
-        decoded = torch.cat([ours, known])
+        judged = known if config.drawn_only else torch.cat([ours, known])
 
-        called, _ = self.critic(torch.cat([real, decoded.detach()]))
+        called, _ = self.critic(torch.cat([real, judged.detach()]))
         nudged, _ = self.critic(real + NUDGE * _noise(real, generator))
         called_real, called_decoded = ([grid[part] for grid in called] for part in (slice(2 * n), slice(2 * n, None)))
         critic = critic_loss(called_real, called_decoded) + config.penalty * smoothness(called_real, nudged)
 
         frozen = {name: value.detach() for name, value in self.critic.named_parameters()}
-        logits, features = functional_call(self.critic, frozen, (decoded,))
-        with torch.no_grad():
-            _, wanted = self.critic(real[:n])
+        logits, features = functional_call(self.critic, frozen, (judged,))
         error = autoencoder.error(ours, real[:n])
         adversarial = says_real(logits)
-        matched = feature_distance([layer[:n] for layer in features], wanted)
+        matched = torch.zeros((), device=self._device)
+        if not config.drawn_only:
+            with torch.no_grad():
+                _, wanted = self.critic(real[:n])
+            matched = feature_distance([layer[:n] for layer in features], wanted)
         anchor = (F.avg_pool2d(known, ANCHOR_PX) - drawn_before).abs().mean()
         decoder = error + config.adversarial * adversarial + config.features * matched + config.anchor * anchor
         return {
