@@ -186,7 +186,7 @@ def test_a_killed_sharpening_ends_with_the_same_weights(tiny_model, tiny_paired,
 def test_what_does_not_fit_is_one_error_before_any_work(tiny_model, tiny_paired, tmp_path):
     for wrong, message in (
         ({"hours": 0.0}, "no length"), ({"hours": 1.0, "steps": 5}, "--hours and --steps"),
-        ({"learning_rate": 0.0}, "--learning-rate 0"), ({"seed": -1}, "--seed -1"),
+        ({"learning_rate": 0.0}, "--learning-rate 0"), ({"seed": -1}, "--seed -1"), ({"grain": -1}, "grain = -1"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             SharpenConfig(**wrong)
