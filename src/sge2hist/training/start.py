@@ -22,7 +22,13 @@ def shape_of_start(shape: ModelConfig, theirs: ModelConfig, *, renew_genes: bool
 
     Presets change: a model of the same preset keeps the image networks that it has (a sharpened decoder its grain), and a gene
     model that is kept stays as it is.
+
+    Raises
+    ------
+    InputError
+        If the images of the two have other channels.
     """
+    require_same_channels(theirs.channels, shape.channels, where="the model to start from")
     kept = {} if renew_genes else {name: getattr(theirs.gene, name) for name in KEPT_OF_GENES}
     image = theirs.image if theirs.preset == shape.preset else shape.image
     own = replace(shape.image, unet=image.unet, diffusion=image.diffusion, autoencoder=image.autoencoder)
@@ -41,10 +47,9 @@ def start_from(
     Raises
     ------
     InputError
-        If the networks differ in shape, in um per px, or in the channels of their images.
+        If the networks differ in shape, or in um per px.
     """
     ours, theirs = model.config, start.config
-    require_same_channels(theirs.channels, ours.channels, where="the model to start from")
     if replace(theirs.image, n_slides=ours.image.n_slides) != ours.image or theirs.um_per_px != ours.um_per_px:
         raise InputError(
             found=f"a model of preset {theirs.preset} at {theirs.um_per_px:g} um/px to start from",
