@@ -28,15 +28,15 @@ def evidence(
 ) -> None:
     """Draw the same cells with every model (`others`: NAME=MODEL), shuffled and by the centre cell alone; print all scores."""
     rows = np.sort(np.random.default_rng(seed).permutation(data.rows(split))[:n])
-    named = [other.partition("=") for other in others]
+    beside = {name: SGE2Hist.from_pretrained(model).bundle for name, _, model in (o.partition("=") for o in others)}
     with tempfile.TemporaryDirectory() as folder:
         sets = [
             _draw(bundle, data, rows, seed, Path(folder) / "model", most_steps),
             _draw(bundle, data, rows, seed, Path(folder) / "its shuffled", most_steps, shuffle=True),
             _draw(bundle, data, rows, seed, Path(folder) / "its centre cell", most_steps, context="centre"),
             *(
-                _draw(SGE2Hist.from_pretrained(model).bundle, data, rows, seed, Path(folder) / name, most_steps)
-                for name, _, model in named
+                _draw(other, data, rows, seed, Path(folder) / name, most_steps)
+                for name, other in beside.items()
             ),
         ]  # fmt: skip
         report = evaluate(sets, data, None, EvaluateConfig(split=split, umap=False, seed=seed))

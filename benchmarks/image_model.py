@@ -262,6 +262,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
+    if not all("=" in other for other in asked.beside):
+        parser.error(f"--beside {' '.join(asked.beside)}: NAME=MODEL is needed")
     bundle = SGE2Hist.from_pretrained(asked.model).bundle
     if asked.what == "cost":
         throughput(bundle, asked.batch)

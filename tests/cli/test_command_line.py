@@ -96,6 +96,7 @@ def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
         (("distill", "{nothing}", "--on", "{paired}", "-o", "{out}"), "no model"),
         (("distill", "{model}", "--on", "{paired}", "--steps", "0", "-o", "{out}"), "no length"),
         (("sharpen", "{model}", "--on", "{paired}", "--hours", "0", "-o", "{out}"), "no length"),
+        (("sharpen", "{model}", "--on", "{paired}", "--grain", "--hours", "0", "-o", "{out}"), "no length"),
         (("sharpen", "{model}", "--on", "{paired}", "-o", "{model}", "--overwrite"), "the model itself"),
         (("types", "{model}", "--rename", "alpha"), "old name=new name"),
     ],

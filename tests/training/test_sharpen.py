@@ -23,7 +23,7 @@ from sge2hist.training.randomness import stage_generator, stage_rng
 from sge2hist.training.sharpen import NAME, SharpenConfig, Sharpening, sharpen, with_grain
 from tests.training.killing import check_a_kill_changes_nothing
 
-CONFIG = SharpenConfig(steps=12, batch=4, n_drawn=8, learning_rate=1e-3, critic_width=8)
+CONFIG = SharpenConfig(steps=12, batch=4, n_drawn=8, learning_rate=1e-3, critic_width=8, grain=4)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_each_network_follows_its_own_loss(tiny_paired, tiny_model):
 
     drawn = stage._drawn_NLHW[torch.from_numpy(rng.integers(len(stage._drawn_NLHW), size=CONFIG.batch))]
     now, then = (
-        owner.decode(drawn).unfold(2, 8, 8).unfold(3, 8, 8).mean((-1, -2)) for owner in (autoencoder, stage._before)
+        owner.decode(drawn).unfold(2, 4, 4).unfold(3, 4, 4).mean((-1, -2)) for owner in (autoencoder, stage._before)
     )
     pull = torch.autograd.grad((now - then).abs().mean(), list(autoencoder.decoder.parameters()))
     (held, _), _ = _gradients(tiny_model, tiny_paired, **unheard | {"anchor": 2.0})

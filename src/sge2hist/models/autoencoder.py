@@ -24,7 +24,7 @@ class AutoencoderConfig:
     width: int = 64  # channels at half resolution; twice as many at a quarter
     n_blocks: int = 2  # residual blocks per resolution
     noise_std: float = 0.2  # noise put on the (unit-variance) latent in training, so that near latents decode alike
-    grain: int = 0  # channels of noise, at half resolution, that the decoder reads; `sharpen` teaches it to
+    grain: int = 0  # channels of noise, at half resolution, that the decoder reads; `sharpen --grain` teaches it to
     scale_weight: float = 0.5  # of the loss on half-size latents and images, which keeps latents smooth (see `loss`)
 
     def __post_init__(self) -> None:

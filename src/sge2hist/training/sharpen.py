@@ -37,7 +37,6 @@ from sge2hist.training.told_cells import ToldCells
 from sge2hist.training.tune import tune
 
 NAME = "sharpen"
-ANCHOR_PX = 8  # side of the squares whose mean is to stay what it was
 FIRST_GRAIN = 0.5  # of the usual first weights: some two grey levels
 NUDGE = 0.05  # standard deviation of the noise that a critic should hardly mind
 DRAWN_AT_ONCE, SAID_EVERY = 64, 1024  # images
@@ -57,12 +56,11 @@ class SharpenConfig:
     critic_width: int = 96
     adversarial: float = 0.05  # weight of the critic's word
     features: float = 0.05  # weight of the critic's features
-    drawn_only: bool = (
-        False  # the critic judges what is decoded of drawn latents alone, and real crops teach by their error
-    )
+    drawn_only: bool = False  # the critic judges drawn images alone, and real crops teach by their error
+    anchor_px: int = 4  # side of the squares whose mean, in drawn images, is to stay what it was
     anchor: float = 1.0  # weight of the difference from the decoder as it was, of drawn latents, means of squares
-    grain: int = 4  # channels of noise that the decoder learns to read; a decoder that reads grain keeps its own
-    latent_noise: float = 0.1  # standard deviation of the noise on latents of real crops
+    grain: int = 0  # channels of noise that the decoder learns to read; a decoder that reads grain keeps its own
+    latent_noise: float = 0.2  # standard deviation of the noise on latents of real crops
     penalty: float = 0.3  # weight of the critic's smoothness
     seed: int = 0
     leave_out: str | None = None  # GeoJSON of parts of the slides that no image is taken from
@@ -78,6 +76,10 @@ class SharpenConfig:
         if self.steps is not None and self.hours is not None:
             raise InputError(found="--hours and --steps", expected="one of the two")
         check_rate_and_seed(self.learning_rate, self.seed)
+
+
+GRAIN: dict[str, Any] = {"drawn_only": True, "anchor_px": 8, "grain": 4, "latent_noise": 0.1}
+"""Settings of a second sharpening, which teaches a decoder that is sharp already to draw grain."""
 
 
 class Sharpening(Stage):
@@ -153,7 +155,7 @@ class Sharpening(Stage):
         with torch.no_grad():
             latent = autoencoder.encode(real[:n])
             latent = latent + config.latent_noise * _noise(latent, generator)
-            drawn_before = F.avg_pool2d(self._before.decode(drawn), ANCHOR_PX)
+            drawn_before = F.avg_pool2d(self._before.decode(drawn), config.anchor_px)
         grain = _noise(drawn.new_empty(n, autoencoder.n_grain, *drawn.shape[2:]), generator)
         ours, known = autoencoder.decode(latent), autoencoder.decode(drawn, grain)
         judged = known if config.drawn_only else torch.cat([ours, known])
@@ -172,7 +174,7 @@ class Sharpening(Stage):
             with torch.no_grad():
                 _, wanted = self.critic(real[:n])
             matched = feature_distance([layer[:n] for layer in features], wanted)
-        anchor = (F.avg_pool2d(known, ANCHOR_PX) - drawn_before).abs().mean()
+        anchor = (F.avg_pool2d(known, config.anchor_px) - drawn_before).abs().mean()
         decoder = error + config.adversarial * adversarial + config.features * matched + config.anchor * anchor
         return {
             "loss": decoder + critic,
