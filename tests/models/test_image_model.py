@@ -78,11 +78,14 @@ def test_loss_is_zero_for_the_network_that_knows_the_target():
     seen = {}
 
     class Oracle(torch.nn.Module):
-        def forward(self, x, c_noise, cond_map, cond_vector):
+        def forward(self, x, c_noise, read_map, cond_vector):
             sigma = (4 * c_noise).exp()[:, None, None, None]
             seen["sigma"] = sigma
             c_in = 1 / (1 + sigma**2).sqrt()
             return (latent - (x / c_in) / (1 + sigma**2)) / (sigma * c_in)
+
+        def read_map(self, cond_map):
+            return []
 
     model.unet = Oracle()
     loss = model.loss(latent, _cells(4), torch.Generator().manual_seed(1))
@@ -126,9 +129,37 @@ def test_unet_with_pixel_norm_sees_a_neighbourhood_only():
     x, cond, noise, vector = torch.randn(1, 2, 16, 96), torch.randn(1, 4, 16, 96), torch.zeros(1), torch.zeros(1, 4)
     changed = x.clone()
     changed[..., 0] += 5
-    a, b = net(x, noise, cond, vector), net(changed, noise, cond, vector)
+    a, b = (net(of, noise, net.read_map(cond), vector) for of in (x, changed))
     assert torch.allclose(a[..., 64:], b[..., 64:], atol=1e-5)
     assert not torch.allclose(a[..., :4], b[..., :4], atol=1e-3)
+
+
+def test_a_map_that_is_read_once_says_what_it_says_beside_the_image():
+    """Against the plain way: stem over image and map joined, every block with its own look at the map."""
+    torch.manual_seed(0)
+    config = UNetConfig(channels=(16, 24), n_blocks=1)
+    net = UNet(config, image_channels=2, map_channels=4, vector_dim=4).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x, cond = torch.randn(2, 2, 8, 8), torch.randn(2, 4, 8, 8)
+    seen: dict[str, torch.Tensor] = {}
+    joined = net.stem(torch.cat([x, cond], dim=1))
+    net.down[0][0][0].register_forward_pre_hook(lambda _, given: seen.update(stem=given[0]))
+    blocks = [*net.down[0], *net.down[1], *net.middle, *net.up[0], *net.up[1]]
+    coarse = torch.nn.functional.avg_pool2d(cond, 2)
+    expected = [block.place(coarse if block.place.out_channels == 24 else cond) for block, _ in blocks]
+
+    def hook(block, given):
+        seen[str(id(block))] = given[2].clone()
+
+    for block, _ in blocks:
+        block.register_forward_pre_hook(hook)
+    with_gradients = net(x, torch.zeros(2), net.read_map(cond), torch.ones(2, 4))
+    assert torch.allclose(seen["stem"], joined, atol=1e-5)
+    for (block, _), share in zip(blocks, expected, strict=True):
+        assert torch.allclose(seen[str(id(block))], share, atol=1e-5)
+    with torch.no_grad():  # where maps are overwritten
+        assert torch.allclose(net(x, torch.zeros(2), net.read_map(cond), torch.ones(2, 4)), with_gradients, atol=1e-4)
 
 
 def test_a_bottom_in_a_row_leaves_no_map_for_a_way_up():
@@ -138,10 +169,10 @@ def test_a_bottom_in_a_row_leaves_no_map_for_a_way_up():
     assert [len(blocks) for blocks in net.up] == [0, 4]  # coarsest first
     assert len(net.middle) == 2
     x, cond = torch.randn(2, 2, 8, 8), torch.randn(2, 4, 8, 8)
-    out = net(x, torch.zeros(2), cond, torch.zeros(2, 4))
+    out = net(x, torch.zeros(2), net.read_map(cond), torch.zeros(2, 4))
     assert out.shape == x.shape
     torch.nn.init.normal_(net.head[-1].weight)
-    net(x, torch.zeros(2), cond, torch.zeros(2, 4)).square().sum().backward()
+    net(x, torch.zeros(2), net.read_map(cond), torch.zeros(2, 4)).square().sum().backward()
     assert all(p.grad is not None for p in net.parameters())  # every block is on the way
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.files import check_output, require_disk_space
-from sge2hist.generation.drawing import batches, draw
+from sge2hist.generation.drawing import draw
 from sge2hist.generation.enlarge import check_upsampler, enlarged
 from sge2hist.generation.jobs import Job
 from sge2hist.generation.set import KIND, GeneratedSet, writing
+from sge2hist.generation.side_by_side import side_by_side
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import SamplerConfig
 from sge2hist.models.upsampler_folder import UpsamplerBundle
@@ -25,11 +26,17 @@ def images_of(
     bundle: ModelBundle, job: Job, sampler: SamplerConfig | None = None, *, batch: int = BATCH,
     upsampler: UpsamplerBundle | None = None,
 ) -> Iterator[np.ndarray]:  # fmt: skip
-    """Yield batches of images, uint8 [<= batch, P, P, C], in the order of the job's table; P is the model's, or as enlarged."""
-    for part in batches(len(job), batch):
+    """Yield images, uint8 [<= batch, P, P, C], in the order of the job's table; P is the model's, or as enlarged.
+
+    `batch`: images under way, on a CPU shared among its threads.
+    """
+
+    def drawn(part: slice) -> np.ndarray:
         seeds = job.obs["seed"].to_numpy()[part]
         images = draw(bundle, job.windows(part), seeds, sampler or bundle.config.sampler)
-        yield images if upsampler is None else enlarged(upsampler, images, seeds)
+        return images if upsampler is None else enlarged(upsampler, images, seeds)
+
+    return side_by_side(drawn, len(job), batch, next(bundle.model.parameters()).device)
 
 
 def generate(

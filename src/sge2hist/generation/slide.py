@@ -21,7 +21,7 @@ from sge2hist.generation.canvas import GRAIN_DRAW, Area, Lattice, canvas_noise
 from sge2hist.generation.slide_cells import CellStore, PlacedRows
 from sge2hist.generation.slide_plan import Block, SlidePlan
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.image_model import SamplerConfig
+from sge2hist.models.image_model import Condition, SamplerConfig
 from sge2hist.models.placed_cells import MODE_ALL, PlacedCells
 from sge2hist.models.samplers import Denoise, Evaluation, State, guided
 
@@ -97,7 +97,7 @@ class SlideWork:
         told = self.model.encode_cells(cells, side)
         untold = told if weight == 1 else self.model.encode_cells(cells.unconditioned(), side)
 
-        def denoiser(condition: tuple[Tensor | None, Tensor]) -> Denoise:
+        def denoiser(condition: Condition) -> Denoise:
             return lambda x, sigma: self.model.denoise(x, torch.full((len(x),), sigma, device=x.device), condition)
 
         return guided(denoiser(told), denoiser(untold), weight, self.sampler.guidance_interval)

@@ -64,6 +64,11 @@ class FourierEmbedding(nn.Module):
         return torch.cat([angle_BF.cos(), angle_BF.sin()], dim=1)
 
 
+def _silu(h: Tensor) -> Tensor:
+    """SiLU of a map that nothing else reads; without gradients in its place, which saves memory and time."""
+    return F.silu(h, inplace=not torch.is_grad_enabled())
+
+
 class ResBlock(nn.Module):
     """Two normalised convolutions around a skip; noise level (vector) scales and shifts, cells (map) shift.
 
@@ -82,16 +87,18 @@ class ResBlock(nn.Module):
         self.place = zeroed(nn.Conv2d(cond_channels, channels_out, 1)) if cond_channels else None
         self.skip = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
-    def forward(self, x_BCHW: Tensor, emb_BE: Tensor | None = None, cond_BDHW: Tensor | None = None) -> Tensor:
-        """Return the block's output [B, channels_out, H, W]."""
-        h = self.conv1(F.silu(self.norm1(x_BCHW)))
-        if self.place is not None and cond_BDHW is not None:
-            h = h + self.place(cond_BDHW)
+    def forward(self, x_BCHW: Tensor, emb_BE: Tensor | None = None, placed_BCHW: Tensor | None = None) -> Tensor:
+        """Return the block's output [B, channels_out, H, W]; `placed_BCHW` is what `place` makes of the map."""
+        h = self.conv1(_silu(self.norm1(x_BCHW)))
+        if placed_BCHW is not None:
+            h += placed_BCHW
         h = self.norm2(h)
         if self.modulate is not None and emb_BE is not None:
             scale, shift = self.modulate(emb_BE)[:, :, None, None].chunk(2, dim=1)
-            h = h * (1 + scale) + shift
-        return self.skip(x_BCHW) + self.conv2(F.silu(h))
+            h = torch.addcmul(shift, h, 1 + scale)
+        h = self.conv2(_silu(h))
+        h += self.skip(x_BCHW)
+        return h
 
 
 class Attention(nn.Module):

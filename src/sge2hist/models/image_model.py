@@ -66,6 +66,8 @@ class SamplerConfig:
             raise ValueError("eta must be at least 0, and the noise levels of sigma_range positive and rising")
 
 
+Condition = tuple[list[Tensor] | None, Tensor]
+"""What the network is told of the cells: what it reads in their map (None: of a vector alone), and a vector [B, E]."""
 GRAIN_STREAM = 0x5DEECE66D
 """Sets the noise of grain apart from the noise of the latents of the same seed."""
 
@@ -124,11 +126,12 @@ class ImageModel(nn.Module):
         image = latent_BLHW if self.autoencoder is None else self.autoencoder.decode(latent_BLHW, grain_BNHW)
         return image.float().clamp(-1, 1)
 
-    def encode_cells(self, cells: PlacedCells, latent_hw: tuple[int, int]) -> tuple[Tensor | None, Tensor]:
-        """Return the condition (map, vector) of a canvas of `latent_hw` latent pixels."""
-        return self.condition(cells, latent_hw)
+    def encode_cells(self, cells: PlacedCells, latent_hw: tuple[int, int]) -> Condition:
+        """Return the condition of a canvas of `latent_hw` latent pixels, the same for all noise levels."""
+        map_BDHW, vector_BE = self.condition(cells, latent_hw)
+        return None if map_BDHW is None else self.unet.read_map(map_BDHW), vector_BE
 
-    def denoise(self, x_BLHW: Tensor, sigma_B: Tensor, condition: tuple[Tensor | None, Tensor]) -> Tensor:
+    def denoise(self, x_BLHW: Tensor, sigma_B: Tensor, condition: Condition) -> Tensor:
         """Return the expected clean latent of x = x0 + sigma n, float32."""
         c = self.noise_model.scalings(sigma_B)
         raw = self.unet(expand(c.c_in_B) * x_BLHW, c.c_noise_B, *condition)
@@ -170,7 +173,7 @@ class ImageModel(nn.Module):
         told = self.encode_cells(cells, latent_hw)
         untold = told if config.guidance == 1 else self.encode_cells(cells.unconditioned(), latent_hw)
 
-        def denoiser(condition: tuple[Tensor | None, Tensor]) -> Denoise:
+        def denoiser(condition: Condition) -> Denoise:
             return lambda x, sigma: self.denoise(x, torch.full((len(x),), sigma, device=device), condition)
 
         denoise = guided(denoiser(told), denoiser(untold), config.guidance, config.guidance_interval)

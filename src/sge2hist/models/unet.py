@@ -5,6 +5,7 @@ Shape letters: B images, C channels, H W pixels of the space that the diffusion 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -38,8 +39,9 @@ class UNetConfig:
 
 
 class UNet(nn.Module):
-    """`net(x_BCHW, c_noise_B, cond_map_BDHW, cond_vector_BE) -> [B, C, H, W]`.
+    """`net(x_BCHW, c_noise_B, net.read_map(cond_map_BDHW), cond_vector_BE) -> [B, C, H, W]`.
 
+    The map is read apart, since it says the same at every noise level: a sampler reads it once.
     Parameters: `image_channels` C; `map_channels` D, 0 when cells come as a vector alone; `vector_dim`, the width of
     `cond_vector`, which is added to the noise embedding. H and W must be divisible by 2^(resolutions - 1).
     """
@@ -92,34 +94,46 @@ class UNet(nn.Module):
                 self.grow.append(conv3(width, width))
         self.head = nn.Sequential(make_norm(config.norm, width), nn.SiLU(), zeroed(conv3(width, image_channels)))
 
+    def read_map(self, cond_map_BDHW: Tensor) -> list[Tensor]:
+        """What the map says to the stem and to each residual block, in the order of their use; each [B, width, h, w]."""
+        maps = [cond_map_BDHW.contiguous(memory_format=torch.channels_last)]
+        for _ in range(self.n_levels - 1):
+            maps.append(F.avg_pool2d(maps[-1], 2))
+        weight_ODhw = self.stem.weight[:, -cond_map_BDHW.shape[1] :]
+        read = [F.conv2d(maps[0], weight_ODhw, padding=1)]
+        for level, blocks in [*enumerate(self.down), (self.n_levels - 1, self.middle)]:
+            read += [res.place(maps[level]) for res, _ in blocks]  # type: ignore[attr-defined]
+        for i, blocks in enumerate(self.up):
+            read += [res.place(maps[self.n_levels - 1 - i]) for res, _ in blocks]  # type: ignore[attr-defined]
+        return read
+
     def forward(
-        self, x_BCHW: Tensor, c_noise_B: Tensor, cond_map_BDHW: Tensor | None, cond_vector_BE: Tensor | None
+        self, x_BCHW: Tensor, c_noise_B: Tensor, read_map: list[Tensor] | None, cond_vector_BE: Tensor | None
     ) -> Tensor:
         """Return the raw network output; what it means is the preconditioning's business."""
         emb_BE = self.embed_noise(c_noise_B)
         if self.embed_vector is not None and cond_vector_BE is not None:
             emb_BE = emb_BE + self.embed_vector(cond_vector_BE)
         emb_BE = F.silu(emb_BE)
-        maps: list[Tensor | None] = [cond_map_BDHW]
-        for _ in range(self.n_levels - 1):
-            maps.append(None if maps[-1] is None else F.avg_pool2d(maps[-1], 2))
+        placed = itertools.repeat(None) if read_map is None else iter(read_map)
 
-        h = x_BCHW if cond_map_BDHW is None else torch.cat([x_BCHW, cond_map_BDHW.to(x_BCHW.dtype)], dim=1)
-        h = self.stem(h.contiguous(memory_format=torch.channels_last))
+        x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+        h = F.conv2d(x_BCHW, self.stem.weight[:, : x_BCHW.shape[1]], self.stem.bias, padding=1)
+        of_stem = next(placed)
+        h = h if of_stem is None else h + of_stem
         skips = [h]
         for level, blocks in enumerate(self.down):
             if level:
                 h = self.shrink[level - 1](h)
                 skips += [h] if len(blocks) else []  # type: ignore[arg-type]
             for res, attend in blocks:  # type: ignore[attr-defined]
-                h = attend(res(h, emb_BE, maps[level]))
+                h = attend(res(h, emb_BE, next(placed)))
                 skips.append(h)
         for res, attend in self.middle:  # type: ignore[misc]
-            h = attend(res(h, emb_BE, maps[-1]))
+            h = attend(res(h, emb_BE, next(placed)))
         for i, blocks in enumerate(self.up):
-            level = self.n_levels - 1 - i
             for res, attend in blocks:  # type: ignore[attr-defined]
-                h = attend(res(torch.cat([h, skips.pop()], dim=1), emb_BE, maps[level]))
-            if level:
+                h = attend(res(torch.cat([h, skips.pop()], dim=1), emb_BE, next(placed)))
+            if i < self.n_levels - 1:
                 h = self.grow[i](F.interpolate(h, scale_factor=2.0, mode="nearest"))
         return self.head(h)

@@ -78,10 +78,10 @@ class Upsampler(nn.Module):
         rest = fine_BCHW - self.enlarge(self.shrink(fine_BCHW))
         self.detail_std_C.copy_(rest.std(dim=(0, 2, 3)).clamp_min(1e-3))
 
-    def denoise(self, x_BDhw: Tensor, sigma_B: Tensor, coarse_BChw: Tensor) -> Tensor:
-        """Return the expected clean detail of x = detail + sigma n, float32."""
+    def denoise(self, x_BDhw: Tensor, sigma_B: Tensor, read: list[Tensor]) -> Tensor:
+        """Return the expected clean detail of x = detail + sigma n, float32; `read`: what the U-Net reads in the coarse image."""
         c = self.noise_model.scalings(sigma_B)
-        raw = self.unet(expand(c.c_in_B) * x_BDhw, c.c_noise_B, coarse_BChw, None)
+        raw = self.unet(expand(c.c_in_B) * x_BDhw, c.c_noise_B, read, None)
         return expand(c.c_skip_B) * x_BDhw + expand(c.c_out_B) * raw.float()
 
     def loss(self, fine_BCHW: Tensor, generator: torch.Generator) -> Tensor:
@@ -96,7 +96,7 @@ class Upsampler(nn.Module):
         sigma_B = self.noise_model.draw_sigmas(len(detail), generator).to(device)
         x = detail + expand(sigma_B) * normal(tuple(detail.shape))
         c = self.noise_model.scalings(sigma_B)
-        raw = self.unet(expand(c.c_in_B) * x, c.c_noise_B, coarse, None).float()
+        raw = self.unet(expand(c.c_in_B) * x, c.c_noise_B, self.unet.read_map(coarse), None).float()
         target = (detail - expand(c.c_skip_B) * x) / expand(c.c_out_B)
         return (raw - target).square().mean(dim=(1, 2, 3))
 
@@ -121,8 +121,10 @@ class Upsampler(nn.Module):
         draw = ImageNoise(seeds, (self.config.image_channels * self.config.factor**2, h, w), device)
         sigmas = karras_sigmas(config.n_steps, *(config.sigma_range or self.noise_model.sigma_range))
 
+        read = self.unet.read_map(coarse_BChw)
+
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            return self.denoise(x, torch.full((B,), sigma, device=device), coarse_BChw)
+            return self.denoise(x, torch.full((B,), sigma, device=device), read)
 
         detail = sample(
             denoise, draw() * sigmas[0], evaluations(config.sampler, sigmas, config.eta, config.eta_above), draw

@@ -1,0 +1,87 @@
+"""Batches that are drawn at once, one thread each."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sge2hist.generation.jobs import job_from_paired
+from sge2hist.generation.run import images_of
+from sge2hist.generation.side_by_side import LEAST, side_by_side
+from sge2hist.models.bundle import ModelBundle
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("n", [0, 1, 8, 50])
+@pytest.mark.parametrize("batch", [1, 6, 64])
+def test_parts_cover_all_in_order_with_no_more_than_a_batch_under_way(threads, n, batch):
+    lock, under_way, most, shared = threading.Lock(), 0, 0, []
+
+    def call(part: slice) -> list[int]:
+        nonlocal under_way, most
+        with lock:
+            under_way += part.stop - part.start
+            most = max(most, under_way)
+        shared.append(torch.get_num_threads())
+        with lock:
+            under_way -= part.stop - part.start
+        return list(range(part.start, part.stop))
+
+    found = [i for part in side_by_side(call, n, batch, CPU) for i in part]
+    assert found == list(range(n))
+    assert most <= batch
+    assert torch.get_num_threads() == threads
+    if n >= LEAST * threads and batch >= LEAST * threads:
+        assert set(shared) == {1}
+
+
+def test_an_error_ends_it_and_threads_are_as_before():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    def call(part: slice) -> int:
+        if part.start >= 8:
+            raise ValueError("no such cell")
+        return part.start
+
+    try:
+        with pytest.raises(ValueError, match="no such cell"):
+            list(side_by_side(call, 100, 8, CPU))
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(2)
+        first = side_by_side(call, 100, 8, CPU)
+        next(first)
+        first.close()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_images_do_not_depend_on_the_threads(tiny_model, tiny_paired):
+    tiny_bundle = ModelBundle.load(tiny_model)
+    job = job_from_paired(tiny_bundle, tiny_paired, tiny_paired.rows("test")[:11])
+    sampler = replace(tiny_bundle.config.sampler, n_steps=2)
+    before = torch.get_num_threads()
+    try:
+        drawn = []
+        for n in (1, 2, 4):
+            torch.set_num_threads(n)
+            drawn.append(np.concatenate(list(images_of(tiny_bundle, job, sampler))).astype(int))
+    finally:
+        torch.set_num_threads(before)
+    assert len(drawn[0]) == 11
+    for images in drawn[1:]:
+        assert np.abs(images - drawn[0]).max() <= 1
