@@ -87,20 +87,20 @@ class SlideWork:
             return out
         x = torch.stack([noisy[:, i : i + side, j : j + side] for i, j in at[occupied]]).to(self.device)
         with fast_arithmetic(self.device):
-            answer = self._guided(cells.to(self.device))(x, sigma)
+            answer = self._guided(cells.to(self.device), sigma)(x, sigma)
         out[torch.from_numpy(occupied)] = answer.float().cpu()
         return out
 
-    def _guided(self, cells: PlacedCells) -> Denoise:
-        """Denoising under these cells, with the sampler's guidance."""
-        side, weight = (self.lattice.side, self.lattice.side), self.sampler.guidance
+    def _guided(self, cells: PlacedCells, sigma: float) -> Denoise:
+        """Denoising under these cells at a noise level, with the sampler's guidance."""
+        side, weight = (self.lattice.side, self.lattice.side), self.model.guidance_weight(self.sampler)
         told = self.model.encode_cells(cells, side)
-        untold = told if weight == 1 else self.model.encode_cells(cells.unconditioned(), side)
+        untold = told if weight(sigma) == 1 else self.model.encode_cells(cells.unconditioned(), side)
 
         def denoiser(condition: Condition) -> Denoise:
             return lambda x, sigma: self.model.denoise(x, torch.full((len(x),), sigma, device=x.device), condition)
 
-        return guided(denoiser(told), denoiser(untold), weight, self.sampler.guidance_interval)
+        return guided(denoiser(told), denoiser(untold), weight)
 
     def _canvas(self, k: int, area: Area) -> Tensor:
         """What evaluation k denoises, [L, h, w] of an area; zero where nothing is kept."""

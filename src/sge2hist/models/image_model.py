@@ -6,7 +6,7 @@ Shape letters: B images, C channels, H W pixels, L latent channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -22,6 +22,7 @@ from sge2hist.models.samplers import (
     consistency_sigmas,
     evaluations,
     guided,
+    in_interval,
     karras_sigmas,
     sample,
 )
@@ -39,6 +40,10 @@ class ImageModelConfig:
     image_channels: int = 3  # C: 3 for H&E, one per stain for fluorescence
     n_latent: int = 64  # width of a cell's z
     n_slides: int = 1  # slides (stains) that the model can be asked for
+    own_guidance: float = (
+        1.0  # weight of the guidance that the network's answers have by themselves (`distill --guidance`)
+    )
+    own_guidance_interval: tuple[float, float] = (0.0, 0.0)  # noise levels at which they have it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,14 +176,25 @@ class ImageModel(nn.Module):
         shape = (self.latent_channels, *latent_hw)
         draw = ImageNoise(seeds, shape, device)
         told = self.encode_cells(cells, latent_hw)
-        untold = told if config.guidance == 1 else self.encode_cells(cells.unconditioned(), latent_hw)
+        weight, sigmas = self.guidance_weight(config), self.sigmas(config)
+        plain = all(weight(step.sigma) == 1 for step in self.evaluations(config))
+        untold = told if plain else self.encode_cells(cells.unconditioned(), latent_hw)
 
         def denoiser(condition: Condition) -> Denoise:
             return lambda x, sigma: self.denoise(x, torch.full((len(x),), sigma, device=device), condition)
 
-        denoise = guided(denoiser(told), denoiser(untold), config.guidance, config.guidance_interval)
-        sigmas = self.sigmas(config)
+        denoise = guided(denoiser(told), denoiser(untold), weight)
         return sample(denoise, draw() * sigmas[0], self.evaluations(config), draw)
+
+    def guidance_weight(self, config: SamplerConfig) -> Callable[[float], float]:
+        """Return the weight of the network's answer at a noise level against its answer without cells.
+
+        That is the weight asked for over the one that the answers have by themselves: with u the answer without cells and c the
+        plain one, u + w (c - u) = u + (w / v) (c' - u) for c' = u + v (c - u).
+        """
+        asked = in_interval(config.guidance, config.guidance_interval)
+        own = in_interval(self.config.own_guidance, self.config.own_guidance_interval)
+        return lambda sigma: asked(sigma) / own(sigma)
 
     def evaluations(self, config: SamplerConfig) -> list[Evaluation]:
         """Return the evaluations of the network that draw an image."""

@@ -158,18 +158,23 @@ def consistency_sigmas(n_steps: int, sigma_max: float, sigma_last: float = 0.03)
     return [*(sigma_max * (sigma_last / sigma_max) ** (i / n_steps) for i in range(n_steps)), 0.0]
 
 
-def guided(conditional: Denoise, unconditional: Denoise, weight: float, interval: tuple[float, float]) -> Denoise:
-    """Classifier-free guidance (Ho and Salimans 2022) inside an interval of noise levels (Kynkäänniemi et al. 2024).
+def guided(conditional: Denoise, unconditional: Denoise, weight: Callable[[float], float]) -> Denoise:
+    """Classifier-free guidance (Ho and Salimans 2022), with a weight that depends on the noise level.
 
-    weight 1 is the plain conditional model and costs one evaluation; otherwise steps inside the interval cost two.
+    Where the weight is 1 it is the plain conditional model and costs one evaluation; elsewhere steps cost two.
     `unconditional` may as well be a weaker copy of the model (autoguidance, Karras et al. 2024).
     """
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        x0 = conditional(x, sigma)
-        if weight == 1 or not interval[0] <= sigma <= interval[1]:
+        x0, w = conditional(x, sigma), weight(sigma)
+        if w == 1:
             return x0
         x0_weak = unconditional(x, sigma)
-        return x0_weak + weight * (x0 - x0_weak)
+        return x0_weak + w * (x0 - x0_weak)
 
     return denoise
+
+
+def in_interval(weight: float, interval: tuple[float, float]) -> Callable[[float], float]:
+    """`weight` at noise levels inside an interval (Kynkäänniemi et al. 2024), 1 outside it."""
+    return lambda sigma: weight if interval[0] <= sigma <= interval[1] else 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -110,5 +110,5 @@ def distill(
     return tune(
         teacher, dataset, Path(output), config, plan,
         lambda model, source, cells, run: Distillation(model, source, cells, config, run),
-        sampler=sampler, overwrite=overwrite, say=say,
+        sampler=sampler, image=replace(teacher.config.image, own_guidance=1.0), overwrite=overwrite, say=say,
     )  # fmt: skip

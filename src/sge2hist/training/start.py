@@ -50,7 +50,8 @@ def start_from(
         If the networks differ in shape, or in um per px.
     """
     ours, theirs = model.config, start.config
-    if replace(theirs.image, n_slides=ours.image.n_slides) != ours.image or theirs.um_per_px != ours.um_per_px:
+    plain = replace(theirs.image, own_guidance=1.0, own_guidance_interval=ours.image.own_guidance_interval)
+    if replace(plain, n_slides=ours.image.n_slides) != ours.image or theirs.um_per_px != ours.um_per_px:
         raise InputError(
             found=f"a model of preset {theirs.preset} at {theirs.um_per_px:g} um/px to start from",
             expected=f"one like that to be trained: preset {ours.preset} at {ours.um_per_px:g} um/px, cells as far apart",

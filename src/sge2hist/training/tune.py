@@ -16,7 +16,7 @@ from sge2hist.data.files import atomic_path
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.paired import PairedDataset
 from sge2hist.models.bundle import CONFIG_NAME, ModelBundle
-from sge2hist.models.image_model import SamplerConfig
+from sge2hist.models.image_model import ImageModelConfig, SamplerConfig
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.accelerate import make_accelerator
 from sge2hist.training.card import model_card
@@ -53,13 +53,14 @@ def tune(
     make_stage: MakeStage,
     *,
     sampler: SamplerConfig | None = None,
+    image: ImageModelConfig | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
 ) -> ModelBundle:
     """Train one more stage on a copy of `trained` and write it to `output`; the same call resumes a run that was stopped.
 
     The provenance of the new model has the settings under the stage's name and the fingerprint of `trained` under "teacher".
-    `sampler`: how the new model draws, if otherwise than `trained`.
+    `sampler`: how the new model draws, `image`: what it says of its image model, if otherwise than `trained`.
 
     Raises
     ------
@@ -92,7 +93,7 @@ def tune(
     stage = make_stage(model, source, _told_cells(model, trained.genes, dataset, str(accelerator.device)), run)
     run_stage(stage, plan, run, model)
     finish_stage(run, model, plan.name)
-    model.config = replace(shape, sampler=sampler or shape.sampler)
+    model.config = replace(shape, sampler=sampler or shape.sampler, image=image or shape.image)
     stages = trained.provenance.get("stage_seconds", {}) | run.stages_done
     provenance = trained.provenance | {"teacher": trained.fingerprint, plan.name: settings, "stage_seconds": stages}
     bundle = ModelBundle(
