@@ -95,6 +95,12 @@ def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
         (("generate", "{model}", "--types", "alpha", "--z2", "mine", "-o", "{out}"), "z2 'mine'"),
         (("distill", "{nothing}", "--on", "{paired}", "-o", "{out}"), "no model"),
         (("distill", "{model}", "--on", "{paired}", "--steps", "0", "-o", "{out}"), "no length"),
+        (("distill", "{model}", "--on", "{paired}", "--guidance", "--steps", "0", "-o", "{out}"), "no length"),
+        (("distill", "{model}", "--on", "{paired}", "--guidance", "-o", "{out}"), "single evaluations already"),
+        (
+            ("distill", "{model}", "--on", "{paired}", "--guidance", "--evaluations", "2", "-o", "{out}"),
+            "--guidance keeps the steps",
+        ),
         (("sharpen", "{model}", "--on", "{paired}", "--hours", "0", "-o", "{out}"), "no length"),
         (("sharpen", "{model}", "--on", "{paired}", "--grain", "--hours", "0", "-o", "{out}"), "no length"),
         (("sharpen", "{model}", "--on", "{paired}", "-o", "{model}", "--overwrite"), "the model itself"),

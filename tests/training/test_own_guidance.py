@@ -101,7 +101,9 @@ def test_it_learns_the_guided_answer_and_nothing_else_moves(student, teacher, ti
     cells = tiny_paired.adata()[:12].copy()
     plain = dataclasses.replace(GUIDED, guidance=1.0)
     drawn = SGE2Hist.from_pretrained(student).generate_from_genes(cells).astype(float)
-    wanted, unguided = (SGE2Hist(bundle=teacher).generate_from_genes(cells, sampler=s).astype(float) for s in (GUIDED, plain))
+    wanted, unguided = (
+        SGE2Hist(bundle=teacher).generate_from_genes(cells, sampler=s).astype(float) for s in (GUIDED, plain)
+    )
     assert abs(drawn - wanted).mean() < 0.75 * abs(unguided - wanted).mean()
     rows = (student / "training" / "log.csv").read_text().splitlines()
     assert "not_learnt" in rows[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from sge2hist.arithmetic import fast_arithmetic
 from sge2hist.data.files import atomic_path
 from sge2hist.generation.canvas import GRAIN_DRAW, Area, Lattice, canvas_noise
+from sge2hist.generation.side_by_side import side_by_side
 from sge2hist.generation.slide_cells import CellStore, PlacedRows
 from sge2hist.generation.slide_plan import Block, SlidePlan
 from sge2hist.models.bundle import ModelBundle
@@ -60,7 +62,6 @@ class SlideWork:
             _save(path, torch.stack(state).numpy())
         return len(corners)
 
-    @torch.no_grad()
     def _denoised(self, k: int, block: Block, corners: np.ndarray) -> Tensor:
         """What the windows that touch a block answer, each for its square [L, B, B]; glass elsewhere."""
         lattice, own = self.lattice, self.lattice.block_area(*block)
@@ -69,15 +70,19 @@ class SlideWork:
         noisy = self._canvas(k, seen)
         out = self.glass_L[:, None, None].expand(-1, lattice.block, lattice.block).clone()
         near = self.cells.near(block)
-        for start in range(0, len(corners), self.batch):
-            part = corners[start : start + self.batch]
-            placed = cells_of_windows(part - rim, near, lattice, self.bundle.config.reach_um)
-            answers = self._run(noisy, part - rim - (seen.top, seen.left), placed, self.steps[k].sigma)
-            for (top, left), answer in zip(part.tolist(), answers, strict=True):
-                square = Area(top=top, left=left, height=step, width=step)
-                _paste(out, own, answer[:, rim : rim + step, rim : rim + step], square)
+
+        def run(part: slice) -> Tensor:
+            at = corners[part] - rim
+            placed = cells_of_windows(at, near, lattice, self.bundle.config.reach_um)
+            return self._run(noisy, at - (seen.top, seen.left), placed, self.steps[k].sigma)
+
+        answers = chain.from_iterable(side_by_side(run, len(corners), self.batch, self.device))
+        for (top, left), answer in zip(corners.tolist(), answers, strict=True):
+            square = Area(top=top, left=left, height=step, width=step)
+            _paste(out, own, answer[:, rim : rim + step, rim : rim + step], square)
         return out
 
+    @torch.no_grad()
     def _run(self, noisy: Tensor, at: np.ndarray, placed: tuple[PlacedCells, np.ndarray], sigma: float) -> Tensor:
         """Answers of the network [n, L, S, S], float32 on the CPU; glass for windows without cells."""
         side = self.lattice.side
