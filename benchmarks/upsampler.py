@@ -1,11 +1,12 @@
 """How good drawn detail is: held-out patches made coarse and drawn fine again, against interpolation and the real ones.
 
-    python benchmarks/upsampler.py X.upsampler --against X.paired [--steps 1 2 4 6 12]
+    python benchmarks/upsampler.py X.upsampler --against X.paired [--steps 1 2 4 6 12] [--drawn X.model]
 
 Test patches of the dataset are read at the upsampler's fine resolution, averaged down to its coarse one, and enlarged: by bicubic
 interpolation and by the upsampler with several numbers of steps. Quarters of 96 fine pixels are judged, because features are
 taken at 96 px: the Frechet distance to the real ones (the floor: other real test patches), the energy of gradients over that of
-real ones, nuclei (correlation with the real patch, and number over that in it), and time per image.
+real ones, nuclei (correlation with the real patch, and number over that in it), and time per image. With `--drawn` the coarse
+images are those that a model draws around the same cells, as `generate --upsampler` has them.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sge2hist.api import SGE2Hist
 from sge2hist.arithmetic import fast_arithmetic
 from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.extractors import resolve_extractor
 from sge2hist.evaluation.frechet import frechet_of
 from sge2hist.evaluation.patch_statistics import fit_morphometry
+from sge2hist.generation.jobs import job_from_paired
+from sge2hist.generation.run import images_of
 from sge2hist.models.upsampler_folder import UpsamplerBundle
 
 SIDE = 96  # px of what is judged
@@ -33,6 +37,7 @@ def main() -> None:
     parser.add_argument("upsampler", type=Path)
     parser.add_argument("--against", type=Path, required=True, help="paired dataset with slides as fine as needed")
     parser.add_argument("--steps", type=int, nargs="*", default=[1, 2, 4, 6, 12])
+    parser.add_argument("--drawn", help="model that draws the coarse images; else real ones, averaged down")
     parser.add_argument("-n", type=int, default=128, help="patches of 256 px")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
@@ -46,7 +51,8 @@ def main() -> None:
 
     test = rng.permutation(data.rows("test"))
     half = min(asked.n, len(test) // 2)
-    real, others = read(np.sort(test[:half])), read(np.sort(test[half : 2 * half]))
+    rows = np.sort(test[:half])
+    real, others = read(rows), read(np.sort(test[half : 2 * half]))
     morphometry = fit_morphometry(
         read(np.sort(rng.permutation(data.rows("train"))[:200])), um, data.channels
     )  # thresholds of training patches
@@ -56,8 +62,9 @@ def main() -> None:
     floor = frechet_of(features, extractor(quarters(others)))
     print(f"{half} test patches of 256 px at {um:g} um/px, {4 * half} quarters; {extractor.name}; floor {floor:.1f}\n")
     print(f"| | distance | gradients | nuclei: r | number | area, r | ms per image |\n{'|---' * 7}|")
-    fine = torch.from_numpy(real).permute(0, 3, 1, 2).float() / 127.5 - 1
-    coarse = model.shrink(fine)
+    coarse = (
+        model.shrink(pixels(real)) if asked.drawn is None else pixels(drawn_by(asked.drawn, data, rows, asked.seed))
+    )
     tries = {"interpolation": None, **{f"{k} steps": replace(bundle.config.sampler, n_steps=k) for k in asked.steps}}
     for name, sampler in tries.items():
         drawn, started = [], time.perf_counter()
@@ -82,6 +89,18 @@ def main() -> None:
             r[1],
         ]
         print(f"| {name} | {cells[0]:.1f} | {' | '.join(f'{c:.2f}' for c in cells[1:])} | {ms:.0f} |", flush=True)
+
+
+def pixels(images_NHWC: np.ndarray) -> torch.Tensor:
+    """Float [N, C, H, W] in [-1, 1]."""
+    return torch.from_numpy(images_NHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def drawn_by(name: str, data: PairedDataset, rows: np.ndarray, seed: int) -> np.ndarray:
+    """What a model draws of these cells among their neighbours, uint8 [N, P, P, C]."""
+    bundle = SGE2Hist.from_pretrained(name).bundle
+    job = job_from_paired(bundle, data, rows, seed=seed, resample=True)
+    return np.concatenate(list(images_of(bundle, job)))
 
 
 def quarters(images_NHWC: np.ndarray) -> np.ndarray:
