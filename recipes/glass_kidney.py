@@ -25,12 +25,12 @@ from sge2hist.models.diffusion import expand
 from sge2hist.models.image_model import ImageModel
 from sge2hist.models.joint_model import JointModel
 from sge2hist.models.locate import model_folder
-from sge2hist.models.placed_cells import MODE_ALL, MODE_CENTRE, MODE_NONE
+from sge2hist.models.placed_cells import MODE_ALL
 from sge2hist.training.image_stages import SHARE_ANYWHERE, SHARE_CENTRE
 from sge2hist.training.loop import Run, Stage, StagePlan
 from sge2hist.training.patches import PatchBatch, PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
-from sge2hist.training.told_cells import ToldCells
+from sge2hist.training.told_cells import ToldCells, draw_modes
 from sge2hist.training.tune import tune
 
 NAME = "glass"
@@ -76,9 +76,7 @@ class GlassTeaching(Stage):
         rng, generator = stage_rng(config.seed, NAME, step), stage_generator(config.seed, f"{NAME}/noise", step)
         n = config.crops
         crops = self._source.batch(n, rng, share_anywhere=SHARE_ANYWHERE)
-        mode_B = rng.choice(
-            [MODE_NONE, MODE_CENTRE, MODE_ALL], size=n, p=[SHARE_NONE, SHARE_CENTRE, 1 - SHARE_NONE - SHARE_CENTRE]
-        )
+        mode_B = draw_modes(n, rng, share_none=SHARE_NONE, share_centre=SHARE_CENTRE)
         told = self._cells.place(crops, mode_B, rng.random(n) < 0.5, generator)
         empty = self._beyond_the_slide(config.canvases)
         no_cells = self._cells.place(

@@ -15,13 +15,12 @@ from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.consistency import consistency_loss
 from sge2hist.models.image_model import SamplerConfig
 from sge2hist.models.joint_model import JointModel
-from sge2hist.models.placed_cells import MODE_ALL, MODE_CENTRE, MODE_NONE
 from sge2hist.training.config import check_rate_and_seed
 from sge2hist.training.image_stages import SHARE_ANYWHERE, SHARE_CENTRE
 from sge2hist.training.loop import Run, Stage, StagePlan
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
-from sge2hist.training.told_cells import ToldCells
+from sge2hist.training.told_cells import ToldCells, draw_modes
 from sge2hist.training.tune import tune
 
 
@@ -68,8 +67,7 @@ class Distillation(Stage):
         config = self._config
         rng = stage_rng(config.seed, "distill", step)
         crops = self._source.batch(config.batch, rng, share_anywhere=SHARE_ANYWHERE)
-        shares = [config.share_none, config.share_centre, 1 - config.share_none - config.share_centre]
-        mode_B = rng.choice([MODE_NONE, MODE_CENTRE, MODE_ALL], size=config.batch, p=shares)
+        mode_B = draw_modes(config.batch, rng, share_none=config.share_none, share_centre=config.share_centre)
         generator = stage_generator(config.seed, "distill/noise", step)
         cells = self._cells.place(crops, mode_B, rng.random(config.batch) < 0.5, generator)
         with torch.no_grad():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sge2hist.models.autoencoder import Autoencoder
 from sge2hist.models.joint_model import JointModel
-from sge2hist.models.placed_cells import MODE_ALL, MODE_CENTRE, MODE_NONE, PlacedCells
+from sge2hist.models.placed_cells import MODE_CENTRE, PlacedCells
 from sge2hist.training.gene_data import GeneData, dense_counts
 from sge2hist.training.gene_encoding import encode_all
 from sge2hist.training.gene_stage import GeneStage
@@ -19,7 +19,7 @@ from sge2hist.training.loop import Stage
 from sge2hist.training.mixture_refit import centre_micro
 from sge2hist.training.patches import PatchBatch, PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
-from sge2hist.training.told_cells import cell_depths, lone_latents, placed_on_crops, told_by_mode
+from sge2hist.training.told_cells import cell_depths, draw_modes, lone_latents, placed_on_crops, told_by_mode
 
 SHARE_ANYWHERE = 0.05
 """Crops taken at any place of the slides instead of at a cell: glass, and the edge of the tissue."""
@@ -143,11 +143,7 @@ class JointTraining(Stage):
         config = self._config
         rng = stage_rng(config.seed, "joint", step)
         crops = self._source.batch(config.batch, rng, share_anywhere=config.share_anywhere)
-        mode_B = rng.choice(
-            [MODE_NONE, MODE_CENTRE, MODE_ALL],
-            size=config.batch,
-            p=[config.share_none, config.share_centre, 1 - config.share_none - config.share_centre],
-        )
+        mode_B = draw_modes(config.batch, rng, share_none=config.share_none, share_centre=config.share_centre)
         told_slide_B = rng.random(config.batch) < config.share_slide
         cells = self._place(crops, mode_B, np.where(told_slide_B, crops.slide_B + 1, 0), step, rng)
         with torch.no_grad():

@@ -21,13 +21,12 @@ from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.diffusion import expand
 from sge2hist.models.image_model import ImageModel
 from sge2hist.models.joint_model import JointModel
-from sge2hist.models.placed_cells import MODE_ALL, MODE_CENTRE, MODE_NONE
 from sge2hist.training.config import check_rate_and_seed
 from sge2hist.training.image_stages import SHARE_ANYWHERE, SHARE_CENTRE
 from sge2hist.training.loop import Run, Stage, StagePlan
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
-from sge2hist.training.told_cells import ToldCells
+from sge2hist.training.told_cells import ToldCells, draw_modes
 from sge2hist.training.tune import tune
 
 NAME = "own_guidance"
@@ -77,8 +76,7 @@ class OwnGuidance(Stage):
         rng, generator = stage_rng(config.seed, NAME, step), stage_generator(config.seed, f"{NAME}/noise", step)
         n = config.batch
         crops = self._source.batch(n, rng, share_anywhere=SHARE_ANYWHERE)
-        shares = [SHARE_NONE, SHARE_CENTRE, 1 - SHARE_NONE - SHARE_CENTRE]
-        mode_B = rng.choice([MODE_NONE, MODE_CENTRE, MODE_ALL], size=n, p=shares)
+        mode_B = draw_modes(n, rng, share_none=SHARE_NONE, share_centre=SHARE_CENTRE)
         told = self._cells.place(crops, mode_B, rng.random(n) < 0.5, generator)
         sigma_B = self._draw_levels(n, generator).to(self._device)
         with torch.no_grad():

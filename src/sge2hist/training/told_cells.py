@@ -7,10 +7,16 @@ import torch
 from torch import Tensor
 
 from sge2hist.models.joint_model import JointModel
-from sge2hist.models.placed_cells import MODE_ALL, MODE_CENTRE, PlacedCells
+from sge2hist.models.placed_cells import MODE_ALL, MODE_CENTRE, MODE_NONE, PlacedCells
 from sge2hist.training.gene_data import GeneData
 from sge2hist.training.gene_encoding import encode_all
 from sge2hist.training.patches import PatchBatch
+
+
+def draw_modes(n: int, rng: np.random.Generator, *, share_none: float, share_centre: float) -> np.ndarray:
+    """Return what each of n crops is told, int64 [n]: nothing, its centre cell alone, or all cells."""
+    shares = [share_none, share_centre, 1 - share_none - share_centre]
+    return rng.choice([MODE_NONE, MODE_CENTRE, MODE_ALL], size=n, p=shares)
 
 
 def told_by_mode(crops: PatchBatch, mode_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
