@@ -30,7 +30,7 @@ from sge2hist.training.image_stages import SHARE_ANYWHERE, SHARE_CENTRE
 from sge2hist.training.loop import Run, Stage, StagePlan
 from sge2hist.training.patches import PatchBatch, PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
-from sge2hist.training.told_cells import ToldCells, draw_modes
+from sge2hist.training.told_cells import ToldCells
 from sge2hist.training.tune import tune
 
 NAME = "glass"
@@ -75,9 +75,15 @@ class GlassTeaching(Stage):
         config, image = self._config, self.model.image
         rng, generator = stage_rng(config.seed, NAME, step), stage_generator(config.seed, f"{NAME}/noise", step)
         n = config.crops
-        crops = self._source.batch(n, rng, share_anywhere=SHARE_ANYWHERE)
-        mode_B = draw_modes(n, rng, share_none=SHARE_NONE, share_centre=SHARE_CENTRE)
-        told = self._cells.place(crops, mode_B, rng.random(n) < 0.5, generator)
+        crops, told = self._cells.on_crops(
+            self._source,
+            n,
+            rng,
+            generator,
+            share_anywhere=SHARE_ANYWHERE,
+            share_none=SHARE_NONE,
+            share_centre=SHARE_CENTRE,
+        )
         empty = self._beyond_the_slide(config.canvases)
         no_cells = self._cells.place(
             empty, np.full(config.canvases, MODE_ALL), rng.random(config.canvases) < 0.5, generator

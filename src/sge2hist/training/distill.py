@@ -20,7 +20,7 @@ from sge2hist.training.image_stages import SHARE_ANYWHERE, SHARE_CENTRE
 from sge2hist.training.loop import Run, Stage, StagePlan
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
-from sge2hist.training.told_cells import ToldCells, draw_modes
+from sge2hist.training.told_cells import ToldCells
 from sge2hist.training.tune import tune
 
 
@@ -44,7 +44,7 @@ class DistillConfig:
 
 
 class Distillation(Stage):
-    """Consistency tuning of the image network; gene model, condition grid and autoencoder stay as they are."""
+    """Consistency tuning of the image network and of what reads the cells; gene model and autoencoder stay as they are."""
 
     def __init__(
         self,
@@ -66,10 +66,11 @@ class Distillation(Stage):
         """Return the loss of a step."""
         config = self._config
         rng = stage_rng(config.seed, "distill", step)
-        crops = self._source.batch(config.batch, rng, share_anywhere=SHARE_ANYWHERE)
-        mode_B = draw_modes(config.batch, rng, share_none=config.share_none, share_centre=config.share_centre)
         generator = stage_generator(config.seed, "distill/noise", step)
-        cells = self._cells.place(crops, mode_B, rng.random(config.batch) < 0.5, generator)
+        crops, cells = self._cells.on_crops(
+            self._source, config.batch, rng, generator, share_anywhere=SHARE_ANYWHERE, share_none=config.share_none,
+            share_centre=config.share_centre,
+        )  # fmt: skip
         with torch.no_grad():
             latent = self.model.image.to_latent(crops.image_BCHW.to(self._device))
         loss = consistency_loss(self.model.image, latent, cells, generator, step / self._n_steps).mean()

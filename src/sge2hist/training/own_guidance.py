@@ -26,7 +26,7 @@ from sge2hist.training.image_stages import SHARE_ANYWHERE, SHARE_CENTRE
 from sge2hist.training.loop import Run, Stage, StagePlan
 from sge2hist.training.patches import PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
-from sge2hist.training.told_cells import ToldCells, draw_modes
+from sge2hist.training.told_cells import ToldCells
 from sge2hist.training.tune import tune
 
 NAME = "own_guidance"
@@ -75,9 +75,15 @@ class OwnGuidance(Stage):
         config, image = self._config, self.model.image
         rng, generator = stage_rng(config.seed, NAME, step), stage_generator(config.seed, f"{NAME}/noise", step)
         n = config.batch
-        crops = self._source.batch(n, rng, share_anywhere=SHARE_ANYWHERE)
-        mode_B = draw_modes(n, rng, share_none=SHARE_NONE, share_centre=SHARE_CENTRE)
-        told = self._cells.place(crops, mode_B, rng.random(n) < 0.5, generator)
+        crops, told = self._cells.on_crops(
+            self._source,
+            n,
+            rng,
+            generator,
+            share_anywhere=SHARE_ANYWHERE,
+            share_none=SHARE_NONE,
+            share_centre=SHARE_CENTRE,
+        )
         sigma_B = self._draw_levels(n, generator).to(self._device)
         with torch.no_grad():
             latent = image.to_latent(crops.image_BCHW.to(self._device))
@@ -121,13 +127,13 @@ def learn_guidance(
     config = config or OwnGuidanceConfig()
     sampler, image = trained.config.sampler, trained.model.image
     weight = image.guidance_weight(sampler)
+    if trained.config.image.own_guidance != 1:
+        raise InputError(found="a model that guides itself already", expected="the model that it was made from")
     if sampler.sampler == "consistency" or all(weight(step.sigma) == 1 for step in image.evaluations(sampler)):
         raise InputError(
             found=f"a model whose steps are single evaluations already ({sampler.sampler}, guidance {sampler.guidance:g})",
             expected="a model that is drawn with guidance",
         )
-    if trained.config.image.own_guidance != 1:
-        raise InputError(found="a model that guides itself already", expected="the model that it was made from")
     guided_image = replace(
         trained.config.image, own_guidance=sampler.guidance, own_guidance_interval=sampler.guidance_interval
     )

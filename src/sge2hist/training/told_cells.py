@@ -10,7 +10,7 @@ from sge2hist.models.joint_model import JointModel
 from sge2hist.models.placed_cells import MODE_ALL, MODE_CENTRE, MODE_NONE, PlacedCells
 from sge2hist.training.gene_data import GeneData
 from sge2hist.training.gene_encoding import encode_all
-from sge2hist.training.patches import PatchBatch
+from sge2hist.training.patches import PatchBatch, PatchSource
 
 
 def draw_modes(n: int, rng: np.random.Generator, *, share_none: float, share_centre: float) -> np.ndarray:
@@ -65,6 +65,15 @@ class ToldCells:
         self._std_NZ = torch.from_numpy(encoded.log_var_NZ).mul(0.5).exp()
         self._depth_N = cell_depths(cells, float(model.gene.encoder.scale))
         self._n_type, self._device = model.gene.config.n_type, device
+
+    def on_crops(
+        self, source: PatchSource, n: int, rng: np.random.Generator, generator: torch.Generator, *,
+        share_anywhere: float, share_none: float, share_centre: float,
+    ) -> tuple[PatchBatch, PlacedCells]:  # fmt: skip
+        """Draw n crops and what is told of each: nothing, its centre cell or all cells, and of half of them the slide."""
+        crops = source.batch(n, rng, share_anywhere=share_anywhere)
+        mode_B = draw_modes(n, rng, share_none=share_none, share_centre=share_centre)
+        return crops, self.place(crops, mode_B, rng.random(n) < 0.5, generator)
 
     def place(
         self, crops: PatchBatch, mode_B: np.ndarray, told_slide_B: np.ndarray, generator: torch.Generator
