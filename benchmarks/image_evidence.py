@@ -29,13 +29,14 @@ def evidence(
     """Draw the same cells with every model (`others`: NAME=MODEL), shuffled and by the centre cell alone; print all scores."""
     rows = np.sort(np.random.default_rng(seed).permutation(data.rows(split))[:n])
     beside = {name: SGE2Hist.from_pretrained(model).bundle for name, _, model in (o.partition("=") for o in others)}
+    own = bundle.config.sampler
     with tempfile.TemporaryDirectory() as folder:
         sets = [
-            _draw(bundle, data, rows, seed, Path(folder) / "model", most_steps),
-            _draw(bundle, data, rows, seed, Path(folder) / "its shuffled", most_steps, shuffle=True),
-            _draw(bundle, data, rows, seed, Path(folder) / "its centre cell", most_steps, context="centre"),
+            _draw(bundle, data, rows, seed, Path(folder) / "model", own),
+            _draw(bundle, data, rows, seed, Path(folder) / "its shuffled", own, shuffle=True),
+            _draw(bundle, data, rows, seed, Path(folder) / "its centre cell", own, context="centre"),
             *(
-                _draw(other, data, rows, seed, Path(folder) / name, most_steps)
+                _draw(other, data, rows, seed, Path(folder) / name, _affordable(other.config.sampler, most_steps))
                 for name, other in beside.items()
             ),
         ]  # fmt: skip
@@ -46,11 +47,10 @@ def evidence(
 
 
 def _draw(
-    bundle: ModelBundle, data: PairedDataset, rows: np.ndarray, seed: int, folder: Path, most_steps: int, *,
+    bundle: ModelBundle, data: PairedDataset, rows: np.ndarray, seed: int, folder: Path, sampler: SamplerConfig, *,
     context: str = "neighbours", shuffle: bool = False,
 ) -> Path:  # fmt: skip
-    """Draw one image per cell by the model's own sampler, in `most_steps` where that takes more; says how long it took."""
-    sampler = _affordable(bundle.config.sampler, most_steps)
+    """Draw one image per cell; says how long it took."""
     job = job_from_paired(bundle, data, rows, seed=seed, context=context, shuffle_cells=shuffle)
     start = time.perf_counter()
     images = np.concatenate(list(images_of(bundle, job, sampler)))
@@ -60,6 +60,7 @@ def _draw(
 
 
 def _affordable(own: SamplerConfig, most_steps: int) -> SamplerConfig:
+    """The sampler, or another of `most_steps` where it takes more."""
     return own if own.n_steps <= most_steps else replace(own, sampler="dpmpp-2m", n_steps=most_steps)
 
 

@@ -17,7 +17,7 @@ to the real patches of these cells, beside the floor (other real test patches, t
 `conditions` for all cells, the centre cell alone, and the cells of another patch.
 `evidence` prints every score of `sge2hist evaluate` for the model, for the same told the cells of other patches or the centre
 cell alone, and for other models, on the same test cells: for example one of preset `small` and one of `paper` that were trained
-for as long. A sampler of more than `--most-steps`, as that of `paper`, is replaced by DPM-Solver++ of as many.
+for as long. Of these a sampler of more than `--most-steps`, as that of `paper`, is replaced by DPM-Solver++ of as many.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def cost(bundle: ModelBundle, batch: int, repeats: int) -> None:
     shape = dict(n_types=8, um_per_px=config.um_per_px, patch_px=config.patch_px, cell_spacing_um=16.0, n_slides=1)
     paper = ImageModel(model_config("paper", n_genes=100, **shape).image)
     theirs = Evaluation(paper, config.patch_px, config.um_per_px, 2)
-    seconds(theirs), image_seconds(bundle, config.sampler, batch, 1)  # not counted
+    seconds(theirs)  # not counted, nor is
+    image_seconds(bundle, config.sampler, batch, 1)
     rounds = []
     for _ in range(repeats):  # in turn: other load hits both
         ours_s = float(np.median(image_seconds(bundle, config.sampler, batch, 3)))

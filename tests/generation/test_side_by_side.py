@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +37,7 @@ def test_parts_cover_all_in_order_with_no_more_than_a_batch_under_way(threads, n
             under_way += part.stop - part.start
             most = max(most, under_way)
         shared.append(torch.get_num_threads())
+        time.sleep(0.002)  # long enough that parts overlap
         with lock:
             under_way -= part.stop - part.start
         return list(range(part.start, part.stop))
@@ -46,6 +48,20 @@ def test_parts_cover_all_in_order_with_no_more_than_a_batch_under_way(threads, n
     assert torch.get_num_threads() == threads
     if n >= LEAST * threads and batch >= LEAST * threads:
         assert set(shared) == {1}
+
+
+def test_as_many_parts_are_under_way_as_there_are_threads(threads):
+    meet = threading.Barrier(threads)
+
+    def call(part: slice) -> int:
+        meet.wait(timeout=20)  # an error unless all of them are under way
+        return part.stop - part.start
+
+    assert list(side_by_side(call, 8 * threads, 8 * threads, CPU)) == [8] * threads
+
+
+def test_another_device_has_one_batch_at_a_time(threads):
+    assert list(side_by_side(lambda part: part.stop - part.start, 20, 8, torch.device("meta"))) == [8, 8, 4]
 
 
 def test_an_error_ends_it_and_threads_are_as_before():

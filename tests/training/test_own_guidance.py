@@ -13,8 +13,10 @@ from sge2hist.data.errors import InputError
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image_model import ImageModel, SamplerConfig
 from sge2hist.models.joint_model import JointModel
+from sge2hist.training.config import TrainConfig
 from sge2hist.training.distill import DistillConfig, distill
 from sge2hist.training.own_guidance import OwnGuidanceConfig, learn_guidance
+from sge2hist.training.train import train
 from tests.training.killing import check_a_kill_changes_nothing
 
 CONFIG = OwnGuidanceConfig(steps=120, batch=8, learning_rate=3e-3)
@@ -139,3 +141,8 @@ def test_a_student_of_it_in_one_jump_has_no_guidance_of_its_own(student, tiny_pa
         say=lambda _: None,
     )
     assert fast.config.image.own_guidance == 1
+
+
+def test_a_training_that_starts_from_it_learns_plain_answers(student, tiny_paired, tmp_path):
+    on = TrainConfig(preset="tiny", mixed_precision="no", start=str(student), steps=2)
+    assert train(tiny_paired, tmp_path / "on.model", on, say=lambda _: None).config.image.own_guidance == 1
