@@ -19,13 +19,13 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from sge2hist.api import SGE2Hist
-from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.paired import PairedDataset
-from sge2hist.evaluation.counterfactual import covered_share
-from sge2hist.evaluation.extractors import resolve_extractor
-from sge2hist.evaluation.stain import stain_statistics
-from sge2hist.generation.cell_latents import around_in, encode_cells
-from sge2hist.generation.drawing import Windows, draw, image_seed, neighbourhoods
+from sge2hist.data.spatial_index import CellIndex
+from sge2hist.evaluation.features.extractors import resolve_extractor
+from sge2hist.evaluation.features.stain import stain_statistics
+from sge2hist.evaluation.metrics.counterfactual import covered_share
+from sge2hist.generation.encode import around_in, encode_cells
+from sge2hist.generation.windows import Windows, draw, image_seed, neighbourhoods
 
 DOSES = (0.0, 0.25, 0.5, 1.0, 2.0)
 

@@ -17,9 +17,9 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from sge2hist.data.paired import PairedDataset
-from sge2hist.evaluation.extractors import resolve_extractor
-from sge2hist.evaluation.frechet import frechet_of
-from sge2hist.evaluation.inputs import open_image_set
+from sge2hist.evaluation.features.extractors import resolve_extractor
+from sge2hist.evaluation.image_sets import open_image_set
+from sge2hist.evaluation.metrics.frechet import frechet_of
 
 
 def halves(xy_um_N2: np.ndarray, block_N: np.ndarray, patch_um: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

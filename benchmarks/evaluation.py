@@ -29,11 +29,11 @@ from scipy.spatial import KDTree
 from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
-from sge2hist.evaluation.extractors import resolve_extractor
-from sge2hist.evaluation.frechet import frechet_of
-from sge2hist.evaluation.inputs import open_image_set
-from sge2hist.evaluation.kernel import kid_of
-from sge2hist.evaluation.manifold import manifold_scores
+from sge2hist.evaluation.features.extractors import resolve_extractor
+from sge2hist.evaluation.image_sets import open_image_set
+from sge2hist.evaluation.metrics.frechet import frechet_of
+from sge2hist.evaluation.metrics.kid import kid_of
+from sge2hist.evaluation.metrics.prdc import manifold_scores
 
 Change = Callable[[np.ndarray, float], np.ndarray]
 

@@ -11,14 +11,14 @@ import torch
 from gene_sets import GeneSet
 from scipy.sparse import csr_array, csr_matrix
 
-from sge2hist.data.cell_index import CellIndex
-from sge2hist.models.gene_vae import GeneModelConfig, GeneVAE
-from sge2hist.models.type_kinds import kinds_of_components
-from sge2hist.training.gene_data import GeneData, dense_counts, with_surroundings
-from sge2hist.training.gene_encoding import Encoded, encode_all, tell_components
-from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model, decoder_alone, most_steps
-from sge2hist.training.mixture_init import init_mixture
-from sge2hist.training.mixture_refit import centre_micro, refit_mixture
+from sge2hist.data.spatial_index import CellIndex
+from sge2hist.models.gene.cell_types import kinds_of_components
+from sge2hist.models.gene.vae import GeneModelConfig, GeneVAE
+from sge2hist.training.gene.data import GeneData, dense_counts, with_surroundings
+from sge2hist.training.gene.encoding import Encoded, encode_all, tell_components
+from sge2hist.training.gene.mixture_em import centre_micro, refit_mixture
+from sge2hist.training.gene.mixture_init import init_mixture
+from sge2hist.training.gene.stages import GeneStage, GeneStageConfig, build_gene_model, decoder_alone, most_steps
 
 BATCH = 128  # cells per step of every network
 N_COMPONENTS = 48  # of our mixture, before pruning

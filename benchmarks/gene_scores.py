@@ -13,9 +13,9 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sge2hist.models.gene_vae import GeneVAE
-from sge2hist.training.gene_data import GeneData
-from sge2hist.training.gene_encoding import encode_all, tell_components
+from sge2hist.models.gene.vae import GeneVAE
+from sge2hist.training.gene.data import GeneData
+from sge2hist.training.gene.encoding import encode_all, tell_components
 
 PANEL_SHARES = (1.0, 0.5, 0.2, 0.1, 0.02)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from sge2hist.training.gene_data import GeneData
-from sge2hist.training.gene_selection import select_columns
+from sge2hist.training.gene.data import GeneData
+from sge2hist.training.gene.selection import select_columns
 
 
 @dataclass(frozen=True, kw_only=True)

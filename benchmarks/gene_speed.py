@@ -20,9 +20,9 @@ import torch
 from gene_methods import descend
 from scipy.sparse import csr_array, csr_matrix, random_array
 
-from sge2hist.models.gene_vae import GeneModelConfig
-from sge2hist.training.gene_data import GeneData
-from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model
+from sge2hist.models.gene.vae import GeneModelConfig
+from sge2hist.training.gene.data import GeneData
+from sge2hist.training.gene.stages import GeneStage, GeneStageConfig, build_gene_model
 
 N_GENES, N_CELLS, DENSITY, BATCH = 19_059, 8192, 0.02, 256
 

@@ -15,10 +15,10 @@ from sge2hist.api import SGE2Hist
 from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
-from sge2hist.generation.jobs import job_from_paired
-from sge2hist.generation.run import images_of
+from sge2hist.generation.patches import images_of
+from sge2hist.generation.requests import job_from_paired
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.image_model import SamplerConfig
+from sge2hist.models.image.image_model import SamplerConfig
 
 STATISTICS = ("haematoxylin_mean", "haematoxylin_sd", "eosin_mean", "eosin_sd", "lumen_fraction", "nuclei_count")
 

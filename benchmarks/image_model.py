@@ -36,15 +36,15 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sge2hist.api import SGE2Hist
-from sge2hist.arithmetic import fast_arithmetic
 from sge2hist.data.paired import PairedDataset
-from sge2hist.generation.drawing import Windows, draw
-from sge2hist.generation.jobs import job_from_paired
-from sge2hist.generation.run import images_of
-from sge2hist.generation.side_by_side import side_by_side
+from sge2hist.devices import fast_arithmetic
+from sge2hist.generation.parallel import side_by_side
+from sge2hist.generation.patches import images_of
+from sge2hist.generation.requests import job_from_paired
+from sge2hist.generation.windows import Windows, draw
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.image_model import ImageModel, SamplerConfig
-from sge2hist.models.placed_cells import MODE_ALL, PlacedCells
+from sge2hist.models.image.conditioning import MODE_ALL, PlacedCells
+from sge2hist.models.image.image_model import ImageModel, SamplerConfig
 from sge2hist.training.presets import model_config
 
 PAPER_STEPS = 1000
@@ -172,9 +172,9 @@ def image_seconds(bundle: ModelBundle, sampler: SamplerConfig, batch: int, repea
 
 def compare(bundle: ModelBundle, dataset: PairedDataset, split: str, n: int, seed: int, tries: list[Try]) -> None:
     """Draw the same cells in several ways; print distances, correlations with the real patches, and spreads."""
-    from sge2hist.evaluation.extractors import resolve_extractor
-    from sge2hist.evaluation.frechet import frechet_of
-    from sge2hist.evaluation.stain import stain_statistics
+    from sge2hist.evaluation.features.extractors import resolve_extractor
+    from sge2hist.evaluation.features.stain import stain_statistics
+    from sge2hist.evaluation.metrics.frechet import frechet_of
 
     rng = np.random.default_rng(seed)
     rows = rng.permutation(dataset.rows(split))[: 2 * n]
@@ -205,7 +205,7 @@ def compare(bundle: ModelBundle, dataset: PairedDataset, split: str, n: int, see
 
 def glass(bundle: ModelBundle, n: int) -> None:
     """Draw canvases without any cell: they should be glass."""
-    from sge2hist.evaluation.stain import stain_statistics
+    from sge2hist.evaluation.features.stain import stain_statistics
 
     nothing = np.zeros((0, bundle.config.gene.n_latent), np.float32)
     none, B = np.zeros(0, np.int64), np.zeros(n, np.int64)

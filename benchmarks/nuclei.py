@@ -27,14 +27,14 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
-from sge2hist.data.slide_image import SlideImage
-from sge2hist.pairing.bins_to_cells import bins_to_cells
-from sge2hist.pairing.nuclei import ClassicalSegmenter
-from sge2hist.pairing.nuclei_network import NetworkSegmenter
-from sge2hist.pairing.nuclei_scores import score_images
-from sge2hist.pairing.nuclei_tiles import TilingConfig, segment_slide
-from sge2hist.pairing.polygons import polygon_at
-from sge2hist.pairing.segmenters import choose_segmenter
+from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.pairing.segmentation.bins_to_cells import bins_to_cells
+from sge2hist.pairing.segmentation.classical import ClassicalSegmenter
+from sge2hist.pairing.segmentation.network import NetworkSegmenter
+from sge2hist.pairing.segmentation.polygons import polygon_at
+from sge2hist.pairing.segmentation.scores import score_images
+from sge2hist.pairing.segmentation.segmenters import choose_segmenter
+from sge2hist.pairing.segmentation.tiles import TilingConfig, segment_slide
 from sge2hist.readers.geojson import Polygons
 
 ROOT = Path(__file__).resolve().parents[1]

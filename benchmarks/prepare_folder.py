@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sge2hist.data.slide_writer import write_slide
+from sge2hist.data.slides.slide_writer import write_slide
 
 FULL_SIDE = 3350  # bins along a side of the 2 um array
 FULL_BINS, FULL_NONZEROS, FULL_CELLS = 6_300_000, 120_000_000, 60_000

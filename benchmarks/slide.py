@@ -35,7 +35,7 @@ CHUNK = 1024
 
 def synthetic_section(mm2: float, panel: Any, seed: int = 0) -> Any:
     """A square section of cells at random places, with a panel of genes; counts of a cell depend on its number alone."""
-    from sge2hist.generation.slide_source import SlideSource
+    from sge2hist.generation.slide.source import SlideSource
 
     side_um, n = 1000 * mm2**0.5, round(mm2 * CELLS_PER_MM2)
     rng = np.random.default_rng(seed)
@@ -66,7 +66,7 @@ def untrained(preset: str) -> Any:
 
     from sge2hist.data.gene_panel import GenePanel
     from sge2hist.models.bundle import ModelBundle
-    from sge2hist.models.gene_types import TypeRow, TypeTable
+    from sge2hist.models.gene.cell_types import TypeRow, TypeTable
     from sge2hist.models.joint_model import JointModel
     from sge2hist.training.presets import model_config
 
@@ -113,9 +113,9 @@ def peak_mb() -> float:
 
 def draw_one(mm2: float, model: Path | None, preset: str, steps: int) -> dict[str, float]:
     """Draw one section in this process."""
-    from sge2hist.generation.slide_set import SlideConfig, draw_slide, prepare_slide
+    from sge2hist.generation.slide.render import SlideConfig, draw_slide, prepare_slide
     from sge2hist.models.bundle import ModelBundle
-    from sge2hist.models.image_model import SamplerConfig
+    from sge2hist.models.image.image_model import SamplerConfig
 
     bundle = ModelBundle.load(model) if model else untrained(preset)
     # a first small section: libraries and thread pools are loaded before memory is measured

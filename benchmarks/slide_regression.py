@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sge2hist.data.paired import PairedDataset
-from sge2hist.evaluation.slide_maps import STATISTICS, held_out_windows, statistic_maps
+from sge2hist.evaluation.metrics.slide_maps import STATISTICS, held_out_windows, statistic_maps
 
 FINE_UM, COARSE_UM = 16.0, 64.0
 CONVOLUTION = "convolution"  # name of the regression that sees the bins around

@@ -10,8 +10,8 @@ import numpy as np
 from slide_regression import COARSE_UM, CONVOLUTION, FINE_UM, Grid, Maps, Region, pooled, predicted_maps
 
 from sge2hist.data.paired import PairedDataset
-from sge2hist.data.slide_image import SlideImage
-from sge2hist.evaluation.slide_maps import (
+from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.evaluation.metrics.slide_maps import (
     SLIDE_NAME,
     STATISTICS,
     compare_maps,
@@ -77,7 +77,7 @@ def cut(grid: Grid, maps: dict[float, Maps], region_um: Region) -> dict[float, M
 
 def drawn_maps(paths: list[Path], region_um: Region) -> Methods:
     """Maps of the first slide, and of all of them the mean."""
-    from sge2hist.data.files import read_manifest
+    from sge2hist.data.artifacts import read_manifest
 
     drawn = []
     for path in paths:

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 
 from sge2hist.api import SGE2Hist
-from sge2hist.arithmetic import fast_arithmetic
 from sge2hist.data.paired import PairedDataset
-from sge2hist.evaluation.extractors import resolve_extractor
-from sge2hist.evaluation.frechet import frechet_of
-from sge2hist.evaluation.patch_statistics import fit_morphometry
-from sge2hist.generation.jobs import job_from_paired
-from sge2hist.generation.run import images_of
-from sge2hist.models.upsampler_folder import UpsamplerBundle
+from sge2hist.devices import fast_arithmetic
+from sge2hist.evaluation.features.extractors import resolve_extractor
+from sge2hist.evaluation.metrics.frechet import frechet_of
+from sge2hist.evaluation.metrics.morphometry import fit_morphometry
+from sge2hist.generation.patches import images_of
+from sge2hist.generation.requests import job_from_paired
+from sge2hist.models.upsampler_bundle import UpsamplerBundle
 
 SIDE = 96  # px of what is judged
 

@@ -20,18 +20,17 @@ import torch
 from torch import Tensor
 
 from sge2hist.data.paired import PairedDataset
-from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.diffusion import expand
-from sge2hist.models.image_model import ImageModel
+from sge2hist.models.bundle import ModelBundle, model_folder
+from sge2hist.models.image.conditioning import MODE_ALL
+from sge2hist.models.image.image_model import ImageModel
+from sge2hist.models.image.preconditioning import expand
 from sge2hist.models.joint_model import JointModel
-from sge2hist.models.locate import model_folder
-from sge2hist.models.placed_cells import MODE_ALL
-from sge2hist.training.image_stages import SHARE_ANYWHERE, SHARE_CENTRE
+from sge2hist.training.finetune.base import tune
+from sge2hist.training.image.conditioning import ToldCells
+from sge2hist.training.image.patches import PatchBatch, PatchSource
+from sge2hist.training.image.stages import SHARE_ANYWHERE, SHARE_CENTRE
 from sge2hist.training.loop import Run, Stage, StagePlan
-from sge2hist.training.patches import PatchBatch, PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
-from sge2hist.training.told_cells import ToldCells
-from sge2hist.training.tune import tune
 
 NAME = "glass"
 SHARE_NONE = 0.10

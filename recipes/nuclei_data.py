@@ -14,7 +14,7 @@ from skimage.draw import polygon
 from skimage.io import imread
 from skimage.transform import resize
 
-from sge2hist.pairing.nuclei_training import LabelledTile
+from sge2hist.pairing.segmentation.network_training import LabelledTile
 
 # Median nucleus diameter at 0.5 um/px: 8.5 um, that of the histolytics images. The tiles of nuclei_he come without
 # um/px and with magnifications that differ five times, so each source slide is scaled until its median nucleus has

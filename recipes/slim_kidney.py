@@ -16,9 +16,8 @@ from pathlib import Path
 
 import torch
 
-from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.bundle import ModelBundle, model_folder
 from sge2hist.models.joint_model import JointModel
-from sge2hist.models.locate import model_folder
 from sge2hist.training.presets import SAMPLING
 
 UNET = "image.unet."

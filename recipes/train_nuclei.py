@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from nuclei_data import read_histolytics, read_nuclei_he
 
-from sge2hist.pairing.nuclei_network import save_weights
-from sge2hist.pairing.nuclei_training import NucleiTrainingConfig, train_nuclei_network
+from sge2hist.pairing.segmentation.network import save_weights
+from sge2hist.pairing.segmentation.network_training import NucleiTrainingConfig, train_nuclei_network
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sge2hist.arithmetic import fast_arithmetic, has_fast_bfloat16
+from sge2hist.devices import fast_arithmetic, has_fast_bfloat16
 
 CPU = torch.device("cpu")
 

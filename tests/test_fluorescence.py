@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from sge2hist.data.channels import ALL, composite
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
-from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slides.channels import ALL, composite
+from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.models.bundle import ModelBundle
 
 CHANNELS = ("DAPI", "Membrane")
@@ -44,8 +44,8 @@ def model(paired) -> ModelBundle:
 
 @pytest.fixture(scope="module")
 def generated(paired, model):
-    from sge2hist.generation.jobs import job_from_paired
-    from sge2hist.generation.run import generate
+    from sge2hist.generation.patches import generate
+    from sge2hist.generation.requests import job_from_paired
 
     job = job_from_paired(model, paired, paired.rows("test")[:40])
     return generate(model, job, paired.path.with_suffix(".generated"))
@@ -101,8 +101,8 @@ def test_generated_sets_are_scored_by_the_light_of_their_channels(generated, pai
 
 
 def test_a_slide_has_the_channels_too(paired, model, tmp_path):
-    from sge2hist.generation.slide_set import SlideConfig, generate_slide
-    from sge2hist.generation.slide_source import source_from_paired
+    from sge2hist.generation.slide.render import SlideConfig, generate_slide
+    from sge2hist.generation.slide.source import source_from_paired
     from sge2hist.viewer.build import build_viewer
 
     config = SlideConfig(region_um=(200.0, 200.0, 60.0, 40.0))
@@ -113,7 +113,7 @@ def test_a_slide_has_the_channels_too(paired, model, tmp_path):
 
 
 def test_a_model_of_any_channels_is_sharpened(paired, model, tmp_path):
-    from sge2hist.training.sharpen import SharpenConfig, sharpen
+    from sge2hist.training.finetune.adversarial_decoder import SharpenConfig, sharpen
 
     config = SharpenConfig(steps=6, batch=4, n_drawn=8, critic_width=8)
     sharp = sharpen(model, paired, tmp_path / "sharp.model", config, say=lambda _: None)
@@ -123,7 +123,7 @@ def test_a_model_of_any_channels_is_sharpened(paired, model, tmp_path):
 
 
 def test_other_channels_are_refused_before_anything_is_drawn(paired, model, tiny_paired, tiny_model, tmp_path):
-    from sge2hist.generation.jobs import job_from_paired
+    from sge2hist.generation.requests import job_from_paired
     from sge2hist.training.config import TrainConfig
     from sge2hist.training.train import train
 

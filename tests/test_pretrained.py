@@ -7,7 +7,7 @@ import pytest
 from safetensors import safe_open
 
 from sge2hist.api import SGE2Hist
-from sge2hist.models.locate import PREFIX, model_folder, shipped_models
+from sge2hist.models.bundle import PREFIX, model_folder, shipped_models
 
 MOST_BYTES = 30 * 2**20
 

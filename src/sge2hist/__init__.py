@@ -10,14 +10,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from sge2hist.api import SGE2Hist
     from sge2hist.data.errors import InputError
+    from sge2hist.data.generated import GeneratedSet
     from sge2hist.data.paired import PairedDataset
-    from sge2hist.generation.set import GeneratedSet
 
 _HOMES = {
     "SGE2Hist": "sge2hist.api",
     "InputError": "sge2hist.data.errors",
     "PairedDataset": "sge2hist.data.paired",
-    "GeneratedSet": "sge2hist.generation.set",
+    "GeneratedSet": "sge2hist.data.generated",
 }
 __all__ = ["GeneratedSet", "InputError", "PairedDataset", "SGE2Hist", "__version__"]
 

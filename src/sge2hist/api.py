@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import atomic_path
 from sge2hist.data.paired import PairedDataset
-from sge2hist.generation.jobs import Job, job_from_adata, job_from_paired, job_from_types
-from sge2hist.generation.run import images_of
-from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.gene_types import TypeTable
-from sge2hist.models.image_model import SamplerConfig
-from sge2hist.models.locate import model_folder
+from sge2hist.generation.patches import images_of
+from sge2hist.generation.requests import Job, job_from_adata, job_from_paired, job_from_types
+from sge2hist.models.bundle import ModelBundle, model_folder
+from sge2hist.models.gene.cell_types import TypeTable
+from sge2hist.models.image.image_model import SamplerConfig
 
 if TYPE_CHECKING:
     import anndata

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from sge2hist.cli.demo import DemoConfig, run_demo
-from sge2hist.cli.demo_gallery import write_gallery
+from sge2hist.cli.demo_tissue import write_gallery
+from sge2hist.data.artifacts import read_manifest
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import read_manifest
 
 TINY = DemoConfig(tiny=True, n_cells=24, n_per_type=2)
 
@@ -47,7 +47,7 @@ def test_every_part_is_there_and_says_toy(finished):
 
 
 def test_matched_and_shuffled_are_the_same_cells(finished):
-    from sge2hist.generation.set import GeneratedSet
+    from sge2hist.data.generated import GeneratedSet
 
     matched, shuffled = (GeneratedSet.open(finished[0] / f"{name}.generated") for name in ("genes", "shuffled"))
     np.testing.assert_array_equal(matched.obs["row"], shuffled.obs["row"])

@@ -10,8 +10,8 @@ from fixtures.visium import write_visium
 from fixtures.visium_hd import write_visium_hd
 from fixtures.xenium import write_xenium
 from sge2hist.cli.inspect import inspect
+from sge2hist.data.artifacts import write_json, write_manifest
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import write_json, write_manifest
 
 
 def test_visium_hd_without_its_image_says_which_one_to_give(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

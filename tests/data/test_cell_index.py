@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from sge2hist.data.cell_index import CellIndex
+from sge2hist.data.spatial_index import CellIndex
 
 
 def test_neighbours_are_those_within_the_radius_on_the_same_slide() -> None:

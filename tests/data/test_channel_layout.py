@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from sge2hist.data.channels import ALL
 from sge2hist.data.errors import InputError
-from sge2hist.data.slide_image import SlideImage
-from sge2hist.data.slide_writer import write_slide
+from sge2hist.data.slides.channels import ALL
+from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.data.slides.slide_writer import write_slide
 
 NAMES = ("DAPI", "Boundary", "18S", "SMA")
 

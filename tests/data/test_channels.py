@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from sge2hist.data.channels import (
+from sge2hist.data.errors import InputError
+from sge2hist.data.slides.channels import (
     ALL,
     RGB,
     choose_channels,
@@ -10,9 +11,8 @@ from sge2hist.data.channels import (
     read_request,
     require_same_channels,
 )
-from sge2hist.data.errors import InputError
-from sge2hist.data.glass import glass_colour
-from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slides.glass import glass_colour
+from sge2hist.data.slides.slide_image import SlideImage
 
 
 def test_rgb_is_shown_as_it_is_and_one_channel_in_grey():

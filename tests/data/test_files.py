@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sge2hist.data import files
+from sge2hist.data import artifacts as files
 from sge2hist.data.errors import InputError
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 
-from sge2hist.data.glass import glass_colour
-from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slides.glass import glass_colour
+from sge2hist.data.slides.slide_image import SlideImage
 
 
 def test_colour_of_glass_and_not_of_pale_tissue():

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from fixtures.paired import write_tiny_paired
+from sge2hist.data.artifacts import read_json, write_json
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import read_json, write_json
 from sge2hist.data.paired import PairedDataset
 
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.measure import block_reduce
 
-from sge2hist.data.resample import input_span, resample, window_taps
+from sge2hist.data.slides.resample import input_span, resample, window_taps
 
 
 def window(pixels, x, y, side, out):

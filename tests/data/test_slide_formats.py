@@ -9,9 +9,9 @@ import tifffile
 from PIL import Image
 
 from fixtures.tissue import make_tissue
-from sge2hist.data import openslide_image, slide_image
 from sge2hist.data.errors import InputError
-from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slides import openslide_image, slide_image
+from sge2hist.data.slides.slide_image import SlideImage
 
 PIXELS = make_tissue(width_px=130, height_px=100).image
 # EXIF orientation -> how the stored pixels become upright ones (the standard's own table, by NumPy)

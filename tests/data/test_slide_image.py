@@ -6,9 +6,9 @@ import tifffile
 from PIL import Image
 from skimage.measure import block_reduce
 
-from sge2hist.data import pixel_source
 from sge2hist.data.errors import InputError
-from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slides import pixel_source
+from sge2hist.data.slides.slide_image import SlideImage
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import tifffile
 from skimage.measure import block_reduce
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.slide_image import SlideImage
-from sge2hist.data.slide_writer import write_slide
+from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.data.slides.slide_writer import write_slide
 
 
 @pytest.fixture(scope="module")

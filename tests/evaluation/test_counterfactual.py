@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sge2hist.evaluation.counterfactual import covered_share, edit_effects
+from sge2hist.evaluation.metrics.counterfactual import covered_share, edit_effects
 
 
 def test_known_answers_for_shifted_samples() -> None:

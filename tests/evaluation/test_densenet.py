@@ -14,8 +14,8 @@ import torch
 from torch.nn import functional
 
 from sge2hist.data.errors import InputError
-from sge2hist.evaluation import densenet
-from sge2hist.evaluation.extractors import resolve_extractor, scaled_batch
+from sge2hist.evaluation.features import densenet
+from sge2hist.evaluation.features.extractors import resolve_extractor, scaled_batch
 
 COLON = (
     "normal colon mucosa",

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sge2hist.evaluation.estimate import (
+from sge2hist.evaluation.resampling import (
     Estimate,
     balanced_groups,
     make_resampling,

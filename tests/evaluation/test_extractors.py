@@ -7,10 +7,10 @@ import torch
 from scipy import ndimage
 
 from sge2hist.data.errors import InputError
-from sge2hist.evaluation import extractors, texture
-from sge2hist.evaluation.extractors import resolve_extractor
-from sge2hist.evaluation.frechet import frechet_of
-from sge2hist.evaluation.kernel import kid_of
+from sge2hist.evaluation.features import extractors, texture
+from sge2hist.evaluation.features.extractors import resolve_extractor
+from sge2hist.evaluation.metrics.frechet import frechet_of
+from sge2hist.evaluation.metrics.kid import kid_of
 
 
 def blurred(images: np.ndarray, strength: float) -> np.ndarray:
@@ -144,7 +144,7 @@ def test_a_pickle_is_refused(tmp_path: Path) -> None:
 
 
 def test_fallback_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sge2hist.evaluation.densenet.find_archive", lambda: None)
+    monkeypatch.setattr("sge2hist.evaluation.features.densenet.find_archive", lambda: None)
     found = resolve_extractor("auto")
     assert found.name == "texture-v1"
     assert "sge2hist[metrics]" in found.note

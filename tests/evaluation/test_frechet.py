@@ -3,8 +3,8 @@ import pytest
 import torch
 from scipy import linalg
 
-from sge2hist.evaluation.estimate import make_resampling
-from sge2hist.evaluation.frechet import Moments, frechet_distance, frechet_estimate, frechet_of, moments
+from sge2hist.evaluation.metrics.frechet import Moments, frechet_distance, frechet_estimate, frechet_of, moments
+from sge2hist.evaluation.resampling import make_resampling
 
 
 class Passed(torch.nn.Module):

@@ -7,7 +7,7 @@ import tifffile
 from PIL import Image
 
 from sge2hist.data.errors import InputError
-from sge2hist.evaluation.inputs import open_image_set, read_image
+from sge2hist.evaluation.image_sets import open_image_set, read_image
 from tests.evaluation.generated_set import table_for, write_generated
 
 

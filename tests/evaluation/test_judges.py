@@ -7,12 +7,11 @@ from scipy.sparse import csr_array
 from sklearn.linear_model import Ridge
 from sklearn.metrics import f1_score
 
-from sge2hist.evaluation import expression_recovery as recovery
-from sge2hist.evaluation import type_agreement as agreement
-from sge2hist.evaluation.estimate import make_resampling
-from sge2hist.evaluation.morphometry import calibration, compare_distributions, pearson_estimate
-from sge2hist.evaluation.retrieval import rank_shares, retrieval_estimates
-from sge2hist.evaluation.similarity import psnr, ssim
+from sge2hist.evaluation.metrics import expression_recovery as recovery
+from sge2hist.evaluation.metrics import type_agreement as agreement
+from sge2hist.evaluation.metrics.morphometry import calibration, compare_distributions, pearson_estimate
+from sge2hist.evaluation.metrics.retrieval import psnr, rank_shares, retrieval_estimates, ssim
+from sge2hist.evaluation.resampling import make_resampling
 
 
 def resampling_of(n: int):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from sge2hist.evaluation.estimate import make_resampling
-from sge2hist.evaluation.kernel import EXACT_UP_TO, kernel_sums, kid_estimate, kid_of
+from sge2hist.evaluation.metrics.kid import EXACT_UP_TO, kernel_sums, kid_estimate, kid_of
+from sge2hist.evaluation.resampling import make_resampling
 
 
 def slow_kid(a: np.ndarray, b: np.ndarray) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from sge2hist.evaluation import latent
+from sge2hist.evaluation.metrics import clustering as latent
 
 
 def test_accuracy_under_the_best_matching() -> None:

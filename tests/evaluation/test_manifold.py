@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sge2hist.evaluation.manifold import ball_radii, manifold_scores
+from sge2hist.evaluation.metrics.prdc import ball_radii, manifold_scores
 
 
 def slow_scores(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, float, float, float]:

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sge2hist.evaluation import memorisation
-from sge2hist.evaluation.describe import thumbnails
-from sge2hist.evaluation.estimate import make_resampling
+from sge2hist.evaluation.metrics import memorisation
+from sge2hist.evaluation.report.describe import thumbnails
+from sge2hist.evaluation.resampling import make_resampling
 
 
 def tissue_like(n: int, rng: np.random.Generator) -> np.ndarray:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from skimage.measure import regionprops_table
 
-from sge2hist.evaluation.nuclei import NucleiSegmenter, nuclear_statistics, shapes
+from sge2hist.evaluation.metrics.nuclei import NucleiSegmenter, nuclear_statistics, shapes
 
 EOSIN, HAEMATOXYLIN = (225, 130, 180), (90, 60, 140)
 

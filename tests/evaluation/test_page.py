@@ -10,7 +10,7 @@ import pytest
 
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
-from sge2hist.evaluation.page import charts, sentences
+from sge2hist.evaluation.report import charts, sentences
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

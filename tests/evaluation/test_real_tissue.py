@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from sge2hist.evaluation import densenet
-from sge2hist.evaluation.extractors import resolve_extractor, scaled_batch
-from sge2hist.evaluation.frechet import frechet_of
-from sge2hist.evaluation.kernel import kid_of
-from sge2hist.evaluation.stain import glass_mask
+from sge2hist.evaluation.features import densenet
+from sge2hist.evaluation.features.extractors import resolve_extractor, scaled_batch
+from sge2hist.evaluation.features.stain import glass_mask
+from sge2hist.evaluation.metrics.frechet import frechet_of
+from sge2hist.evaluation.metrics.kid import kid_of
 
 DATA = Path(os.environ.get("SGE2HIST_DATA", "nowhere"))
 pytestmark = [

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sge2hist.evaluation.seams import border_energies, seam_score
+from sge2hist.evaluation.metrics.seams import border_energies, seam_score
 
 
 def tissue_like(rng: np.random.Generator, side: int) -> np.ndarray:

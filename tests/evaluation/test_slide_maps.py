@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import r2_score
 
+from sge2hist.data.artifacts import atomic_directory, write_manifest
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import atomic_directory, write_manifest
-from sge2hist.data.slide_image import SlideImage
-from sge2hist.data.slide_writer import write_slide
+from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.data.slides.slide_writer import write_slide
 from sge2hist.evaluation.config import EvaluateConfig
-from sge2hist.evaluation.estimate import make_resampling
 from sge2hist.evaluation.evaluate import evaluate
-from sge2hist.evaluation.inputs import open_image_set
-from sge2hist.evaluation.slide_maps import evaluate_slide, held_out_windows, r2_estimate, statistic_maps
-from sge2hist.evaluation.stain import stain_statistics
+from sge2hist.evaluation.features.stain import stain_statistics
+from sge2hist.evaluation.image_sets import open_image_set
+from sge2hist.evaluation.metrics.slide_maps import evaluate_slide, held_out_windows, r2_estimate, statistic_maps
+from sge2hist.evaluation.resampling import make_resampling
 
 REGION_UM = (64.0, 32.0, 512.0, 600.0)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from skimage.color import hed2rgb, hed_from_rgb, rgb2hed
 
-from sge2hist.evaluation.stain import (
+from sge2hist.evaluation.features.stain import (
     EOSIN_OD_RGB,
     HAEMATOXYLIN_OD_RGB,
     glass_mask,

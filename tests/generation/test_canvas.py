@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sge2hist.generation.canvas import Area, Lattice, canvas_noise
-from sge2hist.generation.slide_plan import SlidePlan, occupied_windows, window_grid
+from sge2hist.generation.slide.tiling import Area, Lattice, SlidePlan, canvas_noise, occupied_windows, window_grid
 
 
 def test_noise_belongs_to_the_place():

@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.errors import InputError
-from sge2hist.generation.cell_latents import around_in, encode_cells
+from sge2hist.data.spatial_index import CellIndex
+from sge2hist.generation.encode import around_in, encode_cells
 from sge2hist.models.bundle import ModelBundle, z2_range_of
 
 

@@ -8,14 +8,15 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
-from sge2hist.generation import cell_table, slide_cells
-from sge2hist.generation.cell_table import read_table, writing_table
-from sge2hist.generation.record_file import RecordFile
-from sge2hist.generation.slide_edits import Edit
-from sge2hist.generation.slide_set import SlideConfig, generate_slide, prepare_slide
-from sge2hist.generation.slide_source import source_from_adata, source_from_paired
+from sge2hist.generation.slide import cells as slide_cells
+from sge2hist.generation.slide import table as cell_table
+from sge2hist.generation.slide.edits import Edit
+from sge2hist.generation.slide.render import SlideConfig, generate_slide, prepare_slide
+from sge2hist.generation.slide.source import source_from_adata, source_from_paired
+from sge2hist.generation.slide.table import read_table, writing_table
+from sge2hist.generation.slide.tile_store import RecordFile
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.image_model import SamplerConfig
+from sge2hist.models.image.image_model import SamplerConfig
 
 REGION_UM = (100.0, 200.0, 120.0, 100.0)
 

@@ -12,10 +12,10 @@ from scipy.sparse import csc_matrix, csr_array, csr_matrix
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.generation.embed import embed_adata, panel_of, raw_counts
-from sge2hist.models.gene_types import TypeTable
-from sge2hist.models.gene_vae import GeneVAE
-from sge2hist.training.gene_calibration import calibrate_novelty
-from sge2hist.training.type_names import name_components
+from sge2hist.models.gene.cell_types import TypeTable
+from sge2hist.models.gene.vae import GeneVAE
+from sge2hist.training.gene.stages import calibrate_novelty
+from sge2hist.training.gene.type_names import name_components
 from tests.training.gene_fixtures import N_GENES, make_cells, train_gene_model
 
 PANEL = GenePanel([f"ENSG{g:011d}" for g in range(N_GENES)], [f"GENE{g}" for g in range(N_GENES)])

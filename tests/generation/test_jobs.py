@@ -10,14 +10,14 @@ from scipy.sparse import csr_matrix
 
 from sge2hist import SGE2Hist
 from sge2hist.data.errors import InputError
-from sge2hist.generation.cell_latents import z2_of_cell
-from sge2hist.generation.drawing import image_seed
-from sge2hist.generation.jobs import job_from_adata, job_from_paired, job_from_types
-from sge2hist.generation.run import generate, images_of
-from sge2hist.generation.set import GeneratedSet
+from sge2hist.data.generated import GeneratedSet
+from sge2hist.generation.encode import z2_of_cell
+from sge2hist.generation.patches import generate, images_of
+from sge2hist.generation.requests import job_from_adata, job_from_paired, job_from_types
+from sge2hist.generation.windows import image_seed
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.image_model import SamplerConfig
-from sge2hist.models.placed_cells import MODE_ALL, MODE_CENTRE
+from sge2hist.models.image.conditioning import MODE_ALL, MODE_CENTRE
+from sge2hist.models.image.image_model import SamplerConfig
 
 FAST = SamplerConfig(n_steps=4)
 
@@ -195,7 +195,7 @@ def test_a_failure_leaves_nothing_behind(bundle, tiny_paired, tmp_path, monkeypa
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sge2hist.generation.set._write_png", full)
+    monkeypatch.setattr("sge2hist.data.generated._write_png", full)
     with pytest.raises(InputError, match="No space left"):
         generate(bundle, job, tmp_path / "a.generated", sampler=FAST)
     assert list(tmp_path.iterdir()) == []

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sge2hist.data.channels import RGB
-from sge2hist.evaluation.inputs import read_image
-from sge2hist.generation.set import GeneratedSet, writing
+from sge2hist.data.generated import GeneratedSet, writing
+from sge2hist.data.slides.channels import RGB
+from sge2hist.evaluation.image_sets import read_image
 
 
 @pytest.mark.parametrize(

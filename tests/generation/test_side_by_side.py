@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from sge2hist.generation.jobs import job_from_paired
-from sge2hist.generation.run import images_of
-from sge2hist.generation.side_by_side import LEAST, side_by_side
+from sge2hist.generation.parallel import LEAST, side_by_side
+from sge2hist.generation.patches import images_of
+from sge2hist.generation.requests import job_from_paired
 from sge2hist.models.bundle import ModelBundle
 
 CPU = torch.device("cpu")

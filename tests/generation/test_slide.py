@@ -11,23 +11,23 @@ import pytest
 import tifffile
 import torch
 
-from sge2hist.arithmetic import has_fast_bfloat16
-from sge2hist.data.cell_index import CellIndex
+from sge2hist.data.artifacts import read_manifest
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import read_manifest
-from sge2hist.generation import slide_job
-from sge2hist.generation.canvas import RULE, canvas_noise
-from sge2hist.generation.cell_latents import around_in, encode_cells
-from sge2hist.generation.slide import CELLS_STEP, FAR_UM, cells_of_windows
-from sge2hist.generation.slide_edits import Edit
-from sge2hist.generation.slide_job import REPORT
-from sge2hist.generation.slide_merge import merge_slides
-from sge2hist.generation.slide_set import SlideConfig, draw_slide, generate_slide, prepare_slide, work_folder
-from sge2hist.generation.slide_source import source_from_adata, source_from_paired
+from sge2hist.data.spatial_index import CellIndex
+from sge2hist.devices import has_fast_bfloat16
+from sge2hist.generation.encode import around_in, encode_cells
+from sge2hist.generation.slide import job as slide_job
+from sge2hist.generation.slide.edits import Edit
+from sge2hist.generation.slide.job import REPORT
+from sge2hist.generation.slide.merge import merge_slides
+from sge2hist.generation.slide.render import SlideConfig, draw_slide, generate_slide, prepare_slide, work_folder
+from sge2hist.generation.slide.source import source_from_adata, source_from_paired
+from sge2hist.generation.slide.tiling import RULE, canvas_noise
+from sge2hist.generation.slide.worker import CELLS_STEP, FAR_UM, cells_of_windows
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.image_model import SamplerConfig
-from sge2hist.models.samplers import sample
-from sge2hist.training.sharpen import with_grain
+from sge2hist.models.image.image_model import SamplerConfig
+from sge2hist.models.image.samplers import sample
+from sge2hist.training.finetune.adversarial_decoder import with_grain
 
 FAST = SamplerConfig(n_steps=2, eta=1.0, eta_above=0.0, sigma_range=(0.5, 20.0))  # fresh noise in the first step
 REGION_UM = (200.0, 200.0, 120.0, 100.0)
@@ -72,7 +72,7 @@ def test_it_is_denoising_of_one_canvas_square_by_square(bundle, source, tmp_path
     places = CellIndex(source.xy_um_N2, np.zeros(len(rows), int))
     around = around_in(bundle, source.read_counts, source.genes, places)
     latents = encode_cells(bundle, source.read_counts, source.genes, rows, around=around)
-    from sge2hist.generation.slide_cells import PlacedRows
+    from sge2hist.generation.slide.cells import PlacedRows
 
     near = PlacedRows(xy_um_M2=source.xy_um_N2, z_MZ=latents.mean_NZ, depth_M=latents.depth_N, source_M=rows)
 
@@ -170,7 +170,7 @@ def test_killed_and_resumed_is_the_same(bundle, source, pixels, tmp_path, monkey
     with pytest.raises(InputError, match="unfinished work on another drawing"):
         generate_slide(bundle, source, path, _config(seed=1))
     with monkeypatch.context() as other:
-        other.setattr("sge2hist.generation.canvas.BLOCK", 128)
+        other.setattr("sge2hist.generation.slide.tiling.BLOCK", 128)
         with pytest.raises(InputError, match="or version differ"):
             generate_slide(bundle, source, path, _config())
     counted.clear()

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import shapely
 
-from sge2hist.generation.canvas import Area
-from sge2hist.generation.slide_cells import CellStore, write_cells
-from sge2hist.generation.slide_edits import Edit
-from sge2hist.generation.slide_job import lattice_of
-from sge2hist.generation.slide_source import source_from_paired
+from sge2hist.generation.slide.cells import CellStore, write_cells
+from sge2hist.generation.slide.edits import Edit
+from sge2hist.generation.slide.job import lattice_of
+from sge2hist.generation.slide.source import source_from_paired
+from sge2hist.generation.slide.tiling import Area
 from sge2hist.models.bundle import ModelBundle
 
 WHOLE = Area(top=0, left=0, height=64, width=64)  # latent pixels

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sge2hist.data.errors import InputError
-from sge2hist.generation.slide_edits import Edit, check_edits, gene_edit, read_edits
+from sge2hist.generation.slide.edits import Edit, check_edits, gene_edit, read_edits
 from sge2hist.models.bundle import ModelBundle
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sge2hist.data.errors import InputError
-from sge2hist.generation.slide_source import source_from_adata
+from sge2hist.generation.slide.source import source_from_adata
 
 XY = np.stack(np.meshgrid(np.arange(5) * 16.0, np.arange(5) * 16.0), -1).reshape(-1, 2)
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from sge2hist.data.cell_index import CellIndex
-from sge2hist.generation.cell_latents import around_in
-from sge2hist.generation.record_file import RecordFile
-from sge2hist.generation.slide_surroundings import write_surroundings
-from sge2hist.generation.square_places import SquareFile, SquarePlaces
+from sge2hist.data.spatial_index import CellIndex
+from sge2hist.generation.encode import around_in
+from sge2hist.generation.slide.cells import write_surroundings
+from sge2hist.generation.slide.tile_store import RecordFile, SquareFile, SquarePlaces
 from sge2hist.models.bundle import ModelBundle
 
 GROUP = 1000

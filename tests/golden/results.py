@@ -21,8 +21,8 @@ import torch
 from scipy.sparse import csr_matrix
 
 from sge2hist import SGE2Hist
-from sge2hist.generation.slide_set import SlideConfig, generate_slide
-from sge2hist.generation.slide_source import source_from_adata
+from sge2hist.generation.slide.render import SlideConfig, generate_slide
+from sge2hist.generation.slide.source import source_from_adata
 from sge2hist.training import presets
 from sge2hist.training.config import TrainConfig
 from sge2hist.training.progress import Meter
@@ -49,7 +49,7 @@ def plain_arithmetic() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with mock.patch("sge2hist.arithmetic.has_fast_bfloat16", lambda device: False):
+        with mock.patch("sge2hist.devices.has_fast_bfloat16", return_value=False):
             yield
     finally:
         torch.set_num_threads(threads)
@@ -115,12 +115,18 @@ def losses(name: str) -> dict[str, np.ndarray]:
 
     preset = presets.PRESETS[name]
     short = preset._replace(
-        ae_steps=min(preset.ae_steps, N_STEPS), gene_steps=N_STEPS, mixture_steps=N_STEPS, joint_steps=N_STEPS,
+        ae_steps=min(preset.ae_steps, N_STEPS),
+        gene_steps=N_STEPS,
+        mixture_steps=N_STEPS,
+        joint_steps=N_STEPS,
         batch=8 if name == "small" else 1,
     )
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(Meter, "add", adding), mock.patch.object(
-        Meter, "report", reporting
-    ), mock.patch.dict(presets.PRESETS, {name: short}):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(Meter, "add", adding),
+        mock.patch.object(Meter, "report", reporting),
+        mock.patch.dict(presets.PRESETS, {name: short}),
+    ):
         dataset = write_tiny_paired(Path(folder) / "tiny.paired")
         config = TrainConfig(preset=name, seed=2, mixed_precision="no", patch_px=32, um_per_px=2.0)
         train(dataset, Path(folder) / "m.model", replace(config), say=lambda _: None)

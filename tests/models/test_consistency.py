@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sge2hist.models.consistency import HUBER, consistency_loss, lower_level
-from sge2hist.models.diffusion import DiffusionConfig, NoiseModel, expand
+from sge2hist.models.image.preconditioning import DiffusionConfig, NoiseModel, expand
+from sge2hist.training.finetune.consistency import HUBER, consistency_loss, lower_level
 
 
 def test_lower_level_starts_at_zero_and_rises_towards_t():

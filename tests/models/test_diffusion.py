@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sge2hist.models.diffusion import DiffusionConfig, NoiseModel, ddpm_sigmas, edm_scalings
+from sge2hist.models.image.preconditioning import DiffusionConfig, NoiseModel, ddpm_sigmas, edm_scalings
 
 
 def test_edm_scalings_give_unit_variance_in_and_out():

@@ -5,11 +5,11 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 
-from sge2hist.data.cell_index import CellIndex
-from sge2hist.models.gene_surroundings import surroundings
-from sge2hist.models.gene_vae import GeneModelConfig, GeneVAE
-from sge2hist.training.gene_data import GeneData, with_surroundings
-from sge2hist.training.gene_stage import build_gene_model
+from sge2hist.data.spatial_index import CellIndex
+from sge2hist.models.gene.neighbours import surroundings
+from sge2hist.models.gene.vae import GeneModelConfig, GeneVAE
+from sge2hist.training.gene.data import GeneData, with_surroundings
+from sge2hist.training.gene.stages import build_gene_model
 from tests.training.gene_fixtures import make_cells
 
 

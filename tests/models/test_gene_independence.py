@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LinearRegression
 
-from sge2hist.models.gene_independence import dependence, linear_r2, within_component
+from sge2hist.models.gene.auxiliary_losses import dependence, linear_r2, within_component
 
 
 def draw(n: int, dims: int, seed: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 import torch
 
-from sge2hist.models.gene_likelihoods import (
+from sge2hist.models.gene.likelihoods import (
     _NegativeBinomial,
     gaussian_log_prob,
     negative_binomial_log_prob,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sge2hist.models.gene_novelty import NoveltyReference, fit_score, latent_score
+from sge2hist.models.gene.novelty import NoveltyReference, fit_score, latent_score
 
 
 @pytest.mark.parametrize("depth", [50, 5000])

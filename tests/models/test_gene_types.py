@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sge2hist.models.gene_types import TypeRow, TypeTable
+from sge2hist.models.gene.cell_types import TypeRow, TypeTable
 
 
 def make_table() -> TypeTable:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sge2hist.models.gene_neighbourhood import Neighbourhood
-from sge2hist.models.gene_vae import GeneModelConfig, GeneStatistics, GeneVAE
+from sge2hist.models.gene.auxiliary_losses import Neighbourhood
+from sge2hist.models.gene.vae import GeneModelConfig, GeneStatistics, GeneVAE
 
 TINY = {"hidden": (16,), "n_type": 3, "n_micro": 5, "n_components": 4}
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from sge2hist.models.autoencoder import Autoencoder, AutoencoderConfig
-from sge2hist.models.diffusion import DiffusionConfig
-from sge2hist.models.image_model import ImageModel, ImageModelConfig, SamplerConfig
-from sge2hist.models.placed_cells import MODE_ALL, ConditionConfig, PlacedCells
-from sge2hist.models.unet import UNet, UNetConfig
+from sge2hist.models.image.autoencoder import Autoencoder, AutoencoderConfig
+from sge2hist.models.image.conditioning import MODE_ALL, ConditionConfig, PlacedCells
+from sge2hist.models.image.image_model import ImageModel, ImageModelConfig, SamplerConfig
+from sge2hist.models.image.preconditioning import DiffusionConfig
+from sge2hist.models.image.unet import UNet, UNetConfig
 
 TINY = ImageModelConfig(
     autoencoder=AutoencoderConfig(latent_channels=4, width=16, n_blocks=1, grain=2),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sge2hist.data.errors import InputError
-from sge2hist.models import locate
+from sge2hist.models import bundle as locate
 from sge2hist.models.bundle import ModelBundle
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from sge2hist.models.mixture import MixturePrior
+from sge2hist.models.gene.mixture_prior import MixturePrior
 
 
 def make_mixture(k: int = 4, dims: int = 3, seed: int = 0) -> MixturePrior:

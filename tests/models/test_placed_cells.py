@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from sge2hist.models.placed_cells import (
+from sge2hist.models.image.conditioning import (
     MODE_ALL,
     MODE_CENTRE,
     MODE_NONE,

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.sparse import csr_array
 
-from sge2hist.models.pooled_posterior import pool_posteriors
+from sge2hist.models.gene.cell_types import pool_posteriors
 
 
 def pairs(rows: list[list[int]]) -> csr_array:

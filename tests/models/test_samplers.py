@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sge2hist.models.samplers import consistency_sigmas, evaluations, guided, in_interval, karras_sigmas, sample
+from sge2hist.models.image.samplers import consistency_sigmas, evaluations, guided, in_interval, karras_sigmas, sample
 
 MU, S = 0.7, 0.5
 

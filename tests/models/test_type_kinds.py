@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sge2hist.models.type_kinds import kinds_of_components, ward
+from sge2hist.models.gene.cell_types import kinds_of_components, ward
 
 
 def slow_ward(means: np.ndarray, weights: np.ndarray, n: int) -> list[set[int]]:

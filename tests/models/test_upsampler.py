@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sge2hist.models.upsampler import Upsampler, UpsamplerConfig
+from sge2hist.models.image.upsampler import Upsampler, UpsamplerConfig
 
 
 def _model(**changes) -> Upsampler:

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse import csr_array
 
 from sge2hist.data.section import ImageReference, Section
-from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.readers.count_rows import grouped_rows
 
 PINK = np.array([235, 180, 205], np.float32)

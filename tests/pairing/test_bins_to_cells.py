@@ -4,7 +4,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from sge2hist.data.errors import InputError
-from sge2hist.pairing.bins_to_cells import ExpansionConfig, bins_to_cells, grow, largest_pieces
+from sge2hist.pairing.segmentation.bins_to_cells import ExpansionConfig, bins_to_cells, grow, largest_pieces
 
 
 def nuclei_grid(seed: int, shape: tuple[int, int] = (60, 70), n: int = 12) -> np.ndarray:

@@ -13,9 +13,9 @@ from fixtures.visium_hd import VisiumHDTruth, turned_homography, write_visium_hd
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
 from sge2hist.pairing.cells import CellsConfig, cells_of_section, choose_method
-from sge2hist.pairing.count_places import bin_totals
-from sge2hist.pairing.destripe import destripe_factors
-from sge2hist.readers import visium_hd
+from sge2hist.pairing.count_matrix import bin_totals
+from sge2hist.pairing.segmentation.bins_to_cells import destripe_factors
+from sge2hist.readers.tenx import visium_hd
 
 TISSUE = make_tissue()
 
@@ -191,8 +191,8 @@ def _square(corner: float) -> str:
 
 
 def test_bin_totals_are_read_in_pieces(version4, monkeypatch):
-    monkeypatch.setattr("sge2hist.pairing.count_places._BINS_AT_ONCE", 77)
-    monkeypatch.setattr("sge2hist.readers.tenx_matrix.CHUNK_NONZEROS", 91)
+    monkeypatch.setattr("sge2hist.pairing.count_matrix._BINS_AT_ONCE", 77)
+    monkeypatch.setattr("sge2hist.readers.tenx.tenx_matrix.CHUNK_NONZEROS", 91)
     section = open_bins(version4)
     np.testing.assert_array_equal(bin_totals(section), counts_of(section).sum(1))
     np.testing.assert_array_equal(bin_totals(dataclasses.replace(section, read_totals=None)), counts_of(section).sum(1))

@@ -6,8 +6,8 @@ import pytest
 from pairing.sections import make_section
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import ImageReference
-from sge2hist.data.slide_image import SlideImage
-from sge2hist.pairing.image_checks import check_image
+from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.pairing.alignment.image_checks import check_image
 
 PREVIEWS = {"tissue_hires_image.png": (125, 100)}
 REFERENCE = ImageReference(size_px=(500.0, 400.0), source="tissue_hires_image.png", preview_sizes_px=PREVIEWS)

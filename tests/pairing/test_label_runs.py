@@ -1,7 +1,7 @@
 import numpy as np
 from scipy import ndimage
 
-from sge2hist.pairing.label_runs import join_runs, runs_of_image, runs_of_labels
+from sge2hist.pairing.segmentation.label_rle import join_runs, runs_of_image, runs_of_labels
 
 
 def random_labels(seed: int = 0, shape: tuple[int, int] = (37, 53)) -> np.ndarray:

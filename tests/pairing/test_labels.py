@@ -6,9 +6,10 @@ import pytest
 from scipy.sparse import csr_array
 from sklearn.metrics import adjusted_rand_score
 
+from sge2hist.data import leiden
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
-from sge2hist.pairing import leiden, markers
+from sge2hist.pairing import markers
 from sge2hist.pairing.config import PrepareConfig
 from sge2hist.pairing.labels import LabelInputs, label_cells
 

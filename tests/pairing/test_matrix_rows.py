@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from sge2hist.pairing import matrix_rows
+from sge2hist.pairing import count_matrix as matrix_rows
 
 
 @settings(max_examples=60, deadline=None)

@@ -4,11 +4,17 @@ from skimage.color import hed_from_rgb
 
 from fixtures.painted_nuclei import paint_nuclei
 from sge2hist.data.errors import InputError
-from sge2hist.data.slide_image import SlideImage
-from sge2hist.pairing.nuclei import ClassicalSegmenter, NucleiConfig, haematoxylin, labels_of_seeds, optical_density
-from sge2hist.pairing.nuclei_scores import score_images, score_nuclei
-from sge2hist.pairing.nuclei_tiles import TilingConfig, segment_slide
-from sge2hist.pairing.segmenters import choose_segmenter, slide_threshold
+from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.pairing.segmentation.classical import (
+    ClassicalSegmenter,
+    NucleiConfig,
+    haematoxylin,
+    labels_of_seeds,
+    optical_density,
+)
+from sge2hist.pairing.segmentation.scores import score_images, score_nuclei
+from sge2hist.pairing.segmentation.segmenters import choose_segmenter, slide_threshold
+from sge2hist.pairing.segmentation.tiles import TilingConfig, segment_slide
 
 
 @pytest.fixture(scope="module")

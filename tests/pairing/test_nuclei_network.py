@@ -7,8 +7,8 @@ from scipy import ndimage
 
 from fixtures.painted_nuclei import paint_nuclei
 from sge2hist.data.errors import InputError
-from sge2hist.data.slide_image import SlideImage
-from sge2hist.pairing.nuclei_network import (
+from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.pairing.segmentation.network import (
     WEIGHTS_FILE,
     NetworkConfig,
     NetworkSegmenter,
@@ -17,9 +17,7 @@ from sge2hist.pairing.nuclei_network import (
     load_network,
     save_weights,
 )
-from sge2hist.pairing.nuclei_scores import score_nuclei
-from sge2hist.pairing.nuclei_tiles import TilingConfig, segment_slide
-from sge2hist.pairing.nuclei_training import (
+from sge2hist.pairing.segmentation.network_training import (
     LabelledTile,
     NucleiTrainingConfig,
     TileSampler,
@@ -27,6 +25,8 @@ from sge2hist.pairing.nuclei_training import (
     nuclei_loss,
     train_nuclei_network,
 )
+from sge2hist.pairing.segmentation.scores import score_nuclei
+from sge2hist.pairing.segmentation.tiles import TilingConfig, segment_slide
 
 
 @pytest.fixture(scope="module")

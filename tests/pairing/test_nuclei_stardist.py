@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.slide_image import SlideImage
-from sge2hist.pairing import segmenters
-from sge2hist.pairing.nuclei_stardist import StarDistSegmenter, stardist_installed
-from sge2hist.pairing.nuclei_tiles import TilingConfig, segment_slide
+from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.pairing.segmentation import segmenters
+from sge2hist.pairing.segmentation.stardist import StarDistSegmenter, stardist_installed
+from sge2hist.pairing.segmentation.tiles import TilingConfig, segment_slide
 
 
 class StandIn:

@@ -8,7 +8,7 @@ import shapely
 from skimage.draw import polygon as draw_polygon
 
 from sge2hist.data.errors import InputError
-from sge2hist.pairing.polygons import bounds_px, polygon_at, runs_of_polygons
+from sge2hist.pairing.segmentation.polygons import bounds_px, polygon_at, runs_of_polygons
 from sge2hist.readers.geojson import Polygons, read_geojson
 
 
@@ -94,7 +94,7 @@ def test_a_list_of_features_in_small_pieces(tmp_path, monkeypatch):
     path = write(tmp_path / "b.geojson", [shapely.geometry.mapping(s) for s in shapes], cell_id=list(range(1, 41)))
     whole = read_geojson(path)
     path.write_text(json.dumps(json.loads(path.read_text())["features"], indent=1))
-    monkeypatch.setattr("sge2hist.readers.geojson_features._PIECE", 97)
+    monkeypatch.setattr("sge2hist.readers.geojson._PIECE", 97)
     pieces = read_geojson(path)
     assert pieces.ids == whole.ids == [str(number) for number in range(1, 41)]
     np.testing.assert_array_equal(pieces.corner_xy_px, whole.corner_xy_px)

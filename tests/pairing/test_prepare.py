@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from pairing.sections import make_section
-from sge2hist.data import slide_writer
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
-from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slides import slide_writer
+from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.pairing import prepare as module
 from sge2hist.pairing.config import PrepareConfig
 from sge2hist.pairing.prepare import prepare

@@ -4,9 +4,9 @@ from scipy.sparse import csr_array
 
 from pairing.sections import make_section
 from sge2hist.data.errors import InputError
+from sge2hist.pairing.alignment.tissue import map_tissue
 from sge2hist.pairing.config import PrepareConfig
 from sge2hist.pairing.quality import counts_per_cell, filter_by_counts, filter_by_place, filter_genes
-from sge2hist.pairing.tissue import map_tissue
 
 
 def test_filters_by_place_agree_with_slow_rules() -> None:
@@ -35,7 +35,7 @@ def test_nuclei_too_small_and_too_large_go_and_unknown_ones_stay() -> None:
 
 
 def test_glass_is_no_tissue_but_a_lumen_is() -> None:
-    from sge2hist.data.slide_image import SlideImage
+    from sge2hist.data.slides.slide_image import SlideImage
 
     pixels = np.full((400, 500, 3), (200, 120, 170), np.uint8)
     pixels[:, 250:] = 250

@@ -5,10 +5,10 @@ import pytest
 
 from pairing.sections import make_section
 from sge2hist.data.errors import InputError
-from sge2hist.pairing import registration
-from sge2hist.pairing.alignment import judge_shift, shifted
-from sge2hist.pairing.registration import estimate_shift
-from sge2hist.pairing.tissue import map_tissue
+from sge2hist.pairing.alignment import registration
+from sge2hist.pairing.alignment.registration import estimate_shift
+from sge2hist.pairing.alignment.tissue import map_tissue
+from sge2hist.pairing.alignment.verdict import judge_shift, shifted
 
 
 def measure(section) -> registration.Shift:

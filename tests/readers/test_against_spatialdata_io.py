@@ -10,7 +10,8 @@ from fixtures.visium import write_visium
 from fixtures.visium_hd import turned_homography, write_visium_hd
 from fixtures.xenium import alignment_matrix, write_xenium
 from sge2hist.data.section import Section
-from sge2hist.readers import spatialdata_zarr, visium, visium_hd, visium_hd_segmented, xenium
+from sge2hist.readers import spatialdata_zarr
+from sge2hist.readers.tenx import visium, visium_hd, visium_hd_segmented, xenium
 
 spatialdata = pytest.importorskip("spatialdata")
 spatialdata_io = pytest.importorskip("spatialdata_io")

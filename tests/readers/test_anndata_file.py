@@ -9,7 +9,8 @@ import pytest
 from fixtures.anndata_image import write_anndata
 from fixtures.tissue import make_tissue
 from sge2hist.data.errors import InputError
-from sge2hist.readers import anndata_file, anndata_table
+from sge2hist.readers import anndata_file
+from sge2hist.readers import anndata_file as anndata_table
 
 
 @pytest.mark.parametrize("layout", ["csr", "csc", "dense"])

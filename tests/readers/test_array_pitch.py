@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sge2hist.data.errors import InputError
-from sge2hist.readers.array_pitch import fit_array
+from sge2hist.readers.tenx.visium import fit_array
 
 GRID_UM = np.stack(np.meshgrid(np.arange(5) * 100.0, np.arange(4) * 100.0), axis=-1).reshape(-1, 2)
 

@@ -6,7 +6,7 @@ import pytest
 from fixtures.tissue import make_tissue
 from fixtures.visium_hd import write_visium_hd
 from sge2hist.data.errors import InputError
-from sge2hist.readers.barcode_mappings import read_barcode_mappings
+from sge2hist.readers.tenx.barcode_mappings import read_barcode_mappings
 
 
 @pytest.mark.parametrize("suffix", [True, False])

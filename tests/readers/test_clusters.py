@@ -7,7 +7,7 @@ import pytest
 from fixtures.tissue import make_tissue
 from fixtures.visium_hd import write_visium_hd
 from sge2hist.data.errors import InputError
-from sge2hist.readers import space_ranger, visium_hd
+from sge2hist.readers.tenx import space_ranger, visium_hd
 
 
 def write(folder: Path, content: str | bytes) -> Path:

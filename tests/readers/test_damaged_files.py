@@ -20,7 +20,7 @@ from fixtures.tissue import make_tissue
 from fixtures.visium import write_visium
 from fixtures.visium_hd import write_visium_hd
 from fixtures.xenium import write_xenium
-from sge2hist.data.slide_writer import write_slide
+from sge2hist.data.slides.slide_writer import write_slide
 from sge2hist.pairing.export_spatialdata import export_spatialdata
 
 N_FLIPS = 8

@@ -11,7 +11,7 @@ from fixtures.tissue import make_tissue
 from fixtures.visium_hd import turned_homography, upright_homography, write_visium_hd
 from sge2hist.data.errors import InputError
 from sge2hist.pairing.cells import cells_of_section
-from sge2hist.readers import visium_hd
+from sge2hist.readers.tenx import visium_hd
 
 TISSUE = make_tissue()
 HEIGHT_PX = TISSUE.image.shape[0]

@@ -38,11 +38,11 @@ from fixtures.visium import write_visium
 from fixtures.visium_hd import turned_homography, write_visium_hd
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
-from sge2hist.data.slide_image import SlideImage
-from sge2hist.pairing.image_checks import check_image
+from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.pairing.alignment.image_checks import check_image
 from sge2hist.readers import open_sections
 from sge2hist.readers.geojson import read_geojson
-from sge2hist.readers.tenx_matrix import TenxMatrix
+from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
 
 # A field wide enough that its transpose, preview and CytAssist image are told apart.
 TISSUE = make_tissue(width_px=520, height_px=200, um_per_px=0.5)

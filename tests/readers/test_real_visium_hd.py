@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from sge2hist.data.section import Section
-from sge2hist.pairing.image_checks import check_image
-from sge2hist.pairing.registration import estimate_shift
-from sge2hist.pairing.tissue import map_tissue
+from sge2hist.pairing.alignment.image_checks import check_image
+from sge2hist.pairing.alignment.registration import estimate_shift
+from sge2hist.pairing.alignment.tissue import map_tissue
 from sge2hist.readers import open_sections
 
 pytestmark = pytest.mark.real_data

@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 
 from fixtures.tenx import write_matrix_h5
 from sge2hist.data.errors import InputError
-from sge2hist.readers import hdf5_probe, tenx_matrix
-from sge2hist.readers.tenx_matrix import TenxMatrix
-from sge2hist.readers.unique_names import unique_names
+from sge2hist.readers import hdf5_probe
+from sge2hist.readers.tables import unique_names
+from sge2hist.readers.tenx import tenx_matrix
+from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
 
 
 def write(path, counts, **changes):

@@ -7,8 +7,8 @@ import pytest
 
 from fixtures.visium import write_visium
 from sge2hist.data.errors import InputError
-from sge2hist.pairing.image_checks import check_image
-from sge2hist.readers import visium
+from sge2hist.pairing.alignment.image_checks import check_image
+from sge2hist.readers.tenx import visium
 
 
 @pytest.mark.parametrize(

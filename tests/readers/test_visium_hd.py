@@ -10,8 +10,9 @@ import pytest
 from fixtures.tissue import make_tissue
 from fixtures.visium_hd import turned_homography, write_visium_hd
 from sge2hist.data.errors import InputError
-from sge2hist.readers import open_sections, visium_hd
-from sge2hist.readers.visium_hd_folder import choose_square, find_squares
+from sge2hist.readers import open_sections
+from sge2hist.readers.tenx import visium_hd
+from sge2hist.readers.tenx.visium_hd_folder import choose_square, find_squares
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +218,7 @@ def test_wrong_positions(copy, truth, change, message) -> None:
 
 
 def test_a_barcode_listed_twice(truth) -> None:
-    from sge2hist.readers import visium_hd_grid
+    from sge2hist.readers.tenx import visium_hd_grid
 
     grid = visium_hd_grid.read_positions(
         truth.outs / "binned_outputs" / "square_008um" / "spatial" / "tissue_positions.parquet"

@@ -9,7 +9,7 @@ import pytest
 from fixtures.tissue import make_tissue
 from fixtures.visium_hd import VisiumHDTruth, turned_homography, write_visium_hd
 from sge2hist.data.errors import InputError
-from sge2hist.readers import visium_hd_segmented
+from sge2hist.readers.tenx import visium_hd_segmented
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -9,9 +9,9 @@ import pytest
 from fixtures.tissue import make_tissue
 from fixtures.xenium import alignment_matrix, write_xenium
 from sge2hist.data.errors import InputError
-from sge2hist.pairing.image_checks import check_image
-from sge2hist.readers import xenium, xenium_alignment
+from sge2hist.pairing.alignment.image_checks import check_image
 from sge2hist.readers.detect import detect_format
+from sge2hist.readers.tenx import xenium, xenium_alignment
 
 
 @pytest.mark.parametrize("quarter_turns", range(4))

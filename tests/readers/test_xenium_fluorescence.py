@@ -8,9 +8,10 @@ import tifffile
 
 from fixtures.tissue import make_tissue
 from fixtures.xenium import alignment_matrix, write_xenium
-from sge2hist.data.channels import ALL
 from sge2hist.data.errors import InputError
-from sge2hist.readers import open_sections, xenium
+from sge2hist.data.slides.channels import ALL
+from sge2hist.readers import open_sections
+from sge2hist.readers.tenx import xenium
 
 PIXEL_UM = 0.2125
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from sge2hist.data.channels import ALL
-from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slides.channels import ALL
+from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.toy.fluorescence import MARKERS, fluorescence_image, write_fluorescence
 
 

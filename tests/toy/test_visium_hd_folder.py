@@ -10,9 +10,9 @@ import tifffile
 from PIL import Image
 from skimage.transform import EuclideanTransform
 
+from sge2hist.data.artifacts import read_manifest
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import read_manifest
-from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.toy.visium_hd_folder import TOY_SOFTWARE, write_visium_hd
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from sge2hist.models.gene_vae import GeneModelConfig, GeneVAE
-from sge2hist.training.gene_data import GeneData, with_surroundings
-from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model
-from sge2hist.training.mixture_init import init_mixture
+from sge2hist.models.gene.vae import GeneModelConfig, GeneVAE
+from sge2hist.training.gene.data import GeneData, with_surroundings
+from sge2hist.training.gene.mixture_init import init_mixture
+from sge2hist.training.gene.stages import GeneStage, GeneStageConfig, build_gene_model
 
 N_GENES, N_TYPES = 60, 3
 

@@ -12,8 +12,8 @@ from sge2hist.api import SGE2Hist
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.training.distill import DistillConfig, distill
-from sge2hist.training.tune import check_tunable
+from sge2hist.training.finetune.base import check_tunable
+from sge2hist.training.finetune.consistency import DistillConfig, distill
 from tests.training.killing import check_a_kill_changes_nothing
 
 CONFIG = DistillConfig(steps=16, batch=4, learning_rate=1e-3)

@@ -6,12 +6,11 @@ import torch
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import adjusted_rand_score
 
-from sge2hist.models.gene_vae import GeneModelConfig
-from sge2hist.training.gene_calibration import calibrate_novelty
-from sge2hist.training.gene_data import dense_counts, with_surroundings
-from sge2hist.training.gene_encoding import assign_components, encode_all
-from sge2hist.training.gene_stage import GeneStage, GeneStageConfig, build_gene_model, decoder_alone
-from sge2hist.training.mixture_refit import refit_mixture
+from sge2hist.models.gene.vae import GeneModelConfig
+from sge2hist.training.gene.data import dense_counts, with_surroundings
+from sge2hist.training.gene.encoding import assign_components, encode_all
+from sge2hist.training.gene.mixture_em import refit_mixture
+from sge2hist.training.gene.stages import GeneStage, GeneStageConfig, build_gene_model, calibrate_novelty, decoder_alone
 from tests.training.gene_fixtures import descend, make_cells, train_gene_model
 
 SHAPE = {"n_genes": 60, "hidden": (8,), "n_type": 2, "n_micro": 2, "n_components": 2}

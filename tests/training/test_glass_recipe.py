@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.placed_cells import MODE_ALL, PlacedCells
+from sge2hist.models.image.conditioning import MODE_ALL, PlacedCells
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "glass_kidney.py"
 

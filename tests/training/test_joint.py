@@ -7,11 +7,11 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from sge2hist.training.accelerate import make_accelerator
+from sge2hist.devices import make_accelerator
 from sge2hist.training.config import TrainConfig
-from sge2hist.training.image_stages import JointTraining, scale_gradient
+from sge2hist.training.image.conditioning import lone_latents
+from sge2hist.training.image.stages import JointTraining, scale_gradient
 from sge2hist.training.loop import Run, Stage, StagePlan, run_stage
-from sge2hist.training.told_cells import lone_latents
 from sge2hist.training.train import train
 
 

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from sge2hist.cli.main import app
 from sge2hist.data.errors import InputError
 from sge2hist.training.config import TrainConfig
-from sge2hist.training.left_out import LeftOut, read_left_out
-from sge2hist.training.patches import PatchSource
+from sge2hist.training.finetune.upsampler import FineCrops
+from sge2hist.training.image.exclusion_mask import LeftOut, read_left_out
+from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.train import train
-from sge2hist.training.upsampler import FineCrops
 
 TRIANGLE_PX = [[60, 10], [110, 60], [60, 60], [60, 10]]
 PEN = np.array([0, 255, 0], np.uint8)

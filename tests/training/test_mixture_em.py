@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from sklearn.mixture import GaussianMixture
 
-from sge2hist.models.mixture import MixturePrior
-from sge2hist.training.mixture_em import PosteriorMixture, fit_mixture
+from sge2hist.models.gene.mixture_prior import MixturePrior
+from sge2hist.training.gene.mixture_em import PosteriorMixture, fit_mixture
 
 RNG = np.random.default_rng(0)
 CENTRES = np.array([[0.0, 0.0, 0.0], [4.0, 0.0, 2.0], [0.0, -5.0, 0.0]])

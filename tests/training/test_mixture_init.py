@@ -8,13 +8,12 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.metrics import adjusted_rand_score
 
-from sge2hist.models.gene_vae import GeneModelConfig
-from sge2hist.training.gene_data import GeneData
-from sge2hist.training.gene_encoding import Encoded, assign_components, encode_all
-from sge2hist.training.gene_stage import build_gene_model
-from sge2hist.training.mixture_em import maximise
-from sge2hist.training.mixture_init import CollapseError, check_collapse, check_occupancy, init_mixture
-from sge2hist.training.mixture_refit import refit_mixture
+from sge2hist.models.gene.vae import GeneModelConfig
+from sge2hist.training.gene.data import GeneData
+from sge2hist.training.gene.encoding import Encoded, assign_components, encode_all
+from sge2hist.training.gene.mixture_em import maximise, refit_mixture
+from sge2hist.training.gene.mixture_init import CollapseError, check_collapse, check_occupancy, init_mixture
+from sge2hist.training.gene.stages import build_gene_model
 from tests.training.gene_fixtures import make_cells, train_gene_model
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from sge2hist.models.gene_vae import GeneVAE
-from sge2hist.training.gene_data import GeneData
-from sge2hist.training.gene_encoding import encode_all
-from sge2hist.training.mixture_refit import refit_mixture
+from sge2hist.models.gene.vae import GeneVAE
+from sge2hist.training.gene.data import GeneData
+from sge2hist.training.gene.encoding import encode_all
+from sge2hist.training.gene.mixture_em import refit_mixture
 from tests.training.gene_fixtures import make_cells, train_gene_model
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from sge2hist.models.gene_networks import GeneEncoder
-from sge2hist.models.gene_vae import GeneModelConfig
-from sge2hist.training.gene_data import GeneData
-from sge2hist.training.gene_stage import build_gene_model
-from sge2hist.training.neighbourhood import NeighbourhoodTargets, neighbourhood_targets
+from sge2hist.models.gene.networks import GeneEncoder
+from sge2hist.models.gene.vae import GeneModelConfig
+from sge2hist.training.gene.data import GeneData
+from sge2hist.training.gene.neighbour_targets import NeighbourhoodTargets, neighbourhood_targets
+from sge2hist.training.gene.stages import build_gene_model
 from tests.training.gene_fixtures import make_cells
 
 

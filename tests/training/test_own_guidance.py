@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from sge2hist.api import SGE2Hist
 from sge2hist.data.errors import InputError
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.image_model import ImageModel, SamplerConfig
+from sge2hist.models.image.image_model import ImageModel, SamplerConfig
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.config import TrainConfig
-from sge2hist.training.distill import DistillConfig, distill
-from sge2hist.training.own_guidance import OwnGuidanceConfig, learn_guidance
+from sge2hist.training.finetune.consistency import DistillConfig, distill
+from sge2hist.training.finetune.guidance_distillation import OwnGuidanceConfig, learn_guidance
 from sge2hist.training.train import train
 from tests.training.killing import check_a_kill_changes_nothing
 

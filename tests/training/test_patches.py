@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sge2hist.training.patches import PatchSource
+from sge2hist.training.image.patches import PatchSource
 
 
 @pytest.fixture

@@ -13,14 +13,24 @@ from safetensors.torch import load_file
 
 from sge2hist.api import SGE2Hist
 from sge2hist.data.errors import InputError
+from sge2hist.devices import make_accelerator
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.training.accelerate import make_accelerator
-from sge2hist.training.critic import Critic, critic_loss, feature_distance, says_real, smoothness
-from sge2hist.training.image_stages import SHARE_ANYWHERE
+from sge2hist.training.finetune.adversarial_decoder import (
+    NAME,
+    Critic,
+    SharpenConfig,
+    Sharpening,
+    critic_loss,
+    feature_distance,
+    says_real,
+    sharpen,
+    smoothness,
+    with_grain,
+)
+from sge2hist.training.image.patches import PatchSource
+from sge2hist.training.image.stages import SHARE_ANYWHERE
 from sge2hist.training.loop import Run
-from sge2hist.training.patches import PatchSource
 from sge2hist.training.randomness import stage_generator, stage_rng
-from sge2hist.training.sharpen import NAME, SharpenConfig, Sharpening, sharpen, with_grain
 from tests.training.killing import check_a_kill_changes_nothing
 
 CONFIG = SharpenConfig(steps=12, batch=4, n_drawn=8, learning_rate=1e-3, critic_width=8, grain=4)

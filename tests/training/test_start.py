@@ -12,9 +12,9 @@ from sge2hist.data.errors import InputError
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.config import STAGE_SHARES, TrainConfig
-from sge2hist.training.sharpen import with_grain
-from sge2hist.training.start import start_from
+from sge2hist.training.finetune.adversarial_decoder import with_grain
 from sge2hist.training.train import train
+from sge2hist.training.warm_start import start_from
 
 
 def test_goes_on_with_the_joint_stage_alone_on_the_same_data(tiny_paired, tiny_model, tmp_path):

@@ -180,7 +180,7 @@ def test_unknown_type_names_the_known_ones(trained):
 
 
 def test_one_process_trains_with_one_precision_after_another():
-    from sge2hist.training.accelerate import make_accelerator
+    from sge2hist.devices import make_accelerator
 
     assert [make_accelerator(p).mixed_precision for p in ("no", "bf16", "no")] == ["no", "bf16", "no"]
 

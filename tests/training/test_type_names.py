@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sge2hist.training.gene_data import GeneData
-from sge2hist.training.type_names import name_components
+from sge2hist.training.gene.data import GeneData
+from sge2hist.training.gene.type_names import name_components
 from tests.training.gene_fixtures import make_cells, train_gene_model
 
 

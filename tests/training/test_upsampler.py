@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from sge2hist.cli.main import app
 from sge2hist.data.errors import InputError
-from sge2hist.generation.enlarge import enlarged
-from sge2hist.models.upsampler_folder import UpsamplerBundle
+from sge2hist.generation.upsample import enlarged
+from sge2hist.models.upsampler_bundle import UpsamplerBundle
 from sge2hist.training import loop
-from sge2hist.training.upsampler import FineCrops, UpsamplerTraining, train_upsampler
+from sge2hist.training.finetune.upsampler import FineCrops, UpsamplerTraining, train_upsampler
 
 SMALL = UpsamplerTraining(um_per_px=2.0, factor=2, steps=8, batch=4, crop_px=16, widths=(16, 16), seed=3)
 
@@ -30,7 +30,7 @@ class Killed(BaseException):
 def trained(tiny_paired, tmp_path_factory):
     output = tmp_path_factory.mktemp("upsampler") / "small.upsampler"
     patch = pytest.MonkeyPatch()  # the tiny slides are as coarse as the tiny model's images
-    patch.setattr("sge2hist.training.upsampler.COARSER", 2.0)
+    patch.setattr("sge2hist.training.finetune.upsampler.COARSER", 2.0)
     train_upsampler(tiny_paired, output, replace(SMALL, um_per_px=1.0), say=lambda _: None)
     patch.undo()
     return output
@@ -56,8 +56,8 @@ def test_detail_that_follows_the_coarse_image_is_learnt(tiny_paired, tmp_path, m
         return (grey + 0.3 * grey * stripes).repeat(32, 2).repeat(3, -1).astype(np.uint8)
 
     monkeypatch.setattr(FineCrops, "draw", draw)
-    monkeypatch.setattr("sge2hist.training.upsampler.np.rot90", lambda image, turns: image)
-    monkeypatch.setattr("sge2hist.training.upsampler.POOL_SIDES", 1)
+    monkeypatch.setattr("sge2hist.training.finetune.upsampler.np.rot90", lambda image, turns: image)
+    monkeypatch.setattr("sge2hist.training.finetune.upsampler.POOL_SIDES", 1)
     config = replace(SMALL, crop_px=32, steps=300, batch=8, learning_rate=3e-3)
     bundle = train_upsampler(tiny_paired, tmp_path / "b.upsampler", config, say=lambda _: None)
     bundle.model.eval()
@@ -71,7 +71,7 @@ def test_detail_that_follows_the_coarse_image_is_learnt(tiny_paired, tmp_path, m
 
 def test_a_killed_training_ends_with_the_same_weights(tiny_paired, tmp_path, monkeypatch):
     config = replace(SMALL, steps=8)
-    monkeypatch.setattr("sge2hist.training.upsampler.REFRESH", 3)
+    monkeypatch.setattr("sge2hist.training.finetune.upsampler.REFRESH", 3)
     whole = train_upsampler(tiny_paired, tmp_path / "whole", config, say=lambda _: None)
     save = loop.save_checkpoint
 

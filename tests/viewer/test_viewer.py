@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 from scipy.sparse import csr_matrix
 
+from sge2hist.data.artifacts import atomic_directory, write_manifest
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import atomic_directory, write_manifest
-from sge2hist.data.slide_writer import write_slide
+from sge2hist.data.slides.slide_writer import write_slide
 from sge2hist.viewer.build import build_viewer, open_layers
 from sge2hist.viewer.layers import TypedCells, type_layer
 from sge2hist.viewer.pyramid import Layer, n_levels, write_pyramid

@@ -30,8 +30,8 @@ import typer
 from sge2hist import __version__
 
 if TYPE_CHECKING:
+    from sge2hist.data.generated import GeneratedSet
     from sge2hist.data.paired import PairedDataset
-    from sge2hist.generation.set import GeneratedSet
     from sge2hist.models.bundle import ModelBundle
     from sge2hist.toy.visium_hd_folder import ToyPaths
 
@@ -84,8 +84,8 @@ def run_demo(output: str | Path, config: DemoConfig, *, overwrite: bool = False,
     InputError
         If `output` is something else, or a demo with other settings and `overwrite` is false.
     """
-    from sge2hist.cli.demo_recovery import recover_truth
-    from sge2hist.data.files import atomic_path, write_json
+    from sge2hist.cli.demo_tissue import recover_truth
+    from sge2hist.data.artifacts import atomic_path, write_json
 
     folder = _open_folder(Path(output), config, overwrite)
     started = time.monotonic()
@@ -120,8 +120,8 @@ def run_demo(output: str | Path, config: DemoConfig, *, overwrite: bool = False,
 
 def _open_folder(folder: Path, config: DemoConfig, overwrite: bool) -> Path:
     """Begin a demo folder, or check that the one there was begun with the same settings."""
+    from sge2hist.data.artifacts import check_output, read_manifest, write_manifest
     from sge2hist.data.errors import InputError
-    from sge2hist.data.files import check_output, read_manifest, write_manifest
 
     settings = asdict(config)
     if folder.is_dir() and any(folder.iterdir()):
@@ -204,10 +204,10 @@ def _generate(
 ) -> GeneratedSet:
     import numpy as np
 
-    from sge2hist.generation.jobs import job_from_paired, job_from_types
-    from sge2hist.generation.run import generate
-    from sge2hist.generation.set import GeneratedSet
-    from sge2hist.models.image_model import SamplerConfig
+    from sge2hist.data.generated import GeneratedSet
+    from sge2hist.generation.patches import generate
+    from sge2hist.generation.requests import job_from_paired, job_from_types
+    from sge2hist.models.image.image_model import SamplerConfig
 
     output = folder / f"{what}.generated"
     if output.is_dir():
@@ -248,8 +248,8 @@ def _gallery(folder: Path, dataset: PairedDataset, sets: dict[str, GeneratedSet]
     """Two test cells of each type, from different places, and up to twelve images of each name."""
     import numpy as np
 
-    from sge2hist.cli.demo_gallery import write_gallery
-    from sge2hist.data.files import atomic_path
+    from sge2hist.cli.demo_tissue import write_gallery
+    from sge2hist.data.artifacts import atomic_path
 
     obs = sets["genes"].obs.reset_index(drop=True)
     places = [group.index.to_numpy() for _, group in obs.groupby("cell_type", observed=True)]

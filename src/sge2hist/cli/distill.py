@@ -50,9 +50,9 @@ def distill(
     """
     from sge2hist.data.errors import InputError
     from sge2hist.data.paired import PairedDataset
-    from sge2hist.training.distill import DistillConfig
-    from sge2hist.training.distill import distill as run
-    from sge2hist.training.own_guidance import OwnGuidanceConfig, learn_guidance
+    from sge2hist.training.finetune.consistency import DistillConfig
+    from sge2hist.training.finetune.consistency import distill as run
+    from sge2hist.training.finetune.guidance_distillation import OwnGuidanceConfig, learn_guidance
 
     asked = {"steps": steps, "learning_rate": learning_rate, "batch": batch, "evaluations": evaluations}
     settings = {name: value for name, value in asked.items() if value is not None}

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     import anndata
     import numpy as np
 
-    from sge2hist.generation.jobs import Job
+    from sge2hist.generation.requests import Job
     from sge2hist.models.bundle import ModelBundle
-    from sge2hist.models.image_model import SamplerConfig
-    from sge2hist.models.upsampler_folder import UpsamplerBundle
+    from sge2hist.models.image.image_model import SamplerConfig
+    from sge2hist.models.upsampler_bundle import UpsamplerBundle
 
 
 def generate(
@@ -96,9 +96,9 @@ def generate(
     from sge2hist.cli.generate_checks import check_options
     from sge2hist.cli.generate_slide import SlideOptions, generate_slide, name_of_part
     from sge2hist.cli.progress import bar
-    from sge2hist.data.files import check_output
-    from sge2hist.generation.run import generate as run
-    from sge2hist.generation.set import KIND
+    from sge2hist.data.artifacts import check_output
+    from sge2hist.data.generated import KIND
+    from sge2hist.generation.patches import generate as run
 
     check_options(given)
     output = name_of_part(output, part)
@@ -145,8 +145,8 @@ def load_model(path: Path, device: str) -> ModelBundle:
 
 def load_upsampler(path: Path, bundle: ModelBundle) -> UpsamplerBundle:
     """Load an upsampler that fits a model onto the model's device."""
-    from sge2hist.generation.enlarge import check_upsampler
-    from sge2hist.models.upsampler_folder import UpsamplerBundle
+    from sge2hist.generation.upsample import check_upsampler
+    from sge2hist.models.upsampler_bundle import UpsamplerBundle
 
     found = UpsamplerBundle.load(path, device=str(next(bundle.model.parameters()).device))
     check_upsampler(found, bundle)
@@ -185,8 +185,8 @@ def _job(
     from sge2hist.cli.generate_checks import type_names
     from sge2hist.cli.progress import bar
     from sge2hist.data.paired import PairedDataset
-    from sge2hist.generation import jobs
-    from sge2hist.generation.cell_latents import z2_of_cell
+    from sge2hist.generation import requests as jobs
+    from sge2hist.generation.encode import z2_of_cell
 
     if types is not None:
         names = type_names(types)

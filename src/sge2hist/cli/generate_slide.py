@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from sge2hist.generation.slide_edits import Edit
-    from sge2hist.generation.slide_source import Rectangle, SlideSource
+    from sge2hist.generation.slide.edits import Edit
+    from sge2hist.generation.slide.source import Rectangle, SlideSource
     from sge2hist.models.bundle import ModelBundle
-    from sge2hist.models.image_model import SamplerConfig
+    from sge2hist.models.image.image_model import SamplerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ def generate_slide(
     """Draw a slide, or go on with one that was interrupted."""
     from sge2hist.cli.progress import bar
     from sge2hist.data.errors import InputError
-    from sge2hist.generation.slide_job import REPORT
-    from sge2hist.generation.slide_set import SlideConfig, draw_slide, prepare_slide
+    from sge2hist.generation.slide.job import REPORT
+    from sge2hist.generation.slide.render import SlideConfig, draw_slide, prepare_slide
 
     cells = _open(source)
     try:
@@ -58,7 +58,7 @@ def generate_slide(
 def _open(source: Path) -> SlideSource:
     from sge2hist.cli.generate import read_h5ad
     from sge2hist.data.paired import PairedDataset
-    from sge2hist.generation.slide_source import source_from_adata, source_from_paired
+    from sge2hist.generation.slide.source import source_from_adata, source_from_paired
 
     if source.suffix == ".h5ad":
         return source_from_adata(read_h5ad(source), source.stem)
@@ -100,7 +100,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 
 def _edits(options: SlideOptions, cells: SlideSource) -> list[Edit]:
-    from sge2hist.generation.slide_edits import gene_edit, read_edits
+    from sge2hist.generation.slide.edits import gene_edit, read_edits
 
     drawn = [] if options.edit is None else read_edits(options.edit, cells.um_per_edit)
     return [*drawn, *(gene_edit(text) for text in options.gene)]
@@ -115,6 +115,6 @@ def merge(
 
     `sge2hist merge kidney.part*.generated -o kidney.generated`
     """
-    from sge2hist.generation.slide_merge import merge_slides
+    from sge2hist.generation.slide.merge import merge_slides
 
     typer.echo(f"wrote {merge_slides([*parts], output, overwrite=overwrite)}")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from sge2hist.data.artifacts import FORMAT_VERSION, MANIFEST_NAME, is_artifact, read_json
+from sge2hist.data.errors import InputError
+from sge2hist.data.slides.channels import RGB, describe_channels
 
 
 def inspect(
@@ -23,13 +28,13 @@ def inspect(
 
     Example: `sge2hist inspect outs --image he.btf`
     """
-    from sge2hist.data.files import is_artifact
-    from sge2hist.models.locate import is_shipped, model_folder
+    from sge2hist.data.artifacts import is_artifact
+    from sge2hist.models.bundle import is_shipped, model_folder
 
     if is_shipped(path):
         path = model_folder(path)
     if is_artifact(path) or (path / "training" / "run.json").is_file():
-        from sge2hist.cli.inspect_artifact import artifact_facts
+        from sge2hist.cli.inspect import artifact_facts
 
         facts = artifact_facts(path)
     else:
@@ -39,3 +44,111 @@ def inspect(
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         typer.echo(f"{name:<{width}}  {value}")
+
+
+# What `sge2hist inspect` says of our own folders: read from their manifests only.
+
+
+Facts = list[tuple[str, str]]
+
+
+def artifact_facts(path: Path) -> Facts:
+    """Lines (name, value) for a paired dataset, model, generated set or upsampler.
+
+    Raises
+    ------
+    InputError
+        If the manifest is damaged or of a kind that this version does not know.
+    """
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    on_disk = ("on disk", f"{size / 1e6:,.1f} MB")
+    if not is_artifact(path):
+        return [("kind", "training that has not finished; the same command goes on"), on_disk]
+    name = MANIFEST_NAME if (path / MANIFEST_NAME).is_file() else "config.json"
+    content = read_json(path / name)
+    kind = content.get("kind")
+    describers: dict[str, Callable[[dict[str, Any]], Facts]] = {
+        "paired": _paired,
+        "model": _model,
+        "generated": _generated,
+        "upsampler": _upsampler,
+    }
+    if kind not in describers:
+        raise InputError(found=f"kind {kind!r}", where=str(path / name), expected=f"one of {', '.join(describers)}")
+    if content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+        raise InputError(
+            found=f"format version {content.get('format_version')!r}", where=str(path / name),
+            expected=f"version {FORMAT_VERSION}", repair="install the version that wrote it",
+        )  # fmt: skip
+    try:
+        facts = describers[str(kind)](content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(found=f"an incomplete manifest ({error!r})", where=str(path / name)) from error
+    version = content.get("sge2hist_version") or content.get("provenance", {}).get("sge2hist_version", "unknown")
+    return [*facts, on_disk, ("written by", f"sge2hist {version}")]
+
+
+def _paired(manifest: dict[str, Any]) -> Facts:
+    side = f"{manifest['observation_um']:g} um " if manifest.get("observation_um") else ""
+    facts = [
+        ("kind", "paired dataset" + (" of toy tissue" if manifest.get("toy") else "")),
+        ("technology", " ".join(filter(None, [manifest.get("technology"), _bracketed(manifest.get("software"))]))),
+        ("cells", f"{manifest['n_cells']:,} (each a {side}{manifest['observation']}) x {manifest['n_genes']:,} genes"),
+        ("um per px", f"{manifest['um_per_px']:.4g} (stored slides)"),
+        ("patch", f"{manifest['patch_um']:g} um, {manifest['patch_px']} px"),
+        ("channels", describe_channels(manifest.get("channels") or RGB)),
+    ]
+    for slide in manifest["slides"]:
+        facts.append((f"slide {slide['id']}", f"{slide['width_px']:,} x {slide['height_px']:,} px"))
+    for record in manifest.get("alignment", []):
+        stated = ", ".join(f"{value:.4g} ({name})" for name, value in record["um_per_px_sources"].items())
+        facts.append((f"um per px of {record['slide']}", stated))
+    if "split" in manifest:
+        counts = manifest["split"]["counts"]
+        facts.append(("split", ", ".join(f"{name} {n:,}" for name, n in counts.items())))
+    if "types" in manifest:
+        types = manifest["types"]
+        facts.append(("types", f"{', '.join(types['names'])} (from {types['source']}; {types['unknown']:,} unknown)"))
+    return facts
+
+
+def _model(config: dict[str, Any]) -> Facts:
+    model, provenance = config["model"], config.get("provenance", {})
+    facts = [("kind", "model" + (" trained on toy tissue" if provenance.get("toy") else ""))]
+    facts.append(("channels", describe_channels(model.get("channels") or RGB)))
+    for name in ("patch_px", "um_per_px"):
+        if name in model:
+            facts.append((name.replace("_", " "), f"{model[name]:g}"))
+    gene = model.get("gene", {})
+    if "n_genes" in gene:
+        facts.append(("genes", f"{gene['n_genes']:,}"))
+    for name, value in provenance.items():
+        if isinstance(value, str | int | float) and name not in ("toy", "sge2hist_version"):
+            facts.append((name.replace("_", " "), str(value)))
+    facts.append(("weights sha256", str(config.get("weights_sha256", ""))[:16]))
+    return facts
+
+
+def _generated(manifest: dict[str, Any]) -> Facts:
+    facts = [("kind", "generated set (synthetic images)"), ("images", f"{manifest['n_images']:,}")]
+    facts.append(("channels", describe_channels(manifest.get("channels") or RGB)))
+    for name in ("mode", "um_per_px", "patch_um", "patch_px", "n_samples", "seed", "model", "data"):
+        if manifest.get(name) is not None:
+            facts.append((name.replace("_", " "), str(manifest[name])))
+    return facts
+
+
+def _upsampler(manifest: dict[str, Any]) -> Facts:
+    config, provenance = manifest["config"], manifest["provenance"]
+    coarse, factor = config["um_per_px"], config["factor"]
+    return [
+        ("kind", "upsampler" + (" trained on toy tissue" if provenance.get("toy") else "")),
+        ("channels", describe_channels(manifest.get("channels") or RGB)),
+        ("um per px", f"{coarse:g} -> {coarse / factor:g} ({factor} times finer)"),
+        ("trained on", ", ".join(provenance["slides"])),
+        ("weights sha256", str(manifest.get("weights_sha256", ""))[:16]),
+    ]
+
+
+def _bracketed(text: Any) -> str:
+    return f"({text})" if text else ""

@@ -131,9 +131,9 @@ def prepare(
 
     Fluorescence: `sge2hist prepare xenium --image morphology_focus_0000.ome.tif --channels all -o brain.paired`
     """
-    from sge2hist.cli.prepare_progress import stages
-    from sge2hist.data.channels import read_request
-    from sge2hist.data.files import check_output
+    from sge2hist.cli.progress import stages
+    from sge2hist.data.artifacts import check_output
+    from sge2hist.data.slides.channels import read_request
     from sge2hist.pairing.cells import CellsConfig
     from sge2hist.pairing.config import PrepareConfig
     from sge2hist.pairing.prepare import prepare as run
@@ -245,13 +245,13 @@ def _open(
     """
     from sge2hist.readers import open_sections
     from sge2hist.readers.detect import detect_format
-    from sge2hist.readers.visium_hd_segmented import find_segmented
+    from sge2hist.readers.tenx.visium_hd_segmented import find_segmented
 
     found = detect_format(path).format if format == "auto" else format
     wants_cells = how.method in ("segmentation", "nuclei", "labels") or (how.method == "auto" and bin_um is None)
     if found == "visium_hd" and wants_cells and bin_um is None:
         from sge2hist.pairing.cells import choose_method
-        from sge2hist.readers.visium_hd_folder import find_squares
+        from sge2hist.readers.tenx.visium_hd_folder import find_squares
 
         if 2 in find_squares(path):
             fine = open_sections(path, format=found, image=image, bin_um=2, um_per_px=um_per_px, **options)

@@ -37,8 +37,8 @@ def sharpen(
     """
     from sge2hist.cli.distill import load_trained
     from sge2hist.data.paired import PairedDataset
-    from sge2hist.training.sharpen import GRAIN, SharpenConfig
-    from sge2hist.training.sharpen import sharpen as run
+    from sge2hist.training.finetune.adversarial_decoder import GRAIN, SharpenConfig
+    from sge2hist.training.finetune.adversarial_decoder import sharpen as run
 
     config = SharpenConfig(
         steps=steps, hours=hours, learning_rate=learning_rate, seed=seed,

@@ -37,8 +37,8 @@ def train_upsampler(
     Then: `sge2hist generate kidney.model --types Podocyte --upsampler breast.upsampler -o fine.generated`
     """
     from sge2hist.data.paired import PairedDataset
-    from sge2hist.training.upsampler import UpsamplerTraining
-    from sge2hist.training.upsampler import train_upsampler as run
+    from sge2hist.training.finetune.upsampler import UpsamplerTraining
+    from sge2hist.training.finetune.upsampler import train_upsampler as run
 
     config = UpsamplerTraining(
         um_per_px=um_per_px, factor=factor, hours=hours, steps=steps, batch=batch, crop_px=crop_px,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from sge2hist.models.gene_types import TypeTable
+    from sge2hist.models.gene.cell_types import TypeTable
 
 
 def types(
@@ -34,8 +34,7 @@ def types(
     from rich.table import Table
 
     from sge2hist.data.errors import InputError
-    from sge2hist.models.bundle import CONFIG_NAME, read_types, write_types
-    from sge2hist.models.locate import is_shipped, model_folder
+    from sge2hist.models.bundle import CONFIG_NAME, is_shipped, model_folder, read_types, write_types
 
     asked = "--rename" if rename else "--kinds"
     if rename and kinds is not None:
@@ -91,8 +90,7 @@ def table_grouped(model: Path, n_kinds: int) -> TypeTable:
 
     from sge2hist.data.errors import InputError
     from sge2hist.models.bundle import ModelBundle
-    from sge2hist.models.gene_types import name_by_markers
-    from sge2hist.models.type_kinds import kinds_of_components
+    from sge2hist.models.gene.cell_types import kinds_of_components, name_by_markers
 
     bundle = ModelBundle.load(model)
     rows = bundle.types.rows

@@ -24,7 +24,7 @@ def view(
     `sge2hist view kidney.generated --against kidney.paired` and open kidney.generated/view/slide.html
     """
     from sge2hist.cli.progress import bar
-    from sge2hist.data.files import read_manifest
+    from sge2hist.data.artifacts import read_manifest
     from sge2hist.data.paired import PairedDataset
     from sge2hist.viewer.build import build_viewer, n_tiles, open_layers
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from sge2hist.data.channels import RGB, Channels
+from sge2hist.data.artifacts import read_manifest
 from sge2hist.data.counts_file import read_csr_rows
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import read_manifest
 from sge2hist.data.gene_panel import GenePanel
-from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slides.channels import RGB, Channels
+from sge2hist.data.slides.slide_image import SlideImage
 
 if TYPE_CHECKING:
     import anndata

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sge2hist.data.errors import Problems
-from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slides.slide_image import SlideImage
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 import sge2hist
-from sge2hist.data.channels import Channels, is_rgb
+from sge2hist.data.slides.channels import Channels, is_rgb
 from sge2hist.evaluation import results
 from sge2hist.evaluation.cells import Cells
-from sge2hist.evaluation.copies import Copies
-from sge2hist.evaluation.describe import Described
-from sge2hist.evaluation.extractors import Extractor
-from sge2hist.evaluation.inputs import ImageSet
-from sge2hist.evaluation.latent import latent_report, neighbourhood_composition
+from sge2hist.evaluation.features.extractors import Extractor
+from sge2hist.evaluation.image_sets import ImageSet
 from sge2hist.evaluation.measure import Measured, measure
+from sge2hist.evaluation.metrics.clustering import latent_report, neighbourhood_composition
+from sge2hist.evaluation.metrics.memorisation import Copies
 from sge2hist.evaluation.reference import Reference
+from sge2hist.evaluation.report.describe import Described
 
 FORMAT_VERSION = 1
 

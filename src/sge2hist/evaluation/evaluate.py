@@ -13,20 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from sge2hist.data.artifacts import atomic_directory, check_output, write_json, write_manifest
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import atomic_directory, check_output, write_json, write_manifest
 from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.assemble import assemble
 from sge2hist.evaluation.cells import Cells, choose_cells
 from sge2hist.evaluation.config import EvaluateConfig
-from sge2hist.evaluation.copies import Copies, look_for_copies
-from sge2hist.evaluation.describe import Described, Progress, describe
-from sge2hist.evaluation.extractors import resolve_extractor
-from sge2hist.evaluation.inputs import ImageSet, open_image_set
+from sge2hist.evaluation.features.extractors import resolve_extractor
+from sge2hist.evaluation.image_sets import ImageSet, open_image_set
 from sge2hist.evaluation.measure import Measured, measure, real_figures
+from sge2hist.evaluation.metrics.memorisation import Copies, look_for_copies
+from sge2hist.evaluation.metrics.retrieval import psnr, ssim
+from sge2hist.evaluation.metrics.slide_maps import SlideScores, score_slide
 from sge2hist.evaluation.reference import Geometry, Reference, build_reference
-from sge2hist.evaluation.similarity import psnr, ssim
-from sge2hist.evaluation.slide_maps import SlideScores, score_slide
+from sge2hist.evaluation.report.describe import Described, Progress, describe
 
 
 def evaluate(
@@ -231,8 +231,8 @@ def write_report(
     overwrite: bool,
 ) -> None:
     """Write report.json and report.html."""
-    from sge2hist.evaluation.page.build import build_page
-    from sge2hist.evaluation.pictures import gather_pictures
+    from sge2hist.evaluation.report.build import build_page
+    from sge2hist.evaluation.report.pictures import gather_pictures
 
     pictures = gather_pictures(reference, sets, shuffled, described, measured, slides)
     with atomic_directory(output, overwrite=overwrite, kind="report") as folder:

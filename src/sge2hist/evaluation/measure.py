@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sge2hist.evaluation import retrieval
-from sge2hist.evaluation import type_agreement as agreement
-from sge2hist.evaluation.describe import Described
-from sge2hist.evaluation.estimate import Estimate, Resampling, plain
-from sge2hist.evaluation.frechet import frechet_estimate
-from sge2hist.evaluation.kernel import grouped_kid, kid_estimate, kid_of
-from sge2hist.evaluation.manifold import manifold_scores
-from sge2hist.evaluation.morphometry import compare_distributions, pearson_estimate
+from sge2hist.evaluation.metrics import retrieval
+from sge2hist.evaluation.metrics import type_agreement as agreement
+from sge2hist.evaluation.metrics.frechet import frechet_estimate
+from sge2hist.evaluation.metrics.kid import grouped_kid, kid_estimate, kid_of
+from sge2hist.evaluation.metrics.morphometry import compare_distributions, pearson_estimate
+from sge2hist.evaluation.metrics.prdc import manifold_scores
 from sge2hist.evaluation.reference import Reference
+from sge2hist.evaluation.report.describe import Described
+from sge2hist.evaluation.resampling import Estimate, Resampling, plain
 
 Figures = dict[str, Estimate]
 FEWEST_OF_TYPE = 20

@@ -11,14 +11,14 @@ from functools import cached_property
 import numpy as np
 
 from sge2hist.data.paired import PairedDataset
-from sge2hist.evaluation import expression_recovery as recovery
-from sge2hist.evaluation import type_agreement as agreement
 from sge2hist.evaluation.cells import Cells
 from sge2hist.evaluation.config import EvaluateConfig
-from sge2hist.evaluation.describe import Described, Morphometry, Progress, describe
-from sge2hist.evaluation.estimate import Estimate, Resampling, make_resampling, spatial_blocks
-from sge2hist.evaluation.extractors import Extractor
-from sge2hist.evaluation.patch_statistics import fit_morphometry
+from sge2hist.evaluation.features.extractors import Extractor
+from sge2hist.evaluation.metrics import expression_recovery as recovery
+from sge2hist.evaluation.metrics import type_agreement as agreement
+from sge2hist.evaluation.metrics.morphometry import fit_morphometry
+from sge2hist.evaluation.report.describe import Described, Morphometry, Progress, describe
+from sge2hist.evaluation.resampling import Estimate, Resampling, make_resampling, spatial_blocks
 
 PATCHES_FOR_SEGMENTER = 500
 FEWEST_FLOOR = 20

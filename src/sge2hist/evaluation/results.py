@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from sge2hist.evaluation import type_agreement as agreement
-from sge2hist.evaluation.catalogue import CATALOGUE
-from sge2hist.evaluation.describe import Described
-from sge2hist.evaluation.estimate import Estimate, finite
-from sge2hist.evaluation.frechet import frechet_of
 from sge2hist.evaluation.measure import Figures, Measured, type_kids
-from sge2hist.evaluation.morphometry import morphometry_row
+from sge2hist.evaluation.metrics import type_agreement as agreement
+from sge2hist.evaluation.metrics.frechet import frechet_of
+from sge2hist.evaluation.metrics.morphometry import morphometry_row
 from sge2hist.evaluation.reference import Reference
+from sge2hist.evaluation.report.catalogue import CATALOGUE
+from sge2hist.evaluation.report.describe import Described
+from sge2hist.evaluation.resampling import Estimate, finite
 
 
 def metric_table(measured: dict[str, Measured], real: Figures, own_cells: bool) -> list[dict[str, Any]]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
-from sge2hist.data.slide_image import SlideImage
-from sge2hist.evaluation.inputs import ImageSet
-from sge2hist.evaluation.slide_maps import SLIDE_NAME, slide_manifest
+from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.evaluation.image_sets import ImageSet
+from sge2hist.evaluation.metrics.slide_maps import SLIDE_NAME, slide_manifest
 
 
 def read_slide(path: Path, data: PairedDataset, name: str, split: str = "test") -> ImageSet:

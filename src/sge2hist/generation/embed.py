@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sge2hist.data.cell_index import CellIndex
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import Alignment, GenePanel
-from sge2hist.models.gene_novelty import FLAG_BELOW
-from sge2hist.models.gene_surroundings import surroundings
-from sge2hist.models.gene_types import TypeTable
-from sge2hist.models.gene_vae import GeneVAE
-from sge2hist.models.pooled_posterior import pool_posteriors
+from sge2hist.data.spatial_index import CellIndex
+from sge2hist.models.gene.cell_types import TypeTable, pool_posteriors
+from sge2hist.models.gene.neighbours import surroundings
+from sge2hist.models.gene.novelty import FLAG_BELOW
+from sge2hist.models.gene.vae import GeneVAE
 
 if TYPE_CHECKING:
     import anndata

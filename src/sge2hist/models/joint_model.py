@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from sge2hist.models.gene_config import GeneModelConfig
-from sge2hist.models.gene_vae import GeneVAE
-from sge2hist.models.image_model import ImageModel, ImageModelConfig, SamplerConfig
-from sge2hist.models.placed_cells import HALO_NODES
+from sge2hist.models.gene.config import GeneModelConfig
+from sge2hist.models.gene.vae import GeneVAE
+from sge2hist.models.image.conditioning import HALO_NODES
+from sge2hist.models.image.image_model import ImageModel, ImageModelConfig, SamplerConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,14 @@ import numpy as np
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
-from sge2hist.pairing.bins_to_cells import BinCells
-from sge2hist.pairing.label_images import read_label_image
-from sge2hist.pairing.label_runs import LabelRuns
-from sge2hist.pairing.nuclei_tiles import Progress, TilingConfig, segment_slide
-from sge2hist.pairing.polygons import polygon_at
-from sge2hist.pairing.segmenters import choose_segmenter
-from sge2hist.readers import barcode_mappings, space_ranger
+from sge2hist.pairing.segmentation.bins_to_cells import BinCells
+from sge2hist.pairing.segmentation.label_images import read_label_image
+from sge2hist.pairing.segmentation.label_rle import LabelRuns
+from sge2hist.pairing.segmentation.polygons import polygon_at
+from sge2hist.pairing.segmentation.segmenters import choose_segmenter
+from sge2hist.pairing.segmentation.tiles import Progress, TilingConfig, segment_slide
 from sge2hist.readers.geojson import Polygons, read_geojson
+from sge2hist.readers.tenx import barcode_mappings, space_ranger
 
 NUCLEUS_EXPANSION_UM = 8.0  # Space Ranger 4: 4 bins
 POLYGON_FILES = (

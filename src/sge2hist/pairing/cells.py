@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from sge2hist.data.channels import describe_channels, is_rgb
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
-from sge2hist.pairing.alignment import shifted
-from sge2hist.pairing.bins_to_cells import BinCells, ExpansionConfig, bins_to_cells
+from sge2hist.data.slides.channels import describe_channels, is_rgb
+from sge2hist.pairing.alignment.image_checks import check_image
+from sge2hist.pairing.alignment.verdict import shifted
 from sge2hist.pairing.cell_sources import Outlined, find_segmentation, from_labels, from_nuclei, from_segmentation
-from sge2hist.pairing.count_places import bin_totals, count_places
-from sge2hist.pairing.image_checks import check_image
-from sge2hist.pairing.nuclei_tiles import Progress
-from sge2hist.pairing.segmenters import COARSEST_UM_PER_PX, SEGMENTERS
+from sge2hist.pairing.count_matrix import bin_totals, count_places
+from sge2hist.pairing.segmentation.bins_to_cells import BinCells, ExpansionConfig, bins_to_cells
+from sge2hist.pairing.segmentation.segmenters import COARSEST_UM_PER_PX, SEGMENTERS
+from sge2hist.pairing.segmentation.tiles import Progress
 from sge2hist.readers.count_rows import regrouped
 
 METHODS = ("auto", "segmentation", "nuclei", "labels", "bins")
@@ -203,7 +203,7 @@ def _cell_section(
         table["cluster"] = [outlined.clusters[index] for index in kept]
     totals = bin_totals(section)
     if config.destripe:
-        from sge2hist.pairing.destripe import destriped_totals
+        from sge2hist.pairing.segmentation.bins_to_cells import destriped_totals
 
         table["n_counts_destriped"] = destriped_totals(section, totals, cells.group_of_obs, len(cells))
     index = pd.Index([outlined.ids[number] for number in kept], name="cell_id")

@@ -11,11 +11,11 @@ import numpy as np
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.section import Section
+from sge2hist.pairing.alignment.registration import Shift, estimate_shift
+from sge2hist.pairing.alignment.tissue import TissueMap
 from sge2hist.pairing.config import PrepareConfig
-from sge2hist.pairing.matrix_rows import select_columns, select_rows
+from sge2hist.pairing.count_matrix import select_columns, select_rows
 from sge2hist.pairing.quality import Removal, counts_per_cell, filter_by_counts, filter_by_place, filter_genes
-from sge2hist.pairing.registration import Shift, estimate_shift
-from sge2hist.pairing.tissue import TissueMap
 
 if TYPE_CHECKING:
     import pandas as pd

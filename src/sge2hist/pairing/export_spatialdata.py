@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 import sge2hist
-from sge2hist.data.channels import is_rgb
+from sge2hist.data.artifacts import atomic_directory, check_output, require_disk_space
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import atomic_directory, check_output, require_disk_space
 from sge2hist.data.paired import PairedDataset
-from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slides.channels import is_rgb
+from sge2hist.data.slides.slide_image import SlideImage
 
 CONTAINER = {"version": "0.2", "spatialdata_software_version": "0.7.3"}  # the layout that is written, for its readers
 IMAGE_VERSION = SHAPES_VERSION = "0.3"

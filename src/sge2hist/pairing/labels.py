@@ -57,7 +57,7 @@ def label_cells(inputs: LabelInputs, config: PrepareConfig) -> Labels:
     if config.types == "none":
         return Labels(names=_all_unknown(inputs), source="none")
     if config.types == "leiden":
-        from sge2hist.pairing.leiden import leiden_types
+        from sge2hist.data.leiden import leiden_types
 
         names = leiden_types(inputs.counts_NG, inputs.train_rows, resolution=config.resolution, seed=config.seed)
         return Labels(names=names, source=f"leiden, resolution {config.resolution:g}")

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sge2hist.data.channels import is_rgb, require_same_channels
+from sge2hist.data.artifacts import atomic_directory, check_output, require_disk_space
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import atomic_directory, check_output, require_disk_space
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.section import Section
-from sge2hist.pairing.alignment import alignment_record, judge_shift, shifted
+from sge2hist.data.slides.channels import is_rgb, require_same_channels
+from sge2hist.pairing.alignment.image_checks import check_image
+from sge2hist.pairing.alignment.tissue import map_tissue
+from sge2hist.pairing.alignment.verdict import alignment_record, judge_shift, shifted
 from sge2hist.pairing.collect import Cells, Progress, SectionCells, collect_section, merge_sections
 from sge2hist.pairing.config import PrepareConfig
-from sge2hist.pairing.image_checks import check_image
 from sge2hist.pairing.labels import LabelInputs, Labels, label_cells
 from sge2hist.pairing.report import ReportInputs, write_report
 from sge2hist.pairing.split import split_cells
-from sge2hist.pairing.tissue import map_tissue
 from sge2hist.pairing.write import Prepared, type_order, write_cells, write_paired_manifest, write_slides
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
+from sge2hist.pairing.alignment.tissue import TissueMap
 from sge2hist.pairing.config import PrepareConfig
-from sge2hist.pairing.tissue import TissueMap
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sge2hist.data.channels import composite, is_rgb
+from sge2hist.data.slides.channels import composite, is_rgb
 from sge2hist.pairing.collect import SectionCells
 
 if TYPE_CHECKING:

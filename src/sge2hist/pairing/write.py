@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from sge2hist.data.files import sha256_of, write_manifest
+from sge2hist.data.artifacts import sha256_of, write_manifest
 from sge2hist.data.paired import CELLS_NAME, KIND, UNKNOWN
 from sge2hist.data.section import Section
-from sge2hist.data.slide_writer import TILE_PX, write_slide
+from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
 from sge2hist.pairing.collect import Cells, Progress, SectionCells
 from sge2hist.pairing.config import PrepareConfig
 from sge2hist.pairing.labels import Labels

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sge2hist.data.channels import Channels
     from sge2hist.data.section import Section
+    from sge2hist.data.slides.channels import Channels
 
 # Options that each format understands, beside `image`.
 _OPTIONS = {
@@ -122,6 +122,6 @@ def _read(chosen: str, path: str | Path, image: str | Path | None, options: dict
         return [published_pickle.read(path, **options)]
     from importlib import import_module
 
-    module = {"anndata": "anndata_file"}.get(chosen, chosen)
+    module = {"anndata": "anndata_file"}.get(chosen, f"tenx.{chosen}")
     reader = import_module(f"sge2hist.readers.{module}")
     return [reader.read(path, image=image, **options)]

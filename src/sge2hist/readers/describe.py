@@ -6,11 +6,12 @@ from pathlib import Path
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
-from sge2hist.data.slide_image import SlideImage
-from sge2hist.readers import open_sections, space_ranger, visium, visium_hd_segmented
+from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.readers import open_sections
 from sge2hist.readers.detect import detect_format
-from sge2hist.readers.tenx_matrix import TenxMatrix
-from sge2hist.readers.visium_hd_folder import find_matrix, find_squares
+from sge2hist.readers.tenx import space_ranger, visium, visium_hd_segmented
+from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
+from sge2hist.readers.tenx.visium_hd_folder import find_matrix, find_squares
 
 Facts = list[tuple[str, str]]
 

@@ -19,10 +19,9 @@ from scipy.sparse import csr_array
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.section import Section
-from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.readers.count_rows import grouped_rows
-from sge2hist.readers.tables import damaged
-from sge2hist.readers.unique_names import unique_names
+from sge2hist.readers.tables import damaged, unique_names
 
 NO_POSITIONS = (
     "the pickle holds no positions: cells are laid out as a mosaic and a split by spatial blocks is impossible; "

@@ -21,8 +21,8 @@ import pandas as pd
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
-from sge2hist.data.slide_image import SlideImage
-from sge2hist.readers.anndata_table import count_reader, find_counts, read_element, read_genes
+from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.readers.anndata_file import count_reader, find_counts, read_element, read_genes
 from sge2hist.readers.count_rows import CountReader, regrouped
 from sge2hist.readers.ngff import apply, length_scale, maps_by_system
 from sge2hist.readers.spatialdata_shapes import Places, element_names, read_places

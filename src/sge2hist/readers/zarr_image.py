@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.pixel_source import CACHE_BYTES, PixelSource
+from sge2hist.data.slides.pixel_source import CACHE_BYTES, PixelSource
 
 
 class ZarrPixels:

@@ -30,7 +30,7 @@ from PIL import Image
 from scipy import sparse
 
 from sge2hist import __version__
-from sge2hist.data.files import atomic_directory, write_manifest
+from sge2hist.data.artifacts import atomic_directory, write_manifest
 from sge2hist.toy.cell_types import TYPE_NAMES
 from sge2hist.toy.fluorescence import write_fluorescence
 from sge2hist.toy.tissue import ToyTissue

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import atomic_path
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

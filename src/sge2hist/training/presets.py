@@ -6,15 +6,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from sge2hist.data.channels import RGB, Channels
-from sge2hist.models.autoencoder import DOWNSAMPLING, AutoencoderConfig
-from sge2hist.models.diffusion import DiffusionConfig
-from sge2hist.models.gene_config import GeneModelConfig
-from sge2hist.models.image_model import ImageModelConfig, SamplerConfig
+from sge2hist.data.slides.channels import RGB, Channels
+from sge2hist.models.gene.config import GeneModelConfig
+from sge2hist.models.image.autoencoder import DOWNSAMPLING, AutoencoderConfig
+from sge2hist.models.image.conditioning import ConditionConfig
+from sge2hist.models.image.image_model import ImageModelConfig, SamplerConfig
+from sge2hist.models.image.preconditioning import DiffusionConfig
+from sge2hist.models.image.unet import UNetConfig
 from sge2hist.models.joint_model import ModelConfig
-from sge2hist.models.placed_cells import ConditionConfig
-from sge2hist.models.unet import UNetConfig
-from sge2hist.training.neighbourhood import DEFAULT_AROUND_UM
+from sge2hist.training.gene.neighbour_targets import DEFAULT_AROUND_UM
 
 
 class Preset(NamedTuple):
@@ -87,7 +87,7 @@ def model_config(
 
     `cell_spacing_um`: typical distance between neighbouring cells (the bin side, when cells are bins); the kernel that
     spreads a cell over the condition grid is as wide, so that a lattice of bins is interpolated without gaps.
-    `around_um`: how far cells are around each other, see :func:`sge2hist.training.neighbourhood.neighbourhood_radius`.
+    `around_um`: how far cells are around each other, see :func:`sge2hist.training.gene.neighbour_targets.neighbourhood_radius`.
     `pool_um`: bins within this distance are told one type from together; 0: none.
     `labels`: whether types are told; without, the mixture has twice as many components, to be grouped.
     """

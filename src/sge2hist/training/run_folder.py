@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sge2hist
+from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import atomic_path
 from sge2hist.training.loop import Run
 
 if TYPE_CHECKING:

@@ -8,40 +8,35 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import atomic_path
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.paired import PairedDataset
-from sge2hist.models.bundle import CONFIG_NAME, ModelBundle, z2_range_of
+from sge2hist.devices import make_accelerator
+from sge2hist.models.bundle import CONFIG_NAME, ModelBundle, model_folder, z2_range_of
 from sge2hist.models.joint_model import JointModel
-from sge2hist.models.locate import model_folder
-from sge2hist.training.accelerate import make_accelerator
-from sge2hist.training.card import model_card
-from sge2hist.training.config import TrainConfig
-from sge2hist.training.gene_calibration import calibrate_novelty
-from sge2hist.training.gene_data import GeneData, gene_statistics, split_groups, with_surroundings
-from sge2hist.training.gene_encoding import encode_all
-from sge2hist.training.gene_selection import select_genes
-from sge2hist.training.gene_stage import GeneStage
-from sge2hist.training.gene_stages import GeneStages
-from sge2hist.training.image_stages import (
+from sge2hist.training.card import model_card, provenance
+from sge2hist.training.config import TrainConfig, model_shape
+from sge2hist.training.gene.data import GeneData, gene_statistics, split_groups, with_surroundings
+from sge2hist.training.gene.encoding import encode_all
+from sge2hist.training.gene.mixture_em import centre_micro
+from sge2hist.training.gene.selection import select_genes
+from sge2hist.training.gene.stages import GeneStage, GeneStages, calibrate_novelty
+from sge2hist.training.gene.type_names import name_components
+from sge2hist.training.image.exclusion_mask import LeftOut, read_left_out
+from sge2hist.training.image.patches import PatchSource
+from sge2hist.training.image.preview import Preview
+from sge2hist.training.image.stages import (
     SHARE_ANYWHERE,
     SHARE_CENTRE,
     AutoencoderTraining,
     JointConfig,
     JointTraining,
 )
-from sge2hist.training.left_out import LeftOut, read_left_out
 from sge2hist.training.loop import Run, StagePlan, finish_stage, run_stage
-from sge2hist.training.mixture_refit import centre_micro
-from sge2hist.training.model_shape import model_shape
-from sge2hist.training.patches import PatchSource
 from sge2hist.training.presets import IS_PAPER, PRESETS
-from sge2hist.training.preview import Preview
-from sge2hist.training.provenance import provenance
 from sge2hist.training.run_folder import open_run, release
-from sge2hist.training.start import shape_of_start, start_from
-from sge2hist.training.type_names import name_components
+from sge2hist.training.warm_start import shape_of_start, start_from
 
 REFRESH_ITEMS = 16_000  # patches or cells between two renewals of what a stage caches
 

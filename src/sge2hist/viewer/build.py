@@ -9,10 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sge2hist.data.channels import RGB
+from sge2hist.data.artifacts import atomic_directory, check_output, read_manifest, write_manifest
 from sge2hist.data.errors import InputError
-from sge2hist.data.files import atomic_directory, check_output, read_manifest, write_manifest
 from sge2hist.data.paired import PairedDataset
+from sge2hist.data.slides.channels import RGB
 from sge2hist.viewer.layers import (
     SLIDE_NAME,
     UNCERTAINTY_NAME,

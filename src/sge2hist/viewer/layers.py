@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from sge2hist.data.channels import RGB, Channels, composite, is_rgb
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
-from sge2hist.data.slide_image import SlideImage
+from sge2hist.data.slides.channels import RGB, Channels, composite, is_rgb
+from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.viewer.pyramid import Layer
 
 CELLS_NAME, SLIDE_NAME, UNCERTAINTY_NAME = "cells.h5ad", "slide.ome.tif", "uncertainty.ome.tif"

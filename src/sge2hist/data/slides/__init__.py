@@ -1,0 +1,1 @@
+"""Slide images: opened by region, written as pyramids."""

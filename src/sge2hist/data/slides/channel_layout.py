@@ -1,0 +1,131 @@
+"""Fluorescence TIFF: which pages are the channels asked for, their names, and how 16 bits become 8.
+
+OME-TIFF with axes y,x or c,y,x, one page per channel, in one file or one file per channel (as Xenium writes its morphology
+images); pyramids in sub-resolutions. Stacks along z or t are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.slides.channels import Channels, choose_channels
+from sge2hist.data.slides.pixel_source import CACHE_BYTES, PixelSource, StackedPixels, TiffPixels
+
+EXPECTED = "8- or 16-bit channels, one page each (axes y,x or c,y,x)"
+LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8  # of a channel's values: these become 0 and 255
+ENOUGH_PX = 1_000_000  # a level of this area tells the range of a channel
+WINDOWS, WINDOW_PX = 8, 256  # where it is larger than that: this many windows along each side
+
+Range = tuple[float, float]
+
+
+def open_channels(
+    path: Path, asked: Channels, um_per_px_of: Callable[[Any, Any], float | None]
+) -> tuple[list[PixelSource], float | None, Channels, dict[str, Range]]:
+    """Open the levels of a fluorescence TIFF, largest first.
+
+    Returns
+    -------
+    levels, um/px from the metadata (or None), names of the channels, and the value of each channel that became 0 and that which
+    became 255 (0 and 255 for 8 bits, which are kept as they are).
+
+    Raises
+    ------
+    InputError
+        If the file is an RGB picture, a stack, of another type of number, or lacks a channel that is asked for.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        series = max(tiff.series, key=lambda one: int(np.prod(one.shape[-2:])) if one.axes[-2:] == "YX" else 0)
+        _check(path, series)
+        in_file = channel_names(tiff.ome_metadata, tiff.series.index(series)) if tiff.is_ome else []
+        count = len(series.pages)
+        numbers, channels = choose_channels(asked, in_file if len(in_file) == count else [], count, str(path))
+        levels = [[_open(level.pages[i], len(numbers)) for i in numbers] for level in series.levels]
+        um_per_px = um_per_px_of(tiff, series.pages[0])
+    ranges = _ranges(levels)
+    stacked: list[PixelSource] = [StackedPixels(pages, ranges) for pages in levels]
+    return stacked, um_per_px, channels, dict(zip(channels, ranges, strict=True))
+
+
+def _check(path: Path, series: Any) -> None:
+    key = series.keyframe
+    if key.samplesperpixel != 1 or series.axes not in ("YX", "CYX") or key.dtype not in (np.uint8, np.uint16):
+        rgb = " (an RGB picture?)" if key.samplesperpixel in (3, 4) else ""
+        raise InputError(
+            found=f"{key.dtype} with axes {series.axes.lower()}, {key.samplesperpixel} sample(s) per pixel{rgb}",
+            where=str(path),
+            expected=EXPECTED,
+            repair="leave --channels out for H&E"
+            if rgb
+            else "give one focal plane (e.g. morphology_focus) as OME-TIFF",
+        )
+    if any(page is None for page in series.pages):
+        raise InputError(
+            found="an OME-TIFF in several files of which some are missing",
+            where=str(path),
+            expected="all of them in one folder",
+        )
+
+
+def _open(page: Any, n_channels: int) -> TiffPixels:
+    own = Path(page.parent.filehandle.path)  # one file per channel: not the one that was named
+    size = own.stat().st_size
+    end = max((o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
+    if end > size:
+        raise InputError(
+            found=f"a truncated file ({size} bytes, pixels up to byte {end})", where=str(own),
+            expected="a complete TIFF", repair="copy it again",
+        )  # fmt: skip
+    return TiffPixels(own, [page], CACHE_BYTES // n_channels)
+
+
+def channel_names(xml: str | None, number: int) -> list[str]:
+    """Names of the channels of an image in OME-XML; [] where one has none or two are the same.
+
+    >>> channel_names('<OME><Image><Pixels><Channel Name="DAPI"/><Channel Name="18S"/></Pixels></Image></OME>', 0)
+    ['DAPI', '18S']
+    """
+    try:
+        images = [node for node in ElementTree.fromstring(xml or "").iter() if _tag(node) == "Image"]
+        found = [node.get("Name") or "" for node in images[number].iter() if _tag(node) == "Channel"]
+    except (ElementTree.ParseError, IndexError):
+        return []
+    names = [name.strip() for name in found]
+    return names if all(names) and len(set(names)) == len(names) else []
+
+
+def _tag(node: Any) -> str:
+    return str(node.tag).rsplit("}", 1)[-1]
+
+
+def _ranges(levels: list[list[TiffPixels]]) -> list[Range]:
+    """Robust range of each channel, read from the coarsest level that is large enough."""
+    enough = [level for level in levels if level[0].height_px * level[0].width_px >= ENOUGH_PX]
+    return [_range(page) for page in (enough or levels)[-1 if enough else 0]]
+
+
+def _range(page: TiffPixels) -> Range:
+    if page.dtype == np.uint8:
+        return 0.0, 255.0
+    parts = []
+    for y0, y1 in _windows(page.height_px):
+        for x0, x1 in _windows(page.width_px):
+            parts.append(page.region(y0, x0, y1, x1).ravel())
+    low, high = np.percentile(np.concatenate(parts), [LOW_PERCENTILE, HIGH_PERCENTILE])
+    return float(low), float(max(high, low + 1))
+
+
+def _windows(length: int) -> list[tuple[int, int]]:
+    """Up to `WINDOWS` evenly spaced pieces of a side, all of it where it is short."""
+    step = length / min(WINDOWS, length)
+    size = min(WINDOW_PX, int(np.ceil(step)))
+    starts = (np.arange(min(WINDOWS, length)) * step + (step - size) / 2).clip(0).astype(int)
+    return [(int(start), min(int(start) + size, length)) for start in starts]

@@ -1,0 +1,1 @@
+"""Image features that metrics stand on."""

@@ -1,0 +1,103 @@
+"""Everything that is computed from pixels, in one pass over batches of images.
+
+Images are read, described and forgotten: memory is one batch plus the descriptions.
+
+Shape letters: N images, D features, P pixels of the side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sge2hist.data.slides.channels import RGB, Channels, composite, is_rgb
+from sge2hist.evaluation.features.extractors import Extractor
+
+BATCH = 256
+THUMBNAIL_PX = 8
+# Says how far a pass has come: (what, done, of).
+Progress = Callable[[str, int, int], None]
+ReadImages = Callable[[np.ndarray], np.ndarray]
+Morphometry = Callable[[np.ndarray], dict[str, np.ndarray]]  # images -> name -> float64 [N]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """What was computed for N images.
+
+    Attributes:
+        features_ND: float32, from the extractor.
+        morphometry: name -> float64 [N]; empty where it was not asked for.
+        thumbnails_NK: float16 [N, 8 * 8 * C] in [0, 1]; empty where not asked for.
+    """
+
+    features_ND: np.ndarray
+    morphometry: dict[str, np.ndarray]
+    thumbnails_NK: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.features_ND)
+
+    def take(self, rows: np.ndarray) -> Described:
+        """Return the description of some of the images."""
+        return Described(
+            features_ND=self.features_ND[rows],
+            morphometry={name: values[rows] for name, values in self.morphometry.items()},
+            thumbnails_NK=self.thumbnails_NK[rows] if len(self.thumbnails_NK) else self.thumbnails_NK,
+        )
+
+
+def thumbnails(image_NHWC: np.ndarray) -> np.ndarray:
+    """Return float16 [N, 8 * 8 * C]: area means of the images, in [0, 1]."""
+    import torch
+
+    batch = torch.from_numpy(np.ascontiguousarray(image_NHWC)).permute(0, 3, 1, 2).float() / 255
+    small = torch.nn.functional.adaptive_avg_pool2d(batch, THUMBNAIL_PX)
+    return small.permute(0, 2, 3, 1).reshape(len(image_NHWC), -1).numpy().astype(np.float16)
+
+
+def as_seen(image_NHWC: np.ndarray, channels: Channels, extractor: Extractor) -> np.ndarray:
+    """Return the RGB that an extractor is given: H&E as it is, the colour composite of fluorescence, or its negative."""
+    shown = composite(image_NHWC, channels)
+    return 255 - shown if extractor.bright_field and not is_rgb(channels) else shown
+
+
+def describe(
+    read: ReadImages,
+    indices: np.ndarray,
+    extractor: Extractor,
+    *,
+    channels: Channels = RGB,
+    morphometry: Morphometry | None = None,
+    with_thumbnails: bool = False,
+    progress: Progress | None = None,
+    what: str = "images",
+) -> Described:
+    """Describe the images that `read(indices)` returns, batch by batch.
+
+    Parameters
+    ----------
+    read
+        Maps int64 [n] to uint8 [n, P, P, C].
+    channels
+        Names of the C channels; see `as_seen`.
+    morphometry
+        Statistics of each image, when given.
+    """
+    features, tables, small = [], [], []
+    for start in range(0, len(indices), BATCH):
+        batch = read(indices[start : start + BATCH])
+        features.append(extractor(as_seen(batch, channels, extractor)))
+        if morphometry is not None:
+            tables.append(morphometry(batch))
+        if with_thumbnails:
+            small.append(thumbnails(batch))
+        if progress is not None:
+            progress(what, min(start + BATCH, len(indices)), len(indices))
+    return Described(
+        features_ND=np.concatenate(features) if features else np.empty((0, 0), np.float32),
+        morphometry={name: np.concatenate([table[name] for table in tables]) for name in (tables[0] if tables else {})},
+        thumbnails_NK=np.concatenate(small) if small else np.empty((0, 0), np.float16),
+    )

@@ -1,0 +1,184 @@
+"""What the page shows besides numbers: galleries of cells, maps over the slide, and the features in two dimensions.
+
+Cells of the galleries are chosen by rule, never by eye: the best, middle and worst ranks of the first set's own
+retrieval, and cells drawn with the
+evaluation's seed. All sets show the same cells.
+
+Shape letters: N evaluated cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sge2hist.data.slides.channels import Channels, composite, is_rgb
+from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.evaluation.features.projections import feature_plane, type_plane
+from sge2hist.evaluation.image_sets import ImageSet
+from sge2hist.evaluation.measure import Measured
+from sge2hist.evaluation.metrics.slide_maps import SLIDE_NAME, SlideScores
+from sge2hist.evaluation.reference import Reference
+from sge2hist.evaluation.report.describe import Described
+
+MOST_MAP_CELLS = 6000
+MAPPED = ("haematoxylin_mean", "lumen_fraction")  # of H&E
+MOST_MAPPED = 3  # channels of fluorescence
+OVERVIEW_PX = 700
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownCell:
+    """One column of a gallery: the cell's name, type and seed, its rank, and its images by row label."""
+
+    cell_id: str
+    cell_type: str
+    seed: int
+    rank_share: float
+    images: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideMap:
+    """Values of one statistic at the evaluated cells of one slide: real, and by set."""
+
+    slide: str
+    statistic: str
+    centre_um: np.ndarray
+    real: np.ndarray
+    sets: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Everything that the page draws.
+
+    Attributes:
+        galleries: title -> cells.
+        maps: one per slide and statistic.
+        projection: source name -> float [n, 2], features of real and generated patches in the plane; {} when not
+            asked for.
+        type_plane: cell type -> float [n, 2], z1 of the first set that stores it; {} when none does.
+        slides: set -> statistic -> (real, generated) maps [R, C] of a whole slide; nan where a window is not scored.
+        overviews: set -> (real, generated) uint8 [h, w, 3], a whole slide made small.
+    """
+
+    galleries: dict[str, list[ShownCell]]
+    maps: list[SlideMap]
+    projection: dict[str, np.ndarray]
+    type_plane: dict[str, np.ndarray]
+    slides: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
+    overviews: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def gather_pictures(
+    reference: Reference,
+    sets: list[ImageSet],
+    shuffled: dict[str, ImageSet],
+    described: dict[str, list[Described]],
+    measured: dict[str, Measured],
+    slides: dict[str, SlideScores],
+) -> Pictures:
+    """Return the pictures of a report."""
+    first = {name: samples[0] for name, samples in described.items()}
+    chosen = gallery_cells(reference, measured[sets[0].name].rank_share_N)
+    return Pictures(
+        galleries={
+            title: [shown(reference, sets, shuffled, cell, measured) for cell in cells]
+            for title, cells in chosen.items()
+        },
+        maps=slide_maps(reference, first),
+        projection=feature_plane(reference, first) if reference.config.umap else {},
+        type_plane=next(filter(None, (type_plane(reference, s) for s in sets)), {}) if reference.config.umap else {},
+        slides={name: scored_maps(found) for name, found in slides.items()},
+        overviews={images.name: overview(reference, images) for images in sets if images.is_slide},
+    )
+
+
+def gallery_cells(reference: Reference, rank_share_N: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the positions of the cells in each gallery."""
+    count = min(reference.config.gallery, len(rank_share_N) // 4)
+    rng = np.random.default_rng([reference.config.seed, 1])
+    galleries = {
+        f"Drawn at random (seed {reference.config.seed})": np.sort(rng.choice(len(rank_share_N), count, replace=False))
+    }
+    if np.isfinite(rank_share_N).all():
+        # Ties are common among the best: they are broken at random, not by place in the file.
+        order = np.lexsort((rng.random(len(rank_share_N)), rank_share_N))
+        middle = len(order) // 2 - count // 2
+        galleries |= {
+            "Best": order[:count],
+            "Median": order[middle : middle + count],
+            "Worst": order[len(order) - count :],
+        }
+    return galleries
+
+
+def shown(
+    reference: Reference, sets: list[ImageSet], shuffled: dict[str, ImageSet], cell: int, measured: dict[str, Measured]
+) -> ShownCell:
+    """Return one gallery column: real, each set, and the first set's image for the wrong cell."""
+    cells, data = reference.cells, reference.data
+    row, first = int(cells.rows_N[cell]), sets[0]
+    images = {"real": reference.patches(np.array([row]))[0]}
+    for images_of in sets:
+        label = "generated" if len(sets) == 1 else images_of.name
+        images[label] = images_of.images(cells.images[images_of.name][0][[cell]])[0]
+    if first.name in shuffled:
+        wrong = shuffled[first.name]
+        images["shuffled"] = wrong.images(cells.images[wrong.name][0][[cell]])[0]
+    elif cells.own_cells:
+        images["shuffled"] = first.images(cells.images[first.name][0][[cells.shuffle_N[cell]]])[0]
+    type_index = data.type_of_cell[row]
+    return ShownCell(
+        cell_id=str(data.obs.index[row]) if cells.own_cells else "",
+        cell_type=data.types[type_index] if type_index >= 0 else "unknown",
+        seed=int(first.seed_M[cells.images[first.name][0][cell]]),
+        rank_share=float(measured[first.name].rank_share_N[cell]),
+        images={label: composite(image, data.channels) for label, image in images.items()},
+    )
+
+
+def slide_maps(reference: Reference, sets: dict[str, Described]) -> list[SlideMap]:
+    """Return maps of the chief statistics for the slide with the most evaluated cells, at most 6,000 cells."""
+    if not reference.cells.own_cells:
+        return []
+    data, rows = reference.data, reference.cells.rows_N
+    slides, counts = np.unique(data.slide_of_cell[rows], return_counts=True)
+    slide = slides[np.argmax(counts)]
+    here = np.flatnonzero(data.slide_of_cell[rows] == slide)
+    here = here[np.unique(np.linspace(0, len(here) - 1, min(len(here), MOST_MAP_CELLS)).astype(np.int64))]
+    return [
+        SlideMap(
+            slide=data.slide_ids[slide],
+            statistic=statistic,
+            centre_um=data.centre_xy_px[rows[here]] * data.um_per_px,
+            real=reference.real.morphometry[statistic][here],
+            sets={name: described.morphometry[statistic][here] for name, described in sets.items()},
+        )
+        for statistic in mapped_statistics(data.channels)
+    ]
+
+
+def mapped_statistics(channels: Channels) -> tuple[str, ...]:
+    """Return the statistics that are shown as maps."""
+    return MAPPED if is_rgb(channels) else tuple(f"{name} light mean" for name in channels[:MOST_MAPPED])
+
+
+def scored_maps(found: SlideScores) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the maps of a whole slide where they were scored."""
+    return {
+        name: (np.where(found.counts_RC, found.real[name], np.nan), np.where(found.counts_RC, drawn, np.nan))
+        for name, drawn in found.generated.items()
+    }
+
+
+def overview(reference: Reference, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+    """Return the real region and the generated slide, as small as the page shows them."""
+    data = reference.data
+    drawn, _ = SlideImage.open(images.path / SLIDE_NAME, channels=data.channels).thumbnail(OVERVIEW_PX)
+    x, y, width, height = (value / data.um_per_px for value in images.manifest["region_um"])
+    real = data.slides[data.slide_ids.index(images.manifest["slide"])]
+    shown = real.read_window(x, y, width, height, drawn.shape[1], drawn.shape[0])
+    return composite(shown, data.channels), composite(drawn, data.channels)

@@ -1,0 +1,150 @@
+"""The three sentences that open the report, from the figures, in words that a biologist reads without a dictionary.
+
+Every sentence names its figures. Thresholds for the first word are fixed here, for every report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sge2hist.data.slides.channels import RGB, is_rgb
+
+NEAR_FLOOR, FAR_FROM_FLOOR = 1.5, 4.0
+POOR_VARIETY = 0.5
+COPY_FACTOR = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentence:
+    """Question, one-word answer, sentence, and a tone for its mark ("good", "middle", "bad", "none")."""
+
+    question: str
+    answer: str
+    text: str
+    tone: str
+
+
+def opening(report: dict[str, Any], name: str) -> list[Sentence]:
+    """Return the three sentences about one set."""
+    metrics = {metric["id"]: metric for metric in report["metrics"]}
+    return [
+        looks_real(metrics, name),
+        follows_rna(metrics, name, of_stain=is_bright_field(report)),
+        is_copy(metrics, name),
+    ]
+
+
+def is_bright_field(report: dict[str, Any]) -> bool:
+    """Return whether the images are H&E; reports written before there were other channels say nothing."""
+    return is_rgb(report.get("data", {}).get("channels") or RGB)
+
+
+def entry(metrics: dict[str, Any], metric_id: str, name: str) -> dict[str, Any] | None:
+    """Return a set's entry of a metric, or None when it is missing or without value."""
+    found = metrics.get(metric_id, {}).get("sets", {}).get(name)
+    return found if found is not None and found["value"] is not None else None
+
+
+def looks_real(metrics: dict[str, Any], name: str) -> Sentence:
+    """Compare the Frechet distance with its floor."""
+    question = "Does it look real?"
+    found, floor = entry(metrics, "frechet", name), metrics.get("frechet", {}).get("real")
+    if found is None or not floor or not floor["value"]:
+        return Sentence(
+            question=question,
+            answer="Not measured",
+            text="There are no other real patches to compare with.",
+            tone="none",
+        )
+    ratio = found["value"] / floor["value"]
+    how_far = "no farther from real ones than" if ratio <= 1 else f"{ratio:.1f} times as far from real ones as"
+    text = (
+        f"Generated patches lie {how_far} other real patches of this tissue do "
+        f"(Frechet distance {number(found['value'])}, real {number(floor['value'])}, {found['n']:,} patches each)."
+    )
+    variety, whole = entry(metrics, "coverage", name), metrics.get("coverage", {}).get("real")
+    if ratio <= FAR_FROM_FLOOR and variety is not None and whole and variety["value"] < POOR_VARIETY * whole["value"]:
+        text += (
+            f" They cover {100 * variety['value']:.0f} % of the tissue's variety, real ones "
+            f"{100 * whole['value']:.0f} %."
+        )
+        return Sentence(question=question, answer="Too uniform", text=text, tone="bad")
+    if ratio <= NEAR_FLOOR:
+        return Sentence(question=question, answer="Yes, to this judge", text=text, tone="good")
+    if ratio <= FAR_FROM_FLOOR:
+        return Sentence(question=question, answer="Nearly", text=text, tone="middle")
+    return Sentence(question=question, answer="Not yet", text=text, tone="bad")
+
+
+def follows_rna(metrics: dict[str, Any], name: str, of_stain: bool = True) -> Sentence:
+    """Compare matched with shuffled correlation of stain, lumen and nuclei, or of the light of the channels."""
+    question = "Does it follow the RNA?"
+    found = entry(metrics, "morphometry_correlation", name)
+    if found is None or found["shuffled"] is None:
+        text = "These images name no cell of their own, so there is no measured tissue to hold each one against."
+        return Sentence(question=question, answer="Not measured", text=text, tone="none")
+    gain = found["conditioning_gain"]
+    certain = gain["low"] is not None and gain["low"] > 0
+    between = "" if found["low"] is None else f", 95 % interval {found['low']:.2f} to {found['high']:.2f}"
+    subject = "stain, lumen and nuclei" if of_stain else "the light of the channels"
+    text = (
+        f"In {subject}, generated patches and the cells' own tissue correlate with "
+        f"{found['value']:.2f}{between}; with another cell's RNA it is {found['shuffled']['value']:.2f}."
+    ).replace("-", "−")
+    if not certain:
+        return Sentence(question=question, answer="Not shown", text=text, tone="bad")
+    return Sentence(
+        question=question,
+        answer="Yes" if gain["value"] >= 0.3 else "In part",
+        text=text,
+        tone="good" if gain["value"] >= 0.3 else "middle",
+    )
+
+
+def is_copy(metrics: dict[str, Any], name: str) -> Sentence:
+    """Compare the share of near-copies with that of held-out real patches."""
+    question = "Is it a copy?"
+    found, floor = entry(metrics, "copied", name), metrics.get("copied", {}).get("real")
+    if found is None or not floor:
+        return Sentence(
+            question=question,
+            answer="Not measured",
+            text="The evaluated cells are training cells: copies cannot be told apart.",
+            tone="none",
+        )
+    text = (
+        f"{100 * found['value']:.1f} % of generated patches lie suspiciously close to a training "
+        f"patch{interval(found, 100, ' %')}; "
+        f"{100 * floor['value']:.1f} % of real patches never seen in training do."
+    )
+    copied = found["low"] is not None and found["low"] > COPY_FACTOR * max(floor["value"], 0.01)
+    if copied:
+        return Sentence(
+            question=question, answer="Yes, in part" if found["value"] < 0.5 else "Yes", text=text, tone="bad"
+        )
+    return Sentence(question=question, answer="No", text=text, tone="good")
+
+
+def interval(found: dict[str, Any], factor: float = 1.0, unit: str = "") -> str:
+    """Return ", 95 % interval a to b", or nothing."""
+    if found["low"] is None:
+        return ""
+    return f", 95 % interval {number(factor * found['low'])} to {number(factor * found['high'])}{unit}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with about three significant digits and a true minus sign; a dash for none."""
+    if value is None:
+        return "–"
+    if value == 0:
+        return "0"
+    if abs(value) >= 1000:
+        text = f"{value:,.0f}"
+    elif abs(value) < 0.001:
+        text = f"{value:.1e}"
+    else:
+        text = f"{value:.{digits}g}"
+        if abs(value) < 10 and "e" not in text:
+            text = f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3f}"
+    return text.replace("-", "−")

@@ -1,0 +1,179 @@
+"""The table beside a generated slide: its cells, their types and where they lie on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from sge2hist.data.artifacts import atomic_path
+from sge2hist.generation.slide.cells import PlacedRows
+from sge2hist.generation.slide.edits import Edit
+from sge2hist.generation.slide.job import SlideJob
+from sge2hist.generation.slide.source import SlideSource
+
+
+def write_slide_cells(path: Path, job: SlideJob, source: SlideSource, edits: list[Edit]) -> None:
+    """Cells on the slide: obs cell_type, edited, seed; ``obsm["spatial"]`` px of it, ``obsm["spatial_um"]`` of the source."""
+    with writing_table(path) as table:
+        for rows in _rows(job, source, edits):
+            table.add(rows)
+
+
+def _rows(job: SlideJob, source: SlideSource, edits: list[Edit]) -> Iterator[TableRows]:
+    x, y, width, height = job.drawing.region_px
+    n_added = 0
+    for cells in job.cells.in_source_order():
+        xy_px = cells.xy_um_M2 / job.bundle.config.um_per_px - (x, y)
+        inside = np.asarray(((xy_px >= 0) & (xy_px < (width, height))).all(1))
+        at, xy_um = cells.source_M[inside], cells.xy_um_M2[inside]
+        own = at >= 0
+        kinds, edited = _types(job, source, cells, inside), ~own
+        for number, edit in enumerate(edits):
+            covered = edit.covers(xy_um)
+            if edit.set_type is not None:
+                kinds[covered & own] = job.bundle.type_called(edit.set_type)
+            if edit.add_type is not None:
+                kinds[at == -1 - number] = job.bundle.type_called(edit.add_type)
+            edited |= covered & (edit.set_type is not None or edit.gene is not None)
+        ids = np.full(len(at), "", object)
+        ids[own] = source.id_N[at[own]]
+        ids[~own] = [f"added_{n_added + number}" for number in range(int((~own).sum()))]
+        n_added += int((~own).sum())
+        yield TableRows(
+            id_N=ids, type_N=kinds, edited_N=edited, seed_N=np.full(len(at), job.drawing.seeds[0], np.int64),
+            xy_px_N2=xy_px[inside], xy_um_N2=xy_um,
+        )  # fmt: skip
+
+
+def _types(job: SlideJob, source: SlideSource, cells: PlacedRows, inside: np.ndarray) -> np.ndarray:
+    """Names of the types of some cells: those of the source, or as the model says."""
+    at = cells.source_M[inside]
+    if source.type_N is not None:
+        kinds = np.full(len(at), "", object)
+        kinds[at >= 0] = source.type_N[at[at >= 0]]
+        return kinds
+    gene, types = job.bundle.model.gene, job.bundle.types
+    z1 = np.ascontiguousarray(cells.z_MZ[inside, : gene.config.n_type])
+    return np.array(types.names, object)[types.told(gene.mixture.tell(z1))[0]]
+
+
+# ``cells.h5ad`` of a slide, written and read a few cells at a time: AnnData's layout on disk, without genes.
+#
+# An empty table written by anndata gives the layout; its columns are then replaced by ones that grow. Layout: the AnnData on-disk
+# format, https://anndata.readthedocs.io/en/stable/fileformat-prose.html
+
+
+STEP = 16384  # cells read, and stored as one piece, at a time
+COLUMNS = ("_index", "cell_type/codes", "edited", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRows:
+    """Some cells of a table."""
+
+    id_N: np.ndarray  # str
+    type_N: np.ndarray  # str
+    edited_N: np.ndarray  # bool
+    seed_N: np.ndarray  # int64
+    xy_px_N2: np.ndarray  # float64, px of the slide
+    xy_um_N2: np.ndarray  # float64, um of the source
+
+
+class TableWriter:
+    """Takes cells and appends them to the columns of an open file."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+        self._codes: dict[str, int] = {}  # of the types, as they come
+        for path in (*(f"obs/{name}" for name in COLUMNS), "obsm/spatial", "obsm/spatial_um"):
+            _make_growing(file, path)
+
+    def add(self, rows: TableRows) -> None:
+        """Append cells."""
+        codes = np.array([self._codes.setdefault(str(name), len(self._codes)) for name in rows.type_N], np.int16)
+        self._append("obs/_index", rows.id_N.astype(object))
+        self._append("obs/cell_type/codes", codes)
+        self._append("obs/edited", rows.edited_N)
+        self._append("obs/seed", rows.seed_N)
+        self._append("obsm/spatial", rows.xy_px_N2)
+        self._append("obsm/spatial_um", rows.xy_um_N2)
+
+    def _append(self, path: str, values: np.ndarray) -> None:
+        stored = self._file[path]
+        start = len(stored)
+        stored.resize(start + len(values), axis=0)
+        if len(values):
+            stored[start:] = values
+
+    def finish(self) -> None:
+        """Sort the names of the types, as pandas does, and write the shape."""
+        from anndata.io import write_elem
+
+        names = sorted(self._codes)
+        kinds = self._file["obs/cell_type"]
+        new = np.zeros(max(len(names), 1), np.int16)
+        new[[self._codes[name] for name in names]] = np.arange(len(names))
+        codes = kinds["codes"]
+        for start in range(0, len(codes), STEP):
+            codes[start : start + STEP] = new[codes[start : start + STEP]]
+        del kinds["categories"]
+        write_elem(kinds, "categories", np.array(names, object))
+        matrix, n = self._file["X"], len(codes)
+        matrix.attrs["shape"] = np.array([n, 0])
+        kept = dict(matrix["indptr"].attrs)
+        del matrix["indptr"]
+        matrix.create_dataset("indptr", shape=(n + 1,), dtype=np.int32, fillvalue=0).attrs.update(kept)
+
+
+@contextmanager
+def writing_table(path: Path) -> Iterator[TableWriter]:
+    """Write a table; it appears when the block succeeds."""
+    with atomic_path(path) as partial:
+        _empty_table().write_h5ad(partial)
+        with h5py.File(partial, "r+") as file:
+            writer = TableWriter(file)
+            yield writer
+            writer.finish()
+
+
+def read_table(path: Path) -> Iterator[TableRows]:
+    """The cells of a table, `STEP` at a time."""
+    with h5py.File(path, "r") as file:
+        obs, obsm = file["obs"], file["obsm"]
+        names = obs["cell_type/categories"].asstr()[:].astype(object)
+        for start in range(0, len(obs["edited"]), STEP):
+            part = slice(start, start + STEP)
+            yield TableRows(
+                id_N=obs["_index"].asstr()[part], type_N=names[obs["cell_type/codes"][part]],
+                edited_N=obs["edited"][part], seed_N=obs["seed"][part],
+                xy_px_N2=obsm["spatial"][part], xy_um_N2=obsm["spatial_um"][part],
+            )  # fmt: skip
+
+
+def _empty_table() -> Any:
+    import anndata
+    import pandas as pd
+    from scipy.sparse import csr_matrix
+
+    columns = {"cell_type": pd.Categorical([""])[:0], "edited": np.zeros(0, bool), "seed": np.zeros(0, np.int64)}
+    obs = pd.DataFrame(columns, index=np.array([], str))
+    table = anndata.AnnData(X=csr_matrix(np.zeros((0, 0), np.float32)), obs=obs)
+    table.obsm["spatial"], table.obsm["spatial_um"] = np.zeros((0, 2)), np.zeros((0, 2))
+    return table
+
+
+def _make_growing(file: h5py.File, path: str) -> None:
+    """Replace an empty dataset by one without a bound, stored in pieces; its marks are kept."""
+    old = file[path]
+    marks = dict(old.attrs)
+    dtype = np.dtype(np.int16) if path.endswith("codes") else old.dtype
+    shape = old.shape
+    del file[path]
+    new = file.create_dataset(path, shape=shape, maxshape=(None, *shape[1:]), chunks=(STEP, *shape[1:]), dtype=dtype)
+    new.attrs.update(marks)

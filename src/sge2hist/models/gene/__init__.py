@@ -1,0 +1,1 @@
+"""The gene model: a VAE with a Gaussian mixture prior."""

@@ -1,0 +1,92 @@
+"""Hyper-parameters of the gene model.
+
+Sizes, likelihood and weights of :class:`sge2hist.models.gene.vae.GeneVAE`, checked when the object is built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LIKELIHOODS = ("nb", "zinb", "mse")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneModelConfig:
+    """Everything that decides the shape and the loss of the gene model. All likelihood and KL terms are in nats."""
+
+    n_genes: int  # genes of the panel
+    hidden: tuple[int, ...] = (256, 128)  # widths of the encoder; the decoder mirrors them
+    n_type: int = 16  # dims of z1, the cell type
+    n_micro: int = 48  # dims of z2, the microenvironment
+    n_components: int = 24  # Gaussians of the mixture prior of z1 before pruning
+    likelihood: str = "nb"  # "nb" or "zinb" on raw counts, "mse" on log1p of counts per 10,000
+    dropout: float = 0.1  # of hidden units, in encoder and decoder
+    gene_dropout: float = 0.5  # share of mask groups of a batch whose encoder sees only a random part of the genes
+    min_observed: float = 0.02  # smallest share of genes that such a group keeps
+    n_mask_groups: int = 8  # different gene masks in one batch
+    micro_dropout: float = 0.3  # share of cells decoded with z2 = 0, so that z1 alone must explain them
+    centre_micro: bool = False  # z2 is told relative to its mean among the cells of the same components
+    kl_type_weight: float = 1.0  # weight of KL(z1, c); 1 is the evidence lower bound
+    kl_micro_weight: float = 1.0  # weight of KL(z2); 1 is the evidence lower bound
+    free_nats: float = 0.1  # KL per latent dim (batch mean) that costs nothing; prevents dead units
+    independence_weight: float = 5.0  # weight of the R2 of the type from z2, see gene_independence.py
+    label_weight: float = 5.0  # weight of the cross-entropy of labelled cells under the responsibilities
+    n_axes: int = 0  # principal axes of expression that the encoder reads beside the counts; 0 = none
+    around_um: float = (
+        0.0  # radius of the neighbours whose mean expression the posterior of z2 reads; 0 = own counts alone
+    )
+    pool_um: float = 0.0  # radius of the bins that types are fitted to and told from together; 0 = own counts alone
+    around_dropout: float = 0.25  # share of training cells whose surroundings the encoder is not shown
+    n_composition: int = 0  # classes of the neighbourhood composition; 0 = no neighbourhood heads
+    n_neighbour_embedding: int = 0  # dims of the neighbours' mean expression embedding
+    neighbourhood_weight: float = 10.0  # weight of the neighbourhood loss (nats), once the mixture is initialised
+
+    def __post_init__(self) -> None:
+        """Raise ValueError naming every value outside its range."""
+        positive = ("n_genes", "n_type", "n_micro", "n_components", "n_mask_groups")
+        wrong = [f"{name}={getattr(self, name)} must be at least 1" for name in positive if getattr(self, name) < 1]
+        at_least_zero = (
+            "kl_type_weight",
+            "kl_micro_weight",
+            "free_nats",
+            "independence_weight",
+            "label_weight",
+            "n_axes",
+            "around_um",
+            "pool_um",
+            "n_composition",
+            "n_neighbour_embedding",
+            "neighbourhood_weight",
+        )
+        wrong += [
+            f"{name}={getattr(self, name)} must not be negative" for name in at_least_zero if getattr(self, name) < 0
+        ]
+        shares = ("dropout", "gene_dropout", "micro_dropout", "min_observed", "around_dropout")
+        wrong += [
+            f"{name}={getattr(self, name)} must be in [0, 1]" for name in shares if not 0 <= getattr(self, name) <= 1
+        ]
+        if not self.hidden or min(self.hidden) < 1:
+            wrong.append(f"hidden={self.hidden} needs at least one positive width")
+        if self.likelihood not in LIKELIHOODS:
+            wrong.append(f"likelihood={self.likelihood!r} must be one of {LIKELIHOODS}")
+        if (self.n_composition == 0) != (self.n_neighbour_embedding == 0):
+            wrong.append("n_composition and n_neighbour_embedding must both be 0 or both be positive")
+        if self.around_um > 0 and self.n_axes == 0:
+            wrong.append("around_um needs n_axes of at least 1: surroundings are told as a mean on the axes")
+        if wrong:
+            raise ValueError("GeneModelConfig: " + "; ".join(wrong))
+
+    @property
+    def n_latent(self) -> int:
+        """Dims of z = (z1, z2)."""
+        return self.n_type + self.n_micro
+
+    @property
+    def n_around(self) -> int:
+        """Numbers that describe a cell's surroundings to the encoder (mean on each axis, and whether known); 0 = not read."""
+        return self.n_axes + 1 if self.around_um > 0 else 0
+
+    @property
+    def has_neighbourhood(self) -> bool:
+        """Whether z2 is also trained to predict the cells around."""
+        return self.n_composition > 0

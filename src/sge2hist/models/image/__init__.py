@@ -1,0 +1,1 @@
+"""The image model: a conditioned diffusion model in the latent space of an autoencoder."""

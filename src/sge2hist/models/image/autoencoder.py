@@ -1,0 +1,150 @@
+"""The image autoencoder: the small space that the diffusion runs in.
+
+Every layer looks at a pixel's neighbourhood only, so that it encodes and decodes images of any size, tile by tile, with
+the same result (away from the image's edge). Shape letters: B images, C image channels, L latent channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sge2hist.models.image.layers import PixelNorm, ResBlock, conv3
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """Shape of the autoencoder. It shrinks each side 4 times."""
+
+    image_channels: int = 3  # C: 3 for H&E, one per stain for fluorescence
+    latent_channels: int = 8  # L
+    width: int = 64  # channels at half resolution; twice as many at a quarter
+    n_blocks: int = 2  # residual blocks per resolution
+    noise_std: float = 0.2  # noise put on the (unit-variance) latent in training, so that near latents decode alike
+    grain: int = 0  # channels of noise, at half resolution, that the decoder reads; `sharpen --grain` teaches it to
+    scale_weight: float = 0.5  # of the loss on half-size latents and images, which keeps latents smooth (see `loss`)
+
+    def __post_init__(self) -> None:
+        if self.width % 8 or self.n_blocks < 1 or self.latent_channels < 1 or self.grain < 0:
+            raise ValueError("width must be a multiple of 8; n_blocks and latent_channels at least 1; grain at least 0")
+
+
+DOWNSAMPLING = 4
+GRAIN_PER_LATENT = 4  # numbers of each channel of grain per latent pixel
+
+
+class Autoencoder(nn.Module):
+    """Images in [-1, 1] <-> latents of zero mean and unit variance per channel."""
+
+    latent_mean_L: Tensor
+    latent_std_L: Tensor
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        fine, coarse = config.width, 2 * config.width
+
+        def blocks(width: int) -> list[nn.Module]:
+            return [ResBlock(width, width, norm="pixel") for _ in range(config.n_blocks)]
+
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            conv3(4 * config.image_channels, fine),
+            *blocks(fine),
+            nn.Conv2d(fine, coarse, 2, stride=2),
+            *blocks(coarse),
+            PixelNorm(coarse),
+            conv3(coarse, config.latent_channels),
+        )
+        self.decoder = nn.Sequential(
+            conv3(config.latent_channels, coarse),
+            *blocks(coarse),
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            conv3(coarse, fine),
+            *blocks(fine),
+            PixelNorm(fine),
+            nn.SiLU(),
+            conv3(fine, 4 * config.image_channels),
+            nn.PixelShuffle(2),
+        )
+        self.read_grain = conv3(config.grain, fine) if config.grain else None
+        self.register_buffer("latent_mean_L", torch.zeros(config.latent_channels))
+        self.register_buffer("latent_std_L", torch.ones(config.latent_channels))
+
+    def encode_raw(self, image_BCHW: Tensor) -> Tensor:
+        """Return latents as the encoder makes them, before they are standardised."""
+        return self.encoder(image_BCHW.contiguous(memory_format=torch.channels_last))
+
+    def encode(self, image_BCHW: Tensor) -> Tensor:
+        """Return standardised latents [B, L, H/4, W/4] in float32 of images in [-1, 1]; H and W in multiples of 4."""
+        raw = self.encode_raw(image_BCHW).float()
+        return (raw - self.latent_mean_L[:, None, None]) / self.latent_std_L[:, None, None]
+
+    def decode(self, latent_BLHW: Tensor, grain_BNHW: Tensor | None = None) -> Tensor:
+        """Return images in about [-1, 1] (not clamped), 4 times as large as the standardised latents.
+
+        `grain_BNHW`: standard normal noise [B, `n_grain`, H, W] of the size of the latents, from which a decoder that reads grain
+        makes what latents leave to chance (noise inputs: Karras et al. 2019); None: nothing by chance.
+        """
+        raw = latent_BLHW * self.latent_std_L[:, None, None] + self.latent_mean_L[:, None, None]
+        h = raw.contiguous(memory_format=torch.channels_last)
+        if self.read_grain is None or grain_BNHW is None:
+            return self.decoder(h).float()
+        h = self.decoder[: self._to_half](h)
+        grain = F.pixel_shuffle(grain_BNHW, 2).contiguous(memory_format=torch.channels_last)
+        return self.decoder[self._to_half :](h + self.read_grain(grain)).float()
+
+    @property
+    def n_grain(self) -> int:
+        """Numbers of grain per latent pixel."""
+        return self.config.grain * GRAIN_PER_LATENT
+
+    @property
+    def _to_half(self) -> int:
+        """How many layers of the decoder lead to half resolution."""
+        return self.config.n_blocks + 3
+
+    @torch.no_grad()
+    def set_latent_statistics(self, image_BCHW: Tensor) -> None:
+        """Measure the raw latents of these images and standardise by them from now on."""
+        raw = self.encode_raw(image_BCHW).float()
+        self.latent_mean_L.copy_(raw.mean(dim=(0, 2, 3)))
+        self.latent_std_L.copy_(raw.std(dim=(0, 2, 3)).clamp_min(1e-4))
+
+    def loss(self, image_BCHW: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the loss and its terms: reconstruction, and the same of half-size latents against half-size images.
+
+        The second term makes latents shrink as images do, which takes detail that only the decoder needs out of their high
+        frequencies: a diffusion model learns such latents faster (Skorokhodov et al. 2025, "Improving the diffusability
+        of autoencoders"; Kouzelis et al. 2025, "EQ-VAE"). Half of the batch is enough for it.
+        """
+        raw = self.encode_raw(image_BCHW).float()
+        out, reconstruction = self._reconstruction(raw, image_BCHW, generator)
+        # a weak pull on the scale of the latents, which the reconstruction alone leaves free
+        loss = reconstruction + 1e-3 * (raw.square().mean(dim=(0, 2, 3)) - 1).square().mean()
+        terms = {"psnr_db": -10 * torch.log10(F.mse_loss(out.clamp(-1, 1), image_BCHW).detach() / 4)}
+        if self.config.scale_weight:
+            half = max(1, len(raw) // 2)
+            small = F.avg_pool2d(image_BCHW[:half], 2)
+            _, at_half_size = self._reconstruction(F.avg_pool2d(raw[:half], 2), small, generator)
+            loss = loss + self.config.scale_weight * at_half_size
+            terms["half_size"] = at_half_size.detach()
+        return {"loss": loss, "reconstruction": reconstruction.detach(), **terms}
+
+    def _reconstruction(self, raw: Tensor, image_BCHW: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Decoded image of noisy latents, and its error."""
+        spread_L = raw.std(dim=(0, 2, 3)).detach()
+        noise = torch.randn(raw.shape, generator=generator, device=generator.device).to(raw.device)
+        noisy = raw + self.config.noise_std * spread_L[:, None, None] * noise
+        out = self.decoder(noisy.contiguous(memory_format=torch.channels_last)).float()
+        return out, self.error(out, image_BCHW)
+
+    @staticmethod
+    def error(out_BCHW: Tensor, image_BCHW: Tensor) -> Tensor:
+        """L1 + squared error + difference of image gradients (edges), one number."""
+        error = out_BCHW - image_BCHW
+        edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+        return error.abs().mean() + error.square().mean() + edges

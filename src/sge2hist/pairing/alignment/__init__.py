@@ -1,0 +1,1 @@
+"""Whether and how an image lies on the cells."""

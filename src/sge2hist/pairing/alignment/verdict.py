@@ -1,0 +1,79 @@
+"""Judging the shift between image and counts: warn, or refuse when it is gross and certain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.section import Section
+from sge2hist.pairing.alignment.image_checks import share_inside
+from sge2hist.pairing.alignment.registration import Shift
+from sge2hist.pairing.collect import SectionCells
+
+WARN_UM = 5.0
+GROSS_UM = 50.0
+
+
+def shifted(section: Section, shift_um: tuple[float, float]) -> Section:
+    """The section with its positions moved by `shift_um` (x to the right, y downwards)."""
+    if shift_um == (0.0, 0.0):
+        return section
+    by_px = np.array(shift_um) / section.um_per_px
+    return section.moved(lambda centre_xy_px: centre_xy_px + by_px)
+
+
+def judge_shift(
+    shift: Shift | None, section: Section, applied_um: tuple[float, float], *, one_of_several: bool = False
+) -> list[str]:
+    """Warnings about the shift that was measured; among several slides the option that corrects it names this one.
+
+    Raises
+    ------
+    InputError
+        If it is 50 um or more and the confidence is high.
+    """
+    if shift is None:
+        return ["too few observations to measure the shift between image and counts: look at alignment.png"]
+    total = applied_um[0] + shift.x_um, applied_um[1] + shift.y_um
+    slide = f"{section.name}=" if one_of_several else ""
+    option = f"--shift-um {slide}{total[0]:.0f},{total[1]:.0f}"
+    if shift.confidence == "low":
+        return ["the shift between image and counts could not be measured with confidence: look at alignment.png"]
+    if shift.length_um >= GROSS_UM and shift.confidence == "high":
+        raise InputError(
+            found=f"counts shifted by {shift.length_um:.0f} um against the image "
+            f"(x {shift.x_um:.0f}, y {shift.y_um:.0f}; correlation {shift.correlation_unshifted:.3f} "
+            f"as given, {shift.correlation:.3f} shifted)",
+            where=section.name,
+            expected=f"less than {GROSS_UM:g} um: the image that the positions were made for",
+            repair=f"check the image; if it is right, {option} (or --no-check-alignment to go on as it is)",
+        )
+    if shift.length_um >= WARN_UM:
+        return [
+            f"counts look shifted by {shift.length_um:.0f} um against the image (confidence {shift.confidence}): "
+            f"look at alignment.png; {option} corrects it"
+        ]
+    return []
+
+
+def alignment_record(part: SectionCells, applied_um: tuple[float, float], warnings: list[str]) -> dict[str, Any]:
+    """The numbers of one section's alignment, for the manifest."""
+    section = part.section
+    return {
+        "slide": section.name,
+        "um_per_px_sources": section.um_per_px_sources,
+        "inside_image": share_inside(section.centre_xy_px, section.image.width_px, section.image.height_px),
+        "applied_shift_um": list(applied_um),
+        "measured_shift": part.shift.summary() if part.shift is not None else None,
+        "measured_on": _measured_on(section),
+        "warnings": warnings,
+    }
+
+
+def _measured_on(section: Section) -> str:
+    caught = section.caught
+    if caught is None:
+        return f"{section.observation}s"
+    return f"{len(caught.n_counts):,} places of {caught.side_um:g} um, before bins became cells"

@@ -1,0 +1,1 @@
+"""Nuclei and cells in images, and the counts that belong to them."""

@@ -1,0 +1,1 @@
+"""Readers of 10x Genomics formats."""

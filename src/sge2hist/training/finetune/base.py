@@ -1,0 +1,140 @@
+"""A trained model -> a copy of which some networks were trained on: opened, resumed, written like any training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from sge2hist.data.artifacts import atomic_path
+from sge2hist.data.errors import InputError
+from sge2hist.data.gene_panel import GenePanel
+from sge2hist.data.paired import PairedDataset
+from sge2hist.data.slides.channels import require_same_channels
+from sge2hist.devices import make_accelerator
+from sge2hist.models.bundle import CONFIG_NAME, ModelBundle
+from sge2hist.models.image.image_model import ImageModelConfig, SamplerConfig
+from sge2hist.models.joint_model import JointModel
+from sge2hist.training.card import model_card
+from sge2hist.training.gene.data import GeneData, split_groups, with_surroundings
+from sge2hist.training.image.conditioning import ToldCells
+from sge2hist.training.image.exclusion_mask import read_left_out
+from sge2hist.training.image.patches import PatchSource
+from sge2hist.training.loop import Run, Stage, StagePlan, finish_stage, run_stage
+from sge2hist.training.run_folder import open_run
+
+
+class TuningConfig(Protocol):
+    """What every tuning is asked; a frozen dataclass."""
+
+    @property
+    def seed(self) -> int:
+        """Of batches and noise."""
+
+    @property
+    def leave_out(self) -> str | None:
+        """GeoJSON of parts of the slides that no image is taken from."""
+
+
+MakeStage = Callable[[JointModel, PatchSource, ToldCells, Run], Stage]
+"""(model, crops, cells, run) -> the stage; it says which parameters are trained."""
+
+
+def tune(
+    trained: ModelBundle,
+    dataset: PairedDataset,
+    output: Path,
+    config: TuningConfig,
+    plan: StagePlan,
+    make_stage: MakeStage,
+    *,
+    sampler: SamplerConfig | None = None,
+    image: ImageModelConfig | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> ModelBundle:
+    """Train one more stage on a copy of `trained` and write it to `output`; the same call resumes a run that was stopped.
+
+    The provenance of the new model has the settings under the stage's name and the fingerprint of `trained` under "teacher".
+    `sampler`: how the new model draws, `image`: what it says of its image model, if otherwise than `trained`.
+
+    Raises
+    ------
+    InputError
+        If `output` holds something else, or if the model does not fit the dataset.
+    """
+    check_tunable(trained, dataset)
+    left_out = read_left_out(config.leave_out, dataset)
+    shape = trained.config
+    source = PatchSource(
+        dataset, patch_px=shape.patch_px, um_per_px=shape.um_per_px, reach_um=shape.reach_um,
+        jitter_um=shape.image.condition.grid_um, left_out=left_out,
+    )  # fmt: skip
+    accelerator = make_accelerator("auto")
+    settings = asdict(config)  # type: ignore[call-overload]
+    asked = {
+        "config": {name: value for name, value in settings.items() if name != "hours"},  # which may be more when it goes on
+        "data": dataset.fingerprint, "teacher": trained.fingerprint, "left_out": left_out.fingerprint,
+    }  # fmt: skip
+    run = open_run(output, asked, accelerator, seed=config.seed, overwrite=overwrite, say=say)
+    if (output / CONFIG_NAME).is_file():
+        run.say(f"{output} is finished already; --overwrite does it again")
+        return ModelBundle.load(output)
+    model = copy.deepcopy(trained.model).to(accelerator.device)
+    model.requires_grad_(False)
+    run.resume()
+    run.restore_module(model)
+    if trained.provenance.get("data_fingerprint") != dataset.fingerprint:
+        run.say("these are not the data that the model was trained on: cells held out there may be learnt from here")
+    stage = make_stage(model, source, _told_cells(model, trained.genes, dataset, str(accelerator.device)), run)
+    run_stage(stage, plan, run, model)
+    finish_stage(run, model, plan.name)
+    model.config = replace(shape, sampler=sampler or shape.sampler, image=image or shape.image)
+    stages = trained.provenance.get("stage_seconds", {}) | run.stages_done
+    provenance = trained.provenance | {"teacher": trained.fingerprint, plan.name: settings, "stage_seconds": stages}
+    bundle = ModelBundle(
+        model=model.cpu().eval(),
+        genes=trained.genes,
+        types=trained.types,
+        z2_range=trained.z2_range,
+        provenance=provenance,
+    )
+    if accelerator.is_main_process:
+        with atomic_path(output / "README.md") as partial:
+            partial.write_text(model_card(bundle), encoding="utf-8")
+        bundle.save(output)
+        run.say(f"wrote {output}")
+    accelerator.wait_for_everyone()
+    return ModelBundle.load(output)
+
+
+def _told_cells(model: JointModel, genes: GenePanel, dataset: PairedDataset, device: str) -> ToldCells:
+    """All cells of the dataset on the model's panel, encoded."""
+    column = {gene: i for i, gene in enumerate(dataset.genes.ids)}
+    cells = GeneData.from_paired(dataset, dataset.rows("all"), np.array([column[gene] for gene in genes.ids]))
+    return ToldCells(model, with_surroundings(cells, model.gene, split_groups(dataset)), device)
+
+
+def check_tunable(trained: ModelBundle, dataset: PairedDataset) -> None:
+    """Raise `InputError` unless the model's images and genes can be learnt from this dataset."""
+    if trained.config.image.diffusion.kind != "edm" or trained.config.image.condition.kind != "map":
+        raise InputError(found=f"a model of preset {trained.config.preset}", expected="a model of placed cells")
+    require_same_channels(dataset.channels, trained.config.channels, where=str(dataset.path))
+    dataset.rows("train")  # an empty split is an error before any work
+    if len(dataset.slide_ids) > trained.config.image.n_slides:
+        raise InputError(
+            found=f"{len(dataset.slide_ids)} slides", where=str(dataset.path),
+            expected=f"the {trained.config.image.n_slides} that the model was trained on",
+        )  # fmt: skip
+    known = set(dataset.genes.ids)
+    missing = [gene for gene in trained.genes.ids if gene not in known]
+    if missing:
+        raise InputError(
+            found=f"{len(missing):,} of the model's {len(trained.genes):,} genes are not in the data, e.g. {missing[0]}",
+            where=str(dataset.path),
+            expected="the dataset that the model was trained on",
+        )

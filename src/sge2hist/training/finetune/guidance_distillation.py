@@ -1,0 +1,148 @@
+"""A trained model -> one whose answers are guided by themselves: no step needs a second evaluation of the network.
+
+Guidance distillation (Meng et al. 2023, "On distillation of guided diffusion models", stage one), one weight: the network learns
+u + w (c - u) of its earlier self at the noise levels where it is guided, with c its answer and u that without cells; c elsewhere.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.paired import PairedDataset
+from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.image.image_model import ImageModel
+from sge2hist.models.image.preconditioning import expand
+from sge2hist.models.joint_model import JointModel
+from sge2hist.training.config import check_rate_and_seed
+from sge2hist.training.finetune.base import tune
+from sge2hist.training.image.conditioning import ToldCells
+from sge2hist.training.image.patches import PatchSource
+from sge2hist.training.image.stages import SHARE_ANYWHERE, SHARE_CENTRE
+from sge2hist.training.loop import Run, Stage, StagePlan
+from sge2hist.training.randomness import stage_generator, stage_rng
+
+NAME = "own_guidance"
+SHARE_NONE = 0.1
+SHARE_OWN_LEVELS = 0.75
+"""Of the noise levels: about those that the sampler visits; the others lie anywhere in its range."""
+JITTER = 0.06  # of the logarithm of the sampler's levels
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnGuidanceConfig:
+    """One distillation of guidance."""
+
+    steps: int = 1000
+    learning_rate: float = 4e-4
+    batch: int = 24
+    seed: int = 0
+    leave_out: str | None = None  # GeoJSON of parts of the slides that no image is taken from
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch) < 1:
+            raise InputError(found="a distillation of no length", expected="steps and batch of 1 or more")
+        check_rate_and_seed(self.learning_rate, self.seed)
+
+
+class OwnGuidance(Stage):
+    """The image network and what reads the cells; gene model and autoencoder stay as they are."""
+
+    def __init__(
+        self, model: JointModel, before: ImageModel, source: PatchSource, cells: ToldCells, config: OwnGuidanceConfig,
+        run: Run,
+    ) -> None:  # fmt: skip
+        """`before`: the image model as it was, which a model taken from a checkpoint no longer has."""
+        super().__init__()
+        self.model, self._source, self._cells, self._config = model, source, cells, config
+        self._device = run.accelerator.device
+        self._before = copy.deepcopy(before).requires_grad_(False).to(self._device)
+        sampler = model.config.sampler
+        self._weight = self._before.guidance_weight(sampler)
+        self._levels = torch.tensor([step.sigma for step in self._before.evaluations(sampler)])
+        model.image.unet.requires_grad_(True)
+        model.image.condition.requires_grad_(True)
+
+    def forward(self, step: int) -> dict[str, Tensor]:
+        """Return the loss, and what it would be of a network that has not learnt to guide itself."""
+        config, image = self._config, self.model.image
+        rng, generator = stage_rng(config.seed, NAME, step), stage_generator(config.seed, f"{NAME}/noise", step)
+        n = config.batch
+        crops, told = self._cells.on_crops(
+            self._source,
+            n,
+            rng,
+            generator,
+            share_anywhere=SHARE_ANYWHERE,
+            share_none=SHARE_NONE,
+            share_centre=SHARE_CENTRE,
+        )
+        sigma_B = self._draw_levels(n, generator).to(self._device)
+        with torch.no_grad():
+            latent = image.to_latent(crops.image_BCHW.to(self._device))
+            noise = torch.randn(latent.shape, generator=generator, device=generator.device).to(self._device)
+            x, hw = latent + expand(sigma_B) * noise, (latent.shape[2], latent.shape[3])
+            plain = self._before.denoise(x, sigma_B, self._before.encode_cells(told, hw))
+            untold = self._before.denoise(x, sigma_B, self._before.encode_cells(told.unconditioned(), hw))
+            weight_B = torch.tensor([self._weight(sigma) for sigma in sigma_B.tolist()], device=self._device)
+            wanted = untold + expand(weight_B) * (plain - untold)
+        unit = expand(image.noise_model.scalings(sigma_B).c_out_B)  # errors in units of the raw output
+        error = (image.denoise(x, sigma_B, image.encode_cells(told, hw)) - wanted) / unit
+        return {"loss": error.square().mean(), "not_learnt": ((plain - wanted) / unit).square().mean()}
+
+    def _draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
+        """Noise levels [n]."""
+        visited = self._levels[torch.randint(len(self._levels), (n,), generator=generator)]
+        jittered = visited * (JITTER * torch.randn(n, generator=generator)).exp()
+        low, high = math.log(float(self._levels.min())), math.log(float(self._levels.max()))
+        anywhere = (low + (high - low) * torch.rand(n, generator=generator)).exp()
+        return torch.where(torch.rand(n, generator=generator) < SHARE_OWN_LEVELS, jittered, anywhere)
+
+
+def learn_guidance(
+    trained: ModelBundle,
+    dataset: PairedDataset,
+    output: str | Path,
+    config: OwnGuidanceConfig | None = None,
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> ModelBundle:
+    """Teach a copy of `trained` the guidance of its own sampler, and write it to the folder `output`.
+
+    It draws in as many steps, each of one evaluation. The same call resumes a run that was stopped.
+
+    Raises
+    ------
+    InputError
+        If `output` holds something else, if the model's sampler has no guidance to learn, if the dataset lacks genes of it.
+    """
+    config = config or OwnGuidanceConfig()
+    sampler, image = trained.config.sampler, trained.model.image
+    weight = image.guidance_weight(sampler)
+    if trained.config.image.own_guidance != 1:
+        raise InputError(found="a model that guides itself already", expected="the model that it was made from")
+    if sampler.sampler == "consistency" or all(weight(step.sigma) == 1 for step in image.evaluations(sampler)):
+        raise InputError(
+            found=f"a model whose steps are single evaluations already ({sampler.sampler}, guidance {sampler.guidance:g})",
+            expected="a model that is drawn with guidance",
+        )
+    guided_image = replace(
+        trained.config.image, own_guidance=sampler.guidance, own_guidance_interval=sampler.guidance_interval
+    )
+    plan = StagePlan(
+        name=NAME, n_steps=config.steps, learning_rate=config.learning_rate, items_per_step=config.batch, ema=True,
+        refresh_every=min(100, config.steps),
+    )  # fmt: skip
+    return tune(
+        trained, dataset, Path(output), config, plan,
+        lambda model, source, cells, run: OwnGuidance(model, image, source, cells, config, run),
+        image=guided_image, overwrite=overwrite, say=say,
+    )  # fmt: skip

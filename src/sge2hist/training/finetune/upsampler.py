@@ -1,0 +1,191 @@
+"""`PairedDataset` -> upsampler folder: learns from the slides' pixels alone what detail a coarse image leaves out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sge2hist.data.artifacts import MANIFEST_NAME
+from sge2hist.data.errors import InputError
+from sge2hist.data.paired import PairedDataset
+from sge2hist.data.spatial_index import CellIndex
+from sge2hist.devices import make_accelerator
+from sge2hist.models.image.upsampler import EXPECTED_DETAIL, Upsampler, UpsamplerConfig
+from sge2hist.models.upsampler_bundle import UpsamplerBundle
+from sge2hist.training.config import check_rate_and_seed
+from sge2hist.training.image.exclusion_mask import LeftOut, read_left_out
+from sge2hist.training.loop import Stage, StagePlan, finish_stage, run_stage
+from sge2hist.training.randomness import stage_generator, stage_rng
+from sge2hist.training.run_folder import open_run
+
+NAME = "upsampler"
+POOL = 192  # crops of the slides that are in memory at one time
+POOL_SIDES = 2  # side of a crop of the pool, in sides of what is trained on
+REFRESH = 200  # steps with one pool
+COARSER = 1.5  # how much coarser than asked slides may be: interpolated pixels hold no more detail
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpsamplerTraining:
+    """One training of an upsampler."""
+
+    um_per_px: float  # of the fine images
+    factor: int = 4
+    hours: float | None = None  # time budget; None: `steps`
+    steps: int = 4000
+    batch: int = 16
+    crop_px: int = 128  # side of a training image, fine pixels
+    widths: tuple[int, ...] = (64, 96)
+    learning_rate: float = 1e-3
+    evaluations: int = 1  # of the network per image, the default of the upsampler
+    seed: int = 0
+    leave_out: str | None = None  # GeoJSON of parts of the slides that are not learnt from
+
+    def __post_init__(self) -> None:
+        if self.hours is not None and not 0 < self.hours < math.inf:
+            raise InputError(found=f"--hours {self.hours}", expected="a positive number")
+        if not 0 < self.um_per_px < math.inf or self.factor < 2 or min(self.steps, self.batch, self.evaluations) < 1:
+            raise InputError(
+                found="a training that cannot be",
+                expected="um/px above 0, a factor of 2 or more, steps, batch and evaluations of 1 or more",
+            )
+        check_rate_and_seed(self.learning_rate, self.seed)
+        if self.crop_px % (self.factor * 2 ** (len(self.widths) - 1)):
+            raise InputError(
+                found=f"crops of {self.crop_px} px",
+                expected=f"a multiple of {self.factor * 2 ** (len(self.widths) - 1)} px",
+            )
+
+
+class FineCrops:
+    """Squares of the slides at a given resolution, around training cells, clear of the patches of held-out ones."""
+
+    def __init__(self, dataset: PairedDataset, um_per_px: float, side_px: int, left_out: LeftOut | None = None) -> None:
+        self.dataset, self.um_per_px, self.side_px = dataset, um_per_px, side_px
+        self.side_um = side_px * um_per_px
+        centre_um = dataset.centre_xy_px * dataset.um_per_px
+        held_out = np.flatnonzero(np.isin(dataset.obs["split"].astype(str).to_numpy(), ["val", "test"]))
+        index = CellIndex(centre_um[held_out], dataset.slide_of_cell[held_out])
+        rows = dataset.rows("train")
+        room = (dataset.patch_um + self.side_um) / 2 + um_per_px
+        clear = index.distance_um(centre_um[rows], dataset.slide_of_cell[rows]) >= room
+        if left_out is not None:
+            clear &= ~left_out.touches(centre_um[rows], dataset.slide_of_cell[rows], self.side_um + 2 * um_per_px)
+        self.rows = rows[clear]
+        if not len(self.rows):
+            raise InputError(
+                found=f"no training cell with {self.side_um:g} um around it clear of held-out patches and left-out areas",
+                where=str(dataset.path),
+                repair="smaller crops (--crop-px), or larger blocks when the data are split",
+            )
+
+    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Read `n` of them: uint8 [n, side, side, C]."""
+        data = self.dataset
+        out = np.empty((n, self.side_px, self.side_px, len(data.channels)), np.uint8)
+        for i, row in enumerate(np.sort(rng.choice(self.rows, n))):  # in order: a file is read forward
+            slide = data.slides[data.slide_of_cell[row]]
+            out[i] = slide.read_patch(data.centre_xy_px[row], self.side_um, self.side_px, data.um_per_px)
+        return out
+
+
+class UpsamplerStage(Stage):
+    """Random parts of a pool of crops, in random orientation."""
+
+    def __init__(self, model: Upsampler, crops: FineCrops, config: UpsamplerTraining, device: str) -> None:
+        super().__init__()
+        self.model, self._crops, self._config, self._device = model, crops, config, device
+
+    def refresh(self, step: int) -> None:
+        """Read a new pool."""
+        self._pool = self._crops.draw(POOL, stage_rng(self._config.seed, f"{NAME}/pool", step))
+
+    def images(self, rng: np.random.Generator) -> Tensor:
+        """Return a batch [B, C, H, W] in [-1, 1]."""
+        side, room = self._config.crop_px, self._crops.side_px - self._config.crop_px
+        out = []
+        for i in rng.integers(len(self._pool), size=self._config.batch):
+            top, left = rng.integers(room + 1, size=2)
+            crop = self._pool[i, top : top + side, left : left + side]
+            out.append(np.rot90(crop[:, ::-1] if rng.random() < 0.5 else crop, int(rng.integers(4))))
+        return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).to(self._device)
+
+    def forward(self, step: int) -> dict[str, Tensor]:
+        """Return the loss of a step."""
+        images = self.images(stage_rng(self._config.seed, NAME, step))
+        return {"loss": self.model.loss(images, stage_generator(self._config.seed, f"{NAME}/noise", step)).mean()}
+
+
+def train_upsampler(
+    dataset: PairedDataset,
+    output: str | Path,
+    config: UpsamplerTraining,
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> UpsamplerBundle:
+    """Train an upsampler on the slides of a dataset and write it to the folder `output`; the same call resumes a run.
+
+    Raises
+    ------
+    InputError
+        If the slides are coarser than `config.um_per_px` asks, if no crop is clear of held-out patches, or if `output` holds
+        something else.
+    """
+    output = Path(output)
+    _check_resolution(dataset, config.um_per_px)
+    left_out = read_left_out(config.leave_out, dataset)
+    crops = FineCrops(dataset, config.um_per_px, POOL_SIDES * config.crop_px, left_out)
+    accelerator = make_accelerator("auto")
+    settings = asdict(config) | {"widths": list(config.widths)}  # as JSON gives it back
+    asked = {"config": settings, "data": dataset.fingerprint, "left_out": left_out.fingerprint}
+    run = open_run(output, asked, accelerator, seed=config.seed, overwrite=overwrite, say=say)
+    if (output / MANIFEST_NAME).is_file():
+        run.say(f"{output} is trained already; --overwrite trains it again")
+        return UpsamplerBundle.load(output)
+    shape = UpsamplerConfig(
+        um_per_px=config.um_per_px * config.factor, factor=config.factor, image_channels=len(dataset.channels),
+        widths=config.widths, sampler=replace(EXPECTED_DETAIL, n_steps=config.evaluations),
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = Upsampler(shape)
+    device = str(accelerator.device)
+    stage = UpsamplerStage(model, crops, config, device)
+    stage.refresh(0)
+    model.to(device).set_statistics(stage.images(stage_rng(config.seed, f"{NAME}/statistics", 0)))
+    run.resume()
+    run.restore_module(model)
+    plan = StagePlan(
+        name=NAME, n_steps=10**9 if config.hours else config.steps, learning_rate=config.learning_rate,
+        items_per_step=config.batch, budget_s=config.hours * 3600 if config.hours else None,
+        refresh_every=min(REFRESH, config.steps), ema=True,
+    )  # fmt: skip
+    run_stage(stage, plan, run, model)
+    finish_stage(run, model, NAME)
+    bundle = UpsamplerBundle(
+        model=model.cpu().eval(), channels=tuple(dataset.channels),
+        provenance={"data_fingerprint": dataset.fingerprint, "toy": bool(dataset.manifest.get("toy")),
+                    "slides": list(dataset.slide_ids), "training": asdict(config), "stage_seconds": run.stages_done},
+    )  # fmt: skip
+    if accelerator.is_main_process:
+        bundle.save(output)
+        run.say(f"wrote {output}")
+    accelerator.wait_for_everyone()
+    return UpsamplerBundle.load(output)
+
+
+def _check_resolution(dataset: PairedDataset, um_per_px: float) -> None:
+    """Detail that the slides do not have cannot be learnt from them."""
+    own = dataset.um_per_px
+    if own > COARSER * um_per_px:
+        raise InputError(
+            found=f"slides of {own:g} um/px", where=str(dataset.path), expected=f"{um_per_px:g} um/px, as asked, or finer",
+            repair=f"ask for at least {own:g} um/px, or prepare the data with a finer image",
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Training of the autoencoder and the image model."""

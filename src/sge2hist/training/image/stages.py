@@ -1,0 +1,196 @@
+"""The stages that see images: the autoencoder, and the joint training of gene model and image model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sge2hist.models.image.autoencoder import Autoencoder
+from sge2hist.models.image.conditioning import MODE_CENTRE, PlacedCells
+from sge2hist.models.joint_model import JointModel
+from sge2hist.training.gene.data import GeneData, dense_counts
+from sge2hist.training.gene.encoding import encode_all
+from sge2hist.training.gene.mixture_em import centre_micro
+from sge2hist.training.gene.stages import GeneStage
+from sge2hist.training.image.conditioning import cell_depths, draw_modes, lone_latents, placed_on_crops, told_by_mode
+from sge2hist.training.image.patches import PatchBatch, PatchSource
+from sge2hist.training.loop import Stage
+from sge2hist.training.randomness import stage_generator, stage_rng
+
+SHARE_ANYWHERE = 0.05
+"""Crops taken at any place of the slides instead of at a cell: glass, and the edge of the tissue."""
+SHARE_CENTRE = 0.25
+"""Patches told their centre cell alone, as in drawing from a type or from a lone cell."""
+
+
+class AutoencoderTraining(Stage):
+    """The image autoencoder on crops of the training part of the slides."""
+
+    def __init__(self, autoencoder: Autoencoder, source: PatchSource, *, batch: int, seed: int, device: str) -> None:
+        super().__init__()
+        self.model = autoencoder
+        self._source, self._batch, self._seed, self._device = source, batch, seed, device
+
+    def images(self, step: int, name: str = "autoencoder") -> Tensor:
+        """Return the crops of a step, in [-1, 1]."""
+        crops = self._source.batch(self._batch, stage_rng(self._seed, name, step), share_anywhere=SHARE_ANYWHERE)
+        return crops.image_BCHW.to(self._device)
+
+    def forward(self, step: int) -> dict[str, Tensor]:
+        """Return the loss terms of a step."""
+        return self.model.loss(self.images(step), stage_generator(self._seed, "autoencoder/noise", step))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointConfig:
+    """How gene model and image model are trained together."""
+
+    batch: int = 64  # patches per step
+    n_gradient_cells: int = 1024  # cells per step that are encoded afresh, with gradients; the others come from a cache
+    n_expression_cells: int = 128  # cells per step whose expression is reconstructed
+    diffusion_weight: float = 10.0  # lambda_diff of the published loss
+    share_centre: float = SHARE_CENTRE  # patches told their centre cell alone
+    share_none: float = 0.10  # patches told nothing, for guidance
+    share_slide: float = 0.5  # patches told their slide (stain)
+    share_anywhere: float = SHARE_ANYWHERE  # patches that are not taken at a cell
+    gene_rate: float = 0.3  # learning rate of the gene model over that of the image model
+    gene_until: float = 1 / 3  # share of the stage after which the gene model rests; 0: from the start; 1: never
+    type_gradient: float = 0.0  # share of the image loss's gradient that reaches z1; all of it reaches z2
+    draw_micro: bool = False  # a cell shown alone has a draw of z2, as published, and not its posterior mean
+    seed: int = 0
+
+
+class JointTraining(Stage):
+    """Both models at once: L = lambda_diff L_image + ELBO / genes.
+
+    The ELBO is a sum over genes and the image loss a mean over pixels; dividing by the number of genes brings them to one
+    scale. Encoding all cells of all patches with gradients would cost more than the image network, so each step encodes
+    the centre cells and some random others; the rest come from a cache of latents that is renewed every few hundred steps.
+
+    What the image wants to know of a cell is put into z2 (`type_gradient` 0): its gradient is many times that of the ELBO, and
+    pulls z1 away from cell types within an hour. The published method lets it through (1). Through the shared layers of the
+    encoder some of that remains, so the gene model slows down and rests after `gene_until` of the stage; from then on every
+    cell comes from the cache, and a step costs the image network alone.
+    """
+
+    def __init__(
+        self, model: JointModel, source: PatchSource, gene_stage: GeneStage, all_cells: GeneData, config: JointConfig,
+        *, train_row_of_cell: np.ndarray, device: str,
+    ) -> None:  # fmt: skip
+        """`all_cells`: every cell of the dataset on the panel; `train_row_of_cell` int64 [N]: its row in the gene stage's
+        data, -1 when it is not there.
+        """
+        super().__init__()
+        self.model = model
+        if model.image.autoencoder is not None:
+            model.image.autoencoder.requires_grad_(False)
+        self._source, self._gene_stage, self._cells, self._config = source, gene_stage, all_cells, config
+        self._train_row, self._device = train_row_of_cell, device
+        self._mean_NZ = self._sd_NZ = torch.zeros(0)
+        self._resting = False
+        self._n_drawn = model.gene.config.n_latent if config.draw_micro else model.gene.config.n_type
+        self.depth_N = cell_depths(all_cells, float(model.gene.encoder.scale))
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Image model at full rate, the gene model, which is trained already, at a part of it."""
+        image = [p for p in self.model.image.parameters() if p.requires_grad]
+        return [
+            {"params": image, "scale": 1.0},
+            {
+                "params": list(self.model.gene.parameters()),
+                "scale": self._config.gene_rate,
+                "until": self._config.gene_until,
+            },
+        ]
+
+    def reach(self, share: float) -> None:
+        """Let the gene model rest once its learning rate has come to zero."""
+        if self._config.gene_until < 1 and share >= self._config.gene_until and not self._resting:
+            self._resting = True
+            self.model.gene.requires_grad_(False)
+            centre_micro(self.model.gene, self._gene_stage.data, device=self._device)
+            self._encode()
+
+    def refresh(self, step: int) -> None:
+        """Encode all cells anew, if the gene model still moves."""
+        if not self._resting:
+            self._encode()
+
+    def _encode(self) -> None:
+        encoded = encode_all(self.model.gene, self._cells, device=self._device)
+        self._mean_NZ = torch.from_numpy(encoded.mean_NZ).to(self._device)
+        self._sd_NZ = torch.from_numpy(encoded.log_var_NZ).mul_(0.5).exp_().to(self._device)
+
+    def forward(self, step: int) -> dict[str, Tensor]:
+        """Return the loss terms of a step."""
+        config = self._config
+        rng = stage_rng(config.seed, "joint", step)
+        crops = self._source.batch(config.batch, rng, share_anywhere=config.share_anywhere)
+        mode_B = draw_modes(config.batch, rng, share_none=config.share_none, share_centre=config.share_centre)
+        told_slide_B = rng.random(config.batch) < config.share_slide
+        cells = self._place(crops, mode_B, np.where(told_slide_B, crops.slide_B + 1, 0), step, rng)
+        with torch.no_grad():
+            latent = self.model.image.to_latent(crops.image_BCHW.to(self._device))
+        image_B = self.model.image.loss(latent, cells, stage_generator(config.seed, "joint/noise", step))
+        image = image_B.mean()
+        if self._resting:
+            return {"loss": config.diffusion_weight * image, "image": image}
+        expression = self._expression_terms(crops.centre_row_B, step)
+        loss = config.diffusion_weight * image + expression["loss"] / self.model.gene.config.n_genes
+        shown = ("reconstruction", "kl_type", "kl_micro", "independence")
+        return {"loss": loss, "image": image} | {name: expression[name] for name in shown}
+
+    def _place(
+        self, crops: PatchBatch, mode_B: np.ndarray, slide_B: np.ndarray, step: int, rng: np.random.Generator
+    ) -> PlacedCells:
+        """Keep the cells that each crop is told, with fresh latents for some of them and cached ones for the rest."""
+        kept, mode_M = told_by_mode(crops, mode_B)
+        row_M = crops.row_M[kept]
+        z_MZ = self._mean_NZ[torch.from_numpy(row_M)]
+        if self._resting:
+            z_MZ = self._drawn_if_alone(z_MZ, row_M, mode_M, step)
+        else:
+            z_MZ = self._with_fresh_latents(z_MZ, crops.is_centre_M[kept], row_M, mode_M, step, rng)
+        return placed_on_crops(crops, kept, z_MZ, self.depth_N, mode_B, slide_B).to(self._device)
+
+    def _drawn_if_alone(self, z_MZ: Tensor, row_M: np.ndarray, mode_M: np.ndarray, step: int) -> Tensor:
+        generator = stage_generator(self._config.seed, "joint/posterior", step)
+        noise = torch.randn(z_MZ.shape, generator=generator, device=generator.device).to(self._device)
+        sample = z_MZ + noise * self._sd_NZ[torch.from_numpy(row_M)]
+        return lone_latents(sample, z_MZ, torch.from_numpy(mode_M == MODE_CENTRE), self._n_drawn)
+
+    def _with_fresh_latents(
+        self, z_MZ: Tensor, is_centre_M: np.ndarray, row_M: np.ndarray, mode_M: np.ndarray, step: int,
+        rng: np.random.Generator,
+    ) -> Tensor:  # fmt: skip
+        """Encode the centre cells and some others now, so that gradients reach the encoder; lone cells are drawn."""
+        centre, others = np.flatnonzero(is_centre_M), np.flatnonzero(~is_centre_M)
+        n_more = max(0, min(self._config.n_gradient_cells - len(centre), len(others)))
+        fresh = np.concatenate([centre, rng.choice(others, n_more, replace=False)]) if n_more else centre
+        if not len(fresh):
+            return z_MZ
+        counts_MG = dense_counts(self._cells.read(row_M[fresh]), self._device)
+        around_MA = self._cells.around(row_M[fresh], self._device)
+        posterior = self.model.gene.encode(counts_MG, around_NA=around_MA)
+        sample = posterior.sample(stage_generator(self._config.seed, "joint/posterior", step))
+        alone = torch.from_numpy(mode_M[fresh] == MODE_CENTRE)
+        z_fresh = lone_latents(sample, posterior.mean_NZ, alone, self._n_drawn).float()
+        z_fresh = scale_gradient(z_fresh, posterior.n_type, self._config.type_gradient)
+        return z_MZ.index_put((torch.from_numpy(fresh).to(self._device),), z_fresh)
+
+    def _expression_terms(self, centre_row_B: np.ndarray, step: int) -> dict[str, Tensor]:
+        rng = stage_rng(self._config.seed, "joint/expression", step)
+        own = self._train_row[centre_row_B]
+        n_more = max(0, self._config.n_expression_cells - len(own))
+        rows = np.concatenate([own, rng.integers(self._gene_stage.data.n_cells, size=n_more)])
+        return self._gene_stage.training_pass_on(rows[: self._config.n_expression_cells], 1.0, step).terms
+
+
+def scale_gradient(z_MZ: Tensor, n_type: int, share: float) -> Tensor:
+    """Return `z_MZ` itself; `share` of the gradient passes to its first `n_type` dims, all of it to the others."""
+    z1_MT = z_MZ[:, :n_type]
+    return torch.cat([share * z1_MT + (1 - share) * z1_MT.detach(), z_MZ[:, n_type:]], 1)
