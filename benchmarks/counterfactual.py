@@ -62,9 +62,13 @@ def main() -> None:
     centre_um = dataset.centre_xy_px * dataset.um_per_px
     index = CellIndex(centre_um, dataset.slide_of_cell)
     row_M, placed = neighbourhoods(
-        index, dataset.slide_of_cell[cells], centre_um[cells], side_um=bundle.config.patch_um,
-        reach_um=bundle.config.reach_um, stain=0,
-    )  # fmt: skip
+        index,
+        dataset.slide_of_cell[cells],
+        centre_um[cells],
+        side_um=bundle.config.patch_um,
+        reach_um=bundle.config.reach_um,
+        stain=0,
+    )
     needed = np.unique(row_M)
     places = CellIndex(centre_um[needed], dataset.slide_of_cell[needed])  # the cells of a patch are around each other
     own_counts = dataset.counts(needed)
@@ -89,11 +93,15 @@ def main() -> None:
         at = np.searchsorted(needed, row_M)
         images = np.concatenate(
             [
-                draw(bundle, part_of(placed, latents.mean_NZ[at], latents.depth_N[at], i, i + 32), seeds[i : i + 32],
-                     bundle.config.sampler)
+                draw(
+                    bundle,
+                    part_of(placed, latents.mean_NZ[at], latents.depth_N[at], i, i + 32),
+                    seeds[i : i + 32],
+                    bundle.config.sampler,
+                )
                 for i in range(0, len(cells), 32)
             ]
-        )  # fmt: skip
+        )
         start = images if start is None else start
         shown.append(images[:12])
         blue = [stain_statistics(x)["haematoxylin_mean"] for x in (start, images, target)]
@@ -133,10 +141,13 @@ def part_of(placed: Windows, z_MZ: np.ndarray, depth_M: np.ndarray, first: int, 
     """The windows first..last of a batch, with these latents."""
     own = (placed.image_M >= first) & (placed.image_M < last)
     values = vars(placed) | {
-        "z_MZ": z_MZ[own], "depth_M": depth_M[own], "xy_um_M2": placed.xy_um_M2[own],
-        "image_M": placed.image_M[own] - first, "mode_B": placed.mode_B[first:last],
+        "z_MZ": z_MZ[own],
+        "depth_M": depth_M[own],
+        "xy_um_M2": placed.xy_um_M2[own],
+        "image_M": placed.image_M[own] - first,
+        "mode_B": placed.mode_B[first:last],
         "slide_B": placed.slide_B[first:last],
-    }  # fmt: skip
+    }
     return Windows(**values)
 
 

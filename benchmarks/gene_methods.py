@@ -18,7 +18,7 @@ from sge2hist.training.gene.data import GeneData, dense_counts, with_surrounding
 from sge2hist.training.gene.encoding import Encoded, encode_all, tell_components
 from sge2hist.training.gene.mixture_em import centre_micro, refit_mixture
 from sge2hist.training.gene.mixture_init import init_mixture
-from sge2hist.training.gene.stages import GeneStage, GeneStageConfig, build_gene_model, decoder_alone, most_steps
+from sge2hist.training.gene.stages import GeneStage, GeneStageConfig, build_gene_model, decoder_alone, max_steps
 
 BATCH = 128  # cells per step of every network
 N_COMPONENTS = 48  # of our mixture, before pruning
@@ -110,13 +110,19 @@ def paper(data: GeneSet, seed: int, n_steps: int) -> Fitted:
 
 
 def _fit_vae(
-    data: GeneSet, config: GeneModelConfig, seed: int, n_steps: int, learning_rate: float, *,
-    use_labels: bool = False, learns_on: bool = True,
-) -> Fitted:  # fmt: skip
+    data: GeneSet,
+    config: GeneModelConfig,
+    seed: int,
+    n_steps: int,
+    learning_rate: float,
+    *,
+    use_labels: bool = False,
+    learns_on: bool = True,
+) -> Fitted:
     started = time.perf_counter()
     model = build_gene_model(config, data.train, seed=seed)
     data = replace(data, train=with_surroundings(data.train, model), test=with_surroundings(data.test, model))
-    n_steps = min(n_steps, most_steps(data.train.n_cells, BATCH))
+    n_steps = min(n_steps, max_steps(data.train.n_cells, BATCH))
     stage_config = GeneStageConfig(use_labels=use_labels, warmup_steps=n_steps // 3, seed=seed, batch_size=BATCH)
     stage = GeneStage(model, data.train, stage_config)
     descend(stage, n_steps, learning_rate)
@@ -291,9 +297,12 @@ def scvi(data: GeneSet, seed: int, n_steps: int) -> Fitted:
 
     test = anndata.AnnData(csr_matrix(data.test.read(np.arange(data.test.n_cells))))
     return Fitted(
-        cluster_N=mixture.predict(model.get_latent_representation(test)), proportions=proportions, seconds=seconds,
-        theta_G=np.exp(model.module.px_r.detach().cpu().numpy()), zeros=zeros,
-    )  # fmt: skip
+        cluster_N=mixture.predict(model.get_latent_representation(test)),
+        proportions=proportions,
+        seconds=seconds,
+        theta_G=np.exp(model.module.px_r.detach().cpu().numpy()),
+        zeros=zeros,
+    )
 
 
 METHODS: dict[str, Callable[[GeneSet, int, int], Fitted]] = {

@@ -26,9 +26,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="*", default=["toy", "pbmc"], help="toy, pbmc, or paths of paired datasets")
     parser.add_argument(
-        "--methods", nargs="*", default=list(METHODS), choices=list(METHODS),
+        "--methods",
+        nargs="*",
+        default=list(METHODS),
+        choices=list(METHODS),
         help="those that end in -around are left out of a set without positions",
-    )  # fmt: skip
+    )
     parser.add_argument("--seeds", type=int, default=5, help="seeds per method")
     parser.add_argument(
         "--steps", type=int, default=600, help="pre-training steps of 128 cells; half as many with the mixture"
@@ -40,8 +43,11 @@ def main() -> None:
     results = {}
     for name in arguments.sets:
         data = open_set(name)
-        print(f"\n{data.name}: {data.train.n_cells:,} train and {data.test.n_cells:,} test cells, {data.train.n_genes:,} genes, "
-              f"{data.n_types} types", flush=True)  # fmt: skip
+        print(
+            f"\n{data.name}: {data.train.n_cells:,} train and {data.test.n_cells:,} test cells, {data.train.n_genes:,} genes, "
+            f"{data.n_types} types",
+            flush=True,
+        )
         results[data.name] = {method: run(data, method, arguments) for method in available(arguments.methods, data)}
         if arguments.output:
             arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

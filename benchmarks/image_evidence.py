@@ -24,7 +24,7 @@ STATISTICS = ("haematoxylin_mean", "haematoxylin_sd", "eosin_mean", "eosin_sd", 
 
 
 def evidence(
-    bundle: ModelBundle, data: PairedDataset, split: str, n: int, seed: int, others: list[str], most_steps: int
+    bundle: ModelBundle, data: PairedDataset, split: str, n: int, seed: int, others: list[str], max_steps: int
 ) -> None:
     """Draw the same cells with every model (`others`: NAME=MODEL), shuffled and by the centre cell alone; print all scores."""
     rows = np.sort(np.random.default_rng(seed).permutation(data.rows(split))[:n])
@@ -36,10 +36,10 @@ def evidence(
             _draw(bundle, data, rows, seed, Path(folder) / "its shuffled", own, shuffle=True),
             _draw(bundle, data, rows, seed, Path(folder) / "its centre cell", own, context="centre"),
             *(
-                _draw(other, data, rows, seed, Path(folder) / name, _affordable(other.config.sampler, most_steps))
+                _draw(other, data, rows, seed, Path(folder) / name, _affordable(other.config.sampler, max_steps))
                 for name, other in beside.items()
             ),
-        ]  # fmt: skip
+        ]
         report = evaluate(sets, data, None, EvaluateConfig(split=split, umap=False, seed=seed))
     print()
     show(report)
@@ -47,9 +47,16 @@ def evidence(
 
 
 def _draw(
-    bundle: ModelBundle, data: PairedDataset, rows: np.ndarray, seed: int, folder: Path, sampler: SamplerConfig, *,
-    context: str = "neighbours", shuffle: bool = False,
-) -> Path:  # fmt: skip
+    bundle: ModelBundle,
+    data: PairedDataset,
+    rows: np.ndarray,
+    seed: int,
+    folder: Path,
+    sampler: SamplerConfig,
+    *,
+    context: str = "neighbours",
+    shuffle: bool = False,
+) -> Path:
     """Draw one image per cell; says how long it took."""
     job = job_from_paired(bundle, data, rows, seed=seed, context=context, shuffle_cells=shuffle)
     start = time.perf_counter()
@@ -59,9 +66,9 @@ def _draw(
     return write_set(folder, data, rows, images)
 
 
-def _affordable(own: SamplerConfig, most_steps: int) -> SamplerConfig:
-    """The sampler, or another of `most_steps` where it takes more."""
-    return own if own.n_steps <= most_steps else replace(own, sampler="dpmpp-2m", n_steps=most_steps)
+def _affordable(own: SamplerConfig, max_steps: int) -> SamplerConfig:
+    """The sampler, or another of `max_steps` where it takes more."""
+    return own if own.n_steps <= max_steps else replace(own, sampler="dpmpp-2m", n_steps=max_steps)
 
 
 def _show_statistics(report: dict[str, Any]) -> None:
@@ -73,8 +80,11 @@ def _show_statistics(report: dict[str, Any]) -> None:
         cells = []
         for name in names:
             found = next((row for row in report["morphometry"][name] if row["statistic"] == statistic), None)
-            cells.append("-" if found is None else f"{_number(found['correlation'])} / "
-                         f"{_number(found['distribution']['spread_ratio'])}")  # fmt: skip
+            cells.append(
+                "-"
+                if found is None
+                else f"{_number(found['correlation'])} / {_number(found['distribution']['spread_ratio'])}"
+            )
         print(f"| {statistic} | " + " | ".join(cells) + " |")
 
 

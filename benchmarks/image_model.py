@@ -17,7 +17,7 @@ to the real patches of these cells, beside the floor (other real test patches, t
 `conditions` for all cells, the centre cell alone, and the cells of another patch.
 `evidence` prints every score of `sge2hist evaluate` for the model, for the same told the cells of other patches or the centre
 cell alone, and for other models, on the same test cells: for example one of preset `small` and one of `paper` that were trained
-for as long. Of these a sampler of more than `--most-steps`, as that of `paper`, is replaced by DPM-Solver++ of as many.
+for as long. Of these a sampler of more than `--max-steps`, as that of `paper`, is replaced by DPM-Solver++ of as many.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("--split", help="cells to draw; default: val for choices (guidance, noise), else test")
     parser.add_argument("-n", type=int, default=512, help="images")
     parser.add_argument("--beside", nargs="*", default=[], help="for `evidence`: other models, NAME=MODEL")
-    parser.add_argument("--most-steps", type=int, default=32, help="for `evidence`: steps of a sampler")
+    parser.add_argument("--max-steps", type=int, default=32, help="for `evidence`: steps of a sampler")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=7, help="for `cost`: rounds")
     parser.add_argument("--seed", type=int, default=0)
@@ -281,7 +281,7 @@ def main() -> None:
         data = PairedDataset.open(asked.against)
         split = asked.split or ("val" if asked.what in ("guidance", "noise") else "test")
         if asked.what == "evidence":
-            evidence(bundle, data, split, asked.n, asked.seed, asked.beside, asked.most_steps)
+            evidence(bundle, data, split, asked.n, asked.seed, asked.beside, asked.max_steps)
             return
         compare(bundle, data, split, asked.n, asked.seed, tries(asked.what, bundle.config.sampler))
         if asked.what == "conditions":

@@ -86,10 +86,16 @@ def child(way: str, outs: Path, image: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         answer = WAYS[way](outs, image, Path(scratch))
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps({
-        "wall_s": time.perf_counter() - started, "cpu_s": usage.ru_utime + usage.ru_stime,
-        "peak_gb": usage.ru_maxrss * 1024 / 1e9, "answer": answer,
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "wall_s": time.perf_counter() - started,
+                "cpu_s": usage.ru_utime + usage.ru_stime,
+                "peak_gb": usage.ru_maxrss * 1024 / 1e9,
+                "answer": answer,
+            }
+        )
+    )
 
 
 def main() -> None:
@@ -114,8 +120,10 @@ def main() -> None:
             )
         if {"naive", "ours"} <= results.keys():
             naive, ours = results["naive"], results["ours"]
-            print(f"  naive / ours: cpu {naive['cpu_s'] / ours['cpu_s']:.2f}, peak {naive['peak_gb'] / ours['peak_gb']:.2f}, "
-                  f"same answer: {naive['answer'] == ours['answer']}")  # fmt: skip
+            print(
+                f"  naive / ours: cpu {naive['cpu_s'] / ours['cpu_s']:.2f}, peak {naive['peak_gb'] / ours['peak_gb']:.2f}, "
+                f"same answer: {naive['answer'] == ours['answer']}"
+            )
 
 
 if __name__ == "__main__":

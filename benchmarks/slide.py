@@ -54,10 +54,16 @@ def synthetic_section(mm2: float, panel: Any, seed: int = 0) -> Any:
         return csr_array(vstack(parts, format="csr"))
 
     return SlideSource(
-        xy_um_N2=rng.uniform(0, side_um, (n, 2)), id_N=np.arange(n).astype(str), type_N=None, genes=panel,
-        read_counts=read_counts, bounds_um=(0.0, 0.0, side_um, side_um), slide="synthetic", um_per_edit=1.0,
+        xy_um_N2=rng.uniform(0, side_um, (n, 2)),
+        id_N=np.arange(n).astype(str),
+        type_N=None,
+        genes=panel,
+        read_counts=read_counts,
+        bounds_um=(0.0, 0.0, side_um, side_um),
+        slide="synthetic",
+        um_per_edit=1.0,
         manifest={"data_fingerprint": f"synthetic-{mm2}-{seed}", "toy": True},
-    )  # fmt: skip
+    )
 
 
 def untrained(preset: str) -> Any:
@@ -134,10 +140,17 @@ def draw_one(mm2: float, model: Path | None, preset: str, steps: int) -> dict[st
             draw_slide(job, source, Path(folder) / "s.generated", config)
             wall, cpu = time.perf_counter() - start, time.process_time() - start_cpu
     return {
-        "mm2": mm2, "cells": len(source.xy_um_N2), "windows": n_windows, "wall_s_per_mm2": wall / mm2,
-        "cpu_s_per_mm2": cpu / mm2, "prepare_share": prepared / wall, "network_share": sum(spent.values()) / wall,
-        "model_mb": before, "peak_mb": peak_mb(), "over_model_mb": peak_mb() - before,
-    }  # fmt: skip
+        "mm2": mm2,
+        "cells": len(source.xy_um_N2),
+        "windows": n_windows,
+        "wall_s_per_mm2": wall / mm2,
+        "cpu_s_per_mm2": cpu / mm2,
+        "prepare_share": prepared / wall,
+        "network_share": sum(spent.values()) / wall,
+        "model_mb": before,
+        "peak_mb": peak_mb(),
+        "over_model_mb": peak_mb() - before,
+    }
 
 
 def cost(args: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ CONVOLUTION = "convolution"  # name of the regression that sees the bins around
 POOL = round(COARSE_UM / FINE_UM)
 N_COMPONENTS = 32
 CHANNELS, LAYERS = 64, 5
-CROP, BATCH, PATIENCE, MOST_EPOCHS = 64, 8, 10, 120
+CROP, BATCH, PATIENCE, MAX_EPOCHS = 64, 8, 10, 120
 PENALTIES = (1e-1, 1e1, 1e3, 1e5)
 Maps = dict[str, np.ndarray]
 Region = tuple[float, float, float, float]
@@ -140,7 +140,7 @@ def convolution(
     places, side = np.argwhere(train), min(CROP, *x.shape[1:])
     steps = -(-x.shape[1] * x.shape[2] // (side * side * BATCH))
     best, kept, since, n_epochs = float("inf"), copy.deepcopy(net.state_dict()), 0, 0
-    while n_epochs < MOST_EPOCHS and since < PATIENCE:
+    while n_epochs < MAX_EPOCHS and since < PATIENCE:
         n_epochs += 1
         net.train()
         for _ in range(steps):

@@ -143,13 +143,20 @@ def print_patches(paths: list[Path], patches: Path, data: PairedDataset, split: 
     apart = {row["id"]: row["sets"].get("patches") for row in report["differences"]}
     for metric in report["metrics"]:
         floor, sets = metric["real"], metric["sets"]
-        print(f"{metric['name']:42s}{told(floor):>12s}" + "".join(
-            f"{told(sets.get(name)):>12s}" for name in ("windows", "patches")) + between(apart.get(metric["id"])))  # fmt: skip
+        print(
+            f"{metric['name']:42s}{told(floor):>12s}"
+            + "".join(f"{told(sets.get(name)):>12s}" for name in ("windows", "patches"))
+            + between(apart.get(metric["id"]))
+        )
     rows = {name: {row["statistic"]: row for row in table} for name, table in report["morphometry"].items()}
     for statistic, row in rows["windows"].items():
         other = rows["patches"][statistic]
-        print(f"{statistic + ', mean':42s}" + "".join(
-            f"{plain(value):>12s}" for value in (row["real_mean"], row["generated_mean"], other["generated_mean"])))  # fmt: skip
+        print(
+            f"{statistic + ', mean':42s}"
+            + "".join(
+                f"{plain(value):>12s}" for value in (row["real_mean"], row["generated_mean"], other["generated_mean"])
+            )
+        )
         for key, title in (("spread_ratio", "spread ratio"), ("one_minus_ks", "1 - KS")):
             values = (row["distribution_floor"][key], row["distribution"][key], other["distribution"][key])
             print(f"{'  ' + title:42s}" + "".join(f"{plain(value):>12s}" for value in values))

@@ -130,13 +130,21 @@ def main() -> None:
     trained = ModelBundle.load(model_folder(asked.model))
     config = GlassConfig(steps=asked.steps, learning_rate=asked.learning_rate, leave_out=asked.leave_out)
     plan = StagePlan(
-        name=NAME, n_steps=config.steps, learning_rate=config.learning_rate, items_per_step=config.crops + config.canvases,
-        ema=True, refresh_every=min(100, config.steps),
-    )  # fmt: skip
+        name=NAME,
+        n_steps=config.steps,
+        learning_rate=config.learning_rate,
+        items_per_step=config.crops + config.canvases,
+        ema=True,
+        refresh_every=min(100, config.steps),
+    )
     tune(
-        trained, PairedDataset.open(asked.on), asked.output, config, plan,
+        trained,
+        PairedDataset.open(asked.on),
+        asked.output,
+        config,
+        plan,
         lambda model, source, cells, run: GlassTeaching(model, trained.model.image, source, cells, config, run),
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -16,9 +16,18 @@ def model(tiny_model) -> SGE2Hist:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"rows": [-1]}, {"rows": [10**7]}, {"rows": []}, {"rows": 3}, {"rows": [[0, 1]]}, {"rows": ["a"]}, {"n_samples": 0},
-     {"n_samples": 1.5}, {"seed": -1}],
-)  # fmt: skip
+    [
+        {"rows": [-1]},
+        {"rows": [10**7]},
+        {"rows": []},
+        {"rows": 3},
+        {"rows": [[0, 1]]},
+        {"rows": ["a"]},
+        {"n_samples": 0},
+        {"n_samples": 1.5},
+        {"seed": -1},
+    ],
+)
 def test_cells_that_are_none(model, tiny_paired, wrong):
     with pytest.raises(InputError):
         model.generate_from_genes(tiny_paired, **wrong)

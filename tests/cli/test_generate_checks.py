@@ -10,10 +10,26 @@ from sge2hist.cli.generate_checks import check_options
 from sge2hist.data.errors import InputError
 
 DEFAULTS = {
-    "source": Path("a.paired"), "types": None, "split": "test", "n": None, "samples": 1, "like": None, "z2": "type",
-    "context": None, "shuffle_cells": False, "upsampler": None, "slide": False, "region": None, "seeds": 1, "edit": None,
-    "gene": [], "part": None, "workers": 1, "batch": 64, "seed": 0,
-}  # fmt: skip
+    "source": Path("a.paired"),
+    "types": None,
+    "split": "test",
+    "n": None,
+    "samples": 1,
+    "like": None,
+    "z2": "type",
+    "context": None,
+    "shuffle_cells": False,
+    "upsampler": None,
+    "slide": False,
+    "region": None,
+    "seeds": 1,
+    "edit": None,
+    "gene": [],
+    "part": None,
+    "workers": 1,
+    "batch": 64,
+    "seed": 0,
+}
 BY_TYPE = {"source": None, "types": "Podocyte"}
 
 

@@ -13,8 +13,21 @@ from sge2hist.cli.prepare import prepare
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
 
-SMALL = ["--patch-um", "12", "--patch-px", "24", "--split-block-um", "30", "--min-counts", "1", "--min-genes", "1",
-         "--min-tissue", "0", "--no-check-alignment"]  # fmt: skip
+SMALL = [
+    "--patch-um",
+    "12",
+    "--patch-px",
+    "24",
+    "--split-block-um",
+    "30",
+    "--min-counts",
+    "1",
+    "--min-genes",
+    "1",
+    "--min-tissue",
+    "0",
+    "--no-check-alignment",
+]
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +72,25 @@ def test_cells_are_the_default_where_space_ranger_made_them(truth, tmp_path: Pat
 def test_two_slides_and_holdout(truth, tmp_path: Path) -> None:
     second = write_visium_hd(make_tissue(seed=3), tmp_path / "second", bin_um=(8,))
     out = tmp_path / "a.paired"
-    run(truth.outs, second.outs, "--image", truth.image, "--image", second.image, "-o", out, "--bin-um", 8,
-        "--types", "clusters", "--holdout-slide", "second", "--fractions", "0.6,0.2,0.2", *SMALL)  # fmt: skip
+    run(
+        truth.outs,
+        second.outs,
+        "--image",
+        truth.image,
+        "--image",
+        second.image,
+        "-o",
+        out,
+        "--bin-um",
+        8,
+        "--types",
+        "clusters",
+        "--holdout-slide",
+        "second",
+        "--fractions",
+        "0.6,0.2,0.2",
+        *SMALL,
+    )
     data = PairedDataset.open(out)
     assert set(data.obs["slide"].iloc[data.rows("test")]) == {"second"}
 
@@ -81,8 +111,19 @@ def test_gene_names_of_the_published_pickle(tmp_path: Path) -> None:
     names = make_tissue().gene_ids
     (tmp_path / "names.csv").write_text("\n".join(["gene_id,symbol", *(f"{name},{name}" for name in names)]) + "\n")
     mine = ["--patch-um", "8", "--patch-px", "16", "--split-block-um", "9", *SMALL[6:]]
-    run(tmp_path / "cells.pkl", "--genes", tmp_path / "names.csv", "--image-um-per-px", 0.5, "-o",
-        tmp_path / "a.paired", "--types", "none", "--keep-border", *mine)  # fmt: skip
+    run(
+        tmp_path / "cells.pkl",
+        "--genes",
+        tmp_path / "names.csv",
+        "--image-um-per-px",
+        0.5,
+        "-o",
+        tmp_path / "a.paired",
+        "--types",
+        "none",
+        "--keep-border",
+        *mine,
+    )
     assert PairedDataset.open(tmp_path / "a.paired").genes.ids == names
 
 

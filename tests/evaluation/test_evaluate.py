@@ -15,7 +15,7 @@ from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
 from tests.evaluation.generated_set import table_for, write_generated
 
-CONFIG = EvaluateConfig(extractor="texture-v1", n_bootstrap=60, max_train=500, umap=False, smallest_type=20, gallery=3)
+CONFIG = EvaluateConfig(extractor="texture-v1", n_bootstrap=60, max_train=500, umap=False, min_type=20, gallery=3)
 
 
 @pytest.fixture(scope="module")

@@ -92,9 +92,12 @@ def test_errors_name_the_repair(tissue, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="2 missing image files"):
         open_image_set(folder, data)
     broken = [
-        b"", b"image,cell_id\na,b\nc,d,e,f\n", "image,cell_id\nä,b\n".encode("utf-16"),
-        b"image,cell_id,seed\n0000.png,cell0,many\n", b"image,cell_id,sample\n0000.png,cell0,\n0000.png,cell0,1\n",
-    ]  # fmt: skip
+        b"",
+        b"image,cell_id\na,b\nc,d,e,f\n",
+        "image,cell_id\nä,b\n".encode("utf-16"),
+        b"image,cell_id,seed\n0000.png,cell0,many\n",
+        b"image,cell_id,sample\n0000.png,cell0,\n0000.png,cell0,1\n",
+    ]
     for content in broken:
         (folder / "images.csv").write_bytes(content)
         with pytest.raises(InputError, match="cannot be read"):

@@ -36,9 +36,11 @@ def test_the_windows_that_matter_are_those_that_reach_the_region(n):
     xy_um = np.random.default_rng(0).uniform((1500, 1500), (2300, 2600), (300, 2))
     grid = window_grid(lattice, region, n)
     plan = SlidePlan(
-        lattice=lattice, region_px=region, n_evaluations=n,
+        lattice=lattice,
+        region_px=region,
+        n_evaluations=n,
         occupied=occupied_windows(grid, lattice, reach_um, [xy_um[:100], xy_um[100:]]),
-    )  # fmt: skip
+    )
     needed = plan.inner
     for k in reversed(range(n)):
         run = {tuple(corner) for block in plan.blocks_to_advance(k) for corner in plan.corners(k, block)}
@@ -66,8 +68,9 @@ def test_the_windows_that_matter_are_those_that_reach_the_region(n):
             window = Area(top=top - 2, left=left - 2, height=20, width=20)
             assert all(plan.is_active(b) for b in window.places(lattice.block))
         needed = Area(
-            top=min(a.top for a in sees), left=min(a.left for a in sees),
+            top=min(a.top for a in sees),
+            left=min(a.left for a in sees),
             height=max(a.bottom for a in sees) - min(a.top for a in sees),
             width=max(a.right for a in sees) - min(a.left for a in sees),
-        )  # fmt: skip
+        )
     assert plan.n_windows == sum(len(plan.corners(k, b)) for k in range(n) for b in plan.blocks_to_advance(k))

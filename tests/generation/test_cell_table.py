@@ -66,9 +66,10 @@ def test_the_table_is_what_one_in_memory_would_be(tiny_model, tiny_paired, tmp_p
         source = source_from_adata(cells)
     spot = shapely.box(110, 210, 160, 260)
     edits = (
-        Edit(area=spot, set_type="gamma"), Edit(area=spot, add_type="beta", spacing_um=6.0),
+        Edit(area=spot, set_type="gamma"),
+        Edit(area=spot, add_type="beta", spacing_um=6.0),
         Edit(area=shapely.box(170, 210, 190, 260), remove=True),
-    )  # fmt: skip
+    )
     config = SlideConfig(region_um=REGION_UM, sampler=SamplerConfig(n_steps=1), edits=edits, seed=3)
     expected = _in_memory(prepare_slide(bundle, source, tmp_path / "a.generated", config), source, edits)
     assert expected.obs["edited"].any()

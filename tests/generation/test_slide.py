@@ -126,9 +126,12 @@ def test_windows_are_filled_up_with_cells_that_weigh_nothing(bundle, source, tmp
     own = torch.nonzero(filled.xy_um_M2[:, 0] != FAR_UM)[:, 0]
     assert 0 < len(own) < len(filled.image_M)
     alone = replace(
-        filled, z_MZ=filled.z_MZ[own], depth_M=filled.depth_M[own], xy_um_M2=filled.xy_um_M2[own],
+        filled,
+        z_MZ=filled.z_MZ[own],
+        depth_M=filled.depth_M[own],
+        xy_um_M2=filled.xy_um_M2[own],
         image_M=filled.image_M[own],
-    )  # fmt: skip
+    )
     side = (job.lattice.side, job.lattice.side)
     with torch.no_grad():
         (told, vector), (told_alone, vector_alone) = (bundle.model.image.encode_cells(c, side) for c in (filled, alone))

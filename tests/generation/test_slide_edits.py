@@ -24,8 +24,10 @@ def test_an_edit_file_from_qupath(tmp_path):
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     edits = read_edits(path, 2.0)
     assert [(e.set_type, e.remove, e.gene, e.factor) for e in edits] == [
-        ("Podocyte", False, None, 0.0), (None, True, None, 0.0), (None, False, "UMOD", 3),
-    ]  # fmt: skip
+        ("Podocyte", False, None, 0.0),
+        (None, True, None, 0.0),
+        (None, False, "UMOD", 3),
+    ]
     assert edits[0].covers(np.array([[19.0, 39.0], [21.0, 39.0]])).tolist() == [True, False]
     assert len({edit.fingerprint() for edit in edits}) == 3
     features[0]["properties"] = {}
@@ -66,8 +68,14 @@ def test_a_feature_that_would_do_nothing_or_the_opposite_is_refused(tmp_path, pr
 def test_without_a_polygon_only_genes_are_changed(tmp_path):
     path = tmp_path / "edits.geojson"
     for properties, fine in (({"gene": "UMOD"}, True), ({"classification": {"name": "remove"}}, False)):
-        path.write_text(json.dumps({"type": "FeatureCollection", "features": [
-            {"type": "Feature", "geometry": None, "properties": properties}]}))  # fmt: skip
+        path.write_text(
+            json.dumps(
+                {
+                    "type": "FeatureCollection",
+                    "features": [{"type": "Feature", "geometry": None, "properties": properties}],
+                }
+            )
+        )
         if fine:
             assert read_edits(path, 1.0)[0].gene == "UMOD"
         else:

@@ -66,9 +66,15 @@ class Cells:
     def around(self, folder, low_um, high_um, side_um=200.0) -> np.ndarray:
         """The rows of all cells, those in a rectangle being right."""
         file = write_surroundings(
-            folder, self.bundle, self.read_counts, self.panel, self.xy_um_N2, self.groups, side_um,
+            folder,
+            self.bundle,
+            self.read_counts,
+            self.panel,
+            self.xy_um_N2,
+            self.groups,
+            side_um,
             (np.array(low_um), np.array(high_um)),
-        )  # fmt: skip
+        )
         return file.read(0, len(file))["around"]
 
 

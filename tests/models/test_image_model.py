@@ -51,16 +51,20 @@ def _cells(n_images: int, per_image: int = 6) -> PlacedCells:
 def _only(cells: PlacedCells, i: int) -> PlacedCells:
     own = cells.image_M == i
     return PlacedCells(
-        z_MZ=cells.z_MZ[own], depth_M=cells.depth_M[own], xy_um_M2=cells.xy_um_M2[own],
-        image_M=torch.zeros(int(own.sum()), dtype=torch.long), mode_B=cells.mode_B[[i]], slide_B=cells.slide_B[[i]],
-    )  # fmt: skip
+        z_MZ=cells.z_MZ[own],
+        depth_M=cells.depth_M[own],
+        xy_um_M2=cells.xy_um_M2[own],
+        image_M=torch.zeros(int(own.sum()), dtype=torch.long),
+        mode_B=cells.mode_B[[i]],
+        slide_B=cells.slide_B[[i]],
+    )
 
 
 @pytest.mark.parametrize("config", [TINY, PIXEL], ids=["latent map", "pixel vector"])
 @pytest.mark.parametrize(
-    ("sampler", "eta"), [("dpmpp-2m", 0.0), ("dpmpp-2m", 1.5), ("heun", 0.0), ("euler", 0.0), ("ancestral", 0.0),
-                         ("consistency", 0.0)],
-)  # fmt: skip
+    ("sampler", "eta"),
+    [("dpmpp-2m", 0.0), ("dpmpp-2m", 1.5), ("heun", 0.0), ("euler", 0.0), ("ancestral", 0.0), ("consistency", 0.0)],
+)
 def test_an_image_depends_on_its_seed_alone(config, sampler, eta):
     model, cells = _model(config), _cells(3)
     side = 32 // model.downsampling

@@ -51,8 +51,17 @@ def make_section(
     )
     genes = pd.DataFrame({"symbol": [f"G{g}" for g in range(n_genes)]}, index=[f"ENSG{g:05d}" for g in range(n_genes)])
     return Section(
-        name=name, technology="made up", software=software, observation="bin", observation_um=bin_um, obs=obs,
-        centre_xy_px=(centre_um - np.array(shift_um)) / um_per_px, genes=genes,
-        image=image or SlideImage.from_array(pixels, um_per_px, "made.tif"), um_per_px=um_per_px,
-        um_per_px_sources={"made": um_per_px}, read_counts=grouped_rows(csr_array(counts)), reference=reference,
-    )  # fmt: skip
+        name=name,
+        technology="made up",
+        software=software,
+        observation="bin",
+        observation_um=bin_um,
+        obs=obs,
+        centre_xy_px=(centre_um - np.array(shift_um)) / um_per_px,
+        genes=genes,
+        image=image or SlideImage.from_array(pixels, um_per_px, "made.tif"),
+        um_per_px=um_per_px,
+        um_per_px_sources={"made": um_per_px},
+        read_counts=grouped_rows(csr_array(counts)),
+        reference=reference,
+    )

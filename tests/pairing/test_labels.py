@@ -26,11 +26,15 @@ def inputs() -> LabelInputs:
     counts = csr_array(rng.poisson(rate[kind]).astype(np.int32))
     obs = pd.DataFrame({"truth": [f"T{k}" for k in kind]}, index=[f"c{i}" for i in range(len(kind))])
     return LabelInputs(
-        counts_NG=counts, genes=GenePanel([f"E{g}" for g in range(60)], [f"G{g}" for g in range(60)]), obs=obs,
+        counts_NG=counts,
+        genes=GenePanel([f"E{g}" for g in range(60)], [f"G{g}" for g in range(60)]),
+        obs=obs,
         cell_ids=obs.index,
-        centre_xy_um=np.column_stack([column, row]) * 16.0, slide_of_cell=np.zeros(len(kind), np.int64),
-        train_rows=np.flatnonzero(row < 20), bin_um=16.0,
-    )  # fmt: skip
+        centre_xy_um=np.column_stack([column, row]) * 16.0,
+        slide_of_cell=np.zeros(len(kind), np.int64),
+        train_rows=np.flatnonzero(row < 20),
+        bin_um=16.0,
+    )
 
 
 def truth(inputs: LabelInputs) -> np.ndarray:
@@ -42,7 +46,7 @@ def test_leiden_finds_the_types_and_is_seeded(inputs, monkeypatch) -> None:
     names = label_cells(inputs, config).names
     assert adjusted_rand_score(truth(inputs), names) > 0.95
     assert (names == label_cells(inputs, config).names).all()
-    monkeypatch.setattr(leiden, "LARGEST_GRAPH", 200)  # most cells are then assigned by their neighbours
+    monkeypatch.setattr(leiden, "MAX_GRAPH", 200)  # most cells are then assigned by their neighbours
     assert adjusted_rand_score(truth(inputs), label_cells(inputs, config).names) > 0.9
 
 

@@ -51,8 +51,11 @@ def test_manifest_says_what_was_done(dataset) -> None:
     assert not manifest["toy"]
     assert {"density_mean", "haematoxylin_std"} <= set(manifest["slides"][0]["stain"])
     assert sorted(path.name for path in dataset.path.iterdir()) == [
-        "alignment.png", "cells.h5ad", "manifest.json", "slide.ome.tif",
-    ]  # fmt: skip
+        "alignment.png",
+        "cells.h5ad",
+        "manifest.json",
+        "slide.ome.tif",
+    ]
 
 
 def test_slide_is_stored_without_loss_and_patches_are_crops_of_the_source(dataset) -> None:

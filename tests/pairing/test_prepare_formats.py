@@ -22,18 +22,28 @@ from sge2hist.readers import open_sections
 
 TISSUE = make_tissue()
 EVERYTHING = PrepareConfig(
-    patch_um=8, patch_px=16, min_counts=0, min_genes=0, min_cells_per_gene=0, min_tissue_fraction=0, keep_border=True,
-    types="none", fractions=(1, 0, 0), check_alignment=False,
-)  # fmt: skip
+    patch_um=8,
+    patch_px=16,
+    min_counts=0,
+    min_genes=0,
+    min_cells_per_gene=0,
+    min_tissue_fraction=0,
+    keep_border=True,
+    types="none",
+    fractions=(1, 0, 0),
+    check_alignment=False,
+)
 
 Opened = dict[str, object]
 WRITERS: dict[str, Callable[[Path], Opened]] = {
     "visium_hd_segmented": lambda f: {
-        "path": f, "image": write_visium_hd(TISSUE, f, version="4.0.1").image, "format": "visium_hd_segmented",
+        "path": f,
+        "image": write_visium_hd(TISSUE, f, version="4.0.1").image,
+        "format": "visium_hd_segmented",
     },
     "xenium": lambda f: {"path": write_xenium(TISSUE, f / "x").folder},
     "anndata": lambda f: dict(zip(("path", "image"), write_anndata(TISSUE, f), strict=True)) | {"um_per_px": 0.5},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -199,16 +199,21 @@ def test_counts_are_never_dense(tmp_path: Path) -> None:
     n_bins, n_genes = 4_000_000, 19_059
     seen = np.linspace(0, n_bins - 1, 500).astype(np.int64)
     path = write_matrix_h5(
-        tmp_path / "m.h5", barcodes=["a"], gene_ids=[f"G{g}" for g in range(n_genes)], symbols=["g"] * n_genes,
+        tmp_path / "m.h5",
+        barcodes=["a"],
+        gene_ids=[f"G{g}" for g in range(n_genes)],
+        symbols=["g"] * n_genes,
         counts_NG=np.ones((1, n_genes), np.int32),
-    )  # fmt: skip
+    )
     indptr = np.searchsorted(seen, np.arange(n_bins + 1)).astype(np.int64)
     with h5py.File(path, "r+") as file:
         matrix = file["matrix"]
         for name, values in (
-            ("data", np.ones(500, np.int32)), ("indices", np.arange(500) % n_genes), ("indptr", indptr),
+            ("data", np.ones(500, np.int32)),
+            ("indices", np.arange(500) % n_genes),
+            ("indptr", indptr),
             ("shape", np.array([n_genes, n_bins], np.int64)),
-        ):  # fmt: skip
+        ):
             del matrix[name]
             matrix[name] = values
         del matrix["barcodes"]

@@ -271,9 +271,12 @@ def test_scale_from_the_pitch_when_the_factors_lack_it(copy, truth) -> None:
 
 
 FILES = [
-    "filtered_feature_bc_matrix.h5", "spatial/tissue_positions.parquet", "spatial/scalefactors_json.json",
-    "spatial/tissue_hires_image.png", "analysis/clustering/gene_expression_graphclust/clusters.csv",
-]  # fmt: skip
+    "filtered_feature_bc_matrix.h5",
+    "spatial/tissue_positions.parquet",
+    "spatial/scalefactors_json.json",
+    "spatial/tissue_hires_image.png",
+    "analysis/clustering/gene_expression_graphclust/clusters.csv",
+]
 
 
 @pytest.mark.parametrize("name", FILES)

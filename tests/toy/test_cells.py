@@ -16,11 +16,11 @@ def test_every_type_occurs_and_nobody_sits_on_glass_or_in_a_lumen(tiny_tissue):
 def test_nuclei_keep_apart(tiny_tissue):
     distance = cdist(tiny_tissue.cells.xy_um, tiny_tissue.cells.xy_um)
     np.fill_diagonal(distance, np.inf)
-    smallest_minor_um = min(
+    min_minor_um = min(
         np.sqrt(area * ratio / np.pi)
         for area, ratio in zip(trait("nucleus_area_um2"), trait("nucleus_axis_ratio"), strict=True)
     )
-    assert distance.min() >= 2 * smallest_minor_um
+    assert distance.min() >= 2 * min_minor_um
 
 
 def test_immune_fraction_agrees_with_a_slow_count(tiny_tissue):

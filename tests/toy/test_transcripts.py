@@ -1,6 +1,6 @@
 import numpy as np
 
-from sge2hist.toy.transcripts import LARGEST_SPREAD_UM
+from sge2hist.toy.transcripts import MAX_SPREAD_UM
 
 
 def test_bins_sum_to_the_counts_of_the_cells_exactly(tiny_tissue):
@@ -24,7 +24,7 @@ def test_transcripts_stay_with_their_nucleus_and_on_the_array(tiny_tissue):
     assert transcripts.array_xy_um.max() < frame.side_um
     image_xy_um = frame.to_image(transcripts.array_xy_um.astype(np.float64))
     distance = np.hypot(*(image_xy_um - tiny_tissue.cells.xy_um[transcripts.cell]).T)
-    assert distance.max() < LARGEST_SPREAD_UM + 0.01
+    assert distance.max() < MAX_SPREAD_UM + 0.01
 
 
 def test_bin_types_agree_with_a_slow_vote(tiny_tissue):

@@ -20,9 +20,13 @@ def _error_of_nothing(bundle: ModelBundle) -> float:
     """Of what the model makes of noise on glass where no cell is: mean square, in units of the latents' variance."""
     model, side, none = bundle.model.image, bundle.config.patch_px // bundle.model.image.downsampling, torch.zeros(0)
     cells = PlacedCells(
-        z_MZ=torch.zeros(0, bundle.config.gene.n_latent), depth_M=none, xy_um_M2=torch.zeros(0, 2), image_M=none.long(),
-        mode_B=torch.full((8,), MODE_ALL), slide_B=torch.zeros(8, dtype=torch.long),
-    )  # fmt: skip
+        z_MZ=torch.zeros(0, bundle.config.gene.n_latent),
+        depth_M=none,
+        xy_um_M2=torch.zeros(0, 2),
+        image_M=none.long(),
+        mode_B=torch.full((8,), MODE_ALL),
+        slide_B=torch.zeros(8, dtype=torch.long),
+    )
     glass = model.to_latent(torch.ones(8, 3, bundle.config.patch_px, bundle.config.patch_px))
     noise = torch.randn(glass.shape, generator=torch.Generator().manual_seed(0))
     told = model.encode_cells(cells, (side, side))

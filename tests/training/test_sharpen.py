@@ -149,8 +149,9 @@ def test_only_the_decoder_changes(sharp, tiny_model, tiny_paired):
     changed = {".".join(name.split(".")[:3]) for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"image.autoencoder.decoder"}
     assert {name for name in after if name not in before} == {
-        "image.autoencoder.read_grain.weight", "image.autoencoder.read_grain.bias",
-    }  # fmt: skip
+        "image.autoencoder.read_grain.weight",
+        "image.autoencoder.read_grain.bias",
+    }
     old, new = SGE2Hist.from_pretrained(tiny_model), SGE2Hist.from_pretrained(sharp)
     assert new.bundle.config.sampler == old.bundle.config.sampler
     assert new.bundle.provenance["teacher"] == ModelBundle.load(tiny_model).fingerprint
@@ -178,9 +179,12 @@ def test_grain_is_learnt_and_kept_by_the_next_sharpening(sharp, tiny_model, tiny
 
 def test_a_sharpening_without_grain_draws_as_its_latents_say(tiny_model, tiny_paired, tmp_path):
     bundle = sharpen(
-        ModelBundle.load(tiny_model), tiny_paired, tmp_path / "even.model", dataclasses.replace(CONFIG, grain=0),
+        ModelBundle.load(tiny_model),
+        tiny_paired,
+        tmp_path / "even.model",
+        dataclasses.replace(CONFIG, grain=0),
         say=lambda _: None,
-    )  # fmt: skip
+    )
     assert bundle.model.image.n_grain == 0
 
 
@@ -195,9 +199,12 @@ def test_a_killed_sharpening_ends_with_the_same_weights(tiny_model, tiny_paired,
 
 def test_what_does_not_fit_is_one_error_before_any_work(tiny_model, tiny_paired, tmp_path):
     for wrong, message in (
-        ({"hours": 0.0}, "no length"), ({"hours": 1.0, "steps": 5}, "--hours and --steps"),
-        ({"learning_rate": 0.0}, "--learning-rate 0"), ({"seed": -1}, "--seed -1"), ({"grain": -1}, "grain = -1"),
-    ):  # fmt: skip
+        ({"hours": 0.0}, "no length"),
+        ({"hours": 1.0, "steps": 5}, "--hours and --steps"),
+        ({"learning_rate": 0.0}, "--learning-rate 0"),
+        ({"seed": -1}, "--seed -1"),
+        ({"grain": -1}, "grain = -1"),
+    ):
         with pytest.raises(InputError, match=message):
             SharpenConfig(**wrong)
     on_pixels = copy.deepcopy(ModelBundle.load(tiny_model))

@@ -88,9 +88,10 @@ def test_a_model_of_the_same_preset_keeps_its_networks_when_the_preset_has_other
 ):
     image = ModelBundle.load(tiny_model).config.image
     older = dataclasses.replace(
-        image, unet=dataclasses.replace(image.unet, n_blocks=2, bottom=0),
+        image,
+        unet=dataclasses.replace(image.unet, n_blocks=2, bottom=0),
         diffusion=dataclasses.replace(image.diffusion, sigma_log_std=1.1),
-    )  # fmt: skip
+    )
     with torch.random.fork_rng():
         start = ModelBundle.load(tiny_model)
         start.model = JointModel(dataclasses.replace(start.config, image=older))

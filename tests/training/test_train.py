@@ -87,8 +87,21 @@ def test_a_killed_run_ends_with_the_same_weights(dataset, trained, tmp_path, mon
 @pytest.mark.slow
 def test_kill_9_of_the_command_and_resume(dataset, trained, tmp_path):
     output = tmp_path / "killed.model"
-    command = [sys.executable, "-m", "sge2hist", "train", str(dataset.path), "-o", str(output), "--preset", "tiny",
-               "--steps", "4000", "--mixed-precision", "no"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "sge2hist",
+        "train",
+        str(dataset.path),
+        "-o",
+        str(output),
+        "--preset",
+        "tiny",
+        "--steps",
+        "4000",
+        "--mixed-precision",
+        "no",
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
         while not (output / "training" / "checkpoint.safetensors").is_file() and time.monotonic() < deadline:
@@ -163,10 +176,19 @@ def test_damaged_model_files_are_named(trained, tmp_path):
 def test_config_refuses_nonsense():
     nan = float("nan")
     for wrong in (
-        {"preset": "huge"}, {"hours": -1}, {"hours": 1.0, "steps": 5}, {"mixed_precision": "fp8"}, {"hours": nan},
-        {"hours": float("inf")}, {"learning_rate": nan}, {"um_per_px": nan}, {"patch_px": 7},
-        {"pool_um": -1.0}, {"pool_um": nan}, {"pool_um": 24.0, "start": "kidney.model"},
-    ):  # fmt: skip
+        {"preset": "huge"},
+        {"hours": -1},
+        {"hours": 1.0, "steps": 5},
+        {"mixed_precision": "fp8"},
+        {"hours": nan},
+        {"hours": float("inf")},
+        {"learning_rate": nan},
+        {"um_per_px": nan},
+        {"patch_px": 7},
+        {"pool_um": -1.0},
+        {"pool_um": nan},
+        {"pool_um": 24.0, "start": "kidney.model"},
+    ):
         with pytest.raises(InputError):
             TrainConfig(**wrong)
 

@@ -70,10 +70,20 @@ def drawn(tiny_paired, tmp_path_factory) -> Path:
             partial / "cells.h5ad"
         )
         write_manifest(
-            partial, "generated", mode="slide", slide="s1", region_um=list(REGION_UM), um_per_px=2.0, seed=0, toy=True,
-            n_images=0, uncertainty_scale=4, n_seeds=3, data_path=str(tiny_paired.path),
+            partial,
+            "generated",
+            mode="slide",
+            slide="s1",
+            region_um=list(REGION_UM),
+            um_per_px=2.0,
+            seed=0,
+            toy=True,
+            n_images=0,
+            uncertainty_scale=4,
+            n_seeds=3,
+            data_path=str(tiny_paired.path),
             data_fingerprint=tiny_paired.fingerprint,
-        )  # fmt: skip
+        )
     return path
 
 
@@ -81,9 +91,14 @@ def test_tiles_hold_the_picture_at_every_resolution(tmp_path):
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 255, (300, 517, 3)).astype(np.uint8)
     layer = Layer(
-        key="a", title="", note="", width_px=517, height_px=300, suffix="png",
+        key="a",
+        title="",
+        note="",
+        width_px=517,
+        height_px=300,
+        suffix="png",
         read=lambda x, y, w, h: picture[y : y + h, x : x + w],
-    )  # fmt: skip
+    )
     known = write_pyramid(tmp_path, layer, tile_px=64)
     assert known["levels"] == n_levels(517, 300, 64) == 5
     level = picture
@@ -158,10 +173,17 @@ def _answer_of(page: Path, profile: Path) -> tuple[dict[str, Any], str]:
         server.timeout = 180
         page.write_text(page.read_text().replace("PORT", str(server.server_port)))
         command = [
-            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,900", "--enable-logging=stderr",
-            "--remote-debugging-port=0", f"--user-data-dir={profile}", page.as_uri(),
+            str(CHROMIUM),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--window-size=1200,900",
+            "--enable-logging=stderr",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={profile}",
+            page.as_uri(),
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        ]  # fmt: skip
+        ]
         with open(profile.with_name("log"), "w+") as log, subprocess.Popen(command, stderr=log) as browser:
             try:
                 server.handle_request()

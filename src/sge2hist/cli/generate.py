@@ -119,8 +119,16 @@ def generate(
         typer.echo(job.report)
     with bar("drawing", len(job)) as progress:
         run(
-            bundle, job, output, sampler=config, upsampler=finer, seed=seed, batch=batch, overwrite=overwrite, progress=progress
-        )  # fmt: skip
+            bundle,
+            job,
+            output,
+            sampler=config,
+            upsampler=finer,
+            seed=seed,
+            batch=batch,
+            overwrite=overwrite,
+            progress=progress,
+        )
     typer.echo(f"wrote {len(job):,} images to {output}")
 
 
@@ -154,9 +162,13 @@ def load_upsampler(path: Path, bundle: ModelBundle) -> UpsamplerBundle:
 
 
 def sampler_config(
-    bundle: ModelBundle, sampler: str | None, steps: int | None, guidance: float | None, guidance_levels: str | None,
+    bundle: ModelBundle,
+    sampler: str | None,
+    steps: int | None,
+    guidance: float | None,
+    guidance_levels: str | None,
     eta: float | None,
-) -> SamplerConfig:  # fmt: skip
+) -> SamplerConfig:
     """Return the model's sampler settings with what the user changed."""
     from dataclasses import replace
 
@@ -179,9 +191,19 @@ def sampler_config(
 
 
 def _job(
-    bundle: ModelBundle, source: Path | None, split: str, types: str | None, n: int | None, samples: int,
-    like: str | None, z2: str, context: str | None, shuffle_cells: bool, seed: int, resample: bool,
-) -> Job:  # fmt: skip
+    bundle: ModelBundle,
+    source: Path | None,
+    split: str,
+    types: str | None,
+    n: int | None,
+    samples: int,
+    like: str | None,
+    z2: str,
+    context: str | None,
+    shuffle_cells: bool,
+    seed: int,
+    resample: bool,
+) -> Job:
     from sge2hist.cli.generate_checks import type_names
     from sge2hist.cli.progress import bar
     from sge2hist.data.paired import PairedDataset
@@ -207,9 +229,16 @@ def _job(
     rows = rows[choose(len(rows), n, seed)]
     with bar("encoding", None) as progress:
         return jobs.job_from_paired(
-            bundle, dataset, rows, n_samples=samples, seed=seed, context=context or "neighbours",
-            shuffle_cells=shuffle_cells, resample=resample, progress=progress,
-        )  # fmt: skip
+            bundle,
+            dataset,
+            rows,
+            n_samples=samples,
+            seed=seed,
+            context=context or "neighbours",
+            shuffle_cells=shuffle_cells,
+            resample=resample,
+            progress=progress,
+        )
 
 
 def choose(n_all: int, n: int | None, seed: int) -> np.ndarray:

@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any
 
 PATCHES_ONLY = {
-    "types": None, "split": "test", "n": None, "samples": 1, "like": None, "z2": "type", "context": None,
-    "shuffle_cells": False, "upsampler": None,
-}  # fmt: skip
+    "types": None,
+    "split": "test",
+    "n": None,
+    "samples": 1,
+    "like": None,
+    "z2": "type",
+    "context": None,
+    "shuffle_cells": False,
+    "upsampler": None,
+}
 SLIDE_ONLY = {"region": None, "seeds": 1, "edit": None, "gene": None, "part": None, "workers": 1}
 CELLS_ONLY = {"split": "test", "samples": 1, "shuffle_cells": False}
 DATASET_ONLY = {"split": "test", "shuffle_cells": False}

@@ -30,9 +30,14 @@ class SlideOptions:
 
 
 def generate_slide(
-    bundle: ModelBundle, source: Path, output: Path, sampler: SamplerConfig, options: SlideOptions,
-    *, overwrite: bool,
-) -> None:  # fmt: skip
+    bundle: ModelBundle,
+    source: Path,
+    output: Path,
+    sampler: SamplerConfig,
+    options: SlideOptions,
+    *,
+    overwrite: bool,
+) -> None:
     """Draw a slide, or go on with one that was interrupted."""
     from sge2hist.cli.progress import bar
     from sge2hist.data.errors import InputError
@@ -42,9 +47,15 @@ def generate_slide(
     cells = _open(source)
     try:
         config = SlideConfig(
-            region_um=_region(options.region), seed=options.seed, n_seeds=options.seeds, sampler=sampler,
-            part=_part(options.part), edits=tuple(_edits(options, cells)), batch=options.batch, workers=options.workers,
-        )  # fmt: skip
+            region_um=_region(options.region),
+            seed=options.seed,
+            n_seeds=options.seeds,
+            sampler=sampler,
+            part=_part(options.part),
+            edits=tuple(_edits(options, cells)),
+            batch=options.batch,
+            workers=options.workers,
+        )
     except ValueError as error:
         raise InputError(found=f"options that do not work ({error})") from error
     with bar("reading and encoding cells", None) as progress:
@@ -80,9 +91,9 @@ def _region(text: str | None) -> Rectangle | None:
 def name_of_part(output: Path, part: str | None) -> Path:
     """What a part of `output` is written to; the same where there are no parts."""
     numbers = _part(part)
-    return output if numbers is None else output.with_name(
-        f"{output.stem}.part{numbers[0]}of{numbers[1]}{output.suffix}"
-    )  # fmt: skip
+    return (
+        output if numbers is None else output.with_name(f"{output.stem}.part{numbers[0]}of{numbers[1]}{output.suffix}")
+    )
 
 
 def _part(text: str | None) -> tuple[int, int] | None:

@@ -77,9 +77,11 @@ def artifact_facts(path: Path) -> Facts:
         raise InputError(found=f"kind {kind!r}", where=str(path / name), expected=f"one of {', '.join(describers)}")
     if content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
         raise InputError(
-            found=f"format version {content.get('format_version')!r}", where=str(path / name),
-            expected=f"version {FORMAT_VERSION}", repair="install the version that wrote it",
-        )  # fmt: skip
+            found=f"format version {content.get('format_version')!r}",
+            where=str(path / name),
+            expected=f"version {FORMAT_VERSION}",
+            repair="install the version that wrote it",
+        )
     try:
         facts = describers[str(kind)](content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

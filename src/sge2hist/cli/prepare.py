@@ -143,17 +143,34 @@ def prepare(
     nucleus = _numbers(nucleus_um2, 2, "--nucleus-um2", "least,most")
     shares = _numbers(fractions, 3, "--fractions", "train,val,test")
     config = PrepareConfig(
-        patch_um=patch_um, patch_px=patch_px, um_per_px=um_per_px, shift_um=shift, slide_shifts_um=slide_shifts,
+        patch_um=patch_um,
+        patch_px=patch_px,
+        um_per_px=um_per_px,
+        shift_um=shift,
+        slide_shifts_um=slide_shifts,
         nucleus_um2=(nucleus[0], nucleus[1]),
-        min_counts=min_counts, min_genes=min_genes, min_cells_per_gene=min_cells, min_tissue_fraction=min_tissue,
-        keep_border=keep_border, types=types, resolution=resolution, marker_margin=marker_margin,
-        split_block_um=split_block_um, fractions=(shares[0], shares[1], shares[2]),
-        holdout_slides=tuple(holdout_slide or ()), seed=seed, check_alignment=check_alignment,
-    )  # fmt: skip
+        min_counts=min_counts,
+        min_genes=min_genes,
+        min_cells_per_gene=min_cells,
+        min_tissue_fraction=min_tissue,
+        keep_border=keep_border,
+        types=types,
+        resolution=resolution,
+        marker_margin=marker_margin,
+        split_block_um=split_block_um,
+        fractions=(shares[0], shares[1], shares[2]),
+        holdout_slides=tuple(holdout_slide or ()),
+        seed=seed,
+        check_alignment=check_alignment,
+    )
     how = CellsConfig(
-        method=cells, labels=labels, segmenter=segmenter, expand_um=expand_um, volume_ratio=volume_ratio,
+        method=cells,
+        labels=labels,
+        segmenter=segmenter,
+        expand_um=expand_um,
+        volume_ratio=volume_ratio,
         destripe=destripe,
-    )  # fmt: skip
+    )
     images = _one_image_each(outs, image or [])
     with stages() as progress:
         opened: list[Section] = []
@@ -271,9 +288,12 @@ def _cells(section: Section, path: Path, how: CellsConfig, shift_um: tuple[float
     from sge2hist.pairing.cells import cells_of_section
 
     made = cells_of_section(
-        section, config=how, folder=path, shift_um=shift_um,
+        section,
+        config=how,
+        folder=path,
+        shift_um=shift_um,
         progress=lambda done, total: progress("finding nuclei", done, total),
-    )  # fmt: skip
+    )
     if made is not section:
         typer.echo(made.notes[-1])
     return made

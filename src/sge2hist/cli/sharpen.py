@@ -41,7 +41,11 @@ def sharpen(
     from sge2hist.training.finetune.adversarial_decoder import sharpen as run
 
     config = SharpenConfig(
-        steps=steps, hours=hours, learning_rate=learning_rate, seed=seed,
-        leave_out=None if leave_out is None else str(leave_out), **(GRAIN if grain else {}),
-    )  # fmt: skip
+        steps=steps,
+        hours=hours,
+        learning_rate=learning_rate,
+        seed=seed,
+        leave_out=None if leave_out is None else str(leave_out),
+        **(GRAIN if grain else {}),
+    )
     run(load_trained(model, output), PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)

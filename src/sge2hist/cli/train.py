@@ -71,9 +71,20 @@ def train(
     if resume and not (output / "training" / "run.json").is_file():
         raise InputError(found="nothing to resume", where=str(output), repair="leave out --resume to start a new run")
     config = TrainConfig(
-        preset=preset, hours=hours, steps=steps, seed=seed, patch_px=patch_px, um_per_px=um_per_px,
-        learning_rate=learning_rate, batch=batch, start=start, renew_genes=renew_genes, use_labels=labels, pool_um=pool_um,
+        preset=preset,
+        hours=hours,
+        steps=steps,
+        seed=seed,
+        patch_px=patch_px,
+        um_per_px=um_per_px,
+        learning_rate=learning_rate,
+        batch=batch,
+        start=start,
+        renew_genes=renew_genes,
+        use_labels=labels,
+        pool_um=pool_um,
         leave_out=None if leave_out is None else str(leave_out),
-        preview_every_s=60 * preview_minutes, mixed_precision=mixed_precision,
-    )  # fmt: skip
+        preview_every_s=60 * preview_minutes,
+        mixed_precision=mixed_precision,
+    )
     run(PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)

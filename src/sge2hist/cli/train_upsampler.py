@@ -41,7 +41,14 @@ def train_upsampler(
     from sge2hist.training.finetune.upsampler import train_upsampler as run
 
     config = UpsamplerTraining(
-        um_per_px=um_per_px, factor=factor, hours=hours, steps=steps, batch=batch, crop_px=crop_px,
-        evaluations=evaluations, seed=seed, leave_out=None if leave_out is None else str(leave_out),
-    )  # fmt: skip
+        um_per_px=um_per_px,
+        factor=factor,
+        hours=hours,
+        steps=steps,
+        batch=batch,
+        crop_px=crop_px,
+        evaluations=evaluations,
+        seed=seed,
+        leave_out=None if leave_out is None else str(leave_out),
+    )
     run(PairedDataset.open(paired), output, config, overwrite=overwrite, say=typer.echo)

@@ -42,9 +42,11 @@ def read_csr_rows(path: Path, rows: np.ndarray | None = None, group: str = "X") 
             return _gather_rows(matrix, indptr, np.asarray(rows, np.int64), n_columns)
     except (OSError, KeyError, RuntimeError, ValueError, AttributeError) as error:
         raise InputError(
-            found=f"counts that cannot be read ({error})", where=str(path), expected="a CSR matrix in X",
+            found=f"counts that cannot be read ({error})",
+            where=str(path),
+            expected="a CSR matrix in X",
             repair="prepare the dataset again",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _gather_rows(matrix: h5py.Group, indptr: np.ndarray, rows: np.ndarray, n_columns: int) -> csr_array:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sge2hist.data.errors import InputError
-from sge2hist.pairing.expression_space import fit_expression_space
+from sge2hist.data.expression_space import fit_expression_space
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-LARGEST_GRAPH = 30_000  # cells in the neighbour graph; the rest is assigned afterwards
+MAX_GRAPH = 30_000  # cells in the neighbour graph; the rest is assigned afterwards
 N_NEIGHBOURS = 15
-LEAST_CELLS = 20
+MIN_CELLS = 20
 
 
 def leiden_types(counts_NG: csr_array, train_rows: np.ndarray, *, resolution: float, seed: int) -> np.ndarray:
@@ -24,15 +24,16 @@ def leiden_types(counts_NG: csr_array, train_rows: np.ndarray, *, resolution: fl
     Everything is fitted on (at most 30,000 of) the training cells: variable genes, principal axes, neighbour graph and
     clusters (Leiden, modularity, as scanpy's igraph flavour). Other cells take the majority of their 15 nearest.
     """
-    if len(train_rows) < LEAST_CELLS:
+    if len(train_rows) < MIN_CELLS:
         raise InputError(
-            found=f"{len(train_rows)} training cells", expected=f"at least {LEAST_CELLS} to find clusters",
+            found=f"{len(train_rows)} training cells",
+            expected=f"at least {MIN_CELLS} to find clusters",
             repair="--types none, or give labels",
-        )  # fmt: skip
+        )
     rng = np.random.default_rng(seed)
     rows = train_rows
-    if len(rows) > LARGEST_GRAPH:
-        rows = np.sort(rng.choice(rows, LARGEST_GRAPH, replace=False))
+    if len(rows) > MAX_GRAPH:
+        rows = np.sort(rng.choice(rows, MAX_GRAPH, replace=False))
     space = fit_expression_space(counts_NG[rows], seed=seed)
     coordinates = space.transform(counts_NG)
     cluster = leiden_clusters(coordinates[rows], resolution=resolution, seed=seed)

@@ -72,7 +72,7 @@ class Section:
     read_totals: Callable[[], np.ndarray] | None = (
         None  # UMI of each observation, int64 [N], where that is cheap to read
     )
-    largest_patch_um: float | None = None  # where each observation came with a picture of its own, cut out already
+    max_patch_um: float | None = None  # where each observation came with a picture of its own, cut out already
     caught: CountPlaces | None = None  # for cells made of bins: the bins, which no outline has drawn to the image
 
     def __post_init__(self) -> None:

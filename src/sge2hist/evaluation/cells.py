@@ -126,8 +126,8 @@ def shared_rows(sets: list[ImageSet], most: int, rng: np.random.Generator, notes
     return some(rows, most, rng)
 
 
-def images_of_rows(images: ImageSet, rows: np.ndarray, most_samples: int) -> list[np.ndarray]:
-    """Return, for each sample that covers every row (at most `most_samples`, lowest number first), the image of each
+def images_of_rows(images: ImageSet, rows: np.ndarray, max_samples: int) -> list[np.ndarray]:
+    """Return, for each sample that covers every row (at most `max_samples`, lowest number first), the image of each
     row.
     """
     found = []
@@ -138,7 +138,7 @@ def images_of_rows(images: ImageSet, rows: np.ndarray, most_samples: int) -> lis
         inside = position < len(order)
         if inside.all() and np.array_equal(images.row_M[order[position]], rows):
             found.append(order[position])
-        if len(found) == most_samples:
+        if len(found) == max_samples:
             break
     if not found:
         raise InputError(

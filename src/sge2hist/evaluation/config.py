@@ -28,7 +28,7 @@ class EvaluateConfig:
     block_um: float | None = None  # side of the spatial blocks that are resampled; None = twice the patch side
     neighbours: int = 5  # k of precision, recall, density and coverage
     n_genes: int = 2_000  # genes (highest mean in training cells) that the expression head predicts
-    smallest_type: int = 50  # a type is listed by itself from so many evaluated cells on
+    min_type: int = 50  # a type is listed by itself from so many evaluated cells on
     gallery: int = 8  # cells in each gallery row
     umap: bool = True  # draw a UMAP of the features (some ten seconds)
     seed: int = 0  # seed of every random choice made here
@@ -45,7 +45,7 @@ class EvaluateConfig:
             "n_groups": 2,
             "neighbours": 1,
             "n_genes": 1,
-            "smallest_type": 5,
+            "min_type": 5,
             "gallery": 1,
             "seed": 0,
             "max_samples": 1,

@@ -150,9 +150,10 @@ def _as_channels(pixels: np.ndarray, channels: Channels, path: Path) -> np.ndarr
         pixels = np.moveaxis(pixels, 0, -1)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != n:
         raise InputError(
-            found=f"{pixels.dtype} of shape {pixels.shape}", where=str(path),
+            found=f"{pixels.dtype} of shape {pixels.shape}",
+            where=str(path),
             expected=f"8 bits, {n} channel(s): {', '.join(channels)}",
-        )  # fmt: skip
+        )
     return pixels
 
 
@@ -257,13 +258,19 @@ def read_table(table: Path, data: PairedDataset, name: str) -> ImageSet:
     types = obs["cell_type"].fillna("").to_numpy(str) if "cell_type" in obs else np.full(len(obs), "")
     return checked(
         ImageSet(
-            name=name, path=table, files_M=[table.parent / str(file) for file in obs["image"]], row_M=rows,
-            condition_row_M=conditions, sample_M=integers(obs, "sample", repeats(rows)),
-            seed_M=integers(obs, "seed", np.full(len(obs), -1, np.int64)), type_M=types, manifest={},
+            name=name,
+            path=table,
+            files_M=[table.parent / str(file) for file in obs["image"]],
+            row_M=rows,
+            condition_row_M=conditions,
+            sample_M=integers(obs, "sample", repeats(rows)),
+            seed_M=integers(obs, "seed", np.full(len(obs), -1, np.int64)),
+            type_M=types,
+            manifest={},
             channels=data.channels,
         ),
         data,
-    )  # fmt: skip
+    )
 
 
 def repeats(rows: np.ndarray) -> np.ndarray:
@@ -330,6 +337,7 @@ def readable(path: Path) -> Iterator[None]:
             yield
     except (OSError, ValueError, KeyError, TypeError, FloatingPointError) as error:
         raise InputError(
-            found=f"a table that cannot be read ({type(error).__name__}: {error})", where=str(path),
+            found=f"a table that cannot be read ({type(error).__name__}: {error})",
+            where=str(path),
             expected="UTF-8, columns image, cell_id[, sample, seed as whole numbers]; or a generated set as it was written",
-        ) from error  # fmt: skip
+        ) from error

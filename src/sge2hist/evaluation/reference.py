@@ -125,9 +125,15 @@ def build_reference(
 
     def look(rows: np.ndarray, what: str, *, measured: bool = False, with_thumbnails: bool = False) -> Described:
         return describe(
-            read, rows, extractor, channels=data.channels, morphometry=morphometry if measured else None,
-            with_thumbnails=with_thumbnails, progress=progress, what=what,
-        )  # fmt: skip
+            read,
+            rows,
+            extractor,
+            channels=data.channels,
+            morphometry=morphometry if measured else None,
+            with_thumbnails=with_thumbnails,
+            progress=progress,
+            what=what,
+        )
 
     real = look(cells.rows_N, "real patches", measured=True, with_thumbnails=True)
     floor = look(cells.floor_rows, "other real patches", measured=True)

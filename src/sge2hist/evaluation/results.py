@@ -79,7 +79,7 @@ def per_type(reference: Reference, sets: dict[str, Described]) -> list[dict[str,
     rows = []
     for type_index, count in zip(*np.unique(types_N[types_N >= 0], return_counts=True), strict=True):
         t = int(type_index)
-        if count < reference.config.smallest_type:
+        if count < reference.config.min_type:
             continue
         mine = types_N == t
         rows.append(

@@ -32,17 +32,26 @@ def read_slide(path: Path, data: PairedDataset, name: str, split: str = "test") 
     rows, centre_xy_px_M2 = rows[whole], centre_um_M2[whole] / um
     if len(rows) == 0:
         raise InputError(
-            found=f"no cell of split {split} with a whole window of {data.patch_um:g} um", where=str(path),
-            expected="a slide of held-out tissue", repair="draw a larger region, or use another --split",
-        )  # fmt: skip
+            found=f"no cell of split {split} with a whole window of {data.patch_um:g} um",
+            where=str(path),
+            expected="a slide of held-out tissue",
+            repair="draw a larger region, or use another --split",
+        )
     slide, side_px = SlideImage.open(path / SLIDE_NAME, channels=data.channels), round(data.patch_um / um)
 
     def read(indices: np.ndarray) -> np.ndarray:
         return np.stack([slide.read_patch(centre_xy_px_M2[i], data.patch_um, side_px, um) for i in indices])
 
     return ImageSet(
-        name=name, path=path, files_M=[], row_M=rows, condition_row_M=rows,
-        sample_M=np.zeros(len(rows), np.int64), seed_M=np.full(len(rows), int(manifest.get("seed", -1))),
-        type_M=data.obs["cell_type"].astype(str).to_numpy()[rows], manifest=manifest, read=read,
+        name=name,
+        path=path,
+        files_M=[],
+        row_M=rows,
+        condition_row_M=rows,
+        sample_M=np.zeros(len(rows), np.int64),
+        seed_M=np.full(len(rows), int(manifest.get("seed", -1))),
+        type_M=data.obs["cell_type"].astype(str).to_numpy()[rows],
+        manifest=manifest,
+        read=read,
         channels=data.channels,
-    )  # fmt: skip
+    )

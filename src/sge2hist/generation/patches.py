@@ -23,9 +23,13 @@ BATCH = 64
 
 
 def images_of(
-    bundle: ModelBundle, job: Job, sampler: SamplerConfig | None = None, *, batch: int = BATCH,
+    bundle: ModelBundle,
+    job: Job,
+    sampler: SamplerConfig | None = None,
+    *,
+    batch: int = BATCH,
     upsampler: UpsamplerBundle | None = None,
-) -> Iterator[np.ndarray]:  # fmt: skip
+) -> Iterator[np.ndarray]:
     """Yield images, uint8 [<= batch, P, P, C], in the order of the job's table; P is the model's, or as enlarged.
 
     `batch`: images under way, on a CPU shared among its threads.

@@ -107,11 +107,15 @@ def job_from_paired(
         windows=windows,
         latents=_centre_latents(bundle, latents, condition_row),
         manifest={
-            "mode": "genes", "context": context, "shuffled": shuffle_cells, "data_path": str(dataset.path.resolve()),
-            "data_fingerprint": dataset.fingerprint, "toy": bundle.is_toy or dataset.is_toy,
+            "mode": "genes",
+            "context": context,
+            "shuffled": shuffle_cells,
+            "data_path": str(dataset.path.resolve()),
+            "data_fingerprint": dataset.fingerprint,
+            "toy": bundle.is_toy or dataset.is_toy,
         },
         report=latents.alignment.summary(),
-    )  # fmt: skip
+    )
 
 
 def job_from_adata(
@@ -263,9 +267,14 @@ def _without_neighbours(
         return lone_cells(z_BZ, depth_B, bundle.config.patch_um)
     spacing_um = bundle.config.image.condition.splat_um
     return cell_fields(
-        z_BZ, spread_BT, depth_B, seed_B,
-        side_um=bundle.config.patch_um, reach_um=bundle.config.reach_um, spacing_um=spacing_um,
-    )  # fmt: skip
+        z_BZ,
+        spread_BT,
+        depth_B,
+        seed_B,
+        side_um=bundle.config.patch_um,
+        reach_um=bundle.config.reach_um,
+        spacing_um=spacing_um,
+    )
 
 
 def _check_context(context: str, known: tuple[str, ...]) -> None:

@@ -121,9 +121,10 @@ class ModelBundle:
         types = read_types(path)
         if len(types.rows) != model.gene.mixture.n_components:
             raise InputError(
-                found=f"{len(types.rows)} components", where=str(path / TYPES_NAME),
+                found=f"{len(types.rows)} components",
+                where=str(path / TYPES_NAME),
                 expected=f"{model.gene.mixture.n_components}",
-            )  # fmt: skip
+            )
         return cls(
             model=model.to(device).eval(),
             genes=genes,
@@ -196,17 +197,23 @@ def load_weights(model: nn.Module, path: Path, expected_sha256: str | None) -> s
             repair="copy the folder again",
         )
     try:
-        model.load_state_dict({name: value.to(torch.float32) if value.is_floating_point() else value
-                               for name, value in state.items()})  # fmt: skip
+        model.load_state_dict(
+            {name: value.to(torch.float32) if value.is_floating_point() else value for name, value in state.items()}
+        )
     except RuntimeError as error:
         raise InputError(found=f"weights of another shape ({error})", where=str(path)) from error
     return fingerprint
 
 
 TYPE_COLUMNS: dict[str, Callable[[str], Any]] = {
-    "component": int, "name": str, "n_cells": int, "n_labelled": int, "purity": float, "weight": float,
+    "component": int,
+    "name": str,
+    "n_cells": int,
+    "n_labelled": int,
+    "purity": float,
+    "weight": float,
     "markers": lambda text: tuple(text.split()),
-}  # fmt: skip
+}
 
 
 def write_types(path: Path, types: TypeTable) -> None:

@@ -41,9 +41,13 @@ class UpsamplerBundle:
             save_file(state, partial, metadata={"format": "pt"})
         self.fingerprint = sha256_of(path / WEIGHTS_NAME)
         write_manifest(
-            path, KIND, config=asdict(self.config), channels=list(self.channels), weights_sha256=self.fingerprint,
+            path,
+            KIND,
+            config=asdict(self.config),
+            channels=list(self.channels),
+            weights_sha256=self.fingerprint,
             provenance=self.provenance,
-        )  # fmt: skip
+        )
 
     @classmethod
     def load(cls, path: Path, *, device: str = "cpu") -> UpsamplerBundle:

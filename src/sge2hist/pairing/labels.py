@@ -122,13 +122,15 @@ def _by_table(inputs: LabelInputs, path: Path) -> Labels:
         if len(told) and not names.index.isin(told.index).any():
             raise InputError(
                 found=f"no id in common: {table.iloc[0, 0]!r} against {inputs.cell_ids[0]!r}",
-                where=str(path), expected="ids as the instrument wrote them, with several slides SLIDE:id",
-            )  # fmt: skip
+                where=str(path),
+                expected="ids as the instrument wrote them, with several slides SLIDE:id",
+            )
         if inputs.obs.index.has_duplicates:
             raise InputError(
                 found=f"ids that several slides have (e.g. {inputs.obs.index[inputs.obs.index.duplicated()][0]!r})",
-                where=str(path), expected=f"ids with the slide's name, as {inputs.cell_ids[0]!r}",
-            )  # fmt: skip
+                where=str(path),
+                expected=f"ids with the slide's name, as {inputs.cell_ids[0]!r}",
+            )
     n_found = int(names.notna().sum())
     warnings = [] if n_found == len(names) else [f"{len(names) - n_found:,} cells have no type in {path.name}"]
     return Labels(names=_clean(names.to_numpy(dtype=object)), source=f"table {path.name}", warnings=warnings)
@@ -142,9 +144,10 @@ def _type_column(columns: list[str], path: Path) -> str:
     if len(columns) == 2 or len(called) == 1:
         return called[0] if called else columns[1]
     raise InputError(
-        found=f"{len(columns)} columns ({', '.join(map(str, columns))})", where=str(path),
+        found=f"{len(columns)} columns ({', '.join(map(str, columns))})",
+        where=str(path),
         expected=f"two: cell id, type; or one column called {' or '.join(TYPE_COLUMNS)}",
-    )  # fmt: skip
+    )
 
 
 def _clean(values: np.ndarray) -> np.ndarray:
@@ -161,7 +164,9 @@ def _clean(values: np.ndarray) -> np.ndarray:
         raise InputError(found="no type at all, only empty values", where="--types", repair="--types leiden")
     if (n_types := len(set(named))) > max(MANY_TYPES, len(named) // 2):
         raise InputError(
-            found=f"{n_types:,} types of {len(named):,} cells, e.g. {named[0]!r}", where="--types",
-            expected="types that many cells share", repair="name the column of types",
-        )  # fmt: skip
+            found=f"{n_types:,} types of {len(named):,} cells, e.g. {named[0]!r}",
+            where="--types",
+            expected="types that many cells share",
+            repair="name the column of types",
+        )
     return text

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sge2hist.data.errors import InputError
+from sge2hist.data.expression_space import TARGET_COUNTS
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.paired import UNKNOWN
-from sge2hist.pairing.expression_space import TARGET_COUNTS
 from sge2hist.pairing.quality import counts_per_cell
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-LEAST_SCORE = 0.5  # spreads above the mean over training cells
+MIN_SCORE = 0.5  # spreads above the mean over training cells
 NEIGHBOUR_WEIGHT = 0.5  # of a neighbour's counts when smoothing, against 1 for the cell's own
 
 
@@ -115,7 +115,7 @@ def marker_types(
     ordered = np.sort(scores, axis=1)
     lead = ordered[:, -1] - (ordered[:, -2] if scores.shape[1] > 1 else 0)
     names = np.array(list(columns), dtype=object)[best]
-    names[(ordered[:, -1] < LEAST_SCORE) | (lead < margin)] = UNKNOWN
+    names[(ordered[:, -1] < MIN_SCORE) | (lead < margin)] = UNKNOWN
     return names
 
 

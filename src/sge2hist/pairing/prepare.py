@@ -26,7 +26,7 @@ from sge2hist.pairing.write import Prepared, type_order, write_cells, write_pair
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-LARGEST_MAP_SIDE = 2500  # px of the low-resolution map on which tissue and shift are measured
+MAX_MAP_SIDE = 2500  # px of the low-resolution map on which tissue and shift are measured
 FINEST_MAP_UM = 4.0
 BYTES_PER_NONZERO = 5  # of the compressed counts, generously
 
@@ -92,9 +92,15 @@ def prepare(
     alignment[0]["warnings"] = [*alignment[0]["warnings"], *labels.warnings]
     progress("splitting and labelling", 1, 1)
     prepared = Prepared(
-        parts=parts, cells=cells, split=split, labels=labels, um_per_px=um_per_px, gap_um=gap_um, alignment=alignment,
+        parts=parts,
+        cells=cells,
+        split=split,
+        labels=labels,
+        um_per_px=um_per_px,
+        gap_um=gap_um,
+        alignment=alignment,
         config=config,
-    )  # fmt: skip
+    )
     _write(prepared, output, overwrite=overwrite, progress=progress)
     return PairedDataset.open(output)
 
@@ -107,20 +113,21 @@ def _check_slide_names(sections: list[Section], config: PrepareConfig) -> None:
         if name not in names:
             raise InputError(found=f"{option} {name}", expected=f"one of {', '.join(names)}")
     for section in sections:
-        most_um = section.largest_patch_um
-        if most_um is not None and config.patch_um > most_um * (1 + 1e-9):
+        max_um = section.max_patch_um
+        if max_um is not None and config.patch_um > max_um * (1 + 1e-9):
             raise InputError(
-                found=f"--patch-um {config.patch_um:g} with pictures of {most_um:g} um", where=section.name,
+                found=f"--patch-um {config.patch_um:g} with pictures of {max_um:g} um",
+                where=section.name,
                 expected="a patch that shows one picture: its neighbours in the file are no neighbours in the tissue",
-                repair=f"--patch-um {most_um:g} --patch-px {round(most_um / section.um_per_px)}",
-            )  # fmt: skip
+                repair=f"--patch-um {max_um:g} --patch-px {round(max_um / section.um_per_px)}",
+            )
     if config.holdout_slides and set(config.holdout_slides) == set(names):
         raise InputError(found="every slide held out", expected="at least one slide to train on")
 
 
 def _collect(section: Section, config: PrepareConfig) -> tuple[SectionCells, csr_array]:
     longest_um = max(section.image.width_px, section.image.height_px) * section.um_per_px
-    map_um_per_px = max(FINEST_MAP_UM, longest_um / LARGEST_MAP_SIDE, section.um_per_px)
+    map_um_per_px = max(FINEST_MAP_UM, longest_um / MAX_MAP_SIDE, section.um_per_px)
     return collect_section(section, map_tissue(section, map_um_per_px), config)
 
 

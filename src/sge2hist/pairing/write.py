@@ -53,7 +53,7 @@ def write_slides(folder: Path, prepared: Prepared, progress: Progress) -> list[d
         description = f"{toy}{section.technology} {section.name}"
         pixels = write_slide(
             path, counted, prepared.um_per_px, (height, width), description, channels=section.image.channels
-        )  # fmt: skip
+        )
         entries.append(
             {
                 "id": section.name,

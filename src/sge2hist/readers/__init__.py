@@ -68,9 +68,16 @@ def open_sections(
         If the format is not recognised, an option does not belong to it, or the reader finds something wrong.
     """
     given: dict[str, Any] = {
-        "bin_um": bin_um, "um_per_px": um_per_px, "name": name, "alignment": alignment, "sections": sections,
-        "layer": layer, "table": table, "genes": genes, "channels": channels,
-    }  # fmt: skip
+        "bin_um": bin_um,
+        "um_per_px": um_per_px,
+        "name": name,
+        "alignment": alignment,
+        "sections": sections,
+        "layer": layer,
+        "table": table,
+        "genes": genes,
+        "channels": channels,
+    }
     options = {key: value for key, value in given.items() if value is not None}
     chosen = _choose(path, format)
     _refuse_foreign(chosen, path, options)

@@ -112,7 +112,7 @@ def read(
         um_per_px_sources={"--image-um-per-px": um_per_px},
         read_counts=grouped_rows(csr_array(counts)),
         notes=[NO_POSITIONS, f"pictures of {side_px} px, {side_px * um_per_px:g} um"],
-        largest_patch_um=side_px * um_per_px,
+        max_patch_um=side_px * um_per_px,
     )
 
 

@@ -63,9 +63,11 @@ def _shapes(group: Any, folder: Path) -> Places:
     path = folder / "shapes.parquet"
     if not path.is_file():
         raise InputError(
-            found="shapes without shapes.parquet", where=str(folder), expected="a store of spatialdata >= 0.1",
+            found="shapes without shapes.parquet",
+            where=str(folder),
+            expected="a store of spatialdata >= 0.1",
             repair="read and write it again with a current spatialdata",
-        )  # fmt: skip
+        )
     try:
         table = pq.read_table(path, use_threads=False)
         geometry = shapely.from_wkb(table.column("geometry").to_numpy(zero_copy_only=False))

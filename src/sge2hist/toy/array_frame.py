@@ -13,7 +13,7 @@ import numpy as np
 
 from sge2hist.toy.config import ToyTissueConfig
 
-LARGEST_BIN_UM = 16  # the array is a whole number of these
+MAX_BIN_UM = 16  # the array is a whole number of these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class ArrayFrame:
         """The largest array of whole 16 um bins that stays inside the image when rotated."""
         rotation = math.radians(config.rotation_deg)
         largest = config.side_um / (math.cos(rotation) + abs(math.sin(rotation)))
-        side_um = math.floor(largest / LARGEST_BIN_UM) * LARGEST_BIN_UM
+        side_um = math.floor(largest / MAX_BIN_UM) * MAX_BIN_UM
         centre = config.side_um / 2.0
         return cls(side_um=float(side_um), centre_xy_um=(centre, centre), rotation_rad=rotation)
 

@@ -64,10 +64,15 @@ def write_fluorescence(tissue: ToyTissue, path: Path, markers: tuple[str, ...] =
         compression="zlib",
         compressionargs={"level": 1},
         metadata={
-            "axes": "CYX", "Channel": {"Name": list(markers)}, "Description": "Simulated fluorescence (toy), not a tissue",
-            "PhysicalSizeX": um_per_px, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": um_per_px, "PhysicalSizeYUnit": "µm",
+            "axes": "CYX",
+            "Channel": {"Name": list(markers)},
+            "Description": "Simulated fluorescence (toy), not a tissue",
+            "PhysicalSizeX": um_per_px,
+            "PhysicalSizeXUnit": "µm",
+            "PhysicalSizeY": um_per_px,
+            "PhysicalSizeYUnit": "µm",
         },
-    )  # fmt: skip
+    )
 
 
 def _membranes(tissue: ToyTissue) -> Field:

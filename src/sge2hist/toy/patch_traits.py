@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from sge2hist.toy.render import EOSIN, GLASS_RGB, HAEMATOXYLIN
 
 NUCLEUS_DENSITY = 0.34  # optical density of haematoxylin above which a pixel is nucleus
-SMALLEST_NUCLEUS_UM2 = 8.0
+MIN_NUCLEUS_UM2 = 8.0
 WHITE_DENSITY = 0.05  # a pixel with less stain than this is lumen, cleft or glass
 CENTRE_UM = 20.0  # the middle of a patch, where the cell itself is
 
@@ -60,7 +60,7 @@ def measure_patches(images: np.ndarray, um_per_px: float) -> PatchTraits:
     in_plane[1] = True  # blots of different patches never join
     blots, _ = ndimage.label(nucleus, structure=in_plane)
     area_um2 = np.bincount(blots.ravel()) * um_per_px**2
-    is_nucleus = area_um2 >= SMALLEST_NUCLEUS_UM2
+    is_nucleus = area_um2 >= MIN_NUCLEUS_UM2
     is_nucleus[0] = False
     patch_of = np.zeros(len(area_um2), dtype=np.int64)
     where = np.nonzero(blots)

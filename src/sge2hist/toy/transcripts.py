@@ -11,7 +11,7 @@ from sge2hist.toy.array_frame import ArrayFrame
 from sge2hist.toy.cell_types import trait
 from sge2hist.toy.cells import ToyCells
 
-LARGEST_SPREAD_UM = 25.0  # no transcript lies further from its nucleus
+MAX_SPREAD_UM = 25.0  # no transcript lies further from its nucleus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Transcripts:
 def scatter_transcripts(
     counts_NG: sparse.csr_array, cells: ToyCells, frame: ArrayFrame, rng: np.random.Generator
 ) -> Transcripts:
-    """Put every count around its nucleus: a Gaussian drawn out along the nucleus, cut at `LARGEST_SPREAD_UM`."""
+    """Put every count around its nucleus: a Gaussian drawn out along the nucleus, cut at `MAX_SPREAD_UM`."""
     coo = counts_NG.tocoo()
     cell = np.repeat(coo.row.astype(np.int32), coo.data)
     gene = np.repeat(coo.col.astype(np.int32), coo.data)
@@ -45,7 +45,7 @@ def scatter_transcripts(
     cos, sin = (f(cells.orientation_rad).astype(np.float32) for f in (np.cos, np.sin))
     along = rng.standard_normal(len(cell), dtype=np.float32) * major[cell]
     across = rng.standard_normal(len(cell), dtype=np.float32) * minor[cell]
-    shrink = np.minimum(1.0, LARGEST_SPREAD_UM / np.maximum(np.hypot(along, across), 1e-6))
+    shrink = np.minimum(1.0, MAX_SPREAD_UM / np.maximum(np.hypot(along, across), 1e-6))
     dx = (along * cos[cell] - across * sin[cell]) * shrink
     dy = (along * sin[cell] + across * cos[cell]) * shrink
     xy_um = cells.xy_um[cell] + np.stack([dx, dy], axis=1)

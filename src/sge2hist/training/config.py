@@ -13,7 +13,7 @@ from sge2hist.models.joint_model import ModelConfig
 from sge2hist.training.gene.neighbour_targets import neighbourhood_radius
 from sge2hist.training.presets import PRESETS, model_config
 
-LEAST_PATCH_PX = 8
+MIN_PATCH_PX = 8
 STAGE_SHARES = {"autoencoder": 0.14, "gene": 0.08, "mixture": 0.02, "joint": 0.75, "expression": 0.01}
 """How a time budget is divided over the stages."""
 
@@ -55,8 +55,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(found=f"--{name.replace('_', '-')} {value}", expected="a positive number")
-        if self.patch_px is not None and self.patch_px < LEAST_PATCH_PX:
-            raise InputError(found=f"--patch-px {self.patch_px}", expected=f"{LEAST_PATCH_PX} or more")
+        if self.patch_px is not None and self.patch_px < MIN_PATCH_PX:
+            raise InputError(found=f"--patch-px {self.patch_px}", expected=f"{MIN_PATCH_PX} or more")
         if self.hours is not None and self.steps is not None:
             raise InputError(found="--hours and --steps", expected="one of the two")
         if self.renew_genes and self.start is None:

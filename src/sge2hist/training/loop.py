@@ -126,9 +126,10 @@ class Run:
         except RuntimeError as error:
             raise InputError(
                 found=f"unfinished training of networks of another shape ({str(error).splitlines()[0]})",
-                where=str(self.checkpoint_path), expected="one that this version began, whose presets may differ",
+                where=str(self.checkpoint_path),
+                expected="one that this version began, whose presets may differ",
                 repair="finish it with the version that began it, or train anew with --overwrite",
-            ) from error  # fmt: skip
+            ) from error
 
 
 def run_stage(
@@ -277,8 +278,12 @@ def _save(
     if ema is not None:
         sections["ema"] = ema.average
     position = {
-        "stage": plan.name, "step": step, "elapsed_s": elapsed, "stages_done": run.stages_done, "under_way": True,
-    }  # fmt: skip
+        "stage": plan.name,
+        "step": step,
+        "elapsed_s": elapsed,
+        "stages_done": run.stages_done,
+        "under_way": True,
+    }
     save_checkpoint(run.checkpoint_path, sections, position)
 
 

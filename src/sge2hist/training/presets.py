@@ -94,7 +94,10 @@ def model_config(
     p = PRESETS[name]
     paper = name in IS_PAPER
     gene = GeneModelConfig(
-        n_genes=n_genes, hidden=p.hidden, n_type=p.z1, n_micro=p.z2,
+        n_genes=n_genes,
+        hidden=p.hidden,
+        n_type=p.z1,
+        n_micro=p.z2,
         n_components=p.components if labels or paper else 2 * p.components,
         likelihood=p.likelihood,
         n_composition=0 if paper else max(n_types, 8),
@@ -105,7 +108,7 @@ def model_config(
         pool_um=pool_um,
         gene_dropout=0.0 if paper else 0.5,
         micro_dropout=0.0 if paper else 0.3,
-    )  # fmt: skip
+    )
     grid_um = (DOWNSAMPLING if p.latent else 1) * um_per_px
     image = ImageModelConfig(
         autoencoder=_autoencoder(p, len(channels)) if p.latent else None,
@@ -113,15 +116,18 @@ def model_config(
             kind="vector" if paper else "map", grid_um=grid_um, splat_um=max(grid_um, cell_spacing_um)
         ),
         unet=UNetConfig(
-            channels=p.unet, n_blocks=p.blocks,
+            channels=p.unet,
+            n_blocks=p.blocks,
             attention=tuple(level >= len(p.unet) - p.attends for level in range(len(p.unet))),
-            bottom=0 if paper else 1, norm="group" if paper else "pixel", noise_slowest=1e4 if paper else 1e2,
+            bottom=0 if paper else 1,
+            norm="group" if paper else "pixel",
+            noise_slowest=1e4 if paper else 1e2,
         ),
         diffusion=DiffusionConfig(kind="ddpm" if paper else "edm"),
         image_channels=len(channels),
         n_latent=gene.n_latent,
         n_slides=n_slides,
-    )  # fmt: skip
+    )
     return ModelConfig(
         preset=name,
         um_per_px=um_per_px,

@@ -20,9 +20,15 @@ RUN_NAME = "run.json"
 
 
 def open_run(
-    output: Path, asked: dict[str, Any], accelerator: Accelerator, *, seed: int, overwrite: bool, say: Callable[[str], None],
+    output: Path,
+    asked: dict[str, Any],
+    accelerator: Accelerator,
+    *,
+    seed: int,
+    overwrite: bool,
+    say: Callable[[str], None],
     checkpoint_every_s: float = Run.checkpoint_every_s,
-) -> Run:  # fmt: skip
+) -> Run:
     """Make `output` the folder of the run that was `asked` for ("config" and other entries), new or resumed.
 
     The first of several processes makes it and speaks.

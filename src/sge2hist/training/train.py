@@ -67,9 +67,14 @@ def train(
     accelerator = make_accelerator(config.mixed_precision)
     asked = {"config": config.identity(), "data": dataset.fingerprint, "left_out": left_out.fingerprint}
     run = open_run(
-        output, asked, accelerator, seed=config.seed, overwrite=overwrite, say=say,
+        output,
+        asked,
+        accelerator,
+        seed=config.seed,
+        overwrite=overwrite,
+        say=say,
         checkpoint_every_s=config.checkpoint_every_s,
-    )  # fmt: skip
+    )
     if (output / CONFIG_NAME).is_file():
         run.say(f"{output} is trained already; --overwrite trains it again")
         return ModelBundle.load(output)
@@ -136,10 +141,14 @@ class _Training:
 
     def _gene_stages(self) -> GeneStages:
         return GeneStages(
-            self.model, self.train_cells, self.runner, self._plan,
+            self.model,
+            self.train_cells,
+            self.runner,
+            self._plan,
             n_steps=(self.preset.gene_steps, self.preset.mixture_steps),
-            use_labels=self.config.use_labels, device=self.device,
-        )  # fmt: skip
+            use_labels=self.config.use_labels,
+            device=self.device,
+        )
 
     def _look_around(self) -> None:
         """Tell the encoder of z2 what is around each cell."""
@@ -213,9 +222,14 @@ class _Training:
             gene_until=1.0 if self._is_paper else 0.0 if "gene" in self.skipped else 1 / 3,
         )
         stage = JointTraining(
-            self.model, self.source, gene_stage, self.all_cells, joint,
-            train_row_of_cell=train_row_of_cell, device=self.device,
-        )  # fmt: skip
+            self.model,
+            self.source,
+            gene_stage,
+            self.all_cells,
+            joint,
+            train_row_of_cell=train_row_of_cell,
+            device=self.device,
+        )
         plan = self._plan(
             "joint",
             self.config.steps or self.preset.joint_steps,

@@ -63,8 +63,13 @@ def build_viewer(
             (partial / name).write_bytes(assets.joinpath(name).read_bytes())
         x, y, width, height = manifest["region_um"]
         content = {
-            "layers": shown, "legend": legend, "x_um": x, "y_um": y, "width_um": width, "height_um": height,
-        }  # fmt: skip
+            "layers": shown,
+            "legend": legend,
+            "x_um": x,
+            "y_um": y,
+            "width_um": width,
+            "height_um": height,
+        }
         title = Path(generated).name.removesuffix(".generated")
         page = page_html(title, content, manifest)
         (partial / PAGE_NAME).write_text(page, encoding="utf-8")
@@ -79,9 +84,11 @@ def open_layers(path: Path, against: PairedDataset | None) -> tuple[list[Layer],
     manifest = read_manifest(path, "generated")
     if manifest.get("mode") != "slide" or not (path / SLIDE_NAME).is_file():
         raise InputError(
-            found=f"a generated set without {SLIDE_NAME}", where=str(path), expected="a slide",
+            found=f"a generated set without {SLIDE_NAME}",
+            where=str(path),
+            expected="a slide",
             repair="make one with `sge2hist generate MODEL --slide --from X.paired`",
-        )  # fmt: skip
+        )
     channels = tuple(manifest.get("channels") or RGB)
     picture = generated_layer(path, bool(manifest.get("toy", False)), channels)
     layers, cells = [picture], stored_cells(path)
@@ -91,9 +98,11 @@ def open_layers(path: Path, against: PairedDataset | None) -> tuple[list[Layer],
         made_from = manifest.get("data_fingerprint")
         if manifest.get("data_path") and made_from != against.fingerprint:
             raise InputError(
-                found=f"another dataset than the slide was drawn from (fingerprint {made_from})", where=str(against.path),
-                expected="the dataset itself, not prepared anew", repair="draw the slide again, or give the old one as --against",
-            )  # fmt: skip
+                found=f"another dataset than the slide was drawn from (fingerprint {made_from})",
+                where=str(against.path),
+                expected="the dataset itself, not prepared anew",
+                repair="draw the slide again, or give the old one as --against",
+            )
         number = _slide_number(against, str(manifest.get("slide")))
         layers.append(real_layer(against, number, region_um))
         cells = cells or paired_cells(against, number, region_um, float(manifest["um_per_px"]))
@@ -114,9 +123,11 @@ def n_tiles(layers: list[Layer]) -> int:
 def _slide_number(dataset: PairedDataset, name: str) -> int:
     if name not in dataset.slide_ids:
         raise InputError(
-            found=f"no slide {name!r}", where=str(dataset.path), expected=f"one of {', '.join(dataset.slide_ids)}",
+            found=f"no slide {name!r}",
+            where=str(dataset.path),
+            expected=f"one of {', '.join(dataset.slide_ids)}",
             repair="give the paired dataset that the slide was drawn from",
-        )  # fmt: skip
+        )
     return dataset.slide_ids.index(name)
 
 

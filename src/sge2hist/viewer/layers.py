@@ -27,8 +27,14 @@ def generated_layer(path: Path, toy: bool, channels: Channels = RGB) -> Layer:
     """The generated slide."""
     slide = SlideImage.open(path / SLIDE_NAME, channels=channels)
     note = "drawn from RNA and positions alone" + ("; toy tissue" if toy else "")
-    return Layer(key="generated", title="Generated", note=note, width_px=slide.width_px, height_px=slide.height_px,
-                 read=lambda x, y, w, h: composite(slide.read(x, y, w, h), channels))  # fmt: skip
+    return Layer(
+        key="generated",
+        title="Generated",
+        note=note,
+        width_px=slide.width_px,
+        height_px=slide.height_px,
+        read=lambda x, y, w, h: composite(slide.read(x, y, w, h), channels),
+    )
 
 
 def real_layer(dataset: PairedDataset, slide_number: int, region_um: tuple[float, float, float, float]) -> Layer:
@@ -42,8 +48,14 @@ def real_layer(dataset: PairedDataset, slide_number: int, region_um: tuple[float
     def read(x: int, y: int, width: int, height: int) -> np.ndarray:
         return composite(slide.read_window(x_px + x, y_px + y, width, height, width, height), slide.channels)
 
-    return Layer(key="real", title="Real", note=f"{kind} of {dataset.slide_ids[slide_number]}", width_px=n_columns,
-                 height_px=n_rows, read=read)  # fmt: skip
+    return Layer(
+        key="real",
+        title="Real",
+        note=f"{kind} of {dataset.slide_ids[slide_number]}",
+        width_px=n_columns,
+        height_px=n_rows,
+        read=read,
+    )
 
 
 def uncertainty_layer(path: Path, scale: float, n_seeds: int) -> Layer:
@@ -54,9 +66,13 @@ def uncertainty_layer(path: Path, scale: float, n_seeds: int) -> Layer:
     table = (colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
     note = f"spread over {n_seeds} seeds: black 0, bright {255 / scale:.0f} grey levels of 255 or more"
     return Layer(
-        key="uncertainty", title="Uncertainty", note=note, width_px=slide.width_px, height_px=slide.height_px,
+        key="uncertainty",
+        title="Uncertainty",
+        note=note,
+        width_px=slide.width_px,
+        height_px=slide.height_px,
         read=lambda x, y, w, h: table[slide.read(x, y, w, h)[..., 0]],
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +145,15 @@ def type_layer(cells: TypedCells, width_px: int, height_px: int) -> tuple[Layer,
         return colours[code_N[nearest]].reshape(height, width, 3)
 
     inside = np.asarray(((cells.xy_px_N2 >= 0) & (cells.xy_px_N2 < (width_px, height_px))).all(1))
-    layer = Layer(key="types", title="Cell types", note=f"{int(inside.sum()):,} cells", width_px=-(-width_px // step),
-                  height_px=-(-height_px // step), read=read, suffix="png")  # fmt: skip
+    layer = Layer(
+        key="types",
+        title="Cell types",
+        note=f"{int(inside.sum()):,} cells",
+        width_px=-(-width_px // step),
+        height_px=-(-height_px // step),
+        read=read,
+        suffix="png",
+    )
     return layer, _legend(cells, inside, colours)
 
 

@@ -66,9 +66,15 @@ def write_pyramid(
 
     build(0, 0, 0)
     return {
-        "key": layer.key, "title": layer.title, "note": layer.note, "suffix": layer.suffix,
-        "width": layer.width_px, "height": layer.height_px, "tile": tile_px, "levels": levels,
-    }  # fmt: skip
+        "key": layer.key,
+        "title": layer.title,
+        "note": layer.note,
+        "suffix": layer.suffix,
+        "width": layer.width_px,
+        "height": layer.height_px,
+        "tile": tile_px,
+        "levels": levels,
+    }
 
 
 def _joined(parts: list[np.ndarray | None], width: int, height: int, tile_px: int) -> np.ndarray:

@@ -81,9 +81,11 @@ def _open(page: Any, n_channels: int) -> TiffPixels:
     end = max((o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
     if end > size:
         raise InputError(
-            found=f"a truncated file ({size} bytes, pixels up to byte {end})", where=str(own),
-            expected="a complete TIFF", repair="copy it again",
-        )  # fmt: skip
+            found=f"a truncated file ({size} bytes, pixels up to byte {end})",
+            where=str(own),
+            expected="a complete TIFF",
+            repair="copy it again",
+        )
     return TiffPixels(own, [page], CACHE_BYTES // n_channels)
 
 

@@ -9,7 +9,7 @@ from sge2hist.data.slides.slide_image import SlideImage
 
 GLASS_OD = 0.15  # mean optical density (natural logarithm) below which a pixel is glass
 GLASS_LIGHT = 0.04  # of the full scale above the darkest pixels of fluorescence: below it a pixel is glass
-SMALLEST_SHARE = 0.002  # of the slide; less glass than this says nothing
+MIN_SHARE = 0.002  # of the slide; less glass than this says nothing
 THUMBNAIL_PX = 1500
 
 
@@ -23,7 +23,7 @@ def glass_colour(slide: SlideImage) -> tuple[int, ...] | None:
         light = pixels.mean(axis=-1, dtype=np.float32) / 255
         tissue, limit = light - light.min(), GLASS_LIGHT
     glass = pixels[tissue < limit]
-    if len(glass) < SMALLEST_SHARE * tissue.size:
+    if len(glass) < MIN_SHARE * tissue.size:
         return None
     # the clear half of what is glass: the rest is the edge of tissue and lumens
     far = glass.sum(axis=-1, dtype=np.int64) * (-1 if is_rgb(slide.channels) else 1)

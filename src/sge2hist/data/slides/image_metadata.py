@@ -6,13 +6,13 @@ import re
 from typing import Any
 
 # Larger values are print resolutions (72 dpi is 353 um/px), not microscopes.
-LARGEST_PLAUSIBLE_UM_PER_PX = 20.0
+MAX_PLAUSIBLE_UM_PER_PX = 20.0
 _UM_PER_UNIT = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 
 
 def plausible(um_per_px: float | None) -> float | None:
     """`um_per_px` if it can be a microscope's, else None."""
-    if um_per_px is None or not 0 < um_per_px < LARGEST_PLAUSIBLE_UM_PER_PX:
+    if um_per_px is None or not 0 < um_per_px < MAX_PLAUSIBLE_UM_PER_PX:
         return None
     return um_per_px
 

@@ -78,9 +78,11 @@ def open_levels(path: Path) -> tuple[list[PixelSource], float | None, list[str]]
         slide.close()
     except openslide.OpenSlideError as error:
         raise InputError(
-            found=f"a slide that OpenSlide cannot read ({error})", where=str(path), expected="a complete slide",
+            found=f"a slide that OpenSlide cannot read ({error})",
+            where=str(path),
+            expected="a complete slide",
             repair="copy it again, with the files that lie beside it",
-        ) from error  # fmt: skip
+        ) from error
     levels: list[PixelSource] = [
         OpenSlidePixels(path, level, width, height, downsample)
         for level, ((width, height), downsample) in enumerate(shapes)

@@ -15,12 +15,12 @@ from sge2hist.data.slides.image_metadata import plausible
 EXIF_ORIENTATION = 0x0112
 
 
-def read_picture(path: Path, largest_bytes: int) -> tuple[np.ndarray, float | None, list[str]]:
+def read_picture(path: Path, max_bytes: int) -> tuple[np.ndarray, float | None, list[str]]:
     """Pixels uint8 [H, W, 3], um/px from the resolution (None when it is that of a print), and notes.
 
     Parameters
     ----------
-    largest_bytes
+    max_bytes
         A picture that would decode to more is refused: JPEG and PNG cannot be read by parts.
 
     Raises
@@ -33,11 +33,11 @@ def read_picture(path: Path, largest_bytes: int) -> tuple[np.ndarray, float | No
     with _no_pixel_limit(), Image.open(path) as picture:
         if picture.mode not in ("RGB", "RGBA"):
             raise InputError(found=f"a picture of mode {picture.mode}", where=str(path), expected="8-bit RGB or RGBA")
-        if picture.width * picture.height * 3 > largest_bytes:
+        if picture.width * picture.height * 3 > max_bytes:
             raise InputError(
                 found=f"a picture of {picture.width:,} x {picture.height:,} px in one piece",
                 where=str(path),
-                expected=f"at most {largest_bytes / 3e6:,.0f} million px in a format without tiles",
+                expected=f"at most {max_bytes / 3e6:,.0f} million px in a format without tiles",
                 repair="save it as a tiled TIFF (e.g. `vips tiffsave IN OUT.tif --tile --compression deflate`)",
             )
         orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
@@ -50,7 +50,7 @@ def read_picture(path: Path, largest_bytes: int) -> tuple[np.ndarray, float | No
 
 @contextmanager
 def _no_pixel_limit() -> Iterator[None]:
-    """Pillow refuses pictures above 179 million px; slides are larger, and `largest_bytes` is the limit here."""
+    """Pillow refuses pictures above 179 million px; slides are larger, and `max_bytes` is the limit here."""
     from PIL import Image
 
     before = Image.MAX_IMAGE_PIXELS

@@ -125,9 +125,11 @@ class SlideImage:
 
         if not is_tiff:
             raise InputError(
-                found=f"a {path.suffix or 'file'} that is no TIFF", where=str(path), expected=f"a TIFF of {EXPECTED}",
+                found=f"a {path.suffix or 'file'} that is no TIFF",
+                where=str(path),
+                expected=f"a TIFF of {EXPECTED}",
                 repair="leave --channels out for H&E",
-            )  # fmt: skip
+            )
         levels, um_per_px, channels, ranges = open_channels(path, asked, tiff_um_per_px)
         scaled = [f"{name} {low:.0f} to {high:.0f}" for name, (low, high) in ranges.items() if (low, high) != (0, 255)]
         notes = [f"16 bits became 8: {', '.join(scaled)}"] if scaled else []

@@ -18,7 +18,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.slides.channels import RGB, Channels, is_rgb
 
 TILE_PX = 512
-SMALLEST_LEVEL_PX = 512
+MIN_LEVEL_PX = 512
 BUFFER_TILES = 16  # compressed at one time
 
 
@@ -83,14 +83,22 @@ def _write_pyramid(
     height, width = shape
     n, rgb = len(channels), is_rgb(channels)
     options: dict[str, Any] = {
-        "photometric": "rgb" if rgb else "minisblack", "compression": "adobe_deflate", "predictor": True,
-        "tile": (tile_px, tile_px), "dtype": np.uint8, "resolutionunit": "CENTIMETER",
+        "photometric": "rgb" if rgb else "minisblack",
+        "compression": "adobe_deflate",
+        "predictor": True,
+        "tile": (tile_px, tile_px),
+        "dtype": np.uint8,
+        "resolutionunit": "CENTIMETER",
         "buffersize": BUFFER_TILES * tile_px**2 * 3,
-    }  # fmt: skip
+    }
     metadata: dict[str, Any] = {
-        "axes": "YXS" if rgb else "CYX", "PhysicalSizeX": um_per_px, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": um_per_px,
-        "PhysicalSizeYUnit": "µm", "Description": description,
-    }  # fmt: skip
+        "axes": "YXS" if rgb else "CYX",
+        "PhysicalSizeX": um_per_px,
+        "PhysicalSizeXUnit": "µm",
+        "PhysicalSizeY": um_per_px,
+        "PhysicalSizeYUnit": "µm",
+        "Description": description,
+    }
     if not rgb:
         metadata["Channel"] = {"Name": list(channels)}
     levels = _level_shapes(height, width)
@@ -116,7 +124,7 @@ def _write_pyramid(
 def _level_shapes(height: int, width: int) -> list[tuple[int, int]]:
     """Height and width of every level, the first is the whole image."""
     shapes = [(height, width)]
-    while max(height, width) > SMALLEST_LEVEL_PX and min(height, width) > 1:
+    while max(height, width) > MIN_LEVEL_PX and min(height, width) > 1:
         height, width = -(-height // 2), -(-width // 2)
         shapes.append((height, width))
     return shapes

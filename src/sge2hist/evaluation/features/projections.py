@@ -10,7 +10,7 @@ from sge2hist.evaluation.image_sets import ImageSet
 from sge2hist.evaluation.reference import Reference
 from sge2hist.evaluation.report.describe import Described
 
-MOST_POINTS = 1200
+MAX_POINTS = 1200
 
 
 def plane(points_ND: np.ndarray, seed: int) -> np.ndarray:
@@ -29,7 +29,7 @@ def feature_plane(reference: Reference, sets: dict[str, Described]) -> dict[str,
     """Return features of real and generated patches in one plane, float64 [n, 2] by source."""
     n = len(reference.real)
     rng = np.random.default_rng([reference.config.seed, 2])
-    chosen = np.sort(rng.choice(n, min(n, MOST_POINTS), replace=False))
+    chosen = np.sort(rng.choice(n, min(n, MAX_POINTS), replace=False))
     sources = {"real": reference.real, **sets}
     points = plane(np.concatenate([d.features_ND[chosen] for d in sources.values()]), reference.config.seed)
     return dict(zip(sources, np.split(points, len(sources)), strict=True))
@@ -43,7 +43,7 @@ def type_plane(reference: Reference, images: ImageSet) -> dict[str, np.ndarray]:
     type_N = data.type_of_cell[cells.rows_N]
     known = np.flatnonzero(type_N >= 0)
     rng = np.random.default_rng([reference.config.seed, 3])
-    chosen = np.sort(rng.choice(known, min(len(known), 2 * MOST_POINTS), replace=False))
+    chosen = np.sort(rng.choice(known, min(len(known), 2 * MAX_POINTS), replace=False))
     if len(chosen) < 50:
         return {}
     points = plane(images.z1[cells.images[images.name][0][chosen]].astype(np.float64), reference.config.seed)

@@ -27,7 +27,7 @@ FEATURES = 98
 SCALES = 4
 PATTERN_SCALES = 2
 PATTERN_WEIGHT = 4.0
-SMALLEST_ENERGY = 1e-5
+MIN_ENERGY = 1e-5
 PERCENTILES = (5, 25, 50, 75, 95)
 NEIGHBOURS_YX = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 
@@ -81,7 +81,7 @@ def energies(values_NHW: np.ndarray) -> np.ndarray:
         middle = values_NHW[:, 1:-1, 1:-1]
         around = values_NHW[:, :-2, 1:-1] + values_NHW[:, 2:, 1:-1] + values_NHW[:, 1:-1, :-2] + values_NHW[:, 1:-1, 2:]
         laplacian = ((around - 4 * middle) ** 2).mean(axis=(1, 2))
-        columns += [np.log(gradient + SMALLEST_ENERGY) / 4, np.log(laplacian + SMALLEST_ENERGY) / 4]
+        columns += [np.log(gradient + MIN_ENERGY) / 4, np.log(laplacian + MIN_ENERGY) / 4]
         values_NHW = halved(values_NHW)
     return np.column_stack(columns)
 

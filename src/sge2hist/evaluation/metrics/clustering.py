@@ -25,7 +25,7 @@ SEEDS = (0, 1, 2, 3, 4)
 FOLDS = 5
 COMPONENTS = 30
 NEIGHBOURS = 15
-MOST_CELLS = 5_000
+MAX_CELLS = 5_000
 
 
 def matched_accuracy(truth_N: np.ndarray, cluster_N: np.ndarray) -> float:
@@ -192,7 +192,7 @@ def latent_report(
     `told_type_N`: type that the model's mixture gives to each cell; a clustering of z1, too, told the types of training cells.
     """
     known = np.flatnonzero(type_N >= 0)
-    chosen = np.sort(rng.choice(known, min(len(known), MOST_CELLS), replace=False))
+    chosen = np.sort(rng.choice(known, min(len(known), MAX_CELLS), replace=False))
     if len(chosen) < 50 or len(np.unique(type_N[chosen])) < 2:
         return {"skipped": f"{len(chosen)} cells of known type; at least 50 of two types are needed"}
     fold_N, types = folds_of(block_N[chosen], rng), type_N[chosen]

@@ -19,7 +19,7 @@ from scipy.stats import wasserstein_distance
 from sge2hist.evaluation.resampling import Estimate
 
 # Start and target closer than this share of the target's spread leave nothing to edit, and the ratio would be noise.
-SMALLEST_STEP = 0.1
+MIN_STEP = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def edit_effects(
         begun = start[name][np.isfinite(start[name])]
         sd = float(known.std()) if len(known) else 0.0
         step = wasserstein_distance(begun, known) / sd if sd > 0 and len(begun) else float("nan")
-        if not step >= SMALLEST_STEP:
+        if not step >= MIN_STEP:
             continue
         replicates = []
         for _ in range(n_bootstrap):

@@ -85,7 +85,7 @@ def look_for_copies(
 PERCENTILE = 1.0
 # Added to an image's variance before it is scaled: thumbnails flatter than this (empty glass) stay small instead of
 # becoming amplified noise.
-SMALLEST_SD = 0.02
+MIN_SD = 0.02
 
 
 def standardised(thumbnail_NK: np.ndarray) -> np.ndarray:
@@ -95,7 +95,7 @@ def standardised(thumbnail_NK: np.ndarray) -> np.ndarray:
     values = thumbnail_NK.astype(np.float32).reshape(len(thumbnail_NK), THUMBNAIL_PX**2, -1)
     values = values - values.mean(axis=1, keepdims=True)
     flat = values.reshape(len(values), -1)
-    contrast = np.sqrt((flat**2).mean(axis=1, keepdims=True) + SMALLEST_SD**2)
+    contrast = np.sqrt((flat**2).mean(axis=1, keepdims=True) + MIN_SD**2)
     return flat / contrast / np.sqrt(flat.shape[1])
 
 

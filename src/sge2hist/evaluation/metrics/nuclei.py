@@ -29,8 +29,8 @@ from sge2hist.evaluation.features.stain import stain_amounts
 GAP_PX = 2
 DIRECTIONS = 16
 NUCLEAR_RADIUS_UM = 3.5
-SMALLEST_AREA_UM2 = 8.0
-LARGEST_AREA_UM2 = 400.0
+MIN_AREA_UM2 = 8.0
+MAX_AREA_UM2 = 400.0
 # Under this many pixels per nucleus its shape is an artefact of the grid, and only number and area are reported.
 PIXELS_FOR_SHAPE = 25
 
@@ -74,7 +74,7 @@ class NucleiSegmenter:
         markers, _ = ndimage.label(peaks, structure=np.ones((3, 3)))
         labels = watershed(-smooth, markers, mask=mask)
         areas = np.bincount(labels.ravel())
-        kept = (areas * self.um_per_px**2 >= SMALLEST_AREA_UM2) & (areas * self.um_per_px**2 <= LARGEST_AREA_UM2)
+        kept = (areas * self.um_per_px**2 >= MIN_AREA_UM2) & (areas * self.um_per_px**2 <= MAX_AREA_UM2)
         kept[0] = False
         renumbered = np.where(kept, np.cumsum(kept), 0).astype(np.int32)[labels]
         return renumbered.reshape(height, n, width + GAP_PX)[:, :, :width].transpose(1, 0, 2)

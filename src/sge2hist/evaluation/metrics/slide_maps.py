@@ -65,9 +65,13 @@ def statistic_maps(
     out = {name: np.empty((rows, columns)) for name in names}
     for row in range(rows):
         strip = slide.read_window(
-            x / um_per_px, (y + row * window_um) / um_per_px, columns * window_um / um_per_px, window_um / um_per_px,
-            columns * side, side,
-        )  # fmt: skip
+            x / um_per_px,
+            (y + row * window_um) / um_per_px,
+            columns * window_um / um_per_px,
+            window_um / um_per_px,
+            columns * side,
+            side,
+        )
         windows = strip.reshape(side, columns, side, len(slide.channels)).swapaxes(0, 1)
         found = stain_statistics(windows) if is_rgb(slide.channels) else light_statistics(windows, slide.channels)
         for name in names:
@@ -115,12 +119,13 @@ def compare_maps(
         r, g = real[name][counts_RC], generated[name][counts_RC]
         scores.append(
             MapScore(
-                name=name, correlation=pearson_estimate(r, g, resampling),
+                name=name,
+                correlation=pearson_estimate(r, g, resampling),
                 shuffled=pearson_estimate(r, g[order], resampling),
                 r2=r2_estimate(r, g, resampling),
                 spread_ratio=float(g.std() / r.std()) if r.std() > 0 else float("nan"),
             )
-        )  # fmt: skip
+        )
     return scores
 
 
@@ -205,8 +210,9 @@ def score_slide(
     if counts.sum() < 3:
         raise InputError(
             found=f"{int(counts.sum())} windows of {WINDOW_UM:g} um with cells of split {split} alone",
-            expected="at least 3", repair="draw a larger region of held-out tissue, or use another split",
-        )  # fmt: skip
+            expected="at least 3",
+            repair="draw a larger region of held-out tissue, or use another split",
+        )
     slides = [SlideImage.open(Path(path) / SLIDE_NAME, channels=data.channels) for path in generated]
     drawn = [statistic_maps(slide, um, (0.0, 0.0, width, height), um) for slide in slides]
     mean = {name: np.mean([maps[name] for maps in drawn], axis=0) for name in drawn[0]}
@@ -224,15 +230,24 @@ def score_slide(
         "seams_alike": seams_of(slides[0], origin, step_px, grid_px, seed) if 1 < grid_px < step_px else None,
     }
     report = {
-        "slide": manifests[0]["slide"], "region_um": list(region_um), "n_windows": int(counts.sum()),
-        "window_um": WINDOW_UM, "split": split, "n_slides": len(slides),
+        "slide": manifests[0]["slide"],
+        "region_um": list(region_um),
+        "n_windows": int(counts.sum()),
+        "window_um": WINDOW_UM,
+        "split": split,
+        "n_slides": len(slides),
         "maps": [
-            {"name": score.name, "correlation": score.correlation.as_dict(), "shuffled": score.shuffled.as_dict(),
-             "r2": finite(score.r2.value), "spread_ratio": finite(score.spread_ratio)}
+            {
+                "name": score.name,
+                "correlation": score.correlation.as_dict(),
+                "shuffled": score.shuffled.as_dict(),
+                "r2": finite(score.r2.value),
+                "spread_ratio": finite(score.spread_ratio),
+            }
             for score in scores
         ],
         **{name: score and score.as_dict() for name, score in seams.items()},
-    }  # fmt: skip
+    }
     return SlideScores(report=report, real=real, generated=mean, counts_RC=counts)
 
 
@@ -243,9 +258,13 @@ def _as_drawn(
     x, y, width, height = region_um
     width, height = (min(side, 4096 * out_um_per_px) for side in (width, height))
     return slide.read_window(
-        x / um_per_px, y / um_per_px, width / um_per_px, height / um_per_px,
-        round(width / out_um_per_px), round(height / out_um_per_px),
-    )  # fmt: skip
+        x / um_per_px,
+        y / um_per_px,
+        width / um_per_px,
+        height / um_per_px,
+        round(width / out_um_per_px),
+        round(height / out_um_per_px),
+    )
 
 
 def slide_manifest(path: Path, data: PairedDataset) -> dict[str, Any]:
@@ -253,8 +272,9 @@ def slide_manifest(path: Path, data: PairedDataset) -> dict[str, Any]:
     manifest = read_manifest(path, "generated")
     if manifest.get("mode") != "slide" or manifest.get("slide") not in data.slide_ids:
         raise InputError(
-            found="a generated set that is no slide of this dataset", where=str(path),
+            found="a generated set that is no slide of this dataset",
+            where=str(path),
             expected=f"one made with `generate --slide --from {data.path.name}`",
-        )  # fmt: skip
+        )
     require_same_channels(manifest.get("channels") or RGB, data.channels, where=str(path))
     return manifest

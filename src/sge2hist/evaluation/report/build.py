@@ -16,7 +16,7 @@ from sge2hist.evaluation.report.sentences import Sentence, number, opening
 if TYPE_CHECKING:
     from sge2hist.evaluation.report.pictures import Pictures, ShownCell, SlideMap
 
-MOST_CARDS = 2
+MAX_CARDS = 2
 
 
 def build_page(report: dict[str, Any], pictures: Pictures) -> str:
@@ -67,7 +67,7 @@ def header(report: dict[str, Any], names: str) -> str:
 def openings(report: dict[str, Any]) -> str:
     """Return the three sentences: as cards for one or two sets, as a table for more."""
     found = {entry["name"]: opening(report, entry["name"]) for entry in report["sets"]}
-    if len(found) > MOST_CARDS:
+    if len(found) > MAX_CARDS:
         return f"<section class=opening>{opening_table(found)}</section>"
     blocks = []
     for name, sentences in found.items():

@@ -22,9 +22,9 @@ from sge2hist.evaluation.metrics.slide_maps import SLIDE_NAME, SlideScores
 from sge2hist.evaluation.reference import Reference
 from sge2hist.evaluation.report.describe import Described
 
-MOST_MAP_CELLS = 6000
+MAX_MAP_CELLS = 6000
 MAPPED = ("haematoxylin_mean", "lumen_fraction")  # of H&E
-MOST_MAPPED = 3  # channels of fluorescence
+MAX_MAPPED = 3  # channels of fluorescence
 OVERVIEW_PX = 700
 
 
@@ -148,7 +148,7 @@ def slide_maps(reference: Reference, sets: dict[str, Described]) -> list[SlideMa
     slides, counts = np.unique(data.slide_of_cell[rows], return_counts=True)
     slide = slides[np.argmax(counts)]
     here = np.flatnonzero(data.slide_of_cell[rows] == slide)
-    here = here[np.unique(np.linspace(0, len(here) - 1, min(len(here), MOST_MAP_CELLS)).astype(np.int64))]
+    here = here[np.unique(np.linspace(0, len(here) - 1, min(len(here), MAX_MAP_CELLS)).astype(np.int64))]
     return [
         SlideMap(
             slide=data.slide_ids[slide],
@@ -163,7 +163,7 @@ def slide_maps(reference: Reference, sets: dict[str, Described]) -> list[SlideMa
 
 def mapped_statistics(channels: Channels) -> tuple[str, ...]:
     """Return the statistics that are shown as maps."""
-    return MAPPED if is_rgb(channels) else tuple(f"{name} light mean" for name in channels[:MOST_MAPPED])
+    return MAPPED if is_rgb(channels) else tuple(f"{name} light mean" for name in channels[:MAX_MAPPED])
 
 
 def scored_maps(found: SlideScores) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 GROUP = 16 * CHUNK  # cells that are in memory at one time
-LEAST_AROUND_UM = 50.0  # of the cells whose microenvironment a cell that is put in takes over
+MIN_AROUND_UM = 50.0  # of the cells whose microenvironment a cell that is put in takes over
 ROWS, ORDER, BLOCKS = "rows.npy", "order.npy", "blocks.npy"
 
 
@@ -112,9 +112,16 @@ def write_cells(
     around = None
     if bundle.model.gene.config.n_around:
         around = write_surroundings(
-            folder, bundle, read_counts, source.genes, source.xy_um_N2, partial(_groups, source, edits),
-            side_um=lattice.block * lattice.um, within_um=places.bounds_um, progress=progress,
-        )  # fmt: skip
+            folder,
+            bundle,
+            read_counts,
+            source.genes,
+            source.xy_um_N2,
+            partial(_groups, source, edits),
+            side_um=lattice.block * lattice.um,
+            within_um=places.bounds_um,
+            progress=progress,
+        )
     for chosen in _groups(source, edits, places):
         records = _encoded(bundle, source, read_counts, edits, chosen, rows.dtype, around)
         at = places.take(records["xy_um"])
@@ -139,9 +146,14 @@ def _groups(source: SlideSource, edits: list[Edit], places: SquarePlaces) -> Ite
 
 
 def _encoded(
-    bundle: ModelBundle, source: SlideSource, read_counts: Callable[[np.ndarray], csr_array], edits: list[Edit],
-    chosen: np.ndarray, kind: np.dtype, around: RecordFile | None,
-) -> np.ndarray:  # fmt: skip
+    bundle: ModelBundle,
+    source: SlideSource,
+    read_counts: Callable[[np.ndarray], csr_array],
+    edits: list[Edit],
+    chosen: np.ndarray,
+    kind: np.dtype,
+    around: RecordFile | None,
+) -> np.ndarray:
     """Records of some cells of a group. Chunks of the source are encoded whole."""
     rows = (np.unique(chosen // CHUNK)[:, None] * CHUNK + np.arange(CHUNK)).ravel()
     rows = rows[rows < len(source.xy_um_N2)]
@@ -163,9 +175,14 @@ def _encoded(
 
 
 def _put_in(
-    bundle: ModelBundle, edits: list[Edit], extra: list[tuple[int, np.ndarray]], places: SquarePlaces, rows: RecordFile,
-    order: RecordFile, done: int,
-) -> None:  # fmt: skip
+    bundle: ModelBundle,
+    edits: list[Edit],
+    extra: list[tuple[int, np.ndarray]],
+    places: SquarePlaces,
+    rows: RecordFile,
+    order: RecordFile,
+    done: int,
+) -> None:
     """Store added cells: the centre of their type, and the mean microenvironment of the cells around each."""
     from scipy.spatial import cKDTree
 
@@ -178,7 +195,7 @@ def _put_in(
         records["z"][:, :n_type] = type_centre(bundle, str(edits[number].add_type))
         taken.append((places.take(xy), records))
         rows.put(*taken[-1])
-    reach_um = max(bundle.model.gene.config.around_um, LEAST_AROUND_UM)
+    reach_um = max(bundle.model.gene.config.around_um, MIN_AROUND_UM)
     for at, records in taken:
         block_N = places.square(records["xy_um"])
         for block in np.unique(block_N):
@@ -213,10 +230,16 @@ COORDINATES, AROUND = "coordinates.npy", "around.npy"
 
 
 def write_surroundings(
-    folder: Path, bundle: ModelBundle, read_counts: Callable[[np.ndarray], csr_array], panel: GenePanel, xy_um_N2: np.ndarray,
-    groups: Callable[[SquarePlaces], Iterable[np.ndarray]], side_um: float, within_um: tuple[np.ndarray, np.ndarray],
+    folder: Path,
+    bundle: ModelBundle,
+    read_counts: Callable[[np.ndarray], csr_array],
+    panel: GenePanel,
+    xy_um_N2: np.ndarray,
+    groups: Callable[[SquarePlaces], Iterable[np.ndarray]],
+    side_um: float,
+    within_um: tuple[np.ndarray, np.ndarray],
     progress: Callable[[int], None] = lambda n: None,
-) -> RecordFile:  # fmt: skip
+) -> RecordFile:
     """Find the rows of :func:`sge2hist.models.gene.neighbours.surroundings`; returns records "around",
     float32 [A], by number of the cell.
 

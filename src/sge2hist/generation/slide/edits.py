@@ -33,7 +33,7 @@ KNOWN = (*ACTIONS, *DETAILS)
 QUPATH = ("objectType", "classification", "name", "color", "isLocked", "measurements", "metadata", "objectName")
 EXPECTED = f"a polygon with a class that names a cell type, or properties {', '.join(KNOWN)}"
 DEFAULT_SPACING_UM = 12.0
-MOST_FACTOR = 1000.0  # of a gene's counts
+MAX_FACTOR = 1000.0  # of a gene's counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +95,8 @@ def _edit_of(feature: Any, um_per_unit: float) -> Edit:
         if not area.area > 0:
             raise ValueError("it has no area")
     edit = Edit(area=area, **_asked(properties))
-    if not 0 <= edit.factor <= MOST_FACTOR or not 0 < edit.spacing_um < np.inf:
-        raise ValueError(f"factor is 0 to {MOST_FACTOR:g} and spacing_um above 0")
+    if not 0 <= edit.factor <= MAX_FACTOR or not 0 < edit.spacing_um < np.inf:
+        raise ValueError(f"factor is 0 to {MAX_FACTOR:g} and spacing_um above 0")
     if area is None and edit.gene is None:
         raise ValueError("without a polygon only a gene can be changed, everywhere")
     return edit
@@ -134,7 +134,7 @@ def gene_edit(text: str) -> Edit:
         edit = Edit(gene=gene.strip(), factor=float(factor))
     except ValueError:
         edit = Edit(gene="")
-    if not edit.gene or not 0 <= edit.factor <= MOST_FACTOR:
+    if not edit.gene or not 0 <= edit.factor <= MAX_FACTOR:
         raise InputError(
             found=f"--gene {text}", expected="GENE=FACTOR, e.g. UMOD=0 to knock it out, UMOD=2 to double it"
         )
@@ -154,8 +154,10 @@ def check_edits(edits: list[Edit], bundle: ModelBundle, genes: GenePanel, xy_um_
             )
         alone = edit.add_type is not None and not edit.remove and edit.gene is None
         if edit.area is not None and not alone and not edit.covers(xy_um_N2).any():
-            told = [f"x {a:.0f} to {c:.0f}, y {b:.0f} to {d:.0f} um" for a, b, c, d in (
-                edit.area.bounds, (*xy_um_N2.min(0), *xy_um_N2.max(0)))]  # fmt: skip
+            told = [
+                f"x {a:.0f} to {c:.0f}, y {b:.0f} to {d:.0f} um"
+                for a, b, c, d in (edit.area.bounds, (*xy_um_N2.min(0), *xy_um_N2.max(0)))
+            ]
             raise InputError(
                 found=f"edit {number}: a polygon that no cell lies in ({told[0]})",
                 expected=f"one that meets the cells ({told[1]})",
@@ -178,9 +180,10 @@ def gene_columns(panel: GenePanel, name: str) -> list[int]:
     """Columns of a gene by id or symbol, letter case ignored."""
     wanted = name.casefold()
     return [
-        column for column, names in enumerate(zip(panel.ids, panel.symbols, strict=True))
+        column
+        for column, names in enumerate(zip(panel.ids, panel.symbols, strict=True))
         if wanted in (names[0].casefold(), names[0].partition(".")[0].casefold(), names[1].casefold())
-    ]  # fmt: skip
+    ]
 
 
 def edited_counts(

@@ -57,15 +57,25 @@ class SlideJob:
         self.steps = bundle.model.image.evaluations(drawing.sampler)
         self.cells = CellStore(folder / CELLS, self.lattice)
         self.plan = SlidePlan(
-            lattice=self.lattice, region_px=drawing.region_px, n_evaluations=len(self.steps),
+            lattice=self.lattice,
+            region_px=drawing.region_px,
+            n_evaluations=len(self.steps),
             occupied=np.load(folder / OCCUPIED),
-        )  # fmt: skip
+        )
 
     @classmethod
     def prepare(
-        cls, folder: Path, bundle: ModelBundle, source: SlideSource, edits: list[Edit], drawing: Drawing, batch: int,
-        *, fresh: bool, progress: Progress = lambda n: None,
-    ) -> SlideJob:  # fmt: skip
+        cls,
+        folder: Path,
+        bundle: ModelBundle,
+        source: SlideSource,
+        edits: list[Edit],
+        drawing: Drawing,
+        batch: int,
+        *,
+        fresh: bool,
+        progress: Progress = lambda n: None,
+    ) -> SlideJob:
         """Encode the cells and plan the work, or find that done in the folder. `progress` counts cells, as
         :func:`sge2hist.generation.slide.cells.write_cells` does.
 
@@ -99,10 +109,17 @@ class SlideJob:
     def work(self, seed: int) -> SlideWork:
         """The work on one seed."""
         return SlideWork(
-            self.bundle, self.plan, self.cells, self.steps, self.sigmas[0], seed=seed,
-            folder=self.folder / f"seed{seed}", glass_rgb=self.drawing.glass_rgb,
-            sampler=self.drawing.sampler, batch=self.batch,
-        )  # fmt: skip
+            self.bundle,
+            self.plan,
+            self.cells,
+            self.steps,
+            self.sigmas[0],
+            seed=seed,
+            folder=self.folder / f"seed{seed}",
+            glass_rgb=self.drawing.glass_rgb,
+            sampler=self.drawing.sampler,
+            batch=self.batch,
+        )
 
     def run(self, *, workers: int = 1, progress: Progress = lambda n: None) -> None:
         """Do what is left to do; afterwards every tile of pixels is there. `progress` counts windows, done ones too."""
@@ -166,9 +183,11 @@ class _executor:
         device = str(next(self.job.bundle.model.parameters()).device)
         threads = max(1, torch.get_num_threads() // self.workers)
         self.pool = ProcessPoolExecutor(
-            self.workers, mp_context=multiprocessing.get_context("spawn"), initializer=_open_in_worker,
+            self.workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_open_in_worker,
             initargs=(str(self.job.folder), device, threads, self.job.batch),
-        )  # fmt: skip
+        )
         return self._execute
 
     def _execute(self, work: SlideWork, kind: str, k: int, items: list[Block]) -> Iterator[int]:
@@ -181,9 +200,11 @@ class _executor:
                 yield future.result()
         except BrokenProcessPool as error:
             raise InputError(
-                found="a worker that was killed", where=str(self.job.folder), expected="enough memory for every worker",
+                found="a worker that was killed",
+                where=str(self.job.folder),
+                expected="enough memory for every worker",
                 repair="run the same command again, with fewer --workers: it goes on where it was",
-            ) from error  # fmt: skip
+            ) from error
 
     def __exit__(self, *_: object) -> None:
         if self.workers > 1:
@@ -213,9 +234,10 @@ def _claim(folder: Path, drawing: Drawing, sizes: list[int], fresh: bool) -> Non
         if not fresh:
             raise InputError(
                 found="unfinished work on another drawing (region, seed, sampler, model, cells, edits or version differ)",
-                where=str(folder), expected="the same command as before, which goes on",
+                where=str(folder),
+                expected="the same command as before, which goes on",
                 repair="--overwrite throws that work away",
-            )  # fmt: skip
+            )
         shutil.rmtree(folder)
     if not (folder / JOB).is_file():
         folder.mkdir(parents=True, exist_ok=True)

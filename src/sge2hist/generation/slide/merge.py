@@ -19,9 +19,18 @@ from sge2hist.generation.slide.render import NOTE, SLIDE_NAME, UNCERTAINTY_NAME,
 from sge2hist.generation.slide.table import read_table, writing_table
 
 MUST_AGREE = (
-    "slide", "model_fingerprint", "data_fingerprint", "um_per_px", "sampler", "seed", "n_seeds", "glass_rgb", "edits",
-    "channels", "lattice",
-)  # fmt: skip
+    "slide",
+    "model_fingerprint",
+    "data_fingerprint",
+    "um_per_px",
+    "sampler",
+    "seed",
+    "n_seeds",
+    "glass_rgb",
+    "edits",
+    "channels",
+    "lattice",
+)
 OF_THE_FILE = ("kind", "format_version", "sge2hist_version")
 
 
@@ -48,9 +57,13 @@ def merge_slides(parts: list[str | Path], output: str | Path, *, overwrite: bool
                 um_per_px = float(known[0][1]["um_per_px"])
                 note = NOTE if name == SLIDE_NAME else uncertainty_note(int(known[0][1]["n_seeds"]))
                 write_slide(
-                    partial / name, _tiles(slides), um_per_px, shape=(region[3], region[2]), description=note,
+                    partial / name,
+                    _tiles(slides),
+                    um_per_px,
+                    shape=(region[3], region[2]),
+                    description=note,
                     channels=channels,
-                )  # fmt: skip
+                )
                 for slide in slides:
                     slide.close()
         _join_cells(known, region, partial / CELLS_NAME)
@@ -72,9 +85,10 @@ def _check(known: list[tuple[Path, dict[str, Any]]]) -> list[int]:
         other = [name for name in MUST_AGREE if manifest.get(name) != first.get(name)]
         if other:
             raise InputError(
-                found=f"another {', '.join(other)} than in {known[0][0]}", where=str(path),
+                found=f"another {', '.join(other)} than in {known[0][0]}",
+                where=str(path),
                 expected="parts of one slide, drawn by the same command",
-            )  # fmt: skip
+            )
     numbers = [manifest.get("part") or [1, 1] for _, manifest in known]
     n = numbers[0][1]
     missing = sorted(set(range(1, n + 1)) - {number[0] for number in numbers})
@@ -87,9 +101,10 @@ def _check(known: list[tuple[Path, dict[str, Any]]]) -> list[int]:
     for path, manifest in known[1:]:
         if manifest["region_px"][:3] != [x, y + height, width]:
             raise InputError(
-                found=f"a part at {manifest['region_px']} px", where=str(path),
+                found=f"a part at {manifest['region_px']} px",
+                where=str(path),
                 expected=f"one at {[x, y + height, width]}: just below the part before it",
-            )  # fmt: skip
+            )
         height += manifest["region_px"][3]
     return [x, y, width, height]
 

@@ -54,9 +54,14 @@ class SlideConfig:
 
 
 def prepare_slide(
-    bundle: ModelBundle, source: SlideSource, output: str | Path, config: SlideConfig, *, overwrite: bool = False,
+    bundle: ModelBundle,
+    source: SlideSource,
+    output: str | Path,
+    config: SlideConfig,
+    *,
+    overwrite: bool = False,
     progress: Progress = lambda n: None,
-) -> SlideJob:  # fmt: skip
+) -> SlideJob:
     """Check everything, encode the cells and plan the work, or find it half done by an earlier, killed run.
 
     `progress` counts cells, as :func:`sge2hist.generation.slide.cells.write_cells` does.
@@ -84,19 +89,28 @@ def prepare_slide(
         region = part_of(region, config.part, lattice_of(bundle).block * lattice_of(bundle).pixels)
     require_disk_space(output, (4 + 4 * config.n_seeds) * len(bundle.config.channels) // 3 * region[2] * region[3])
     drawing = Drawing(
-        region_px=region, seeds=tuple(config.seed + i for i in range(config.n_seeds)), sampler=sampler,
-        glass_rgb=config.glass_rgb or glass_of(bundle, source), model=bundle.fingerprint,
-        data=str(source.manifest["data_fingerprint"]), edits=tuple(edit.fingerprint() for edit in edits),
-    )  # fmt: skip
+        region_px=region,
+        seeds=tuple(config.seed + i for i in range(config.n_seeds)),
+        sampler=sampler,
+        glass_rgb=config.glass_rgb or glass_of(bundle, source),
+        model=bundle.fingerprint,
+        data=str(source.manifest["data_fingerprint"]),
+        edits=tuple(edit.fingerprint() for edit in edits),
+    )
     return SlideJob.prepare(
         work_folder(output), bundle, source, edits, drawing, config.batch, fresh=overwrite, progress=progress
     )
 
 
 def draw_slide(
-    job: SlideJob, source: SlideSource, output: str | Path, config: SlideConfig, *, overwrite: bool = False,
+    job: SlideJob,
+    source: SlideSource,
+    output: str | Path,
+    config: SlideConfig,
+    *,
+    overwrite: bool = False,
     progress: Progress = lambda n: None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Draw a prepared slide and write it. Returns the path of ``slide.ome.tif``. `progress` counts windows."""
     job.run(workers=config.workers, progress=progress)
     output = Path(output)
@@ -118,9 +132,14 @@ def draw_slide(
 
 
 def generate_slide(
-    bundle: ModelBundle, source: SlideSource, output: str | Path, config: SlideConfig | None = None,
-    *, overwrite: bool = False, progress: Progress = lambda n: None,
-) -> Path:  # fmt: skip
+    bundle: ModelBundle,
+    source: SlideSource,
+    output: str | Path,
+    config: SlideConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress = lambda n: None,
+) -> Path:
     """:func:`prepare_slide` and :func:`draw_slide` in one: the H&E of a section, or of a region of it, from RNA and positions."""
     config = config or SlideConfig()
     job = prepare_slide(bundle, source, output, config, overwrite=overwrite)
@@ -132,17 +151,28 @@ def slide_manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> d
     bundle, drawing = job.bundle, job.drawing
     um = bundle.config.um_per_px
     return {
-        **source.manifest, "synthetic": True, "mode": "slide", "slide": source.slide,
-        "region_um": [value * um for value in drawing.region_px], "region_px": list(drawing.region_px),
-        "model_fingerprint": drawing.model, "um_per_px": um, "channels": bundle.config.channels,
-        "sampler": asdict(drawing.sampler), "window_step_um": job.lattice.step * job.lattice.um,
+        **source.manifest,
+        "synthetic": True,
+        "mode": "slide",
+        "slide": source.slide,
+        "region_um": [value * um for value in drawing.region_px],
+        "region_px": list(drawing.region_px),
+        "model_fingerprint": drawing.model,
+        "um_per_px": um,
+        "channels": bundle.config.channels,
+        "sampler": asdict(drawing.sampler),
+        "window_step_um": job.lattice.step * job.lattice.um,
         "lattice": job.lattice.told(len(job.steps)),
         "network_px": job.lattice.pixels * 2 ** (len(bundle.config.image.unet.channels) - 1),  # its coarsest pixel
-        "seed": drawing.seeds[0], "n_seeds": len(drawing.seeds), "uncertainty_scale": UNCERTAINTY_SCALE,
-        "glass_rgb": list(drawing.glass_rgb), "edits": [_told(edit) for edit in config.edits],
+        "seed": drawing.seeds[0],
+        "n_seeds": len(drawing.seeds),
+        "uncertainty_scale": UNCERTAINTY_SCALE,
+        "glass_rgb": list(drawing.glass_rgb),
+        "edits": [_told(edit) for edit in config.edits],
         "part": None if config.part is None else list(config.part),
-        "toy": bundle.is_toy or bool(source.manifest.get("toy")), "n_images": 0,
-    }  # fmt: skip
+        "toy": bundle.is_toy or bool(source.manifest.get("toy")),
+        "n_images": 0,
+    }
 
 
 def _told(edit: Edit) -> dict[str, Any]:

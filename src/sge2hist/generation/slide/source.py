@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Rectangle = tuple[float, float, float, float]
 TYPE_COLUMNS = ("cell_type", "sge2hist_type", "celltype", "cell_types")
 MARGIN_UM = 64.0  # around the cells of an AnnData
-LEAST_SPACING_UM = 0.5  # median distance to the nearest cell
+MIN_SPACING_UM = 0.5  # median distance to the nearest cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +57,13 @@ def source_from_paired(dataset: PairedDataset, slide: int = 0) -> SlideSource:
         slide=dataset.slide_ids[slide],
         um_per_edit=dataset.um_per_px,
         manifest={
-            "data_path": str(dataset.path.resolve()), "data_fingerprint": dataset.fingerprint, "toy": dataset.is_toy,
+            "data_path": str(dataset.path.resolve()),
+            "data_fingerprint": dataset.fingerprint,
+            "toy": dataset.is_toy,
         },
         image=lambda: dataset.slides[slide],
         channels=dataset.channels,
-    )  # fmt: skip
+    )
 
 
 def source_from_adata(adata: anndata.AnnData, name: str = "cells") -> SlideSource:
@@ -117,9 +119,10 @@ def _positions(adata: anndata.AnnData) -> np.ndarray:
         xy = np.asarray(adata.obsm["spatial"], np.float64)[:, :2]
     else:
         raise InputError(
-            found="no positions", expected='columns x_um and y_um in obs, or obsm["spatial"] in um',
+            found="no positions",
+            expected='columns x_um and y_um in obs, or obsm["spatial"] in um',
             repair="store them there; px times um/px are um",
-        )  # fmt: skip
+        )
     if not np.isfinite(xy).all():
         raise InputError(found=f"{int((~np.isfinite(xy)).any(1).sum())} cells without a position", expected="numbers")
     extent_mm = (xy.max(0) - xy.min(0)).max() / 1000
@@ -138,9 +141,10 @@ def _check_unit(adata: anndata.AnnData) -> None:
     for name, of, there in (("sge2hist", "a paired dataset", adata.uns.get("sge2hist")), ("spatial", "Visium", visium)):
         if there:
             raise InputError(
-                found=f'positions in px, as uns[{name!r}] shows: a table of {of}', expected="positions in um",
+                found=f"positions in px, as uns[{name!r}] shows: a table of {of}",
+                expected="positions in um",
                 repair="give the paired dataset itself as --from, or store px times um/px as columns x_um and y_um of obs",
-            )  # fmt: skip
+            )
 
 
 def _check_spacing(xy_um_N2: np.ndarray) -> None:
@@ -153,7 +157,7 @@ def _check_spacing(xy_um_N2: np.ndarray) -> None:
     some = places[:: max(1, len(places) // 2000)]
     distance_um_N2, _ = cKDTree(places).query(some, 2)
     nearest_um = float(np.median(np.asarray(distance_um_N2)[:, 1]))
-    if nearest_um < LEAST_SPACING_UM:
+    if nearest_um < MIN_SPACING_UM:
         raise InputError(
             found=f"cells that lie {nearest_um:.2g} um apart (median distance to the nearest)",
             expected="positions in um: cells are some 4 to 20 apart, bins and spots as far as their pitch",

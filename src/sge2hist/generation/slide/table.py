@@ -46,9 +46,13 @@ def _rows(job: SlideJob, source: SlideSource, edits: list[Edit]) -> Iterator[Tab
         ids[~own] = [f"added_{n_added + number}" for number in range(int((~own).sum()))]
         n_added += int((~own).sum())
         yield TableRows(
-            id_N=ids, type_N=kinds, edited_N=edited, seed_N=np.full(len(at), job.drawing.seeds[0], np.int64),
-            xy_px_N2=xy_px[inside], xy_um_N2=xy_um,
-        )  # fmt: skip
+            id_N=ids,
+            type_N=kinds,
+            edited_N=edited,
+            seed_N=np.full(len(at), job.drawing.seeds[0], np.int64),
+            xy_px_N2=xy_px[inside],
+            xy_um_N2=xy_um,
+        )
 
 
 def _types(job: SlideJob, source: SlideSource, cells: PlacedRows, inside: np.ndarray) -> np.ndarray:
@@ -150,10 +154,13 @@ def read_table(path: Path) -> Iterator[TableRows]:
         for start in range(0, len(obs["edited"]), STEP):
             part = slice(start, start + STEP)
             yield TableRows(
-                id_N=obs["_index"].asstr()[part], type_N=names[obs["cell_type/codes"][part]],
-                edited_N=obs["edited"][part], seed_N=obs["seed"][part],
-                xy_px_N2=obsm["spatial"][part], xy_um_N2=obsm["spatial_um"][part],
-            )  # fmt: skip
+                id_N=obs["_index"].asstr()[part],
+                type_N=names[obs["cell_type/codes"][part]],
+                edited_N=obs["edited"][part],
+                seed_N=obs["seed"][part],
+                xy_px_N2=obsm["spatial"][part],
+                xy_um_N2=obsm["spatial_um"][part],
+            )
 
 
 def _empty_table() -> Any:

@@ -38,9 +38,19 @@ class SlideWork:
     """
 
     def __init__(
-        self, bundle: ModelBundle, plan: SlidePlan, cells: CellStore, steps: list[Evaluation], sigma_first: float,
-        *, seed: int, folder: Path, glass_rgb: tuple[int, ...], sampler: SamplerConfig, batch: int = 64,
-    ) -> None:  # fmt: skip
+        self,
+        bundle: ModelBundle,
+        plan: SlidePlan,
+        cells: CellStore,
+        steps: list[Evaluation],
+        sigma_first: float,
+        *,
+        seed: int,
+        folder: Path,
+        glass_rgb: tuple[int, ...],
+        sampler: SamplerConfig,
+        batch: int = 64,
+    ) -> None:
         self.bundle, self.plan, self.cells, self.steps, self.sigma_first = bundle, plan, cells, steps, sigma_first
         self.seed, self.folder, self.glass_rgb, self.sampler, self.batch = seed, folder, glass_rgb, sampler, batch
         self.lattice = plan.lattice

@@ -80,7 +80,7 @@ def _standardised(x_ND: Tensor) -> Tensor:
 # responsibilities (not z1, which could then hold the surroundings in place of z2); z2 learns what is left.
 
 
-SMALLEST_SHARE = 1e-3
+MIN_SHARE = 1e-3
 """Of a class among the neighbours of a component's cells, so that its logit stays finite."""
 
 
@@ -119,7 +119,7 @@ class NeighbourhoodHeads(nn.Module):
         weight_NK = gamma_NK * target.weight_N[:, None]
         share_KN = (weight_NK / weight_NK.sum(0).clamp_min(1e-6)).T
         mean_KO = torch.cat(
-            [(share_KN @ target.composition_NP).clamp_min(SMALLEST_SHARE).log(), share_KN @ target.embedding_NE], 1
+            [(share_KN @ target.composition_NP).clamp_min(MIN_SHARE).log(), share_KN @ target.embedding_NE], 1
         )
         self.of_component_KO[: len(mean_KO)].copy_(mean_KO)
 

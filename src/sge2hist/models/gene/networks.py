@@ -168,7 +168,7 @@ class GeneDecoder(nn.Module):
 # Letters: N cells, G genes, E axes.
 
 
-SMALLEST_PART = 0.02
+MIN_PART = 0.02
 """Of an axis's squared weights that must be on measured genes before its coordinate is scaled up in full."""
 
 
@@ -199,7 +199,7 @@ class ExpressionAxes(nn.Module):
         if observed_G is None:
             return coordinate_NE
         part_E = observed_G.to(input_NG.dtype) @ self.weight_GE.square()
-        return coordinate_NE * (1 + SMALLEST_PART) / (part_E + SMALLEST_PART)
+        return coordinate_NE * (1 + MIN_PART) / (part_E + MIN_PART)
 
     def of_counts(
         self, counts_NG: csr_array, observed_G: np.ndarray, scale: float, mean_input_G: np.ndarray
@@ -219,5 +219,5 @@ class ExpressionAxes(nn.Module):
         coordinate_NE = (log_NG @ weight_GE - centre_E) / self.spread_E.cpu().numpy()
         if not observed_G.all():
             part_E = observed_G.astype(np.float64) @ weight_GE**2
-            coordinate_NE *= (1 + SMALLEST_PART) / (part_E + SMALLEST_PART)
+            coordinate_NE *= (1 + MIN_PART) / (part_E + MIN_PART)
         return coordinate_NE.astype(np.float32)

@@ -183,9 +183,13 @@ class GeneVAE(nn.Module):
     ) -> dict[str, Tensor]:
         """Scalar terms of :meth:`training_pass`; minimise "loss"."""
         return self.training_pass(
-            counts_NG, kl_weight=kl_weight, type_N=type_N, around_NA=around_NA, neighbourhood=neighbourhood,
+            counts_NG,
+            kl_weight=kl_weight,
+            type_N=type_N,
+            around_NA=around_NA,
+            neighbourhood=neighbourhood,
             generator=generator,
-        ).terms  # fmt: skip
+        ).terms
 
     def training_pass(
         self,

@@ -134,8 +134,12 @@ def consistency(sigmas: list[float]) -> list[Evaluation]:
 
 
 SAMPLERS = {
-    "dpmpp-2m": dpmpp_2m, "heun": heun, "euler": euler, "ancestral": ancestral, "consistency": consistency,
-}  # fmt: skip
+    "dpmpp-2m": dpmpp_2m,
+    "heun": heun,
+    "euler": euler,
+    "ancestral": ancestral,
+    "consistency": consistency,
+}
 """Falling noise levels that end with 0 -> evaluations, by name."""
 
 

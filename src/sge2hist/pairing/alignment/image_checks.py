@@ -13,7 +13,7 @@ SIZE_TOLERANCE = 0.01  # relative difference of the image size that rounding of 
 SCALE_TOLERANCE = 0.05  # relative difference between sources of um/px that is worth a warning
 COARSE_UM_PER_PX = 1.0  # above this, nuclei are dots
 TOO_COARSE_UM_PER_PX = 3.5  # CytAssist images have 4 to 6 um per px
-LEAST_INSIDE = 0.5  # share of the observations that must lie inside the image
+MIN_INSIDE = 0.5  # share of the observations that must lie inside the image
 
 
 def check_image(section: Section) -> tuple[Section, list[str]]:
@@ -33,7 +33,7 @@ def check_image(section: Section) -> tuple[Section, list[str]]:
     section = _match_size(section, warnings)
     _check_scale(section, warnings)
     inside = share_inside(section.centre_xy_px, section.image.width_px, section.image.height_px)
-    if inside < LEAST_INSIDE:
+    if inside < MIN_INSIDE:
         raise _outside(section, inside)
     if inside < 0.999:
         warnings.append(f"{1 - inside:.1%} of the {section.observation}s lie outside the image and are left out")
@@ -66,18 +66,22 @@ def _match_size(section: Section, warnings: list[str]) -> Section:
                 repair="give the image exactly as it was given to Space Ranger, not turned",
             )
         raise InputError(
-            found=f"{given}, another shape: not the image that the positions were made for", where=where,
-            expected=expected, repair="give the microscope image that Space Ranger was run with",
-        )  # fmt: skip
+            found=f"{given}, another shape: not the image that the positions were made for",
+            where=where,
+            expected=expected,
+            repair="give the microscope image that Space Ranger was run with",
+        )
     factor = float(np.sqrt(factor_x * factor_y))
     preview = [name for name, size in reference.preview_sizes_px.items() if size == (image.width_px, image.height_px)]
     what = f"Space Ranger's preview {preview[0]}" if preview else f"{given}, {factor:.4g} times the expected {expected}"
     scaled = section.um_per_px / factor
     if scaled > TOO_COARSE_UM_PER_PX:
         raise InputError(
-            found=f"{what}: {scaled:.2f} um per px", where=where, expected=expected,
+            found=f"{what}: {scaled:.2f} um per px",
+            where=where,
+            expected=expected,
             repair="give the full-resolution microscope H&E",
-        )  # fmt: skip
+        )
     warnings.append(f"the image is {what}: positions were scaled to it, {scaled:.4g} um/px")
     sources = {
         (name if name == "image metadata" else f"{name}, scaled"): (

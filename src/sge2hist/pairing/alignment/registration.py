@@ -12,8 +12,8 @@ from sge2hist.pairing.alignment.tissue import TissueMap
 SEARCH_UM = 200.0  # largest shift looked for in x and y
 TREND_UM = 150.0  # structure coarser than this is taken out: it is tissue against tissue, not edge on edge
 PEAK_UM = 60.0  # neighbourhood of the peak that a second peak must lie outside
-LEAST_OBSERVATIONS = 200
-LEAST_OVERLAP = 0.5  # share of the observations that must stay on the image: what a sliver of it fits proves nothing
+MIN_OBSERVATIONS = 200
+MIN_OVERLAP = 0.5  # share of the observations that must stay on the image: what a sliver of it fits proves nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def estimate_shift(tissue: TissueMap, centre_xy_px: np.ndarray, n_counts: np.nda
     -------
     The estimate, or None with too few observations.
     """
-    if len(n_counts) < LEAST_OBSERVATIONS:
+    if len(n_counts) < MIN_OBSERVATIONS:
         return None
     step = tissue.um_per_px
     reach = round(SEARCH_UM / step)
@@ -92,7 +92,7 @@ def _detrend_points(value: np.ndarray, number: np.ndarray, sigma: float) -> np.n
 def _correlation_surface(value: np.ndarray, number: np.ndarray, feature: np.ndarray, reach: int) -> np.ndarray:
     """Pearson correlation at shifts -reach..reach (rows y, columns x) over the observations that stay on the map.
 
-    NaN where fewer than `LEAST_OVERLAP` of them do.
+    NaN where fewer than `MIN_OVERLAP` of them do.
     """
     from scipy.fft import irfft2, next_fast_len, rfft2
 
@@ -115,7 +115,7 @@ def _correlation_surface(value: np.ndarray, number: np.ndarray, feature: np.ndar
     var_feature = correlate(number, feature**2) / n - mean_feature**2
     covariance = correlate(value, feature) / n - mean_value * mean_feature
     correlation = covariance / np.sqrt(np.maximum(var_value * var_feature, 1e-20))
-    return np.where(on_image >= LEAST_OVERLAP * number.sum(), correlation, np.nan)
+    return np.where(on_image >= MIN_OVERLAP * number.sum(), correlation, np.nan)
 
 
 def _read_peak(surface: np.ndarray, step: float, reach: int) -> Shift:

@@ -12,7 +12,7 @@ from sge2hist.data.slides.channels import is_rgb, nuclear_channel
 TISSUE_DENSITY = (0.05, 0.09)  # glass lies below the first, the palest eosin above the second
 TISSUE_LIGHT = (0.01, 0.05)  # the same for fluorescence, of the full scale above the darkest part of the slide
 DARKEST_PERCENTILE = 1.0
-LARGEST_HOLE_UM = 100.0  # a lumen is part of the tissue, the outside is not
+MAX_HOLE_UM = 100.0  # a lumen is part of the tissue, the outside is not
 # Haematoxylin and eosin absorb in these directions of (R, G, B) optical density: Ruifrok & Johnston 2001.
 HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
 EOSIN = np.array([0.07, 0.99, 0.11])
@@ -60,7 +60,7 @@ def map_tissue(section: Section, um_per_px: float) -> TissueMap:
     density, nuclear = _absorbed(pixels) if is_rgb(channels) else _emitted(pixels, nuclear_channel(channels))
     otsu = threshold_otsu(density) if np.ptp(density) > 0 else 0.0
     dense = density > np.clip(otsu, *(TISSUE_DENSITY if is_rgb(channels) else TISSUE_LIGHT))
-    hole_px = max(1, int(np.pi / 4 * (LARGEST_HOLE_UM / map_um_per_px) ** 2))
+    hole_px = max(1, int(np.pi / 4 * (MAX_HOLE_UM / map_um_per_px) ** 2))
     return TissueMap(
         step_px=step_px,
         um_per_px=map_um_per_px,
@@ -86,10 +86,10 @@ def _emitted(pixels_HWC: np.ndarray, nuclear: int) -> tuple[np.ndarray, np.ndarr
     return light_HWC.mean(axis=-1), light_HWC[..., nuclear]
 
 
-def _fill_holes(mask: np.ndarray, largest_px: int) -> np.ndarray:
+def _fill_holes(mask: np.ndarray, max_px: int) -> np.ndarray:
     from scipy.ndimage import label
 
     hole, _ = label(~mask)
-    small = np.bincount(hole.ravel()) <= largest_px
+    small = np.bincount(hole.ravel()) <= max_px
     small[0] = False  # label 0 is the mask itself
     return mask | small[hole]

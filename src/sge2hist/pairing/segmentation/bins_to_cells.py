@@ -92,7 +92,7 @@ def bins_to_cells(
     expansion = expansion or ExpansionConfig()
     row, column = np.asarray(array_row, np.int64), np.asarray(array_col, np.int64)
     grid, place = _grid(nucleus_of_bin, row, column)
-    nuclei = largest_pieces(grid)
+    nuclei = max_pieces(grid)
     present, index = np.unique(nuclei[nuclei > 0], return_inverse=True)
     cell_at = np.zeros(nuclei.shape, np.int32)
     cell_at[nuclei > 0] = index + 1  # 1..C
@@ -124,7 +124,7 @@ def _grid(
     return grid, (row, column)
 
 
-def largest_pieces(grid: np.ndarray) -> np.ndarray:
+def max_pieces(grid: np.ndarray) -> np.ndarray:
     """Largest 8-connected piece of each positive label (of equal ones, the first in reading order): int [R, C]."""
     piece, n_pieces = label_pieces(grid, background=0, connectivity=2, return_num=True)
     if n_pieces == 0:

@@ -18,7 +18,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.readers.hdf5_probe import probe_hdf5
 from sge2hist.readers.tenx.tenx_matrix import hdf5_errors
 from sge2hist.readers.tenx.visium_hd_folder import one_file
-from sge2hist.readers.tenx.visium_hd_grid import LARGEST_INDEX, GridPositions
+from sge2hist.readers.tenx.visium_hd_grid import MAX_INDEX, GridPositions
 
 FILE = "feature_slice.h5"
 TO_MICROSCOPE = "spot_colrow_to_microscope_colrow"
@@ -77,17 +77,21 @@ def read_feature_slice(path: Path) -> SpotLayout | None:
         homography = np.array(stated, np.float64)
         n_rows, n_columns = int(metadata["nrows"]), int(metadata["ncols"])
         pitch_um = float(metadata["spot_pitch"])
-    sane = 0 < min(n_rows, n_columns) <= max(n_rows, n_columns) <= LARGEST_INDEX and 0 < pitch_um < 100
+    sane = 0 < min(n_rows, n_columns) <= max(n_rows, n_columns) <= MAX_INDEX and 0 < pitch_um < 100
     if not sane or homography.shape != (3, 3) or not np.isfinite(homography).all():
         raise InputError(
             found=f"{n_rows} x {n_columns} bins of {pitch_um:g} um and a matrix of shape {homography.shape}",
-            where=str(path), expected=f"an array, and {TO_MICROSCOPE} as 3 x 3 numbers", repair="copy it again",
-        )  # fmt: skip
+            where=str(path),
+            expected=f"an array, and {TO_MICROSCOPE} as 3 x 3 numbers",
+            repair="copy it again",
+        )
     corners = np.array([[0, 0, 1], [n_columns, 0, 1], [0, n_rows, 1], [n_columns, n_rows, 1]])
     depth = corners @ homography[2]
     if not ((depth > 0).all() or (depth < 0).all()) or np.linalg.det(homography) == 0:
         raise InputError(
-            found=f"a {TO_MICROSCOPE} that folds the array", where=str(path), expected="a homography",
+            found=f"a {TO_MICROSCOPE} that folds the array",
+            where=str(path),
+            expected="a homography",
             repair="copy it again",
-        )  # fmt: skip
+        )
     return SpotLayout(n_rows=n_rows, n_columns=n_columns, pitch_um=pitch_um, homography=homography, path=path)

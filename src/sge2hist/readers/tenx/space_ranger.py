@@ -30,9 +30,11 @@ def read_scale_factors(spatial: Path) -> tuple[dict[str, float], Path]:
     path = one_file(spatial, "scalefactors_json.json") if spatial.is_dir() else None
     if path is None:
         raise InputError(
-            found="no scalefactors_json.json", where=str(spatial), expected="Space Ranger's spatial/ folder",
+            found="no scalefactors_json.json",
+            where=str(spatial),
+            expected="Space Ranger's spatial/ folder",
             repair="copy it from the same outs/ folder",
-        )  # fmt: skip
+        )
     factors = {}
     for name, value in read_json(path, expected="Space Ranger's scale factors").items():
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -136,6 +138,8 @@ def clusters_of(folder: Path, barcodes: Iterable[str], notes: list[str]) -> list
 
 def _damaged_clusters(path: Path, found: str) -> InputError:
     return InputError(
-        found=found, where=str(path), expected="columns Barcode,Cluster with a row for each barcode",
+        found=found,
+        where=str(path),
+        expected="columns Barcode,Cluster with a row for each barcode",
         repair="copy it again from the same outs/, or remove it (its clusters are then not offered)",
-    )  # fmt: skip
+    )

@@ -109,9 +109,14 @@ class TenxMatrix:
             raise InputError(found="row pointers out of order", where=str(path), repair="copy or download it again")
         genes, column_of_feature, notes = _genes(path, ids, symbols, kinds)
         return cls(
-            path=path, barcodes=barcodes, genes=genes, column_of_feature=column_of_feature, indptr=indptr,
-            software=software, notes=notes,
-        )  # fmt: skip
+            path=path,
+            barcodes=barcodes,
+            genes=genes,
+            column_of_feature=column_of_feature,
+            indptr=indptr,
+            software=software,
+            notes=notes,
+        )
 
     @property
     def n_obs(self) -> int:
@@ -207,9 +212,10 @@ class TenxMatrix:
         """Feature indices -> gene columns; entries of other feature types go."""
         if len(features) and (features.min() < 0 or features.max() >= len(self.column_of_feature)):
             raise InputError(
-                found="feature indices outside the feature table", where=str(self.path),
+                found="feature indices outside the feature table",
+                where=str(self.path),
                 repair="copy or download it again",
-            )  # fmt: skip
+            )
         if len(self.genes) == len(self.column_of_feature):
             return features.astype(np.int32), data, indptr
         columns = self.column_of_feature[features]

@@ -175,7 +175,7 @@ def grid_scale(spots: pd.DataFrame, centre_xy_px: np.ndarray, path: Path) -> tup
 # um per px from a printed array: positions in px against array indices whose spacing in um is known.
 
 
-LARGEST_MISFIT_PITCHES = 0.5  # a file with rows mixed up misses by whole pitches; printed spots by a few percent
+MAX_MISFIT_PITCHES = 0.5  # a file with rows mixed up misses by whole pitches; printed spots by a few percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +220,7 @@ def fit_array(array_xy_um: np.ndarray, centre_xy_px: np.ndarray, *, pitch_um: fl
         raise InputError(found="spot positions that do not spread over the image", where=where)
     um_per_px = float(1 / np.sqrt(abs(determinant)))
     rms_um = float(np.sqrt(((centre_xy_px - design @ solution) ** 2).sum(axis=1).mean()) * um_per_px)
-    if rms_um > LARGEST_MISFIT_PITCHES * pitch_um:
+    if rms_um > MAX_MISFIT_PITCHES * pitch_um:
         raise InputError(
             found=f"spot positions {rms_um:.0f} um away from their array on average",
             where=where,

@@ -70,11 +70,22 @@ def read(
     sources = _um_per_px_sources(factors, placed, slide)
     reader = _Reader(matrix.without_names(), group, len(obs))
     return Section(
-        name=name or section_name(path), technology="Visium HD", software=matrix.software,
-        observation="bin", observation_um=float(side_um), obs=obs, centre_xy_px=centre_xy_px, genes=matrix.genes,
-        image=slide, um_per_px=next(iter(sources.values())), um_per_px_sources=sources, read_counts=reader,
-        read_totals=reader.totals, notes=notes, reference=space_ranger.read_reference(square / "spatial", factors),
-    )  # fmt: skip
+        name=name or section_name(path),
+        technology="Visium HD",
+        software=matrix.software,
+        observation="bin",
+        observation_um=float(side_um),
+        obs=obs,
+        centre_xy_px=centre_xy_px,
+        genes=matrix.genes,
+        image=slide,
+        um_per_px=next(iter(sources.values())),
+        um_per_px_sources=sources,
+        read_counts=reader,
+        read_totals=reader.totals,
+        notes=notes,
+        reference=space_ranger.read_reference(square / "spatial", factors),
+    )
 
 
 def open_image(image: str | Path | None, path: str | Path, channels: Channels | None = None) -> SlideImage:

@@ -108,9 +108,11 @@ def one_file(folder: Path, name: str) -> Path | None:
     found = sorted(child for child in folder.glob(f"*_{name}") if child.is_file())
     if len(found) > 1:
         raise InputError(
-            found=f"{', '.join(child.name for child in found)}", where=str(folder), expected=f"one {name}",
+            found=f"{', '.join(child.name for child in found)}",
+            where=str(folder),
+            expected=f"one {name}",
             repair="keep one run per folder",
-        )  # fmt: skip
+        )
     return found[0] if found else None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from sge2hist.data.errors import InputError
 from sge2hist.readers.tables import read_parquet
 
-LARGEST_INDEX = 60_000  # the 2 um grid has 3350 rows; anything near this is a damaged file
+MAX_INDEX = 60_000  # the 2 um grid has 3350 rows; anything near this is a damaged file
 FITTED_BINS = 200_000  # evenly spread ones tell the pitch as well as all do
 _BARCODE_BYTES = 21  # s_008um_00012_00345-1
 _REPAIR = "copy the folder again; matrix and positions must be of one run"
@@ -62,7 +62,7 @@ def read_positions(path: str | Path) -> GridPositions:
     table = read_parquet(path, columns)
     try:
         indices = [table[name] for name in ("array_row", "array_col")]
-        in_range = all(not len(index) or 0 <= index.min() <= index.max() <= LARGEST_INDEX for index in indices)
+        in_range = all(not len(index) or 0 <= index.min() <= index.max() <= MAX_INDEX for index in indices)
         in_tissue = table["in_tissue"].astype(np.int64) != 0
         centre = np.empty((len(in_tissue), 2))
         for axis, name in enumerate(("pxl_col_in_fullres", "pxl_row_in_fullres")):
@@ -87,9 +87,11 @@ def parse_barcodes(barcodes: np.ndarray, where: str, bin_um: int) -> tuple[np.nd
     prefix = f"s_{bin_um:03d}um_".encode()
     if barcodes.dtype.itemsize != _BARCODE_BYTES or not barcodes[0].startswith(prefix):
         raise InputError(
-            found=f"barcode {barcodes[0]!r}", where=where, expected=f"{prefix.decode()}00000_00000-1",
+            found=f"barcode {barcodes[0]!r}",
+            where=where,
+            expected=f"{prefix.decode()}00000_00000-1",
             repair="give the matrix of this bin size",
-        )  # fmt: skip
+        )
     letters = np.ascontiguousarray(barcodes).view(np.uint8).reshape(len(barcodes), _BARCODE_BYTES)
     numbers = []
     regular = bool((letters[:, :8] == np.frombuffer(prefix, np.uint8)).all())
@@ -123,8 +125,10 @@ def position_of_bins(grid: GridPositions, row: np.ndarray, column: np.ndarray, w
     if (found < 0).any():
         raise InputError(
             found=f"{int((found < 0).sum()):,} of {len(found):,} bins of {where} without a position",
-            where=str(grid.path), expected="a position for every bin of the matrix", repair=_REPAIR,
-        )  # fmt: skip
+            where=str(grid.path),
+            expected="a position for every bin of the matrix",
+            repair=_REPAIR,
+        )
     seen = np.zeros(len(cell), bool)
     seen[found] = True
     if int(seen.sum()) != len(found):

@@ -13,7 +13,7 @@ from sge2hist.readers.tenx.visium_hd_folder import one_file
 from sge2hist.readers.tenx.visium_hd_grid import FITTED_BINS, GridPositions, read_positions
 
 TABLE = "tissue_positions.parquet"
-LARGEST_DIFFERENCE_BINS = 0.5  # further apart, table and homography put a count into different bins
+MAX_DIFFERENCE_BINS = 0.5  # further apart, table and homography put a count into different bins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Placed:
             return []
         apart_px = self._by_layout(self.layout).centre_xy_px - self.grid.centre_xy_px[self._some()]
         apart_um = float(np.hypot(*apart_px.T).max()) * self.grid.um_per_px(self.bin_um)
-        if apart_um <= LARGEST_DIFFERENCE_BINS * self.bin_um:
+        if apart_um <= MAX_DIFFERENCE_BINS * self.bin_um:
             return []
         return [
             f"positions and the homography of {self.layout.path.name} lie up to {apart_um:.0f} um apart: the positions "
@@ -54,9 +54,12 @@ class Placed:
         some = self._some()
         row, column = self.grid.row[some], self.grid.column[some]
         return GridPositions(
-            row=row, column=column, centre_xy_px=layout.centre_xy_px(row, column, self.bin_um),
-            in_tissue=self.grid.in_tissue[some], path=layout.path,
-        )  # fmt: skip
+            row=row,
+            column=column,
+            centre_xy_px=layout.centre_xy_px(row, column, self.bin_um),
+            in_tissue=self.grid.in_tissue[some],
+            path=layout.path,
+        )
 
 
 def place_bins(square: Path, bin_um: int, *, filtered: bool) -> Placed:
@@ -89,9 +92,11 @@ def _layout_alone(square: Path, filtered: bool) -> SpotLayout:
         raise InputError(found=f"{missing} and no {FILE}", where=str(square / "spatial"), repair=copy)
     if not filtered:
         raise InputError(
-            found=f"{missing} beside a raw matrix", where=str(square / "spatial"),
-            expected=f"{TABLE}, which tells bins in tissue from others, or the filtered matrix", repair=copy,
-        )  # fmt: skip
+            found=f"{missing} beside a raw matrix",
+            where=str(square / "spatial"),
+            expected=f"{TABLE}, which tells bins in tissue from others, or the filtered matrix",
+            repair=copy,
+        )
     layout = read_feature_slice(path)
     if layout is None:
         raise InputError(

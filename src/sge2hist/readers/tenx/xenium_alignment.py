@@ -11,7 +11,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.readers.tables import as_float, damaged, read_delimited
 
 KEYPOINT_COLUMNS = ("fixedX", "fixedY", "alignmentX", "alignmentY")
-LARGEST_KEYPOINT_MISFIT_PX = 100.0  # DAPI px, 21 um: landmarks set by hand are better than that
+MAX_KEYPOINT_MISFIT_PX = 100.0  # DAPI px, 21 um: landmarks set by hand are better than that
 IDENTITY = "identity"
 
 
@@ -121,11 +121,11 @@ def _fit_keypoints(path: Path) -> tuple[np.ndarray, float]:
         )
     solution = np.linalg.lstsq(moving, fixed, rcond=None)[0]
     misfit = float(np.linalg.norm(moving @ solution - fixed, axis=1).mean())
-    if misfit > LARGEST_KEYPOINT_MISFIT_PX:
+    if misfit > MAX_KEYPOINT_MISFIT_PX:
         raise InputError(
             found=f"keypoints that miss each other by {misfit:.0f} DAPI px on average",
             where=str(path),
-            expected=f"less than {LARGEST_KEYPOINT_MISFIT_PX:g} px",
+            expected=f"less than {MAX_KEYPOINT_MISFIT_PX:g} px",
             repair="set the landmarks again in Xenium Explorer",
         )
     return np.vstack([solution.T, [0, 0, 1]]), misfit

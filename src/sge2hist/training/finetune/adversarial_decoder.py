@@ -85,9 +85,14 @@ class Sharpening(Stage):
     """The decoder against a critic; decoder and critic take their steps together, each on its own loss."""
 
     def __init__(
-        self, model: JointModel, source: PatchSource, cells: ToldCells, before: Autoencoder, config: SharpenConfig,
+        self,
+        model: JointModel,
+        source: PatchSource,
+        cells: ToldCells,
+        before: Autoencoder,
+        config: SharpenConfig,
         run: Run,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`before`: the autoencoder as it was, which a model taken from a checkpoint no longer has."""
         super().__init__()
         self._autoencoder = _autoencoder_of(model)
@@ -237,15 +242,28 @@ def sharpen(
     budget = config.hours * 3600 if config.hours else None
     n_steps = config.steps or STEPS
     plan = StagePlan(
-        name=NAME, n_steps=10**9 if budget else n_steps, learning_rate=config.learning_rate, budget_s=budget,
-        items_per_step=2 * config.batch, betas=(0.5, 0.99), clip_norm=10.0, clip_apart=True, decay=0.4,
-        ema=True, refresh_every=min(100, n_steps),
-    )  # fmt: skip
+        name=NAME,
+        n_steps=10**9 if budget else n_steps,
+        learning_rate=config.learning_rate,
+        budget_s=budget,
+        items_per_step=2 * config.batch,
+        betas=(0.5, 0.99),
+        clip_norm=10.0,
+        clip_apart=True,
+        decay=0.4,
+        ema=True,
+        refresh_every=min(100, n_steps),
+    )
     return tune(
-        trained, dataset, Path(output), config, plan,
+        trained,
+        dataset,
+        Path(output),
+        config,
+        plan,
         lambda model, source, cells, run: Sharpening(model, source, cells, before, config, run),
-        overwrite=overwrite, say=say,
-    )  # fmt: skip
+        overwrite=overwrite,
+        say=say,
+    )
 
 
 # The critic of the image decoder: tells decoded crops from real ones, place by place. Used in training alone.

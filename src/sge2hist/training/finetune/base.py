@@ -71,15 +71,23 @@ def tune(
     left_out = read_left_out(config.leave_out, dataset)
     shape = trained.config
     source = PatchSource(
-        dataset, patch_px=shape.patch_px, um_per_px=shape.um_per_px, reach_um=shape.reach_um,
-        jitter_um=shape.image.condition.grid_um, left_out=left_out,
-    )  # fmt: skip
+        dataset,
+        patch_px=shape.patch_px,
+        um_per_px=shape.um_per_px,
+        reach_um=shape.reach_um,
+        jitter_um=shape.image.condition.grid_um,
+        left_out=left_out,
+    )
     accelerator = make_accelerator("auto")
     settings = asdict(config)  # type: ignore[call-overload]
     asked = {
-        "config": {name: value for name, value in settings.items() if name != "hours"},  # which may be more when it goes on
-        "data": dataset.fingerprint, "teacher": trained.fingerprint, "left_out": left_out.fingerprint,
-    }  # fmt: skip
+        "config": {
+            name: value for name, value in settings.items() if name != "hours"
+        },  # which may be more when it goes on
+        "data": dataset.fingerprint,
+        "teacher": trained.fingerprint,
+        "left_out": left_out.fingerprint,
+    }
     run = open_run(output, asked, accelerator, seed=config.seed, overwrite=overwrite, say=say)
     if (output / CONFIG_NAME).is_file():
         run.say(f"{output} is finished already; --overwrite does it again")
@@ -127,9 +135,10 @@ def check_tunable(trained: ModelBundle, dataset: PairedDataset) -> None:
     dataset.rows("train")  # an empty split is an error before any work
     if len(dataset.slide_ids) > trained.config.image.n_slides:
         raise InputError(
-            found=f"{len(dataset.slide_ids)} slides", where=str(dataset.path),
+            found=f"{len(dataset.slide_ids)} slides",
+            where=str(dataset.path),
             expected=f"the {trained.config.image.n_slides} that the model was trained on",
-        )  # fmt: skip
+        )
     known = set(dataset.genes.ids)
     missing = [gene for gene in trained.genes.ids if gene not in known]
     if missing:

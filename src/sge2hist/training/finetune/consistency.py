@@ -69,9 +69,14 @@ class Distillation(Stage):
         rng = stage_rng(config.seed, "distill", step)
         generator = stage_generator(config.seed, "distill/noise", step)
         crops, cells = self._cells.on_crops(
-            self._source, config.batch, rng, generator, share_anywhere=SHARE_ANYWHERE, share_none=config.share_none,
+            self._source,
+            config.batch,
+            rng,
+            generator,
+            share_anywhere=SHARE_ANYWHERE,
+            share_none=config.share_none,
             share_centre=config.share_centre,
-        )  # fmt: skip
+        )
         with torch.no_grad():
             latent = self.model.image.to_latent(crops.image_BCHW.to(self._device))
         loss = consistency_loss(self.model.image, latent, cells, generator, step / self._n_steps).mean()
@@ -104,14 +109,25 @@ def distill(
         guidance_interval=(0.0, teacher.model.image.noise_model.sigma_range[1]),
     )
     plan = StagePlan(
-        name="distill", n_steps=config.steps, learning_rate=config.learning_rate, items_per_step=config.batch, ema=True,
+        name="distill",
+        n_steps=config.steps,
+        learning_rate=config.learning_rate,
+        items_per_step=config.batch,
+        ema=True,
         refresh_every=min(100, config.steps),
-    )  # fmt: skip
+    )
     return tune(
-        teacher, dataset, Path(output), config, plan,
+        teacher,
+        dataset,
+        Path(output),
+        config,
+        plan,
         lambda model, source, cells, run: Distillation(model, source, cells, config, run),
-        sampler=sampler, image=replace(teacher.config.image, own_guidance=1.0), overwrite=overwrite, say=say,
-    )  # fmt: skip
+        sampler=sampler,
+        image=replace(teacher.config.image, own_guidance=1.0),
+        overwrite=overwrite,
+        say=say,
+    )
 
 
 # Consistency tuning (Geng et al. 2024, "Consistency models made easy"): a trained denoiser learns to jump.

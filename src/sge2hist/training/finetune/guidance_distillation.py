@@ -56,9 +56,14 @@ class OwnGuidance(Stage):
     """The image network and what reads the cells; gene model and autoencoder stay as they are."""
 
     def __init__(
-        self, model: JointModel, before: ImageModel, source: PatchSource, cells: ToldCells, config: OwnGuidanceConfig,
+        self,
+        model: JointModel,
+        before: ImageModel,
+        source: PatchSource,
+        cells: ToldCells,
+        config: OwnGuidanceConfig,
         run: Run,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`before`: the image model as it was, which a model taken from a checkpoint no longer has."""
         super().__init__()
         self.model, self._source, self._cells, self._config = model, source, cells, config
@@ -138,11 +143,21 @@ def learn_guidance(
         trained.config.image, own_guidance=sampler.guidance, own_guidance_interval=sampler.guidance_interval
     )
     plan = StagePlan(
-        name=NAME, n_steps=config.steps, learning_rate=config.learning_rate, items_per_step=config.batch, ema=True,
+        name=NAME,
+        n_steps=config.steps,
+        learning_rate=config.learning_rate,
+        items_per_step=config.batch,
+        ema=True,
         refresh_every=min(100, config.steps),
-    )  # fmt: skip
+    )
     return tune(
-        trained, dataset, Path(output), config, plan,
+        trained,
+        dataset,
+        Path(output),
+        config,
+        plan,
         lambda model, source, cells, run: OwnGuidance(model, image, source, cells, config, run),
-        image=guided_image, overwrite=overwrite, say=say,
-    )  # fmt: skip
+        image=guided_image,
+        overwrite=overwrite,
+        say=say,
+    )

@@ -150,9 +150,12 @@ def train_upsampler(
         run.say(f"{output} is trained already; --overwrite trains it again")
         return UpsamplerBundle.load(output)
     shape = UpsamplerConfig(
-        um_per_px=config.um_per_px * config.factor, factor=config.factor, image_channels=len(dataset.channels),
-        widths=config.widths, sampler=replace(EXPECTED_DETAIL, n_steps=config.evaluations),
-    )  # fmt: skip
+        um_per_px=config.um_per_px * config.factor,
+        factor=config.factor,
+        image_channels=len(dataset.channels),
+        widths=config.widths,
+        sampler=replace(EXPECTED_DETAIL, n_steps=config.evaluations),
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = Upsampler(shape)
@@ -163,17 +166,27 @@ def train_upsampler(
     run.resume()
     run.restore_module(model)
     plan = StagePlan(
-        name=NAME, n_steps=10**9 if config.hours else config.steps, learning_rate=config.learning_rate,
-        items_per_step=config.batch, budget_s=config.hours * 3600 if config.hours else None,
-        refresh_every=min(REFRESH, config.steps), ema=True,
-    )  # fmt: skip
+        name=NAME,
+        n_steps=10**9 if config.hours else config.steps,
+        learning_rate=config.learning_rate,
+        items_per_step=config.batch,
+        budget_s=config.hours * 3600 if config.hours else None,
+        refresh_every=min(REFRESH, config.steps),
+        ema=True,
+    )
     run_stage(stage, plan, run, model)
     finish_stage(run, model, NAME)
     bundle = UpsamplerBundle(
-        model=model.cpu().eval(), channels=tuple(dataset.channels),
-        provenance={"data_fingerprint": dataset.fingerprint, "toy": bool(dataset.manifest.get("toy")),
-                    "slides": list(dataset.slide_ids), "training": asdict(config), "stage_seconds": run.stages_done},
-    )  # fmt: skip
+        model=model.cpu().eval(),
+        channels=tuple(dataset.channels),
+        provenance={
+            "data_fingerprint": dataset.fingerprint,
+            "toy": bool(dataset.manifest.get("toy")),
+            "slides": list(dataset.slide_ids),
+            "training": asdict(config),
+            "stage_seconds": run.stages_done,
+        },
+    )
     if accelerator.is_main_process:
         bundle.save(output)
         run.say(f"wrote {output}")
@@ -186,6 +199,8 @@ def _check_resolution(dataset: PairedDataset, um_per_px: float) -> None:
     own = dataset.um_per_px
     if own > COARSER * um_per_px:
         raise InputError(
-            found=f"slides of {own:g} um/px", where=str(dataset.path), expected=f"{um_per_px:g} um/px, as asked, or finer",
+            found=f"slides of {own:g} um/px",
+            where=str(dataset.path),
+            expected=f"{um_per_px:g} um/px, as asked, or finer",
             repair=f"ask for at least {own:g} um/px, or prepare the data with a finer image",
-        )  # fmt: skip
+        )

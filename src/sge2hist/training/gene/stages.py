@@ -21,13 +21,13 @@ from sge2hist.training.gene.neighbour_targets import DEFAULT_AROUND_UM, Neighbou
 from sge2hist.training.loop import Run, Stage, StagePlan, finish_stage, run_stage
 from sge2hist.training.randomness import stage_generator, stage_rng
 
-MOST_EPOCHS = 25
+MAX_EPOCHS = 25
 """Times that a stage may see each cell: after more, a few hundred cells are learnt by heart and their types blur."""
 
 
-def most_steps(n_cells: int, batch_size: int) -> int:
-    """Steps after which each cell was seen `MOST_EPOCHS` times."""
-    return max(1, MOST_EPOCHS * n_cells // batch_size)
+def max_steps(n_cells: int, batch_size: int) -> int:
+    """Steps after which each cell was seen `MAX_EPOCHS` times."""
+    return max(1, MAX_EPOCHS * n_cells // batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,13 +180,20 @@ class GeneStages:
     """The gene model of one training run; stages that are done already are passed over."""
 
     def __init__(
-        self, model: JointModel, cells: GeneData, run: Run, plan: Callable[..., StagePlan], *,
-        n_steps: tuple[int, int], use_labels: bool, device: str,
-    ) -> None:  # fmt: skip
+        self,
+        model: JointModel,
+        cells: GeneData,
+        run: Run,
+        plan: Callable[..., StagePlan],
+        *,
+        n_steps: tuple[int, int],
+        use_labels: bool,
+        device: str,
+    ) -> None:
         """`plan(name, n_steps, rate, items, most, **more)` plans a stage; `n_steps`: without, and with the mixture."""
         self._model, self._cells, self._run, self._plan = model, cells, run, plan
         self._use_labels, self._device = use_labels, device
-        self._most = most_steps(cells.n_cells, GeneStageConfig.batch_size)
+        self._most = max_steps(cells.n_cells, GeneStageConfig.batch_size)
         self._gene_steps, self._mixture_steps = (min(n, self._most) for n in n_steps)
 
     def before_images(self) -> GeneStage:

@@ -67,9 +67,16 @@ class ToldCells:
         self._n_type, self._device = model.gene.config.n_type, device
 
     def on_crops(
-        self, source: PatchSource, n: int, rng: np.random.Generator, generator: torch.Generator, *,
-        share_anywhere: float, share_none: float, share_centre: float,
-    ) -> tuple[PatchBatch, PlacedCells]:  # fmt: skip
+        self,
+        source: PatchSource,
+        n: int,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+        *,
+        share_anywhere: float,
+        share_none: float,
+        share_centre: float,
+    ) -> tuple[PatchBatch, PlacedCells]:
         """Draw n crops and what is told of each: nothing, its centre cell or all cells, and of half of them the slide."""
         crops = source.batch(n, rng, share_anywhere=share_anywhere)
         mode_B = draw_modes(n, rng, share_none=share_none, share_centre=share_centre)

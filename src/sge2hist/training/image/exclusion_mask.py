@@ -63,9 +63,10 @@ def read_left_out(path: str | Path | None, dataset: PairedDataset) -> LeftOut:
             slide, area = _area(feature, dataset)
         except (ValueError, TypeError, KeyError, AttributeError, shapely.errors.ShapelyError) as error:
             problems.add(
-                found=f"feature {number} that cannot be used ({error})", where=str(path),
+                found=f"feature {number} that cannot be used ({error})",
+                where=str(path),
                 expected="a polygon in px of the dataset's stored slide",
-            )  # fmt: skip
+            )
         else:
             areas.setdefault(slide, []).append(area)
     problems.raise_if_any()

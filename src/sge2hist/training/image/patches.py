@@ -40,9 +40,15 @@ class PatchSource:
     """
 
     def __init__(
-        self, dataset: PairedDataset, *, patch_px: int, um_per_px: float, reach_um: float, jitter_um: float,
+        self,
+        dataset: PairedDataset,
+        *,
+        patch_px: int,
+        um_per_px: float,
+        reach_um: float,
+        jitter_um: float,
         left_out: LeftOut | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`reach_um`: how far beyond a crop's edge cells are gathered; `left_out`: areas that no crop may touch."""
         self.patch_px, self.um_per_px, self.jitter_um = patch_px, um_per_px, jitter_um
         self.patch_um = patch_px * um_per_px
@@ -64,9 +70,10 @@ class PatchSource:
         rows = rows[~self._left_out.touches(self.centre_um_N2[rows], self.slide_of_cell[rows], side_um)]
         if not len(rows):
             raise InputError(
-                found="no training cell whose patch is clear of the areas left out", where=str(dataset.path),
+                found="no training cell whose patch is clear of the areas left out",
+                where=str(dataset.path),
                 expected="areas that leave most of the tissue",
-            )  # fmt: skip
+            )
         clear = self._clear_of_held_out(self.centre_um_N2[rows], self.slide_of_cell[rows], margin_um=self.jitter_um)
         return rows[clear] if clear.any() else rows
 

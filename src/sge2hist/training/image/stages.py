@@ -78,9 +78,16 @@ class JointTraining(Stage):
     """
 
     def __init__(
-        self, model: JointModel, source: PatchSource, gene_stage: GeneStage, all_cells: GeneData, config: JointConfig,
-        *, train_row_of_cell: np.ndarray, device: str,
-    ) -> None:  # fmt: skip
+        self,
+        model: JointModel,
+        source: PatchSource,
+        gene_stage: GeneStage,
+        all_cells: GeneData,
+        config: JointConfig,
+        *,
+        train_row_of_cell: np.ndarray,
+        device: str,
+    ) -> None:
         """`all_cells`: every cell of the dataset on the panel; `train_row_of_cell` int64 [N]: its row in the gene stage's
         data, -1 when it is not there.
         """
@@ -164,9 +171,14 @@ class JointTraining(Stage):
         return lone_latents(sample, z_MZ, torch.from_numpy(mode_M == MODE_CENTRE), self._n_drawn)
 
     def _with_fresh_latents(
-        self, z_MZ: Tensor, is_centre_M: np.ndarray, row_M: np.ndarray, mode_M: np.ndarray, step: int,
+        self,
+        z_MZ: Tensor,
+        is_centre_M: np.ndarray,
+        row_M: np.ndarray,
+        mode_M: np.ndarray,
+        step: int,
         rng: np.random.Generator,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """Encode the centre cells and some others now, so that gradients reach the encoder; lone cells are drawn."""
         centre, others = np.flatnonzero(is_centre_M), np.flatnonzero(~is_centre_M)
         n_more = max(0, min(self._config.n_gradient_cells - len(centre), len(others)))
