@@ -15,8 +15,8 @@ from sge2hist.api import SGE2Hist
 from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
-from sge2hist.generation.patches import images_of
-from sge2hist.generation.requests import job_from_paired
+from sge2hist.generation.patches import image_batches
+from sge2hist.generation.requests import request_from_paired
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.image_model import SamplerConfig
 
@@ -58,9 +58,9 @@ def _draw(
     shuffle: bool = False,
 ) -> Path:
     """Draw one image per cell; says how long it took."""
-    job = job_from_paired(bundle, data, rows, seed=seed, context=context, shuffle_cells=shuffle)
+    job = request_from_paired(bundle, data, rows, seed=seed, context=context, shuffle_cells=shuffle)
     start = time.perf_counter()
-    images = np.concatenate(list(images_of(bundle, job, sampler)))
+    images = np.concatenate(list(image_batches(bundle, job, sampler)))
     each_ms = (time.perf_counter() - start) / len(rows) * 1e3
     print(f"{folder.name}: {sampler.sampler}, {sampler.n_steps} steps, {each_ms:.0f} ms per image", flush=True)
     return write_set(folder, data, rows, images)

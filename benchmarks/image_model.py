@@ -38,9 +38,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from sge2hist.api import SGE2Hist
 from sge2hist.data.paired import PairedDataset
 from sge2hist.devices import fast_arithmetic
-from sge2hist.generation.parallel import side_by_side
-from sge2hist.generation.patches import images_of
-from sge2hist.generation.requests import job_from_paired
+from sge2hist.generation.parallel import parallel_batches
+from sge2hist.generation.patches import image_batches
+from sge2hist.generation.requests import request_from_paired
 from sge2hist.generation.windows import Windows, draw
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.conditioning import MODE_ALL, PlacedCells
@@ -165,7 +165,7 @@ def image_seconds(bundle: ModelBundle, sampler: SamplerConfig, batch: int, repea
 
     for _ in range(repeats):
         start = time.perf_counter()
-        list(side_by_side(call, batch, batch, device))
+        list(parallel_batches(call, batch, batch, device))
         times.append((time.perf_counter() - start) / batch)
     return times
 
@@ -188,9 +188,9 @@ def compare(bundle: ModelBundle, dataset: PairedDataset, split: str, n: int, see
     shown = ("haematoxylin_mean", "haematoxylin_sd", "eosin_mean", "lumen_fraction")
     print(f"| | evaluations | distance | over floor | {' | '.join(shown)} | ms per image |\n{'|---' * 9}|")
     for name, sampler, context, shuffle in tries:
-        job = job_from_paired(bundle, dataset, rows, seed=seed, context=context, shuffle_cells=shuffle)
+        job = request_from_paired(bundle, dataset, rows, seed=seed, context=context, shuffle_cells=shuffle)
         start = time.perf_counter()
-        images = np.concatenate(list(images_of(bundle, job, sampler)))
+        images = np.concatenate(list(image_batches(bundle, job, sampler)))
         ms = (time.perf_counter() - start) / n * 1e3
         distance, found = frechet_of(real, extractor(images)), stain_statistics(images)
         columns = [

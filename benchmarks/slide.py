@@ -119,7 +119,7 @@ def peak_mb() -> float:
 
 def draw_one(mm2: float, model: Path | None, preset: str, steps: int) -> dict[str, float]:
     """Draw one section in this process."""
-    from sge2hist.generation.slide.render import SlideConfig, draw_slide, prepare_slide
+    from sge2hist.generation.slide.render import SlideConfig, prepare_slide, render_slide
     from sge2hist.models.bundle import ModelBundle
     from sge2hist.models.image.image_model import SamplerConfig
 
@@ -137,7 +137,7 @@ def draw_one(mm2: float, model: Path | None, preset: str, steps: int) -> dict[st
             job = prepare_slide(bundle, source, Path(folder) / "s.generated", config)
             prepared = time.perf_counter() - start
             n_windows = job.n_windows
-            draw_slide(job, source, Path(folder) / "s.generated", config)
+            render_slide(job, source, Path(folder) / "s.generated", config)
             wall, cpu = time.perf_counter() - start, time.process_time() - start_cpu
     return {
         "mm2": mm2,

@@ -25,8 +25,8 @@ from sge2hist.devices import fast_arithmetic
 from sge2hist.evaluation.features.extractors import resolve_extractor
 from sge2hist.evaluation.metrics.frechet import frechet_of
 from sge2hist.evaluation.metrics.morphometry import fit_morphometry
-from sge2hist.generation.patches import images_of
-from sge2hist.generation.requests import job_from_paired
+from sge2hist.generation.patches import image_batches
+from sge2hist.generation.requests import request_from_paired
 from sge2hist.models.upsampler_bundle import UpsamplerBundle
 
 SIDE = 96  # px of what is judged
@@ -99,8 +99,8 @@ def pixels(images_NHWC: np.ndarray) -> torch.Tensor:
 def drawn_by(name: str, data: PairedDataset, rows: np.ndarray, seed: int) -> np.ndarray:
     """What a model draws of these cells among their neighbours, uint8 [N, P, P, C]."""
     bundle = SGE2Hist.from_pretrained(name).bundle
-    job = job_from_paired(bundle, data, rows, seed=seed, resample=True)
-    return np.concatenate(list(images_of(bundle, job)))
+    job = request_from_paired(bundle, data, rows, seed=seed, resample=True)
+    return np.concatenate(list(image_batches(bundle, job)))
 
 
 def quarters(images_NHWC: np.ndarray) -> np.ndarray:

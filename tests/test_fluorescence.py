@@ -45,9 +45,9 @@ def model(paired) -> ModelBundle:
 @pytest.fixture(scope="module")
 def generated(paired, model):
     from sge2hist.generation.patches import generate
-    from sge2hist.generation.requests import job_from_paired
+    from sge2hist.generation.requests import request_from_paired
 
-    job = job_from_paired(model, paired, paired.rows("test")[:40])
+    job = request_from_paired(model, paired, paired.rows("test")[:40])
     return generate(model, job, paired.path.with_suffix(".generated"))
 
 
@@ -123,13 +123,13 @@ def test_a_model_of_any_channels_is_sharpened(paired, model, tmp_path):
 
 
 def test_other_channels_are_refused_before_anything_is_drawn(paired, model, tiny_paired, tiny_model, tmp_path):
-    from sge2hist.generation.requests import job_from_paired
+    from sge2hist.generation.requests import request_from_paired
     from sge2hist.training.config import TrainConfig
     from sge2hist.training.train import train
 
     message = r"images of RGB.*expected images of DAPI, Membrane"
     with pytest.raises(InputError, match=message):
-        job_from_paired(model, tiny_paired, np.arange(3))
+        request_from_paired(model, tiny_paired, np.arange(3))
     with pytest.raises(InputError, match=r"start from.*images of RGB"):
         train(paired, tmp_path / "m.model", TrainConfig(preset="tiny", start=str(tiny_model)), say=lambda _: None)
 

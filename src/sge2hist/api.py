@@ -12,8 +12,8 @@ import numpy as np
 from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
-from sge2hist.generation.patches import images_of
-from sge2hist.generation.requests import Job, job_from_adata, job_from_paired, job_from_types
+from sge2hist.generation.patches import image_batches
+from sge2hist.generation.requests import GenerationRequest, request_from_adata, request_from_paired, request_from_types
 from sge2hist.models.bundle import ModelBundle, model_folder
 from sge2hist.models.gene.cell_types import TypeTable
 from sge2hist.models.image.image_model import SamplerConfig
@@ -105,12 +105,12 @@ class SGE2Hist:
         _check_counts(n_samples=n_samples, seed=seed)
         if isinstance(cells, PairedDataset):
             chosen = cells.rows("all") if rows is None else _row_numbers(rows, len(cells))
-            job = job_from_paired(
+            job = request_from_paired(
                 self.bundle, cells, chosen, n_samples=n_samples, seed=seed, context=context or "neighbours"
             )
         else:
             chosen_cells = cells if rows is None else cells[_row_numbers(rows, cells.n_obs)]
-            job = job_from_adata(self.bundle, chosen_cells, n_samples=n_samples, seed=seed, context=context)
+            job = request_from_adata(self.bundle, chosen_cells, n_samples=n_samples, seed=seed, context=context)
         images = self._draw(job, sampler)
         return images.reshape(-1, n_samples, *images.shape[1:])
 
@@ -131,12 +131,12 @@ class SGE2Hist:
         """
         _check_counts(n=n, seed=seed)
         wanted = [names] if isinstance(names, str) else list(names)
-        return self._draw(job_from_types(self.bundle, wanted, n=n, seed=seed, z2=z2, context=context), sampler)
+        return self._draw(request_from_types(self.bundle, wanted, n=n, seed=seed, z2=z2, context=context), sampler)
 
-    def _draw(self, job: Job, sampler: SamplerConfig | None) -> np.ndarray:
+    def _draw(self, job: GenerationRequest, sampler: SamplerConfig | None) -> np.ndarray:
         if len(job) == 0:
             raise InputError(found="no cell to draw", expected="at least one")
-        return np.concatenate(list(images_of(self.bundle, job, sampler)))
+        return np.concatenate(list(image_batches(self.bundle, job, sampler)))
 
 
 def _row_numbers(rows: Sequence[int] | np.ndarray, n_cells: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sge2hist.data.generated import GeneratedSet, writing
+from sge2hist.data.generated import GeneratedSet, generated_set_writer
 from sge2hist.data.slides.channels import RGB
 from sge2hist.evaluation.image_sets import read_image
 
@@ -16,7 +16,7 @@ from sge2hist.evaluation.image_sets import read_image
 def test_images_come_back(tmp_path, channels, suffix):
     images = np.random.default_rng(0).integers(0, 256, (3, 20, 20, len(channels)), dtype=np.uint8)
     obs = pd.DataFrame({"cell_id": ["a", "b", "c"]})
-    with writing(tmp_path / "x.generated", obs, {}, {"channels": channels}, overwrite=False) as writer:
+    with generated_set_writer(tmp_path / "x.generated", obs, {}, {"channels": channels}, overwrite=False) as writer:
         writer.add(images)
     found = GeneratedSet.open(tmp_path / "x.generated")
     assert found.channels == channels

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from sge2hist.cli.main import app
 from sge2hist.data.errors import InputError
-from sge2hist.generation.upsample import enlarged
+from sge2hist.generation.upsample import upsample_images
 from sge2hist.models.upsampler_bundle import UpsamplerBundle
 from sge2hist.training import loop
 from sge2hist.training.finetune.upsampler import FineCrops, UpsamplerTraining, train_upsampler
@@ -63,7 +63,7 @@ def test_detail_that_follows_the_coarse_image_is_learnt(tiny_paired, tmp_path, m
     bundle.model.eval()
     coarse = np.full((2, 16, 16, 3), 100, np.uint8)
     coarse[1] = 160
-    fine = enlarged(bundle, coarse, np.array([5, 6])).astype(float).mean(-1)
+    fine = upsample_images(bundle, coarse, np.array([5, 6])).astype(float).mean(-1)
     for image, grey in zip(fine, (100, 160), strict=True):
         contrast = float((image * stripes[0, :, :, 0]).mean())
         assert contrast == pytest.approx(0.3 * grey, rel=0.25)

@@ -206,18 +206,18 @@ def _generate(
 
     from sge2hist.data.generated import GeneratedSet
     from sge2hist.generation.patches import generate
-    from sge2hist.generation.requests import job_from_paired, job_from_types
+    from sge2hist.generation.requests import request_from_paired, request_from_types
     from sge2hist.models.image.image_model import SamplerConfig
 
     output = folder / f"{what}.generated"
     if output.is_dir():
         return GeneratedSet.open(output)
     if what == "types":
-        job = job_from_types(bundle, _names(bundle, dataset), n=config.n_per_type, seed=config.seed, context="centre")
+        job = request_from_types(bundle, _names(bundle, dataset), n=config.n_per_type, seed=config.seed, context="centre")
     else:
         rows = dataset.rows("test")
         chosen = np.random.default_rng(config.seed).choice(rows, min(config.n_cells, len(rows)), replace=False)
-        job = job_from_paired(bundle, dataset, np.sort(chosen), seed=config.seed, shuffle_cells=what == "shuffled")
+        job = request_from_paired(bundle, dataset, np.sort(chosen), seed=config.seed, shuffle_cells=what == "shuffled")
     say(f"{len(job)} images into {output}")
     # After so short a training images follow their condition better when pushed towards it.
     return generate(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import anndata
     import numpy as np
 
-    from sge2hist.generation.requests import Job
+    from sge2hist.generation.requests import GenerationRequest
     from sge2hist.models.bundle import ModelBundle
     from sge2hist.models.image.image_model import SamplerConfig
     from sge2hist.models.upsampler_bundle import UpsamplerBundle
@@ -203,7 +203,7 @@ def _job(
     shuffle_cells: bool,
     seed: int,
     resample: bool,
-) -> Job:
+) -> GenerationRequest:
     from sge2hist.cli.generate_checks import type_names
     from sge2hist.cli.progress import bar
     from sge2hist.data.paired import PairedDataset
@@ -213,7 +213,7 @@ def _job(
     if types is not None:
         names = type_names(types)
         like_z2 = None if like is None or source is None else z2_of_cell(bundle, PairedDataset.open(source), like)
-        return jobs.job_from_types(
+        return jobs.request_from_types(
             bundle, names, n=n or 16, seed=seed, z2=z2 if like_z2 is None else like_z2, context=context
         )
     assert source is not None
@@ -221,14 +221,14 @@ def _job(
         cells = read_h5ad(source)
         rows = choose(cells.n_obs, n, seed)
         with bar("encoding", len(rows)) as progress:
-            return jobs.job_from_adata(
+            return jobs.request_from_adata(
                 bundle, cells[rows], n_samples=samples, seed=seed, context=context, progress=progress
             )
     dataset = PairedDataset.open(source)
     rows = dataset.rows(split)
     rows = rows[choose(len(rows), n, seed)]
     with bar("encoding", None) as progress:
-        return jobs.job_from_paired(
+        return jobs.request_from_paired(
             bundle,
             dataset,
             rows,

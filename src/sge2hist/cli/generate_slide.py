@@ -42,7 +42,7 @@ def generate_slide(
     from sge2hist.cli.progress import bar
     from sge2hist.data.errors import InputError
     from sge2hist.generation.slide.job import REPORT
-    from sge2hist.generation.slide.render import SlideConfig, draw_slide, prepare_slide
+    from sge2hist.generation.slide.render import SlideConfig, prepare_slide, render_slide
 
     cells = _open(source)
     try:
@@ -62,7 +62,7 @@ def generate_slide(
         job = prepare_slide(bundle, cells, output, config, overwrite=overwrite, progress=progress)
     typer.echo((job.folder / REPORT).read_text().strip())
     with bar("windows", job.n_windows) as progress:
-        path = draw_slide(job, cells, output, config, overwrite=overwrite, progress=progress)
+        path = render_slide(job, cells, output, config, overwrite=overwrite, progress=progress)
     typer.echo(f"wrote {path}; look at it with `sge2hist view {output}`")
 
 

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 LEAST = 4  # images of a part: fewer do not fill the operations of the network
 
 
-def side_by_side(call: Callable[[slice], Result], n: int, batch: int, device: torch.device) -> Iterator[Result]:
+def parallel_batches(call: Callable[[slice], Result], n: int, batch: int, device: torch.device) -> Iterator[Result]:
     """Yield `call(part)` for slices that cover range(n), in their order; the parts under way are `batch` long together.
 
     On a CPU as many are under way as torch has threads to share among them; on any other device one of `batch` at a time.

@@ -10,10 +10,10 @@ import numpy as np
 
 from sge2hist.data.artifacts import check_output, require_disk_space
 from sge2hist.data.errors import InputError
-from sge2hist.data.generated import KIND, GeneratedSet, writing
-from sge2hist.generation.parallel import side_by_side
-from sge2hist.generation.requests import Job
-from sge2hist.generation.upsample import check_upsampler, enlarged
+from sge2hist.data.generated import KIND, GeneratedSet, generated_set_writer
+from sge2hist.generation.parallel import parallel_batches
+from sge2hist.generation.requests import GenerationRequest
+from sge2hist.generation.upsample import check_upsampler, upsample_images
 from sge2hist.generation.windows import draw
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.image_model import SamplerConfig
@@ -22,9 +22,9 @@ from sge2hist.models.upsampler_bundle import UpsamplerBundle
 BATCH = 64
 
 
-def images_of(
+def image_batches(
     bundle: ModelBundle,
-    job: Job,
+    job: GenerationRequest,
     sampler: SamplerConfig | None = None,
     *,
     batch: int = BATCH,
@@ -38,14 +38,14 @@ def images_of(
     def drawn(part: slice) -> np.ndarray:
         seeds = job.obs["seed"].to_numpy()[part]
         images = draw(bundle, job.windows(part), seeds, sampler or bundle.config.sampler)
-        return images if upsampler is None else enlarged(upsampler, images, seeds)
+        return images if upsampler is None else upsample_images(upsampler, images, seeds)
 
-    return side_by_side(drawn, len(job), batch, next(bundle.model.parameters()).device)
+    return parallel_batches(drawn, len(job), batch, next(bundle.model.parameters()).device)
 
 
 def generate(
     bundle: ModelBundle,
-    job: Job,
+    job: GenerationRequest,
     output: str | Path,
     *,
     sampler: SamplerConfig | None = None,
@@ -85,8 +85,8 @@ def generate(
         "seed": seed,
         **job.manifest,
     }
-    with writing(output, job.obs, job.latents, manifest, overwrite=overwrite) as writer:
-        for images in images_of(bundle, job, sampler, batch=batch, upsampler=upsampler):
+    with generated_set_writer(output, job.obs, job.latents, manifest, overwrite=overwrite) as writer:
+        for images in image_batches(bundle, job, sampler, batch=batch, upsampler=upsampler):
             writer.add(images)
             progress(len(images))
     return GeneratedSet.open(output)

@@ -28,7 +28,7 @@ Z2_SOURCES = ("type", "prior")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class GenerationRequest:
     """N images to draw."""
 
     obs: pd.DataFrame  # one row per image: cell_id, row, condition_row, cell_type, sample, seed; from RNA sge2hist_type
@@ -41,7 +41,7 @@ class Job:
         return len(self.obs)
 
 
-def job_from_paired(
+def request_from_paired(
     bundle: ModelBundle,
     dataset: PairedDataset,
     rows: np.ndarray,
@@ -52,7 +52,7 @@ def job_from_paired(
     shuffle_cells: bool = False,
     resample: bool = False,
     progress: Callable[[int], None] = lambda n: None,
-) -> Job:
+) -> GenerationRequest:
     """Images of cells of a paired dataset from their RNA.
 
     `context` "neighbours" places all cells around each cell, "field" cells like it on a lattice, z1 of each a draw from its
@@ -102,7 +102,7 @@ def job_from_paired(
         at = latents.find(row_M)
         return Windows(**{**vars(placed), "z_MZ": latents.mean_NZ[at], "depth_M": latents.depth_N[at]})
 
-    return Job(
+    return GenerationRequest(
         obs=obs.assign(sge2hist_type=_types_told(bundle, latents, condition_row)),
         windows=windows,
         latents=_centre_latents(bundle, latents, condition_row),
@@ -118,7 +118,7 @@ def job_from_paired(
     )
 
 
-def job_from_adata(
+def request_from_adata(
     bundle: ModelBundle,
     adata: anndata.AnnData,
     *,
@@ -126,7 +126,7 @@ def job_from_adata(
     seed: int = 0,
     context: str | None = None,
     progress: Callable[[int], None] = lambda n: None,
-) -> Job:
+) -> GenerationRequest:
     """Images of the cells of any AnnData with raw counts in X, whose surroundings are not known.
 
     `context` "field" fills the patch with cells like it, "centre" places it alone; None: as :func:`usual_context`.
@@ -153,7 +153,7 @@ def job_from_adata(
         at, seed_B = condition_row[part], obs["seed"].to_numpy()[part]
         return _without_neighbours(bundle, *latents.take(at), seed_B, context)
 
-    return Job(
+    return GenerationRequest(
         obs=obs.assign(sge2hist_type=_types_told(bundle, latents, condition_row)),
         windows=windows,
         latents=_centre_latents(bundle, latents, condition_row),
@@ -162,7 +162,7 @@ def job_from_adata(
     )
 
 
-def job_from_types(
+def request_from_types(
     bundle: ModelBundle,
     names: list[str],
     *,
@@ -170,7 +170,7 @@ def job_from_types(
     seed: int = 0,
     z2: str | np.ndarray = "type",
     context: str | None = None,
-) -> Job:
+) -> GenerationRequest:
     """`n` images of each named cell type: z1 from its mixture components, z2 as asked.
 
     `z2` is "type", drawn as among the training cells of the component; "prior", drawn from N(0, I) as published; or the
@@ -220,7 +220,7 @@ def job_from_types(
         depth_B = np.zeros(len(z_NZ[part]), np.float32)
         return _without_neighbours(bundle, z_NZ[part], spread_NT[part], depth_B, seed_N[part], context)
 
-    return Job(
+    return GenerationRequest(
         obs=obs,
         windows=windows,
         latents={"X_sge2hist_z1": z_NZ[:, :n_type], "X_sge2hist_z2": z_NZ[:, n_type:]},

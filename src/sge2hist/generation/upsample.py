@@ -33,7 +33,7 @@ def check_upsampler(upsampler: UpsamplerBundle, bundle: ModelBundle) -> None:
 
 
 @torch.no_grad()
-def enlarged(upsampler: UpsamplerBundle, images_BHWC: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+def upsample_images(upsampler: UpsamplerBundle, images_BHWC: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """Draw the fine image of each coarse one: uint8 [B, f H, f W, C]; image i depends on its coarse image and seeds[i] alone."""
     model = upsampler.model
     device = next(model.parameters()).device

@@ -17,10 +17,10 @@ from sge2hist.data.slides.channels import Channels, composite, is_rgb
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.evaluation.features.projections import feature_plane, type_plane
 from sge2hist.evaluation.image_sets import ImageSet
-from sge2hist.evaluation.measure import Measured
+from sge2hist.evaluation.scores import SetScores
 from sge2hist.evaluation.metrics.slide_maps import SLIDE_NAME, SlideScores
 from sge2hist.evaluation.reference import Reference
-from sge2hist.evaluation.report.describe import Described
+from sge2hist.evaluation.features.descriptors import ImageDescriptors
 
 MAX_MAP_CELLS = 6000
 MAPPED = ("haematoxylin_mean", "lumen_fraction")  # of H&E
@@ -29,7 +29,7 @@ OVERVIEW_PX = 700
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShownCell:
+class GalleryCell:
     """One column of a gallery: the cell's name, type and seed, its rank, and its images by row label."""
 
     cell_id: str
@@ -64,7 +64,7 @@ class Pictures:
         overviews: set -> (real, generated) uint8 [h, w, 3], a whole slide made small.
     """
 
-    galleries: dict[str, list[ShownCell]]
+    galleries: dict[str, list[GalleryCell]]
     maps: list[SlideMap]
     projection: dict[str, np.ndarray]
     type_plane: dict[str, np.ndarray]
@@ -76,16 +76,16 @@ def gather_pictures(
     reference: Reference,
     sets: list[ImageSet],
     shuffled: dict[str, ImageSet],
-    described: dict[str, list[Described]],
-    measured: dict[str, Measured],
+    descriptors: dict[str, list[ImageDescriptors]],
+    scores_of: dict[str, SetScores],
     slides: dict[str, SlideScores],
 ) -> Pictures:
     """Return the pictures of a report."""
-    first = {name: samples[0] for name, samples in described.items()}
-    chosen = gallery_cells(reference, measured[sets[0].name].rank_share_N)
+    first = {name: samples[0] for name, samples in descriptors.items()}
+    chosen = gallery_cells(reference, scores_of[sets[0].name].rank_share_N)
     return Pictures(
         galleries={
-            title: [shown(reference, sets, shuffled, cell, measured) for cell in cells]
+            title: [shown_cell(reference, sets, shuffled, cell, scores_of) for cell in cells]
             for title, cells in chosen.items()
         },
         maps=slide_maps(reference, first),
@@ -115,32 +115,32 @@ def gallery_cells(reference: Reference, rank_share_N: np.ndarray) -> dict[str, n
     return galleries
 
 
-def shown(
-    reference: Reference, sets: list[ImageSet], shuffled: dict[str, ImageSet], cell: int, measured: dict[str, Measured]
-) -> ShownCell:
+def shown_cell(
+    reference: Reference, sets: list[ImageSet], shuffled: dict[str, ImageSet], cell: int, scores_of: dict[str, SetScores]
+) -> GalleryCell:
     """Return one gallery column: real, each set, and the first set's image for the wrong cell."""
     cells, data = reference.cells, reference.data
     row, first = int(cells.rows_N[cell]), sets[0]
     images = {"real": reference.patches(np.array([row]))[0]}
-    for images_of in sets:
-        label = "generated" if len(sets) == 1 else images_of.name
-        images[label] = images_of.images(cells.images[images_of.name][0][[cell]])[0]
+    for image_set in sets:
+        label = "generated" if len(sets) == 1 else image_set.name
+        images[label] = image_set.images(cells.images[image_set.name][0][[cell]])[0]
     if first.name in shuffled:
         wrong = shuffled[first.name]
         images["shuffled"] = wrong.images(cells.images[wrong.name][0][[cell]])[0]
     elif cells.own_cells:
         images["shuffled"] = first.images(cells.images[first.name][0][[cells.shuffle_N[cell]]])[0]
     type_index = data.type_of_cell[row]
-    return ShownCell(
+    return GalleryCell(
         cell_id=str(data.obs.index[row]) if cells.own_cells else "",
         cell_type=data.types[type_index] if type_index >= 0 else "unknown",
         seed=int(first.seed_M[cells.images[first.name][0][cell]]),
-        rank_share=float(measured[first.name].rank_share_N[cell]),
+        rank_share=float(scores_of[first.name].rank_share_N[cell]),
         images={label: composite(image, data.channels) for label, image in images.items()},
     )
 
 
-def slide_maps(reference: Reference, sets: dict[str, Described]) -> list[SlideMap]:
+def slide_maps(reference: Reference, sets: dict[str, ImageDescriptors]) -> list[SlideMap]:
     """Return maps of the chief statistics for the slide with the most evaluated cells, at most 6,000 cells."""
     if not reference.cells.own_cells:
         return []
@@ -155,7 +155,7 @@ def slide_maps(reference: Reference, sets: dict[str, Described]) -> list[SlideMa
             statistic=statistic,
             centre_um=data.centre_xy_px[rows[here]] * data.um_per_px,
             real=reference.real.morphometry[statistic][here],
-            sets={name: described.morphometry[statistic][here] for name, described in sets.items()},
+            sets={name: descriptors.morphometry[statistic][here] for name, descriptors in sets.items()},
         )
         for statistic in mapped_statistics(data.channels)
     ]
@@ -180,5 +180,5 @@ def overview(reference: Reference, images: ImageSet) -> tuple[np.ndarray, np.nda
     drawn, _ = SlideImage.open(images.path / SLIDE_NAME, channels=data.channels).thumbnail(OVERVIEW_PX)
     x, y, width, height = (value / data.um_per_px for value in images.manifest["region_um"])
     real = data.slides[data.slide_ids.index(images.manifest["slide"])]
-    shown = real.read_window(x, y, width, height, drawn.shape[1], drawn.shape[0])
-    return composite(shown, data.channels), composite(drawn, data.channels)
+    shown_cell = real.read_window(x, y, width, height, drawn.shape[1], drawn.shape[0])
+    return composite(shown_cell, data.channels), composite(drawn, data.channels)

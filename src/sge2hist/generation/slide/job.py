@@ -18,7 +18,7 @@ from sge2hist.generation.slide.cells import BLOCKS, CellStore, write_cells
 from sge2hist.generation.slide.edits import Edit
 from sge2hist.generation.slide.source import SlideSource
 from sge2hist.generation.slide.tiling import Block, Lattice, SlidePlan, inner_area, occupied_windows, window_grid
-from sge2hist.generation.slide.worker import SlideWork
+from sge2hist.generation.slide.worker import SlideWorker
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.image_model import SamplerConfig
 
@@ -28,7 +28,7 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
+class SlideSpec:
     """What is drawn: it decides every pixel. Written to ``job.json``."""
 
     region_px: tuple[int, int, int, int]  # x, y, width, height
@@ -50,7 +50,7 @@ def lattice_of(bundle: ModelBundle) -> Lattice:
 class SlideJob:
     """A folder of work that is under way; made by :meth:`prepare`, finished by :meth:`run`."""
 
-    def __init__(self, folder: Path, bundle: ModelBundle, drawing: Drawing, batch: int) -> None:
+    def __init__(self, folder: Path, bundle: ModelBundle, drawing: SlideSpec, batch: int) -> None:
         self.folder, self.bundle, self.drawing, self.batch = folder, bundle, drawing, batch
         self.lattice = lattice_of(bundle)
         self.sigmas = [float(sigma) for sigma in bundle.model.image.sigmas(drawing.sampler)]
@@ -70,7 +70,7 @@ class SlideJob:
         bundle: ModelBundle,
         source: SlideSource,
         edits: list[Edit],
-        drawing: Drawing,
+        drawing: SlideSpec,
         batch: int,
         *,
         fresh: bool,
@@ -106,9 +106,9 @@ class SlideJob:
         """Windows to run, of all seeds."""
         return self.plan.n_windows * len(self.drawing.seeds)
 
-    def work(self, seed: int) -> SlideWork:
+    def work(self, seed: int) -> SlideWorker:
         """The work on one seed."""
-        return SlideWork(
+        return SlideWorker(
             self.bundle,
             self.plan,
             self.cells,
@@ -156,7 +156,7 @@ def _phases(plan: SlidePlan) -> Iterator[tuple[str, int, list[Block]]]:
     yield "glass", 0, [(0, 0)]
 
 
-def _do(work: SlideWork, kind: str, k: int, item: Block) -> int:
+def _do(work: SlideWorker, kind: str, k: int, item: Block) -> int:
     if kind == "advance":
         return work.advance(k, item)
     if kind == "decode":
@@ -165,7 +165,7 @@ def _do(work: SlideWork, kind: str, k: int, item: Block) -> int:
     return 0
 
 
-Execute = Callable[[SlideWork, str, int, list[Block]], Iterator[int]]
+Execute = Callable[[SlideWorker, str, int, list[Block]], Iterator[int]]
 
 
 class _executor:
@@ -190,7 +190,7 @@ class _executor:
         )
         return self._execute
 
-    def _execute(self, work: SlideWork, kind: str, k: int, items: list[Block]) -> Iterator[int]:
+    def _execute(self, work: SlideWorker, kind: str, k: int, items: list[Block]) -> Iterator[int]:
         from concurrent.futures import as_completed
         from concurrent.futures.process import BrokenProcessPool
 
@@ -212,13 +212,13 @@ class _executor:
 
 
 _IN_WORKER: dict[str, SlideJob] = {}
-_WORKS: dict[int, SlideWork] = {}
+_WORKS: dict[int, SlideWorker] = {}
 
 
 def _open_in_worker(folder: str, device: str, threads: int, batch: int) -> None:
     torch.set_num_threads(threads)
     bundle = ModelBundle.load(Path(folder) / MODEL, device=device)
-    _IN_WORKER["job"] = SlideJob(Path(folder), bundle, read_drawing(Path(folder)), batch)
+    _IN_WORKER["job"] = SlideJob(Path(folder), bundle, read_spec(Path(folder)), batch)
 
 
 def _do_in_worker(seed: int, kind: str, k: int, item: Block) -> int:
@@ -227,7 +227,7 @@ def _do_in_worker(seed: int, kind: str, k: int, item: Block) -> int:
     return _do(_WORKS[seed], kind, k, item)
 
 
-def _claim(folder: Path, drawing: Drawing, sizes: list[int], fresh: bool) -> None:
+def _claim(folder: Path, drawing: SlideSpec, sizes: list[int], fresh: bool) -> None:
     """Make the folder, or check that it holds work on the same drawing, on the same lattice."""
     asked = _plain(drawing) | {SIZES: sizes}
     if (folder / JOB).is_file() and read_json(folder / JOB) != asked:
@@ -245,15 +245,15 @@ def _claim(folder: Path, drawing: Drawing, sizes: list[int], fresh: bool) -> Non
             write_json(partial, asked)
 
 
-def _plain(drawing: Drawing) -> dict[str, Any]:
+def _plain(drawing: SlideSpec) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(asdict(drawing)))
     return plain
 
 
-def read_drawing(folder: Path) -> Drawing:
+def read_spec(folder: Path) -> SlideSpec:
     """The drawing of a folder of work."""
     values = read_json(folder / JOB)
     del values[SIZES]
     sampler = SamplerConfig(**{**values.pop("sampler")})
     plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return Drawing(**plain, sampler=sampler)
+    return SlideSpec(**plain, sampler=sampler)

@@ -17,7 +17,7 @@ from sge2hist.data.slides.channels import background_level, is_rgb, require_same
 from sge2hist.data.slides.glass import glass_colour
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
 from sge2hist.generation.slide.edits import Edit, check_edits
-from sge2hist.generation.slide.job import Drawing, Progress, SlideJob, lattice_of
+from sge2hist.generation.slide.job import Progress, SlideJob, SlideSpec, lattice_of
 from sge2hist.generation.slide.source import Rectangle, SlideSource, region_px
 from sge2hist.generation.slide.table import write_slide_cells
 from sge2hist.generation.slide.tiling import Block
@@ -88,7 +88,7 @@ def prepare_slide(
     if config.part is not None:
         region = part_of(region, config.part, lattice_of(bundle).block * lattice_of(bundle).pixels)
     require_disk_space(output, (4 + 4 * config.n_seeds) * len(bundle.config.channels) // 3 * region[2] * region[3])
-    drawing = Drawing(
+    drawing = SlideSpec(
         region_px=region,
         seeds=tuple(config.seed + i for i in range(config.n_seeds)),
         sampler=sampler,
@@ -102,7 +102,7 @@ def prepare_slide(
     )
 
 
-def draw_slide(
+def render_slide(
     job: SlideJob,
     source: SlideSource,
     output: str | Path,
@@ -140,10 +140,10 @@ def generate_slide(
     overwrite: bool = False,
     progress: Progress = lambda n: None,
 ) -> Path:
-    """:func:`prepare_slide` and :func:`draw_slide` in one: the H&E of a section, or of a region of it, from RNA and positions."""
+    """:func:`prepare_slide` and :func:`render_slide` in one: the H&E of a section, or of a region of it, from RNA and positions."""
     config = config or SlideConfig()
     job = prepare_slide(bundle, source, output, config, overwrite=overwrite)
-    return draw_slide(job, source, output, config, overwrite=overwrite, progress=progress)
+    return render_slide(job, source, output, config, overwrite=overwrite, progress=progress)
 
 
 def slide_manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from sge2hist.data.artifacts import atomic_path
 from sge2hist.devices import fast_arithmetic
-from sge2hist.generation.parallel import side_by_side
+from sge2hist.generation.parallel import parallel_batches
 from sge2hist.generation.slide.cells import CellStore, PlacedRows
-from sge2hist.generation.slide.tiling import GRAIN_DRAW, Area, Block, Lattice, SlidePlan, canvas_noise
+from sge2hist.generation.slide.tiling import GRAIN_DRAW, Area, Lattice, SlidePlan, Block, canvas_noise
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.conditioning import MODE_ALL, PlacedCells
 from sge2hist.models.image.image_model import Condition, SamplerConfig
@@ -31,7 +31,7 @@ CELLS_STEP = 64  # windows take a multiple of so many cells
 FAR_UM = -1e5  # where those lie that fill a window up
 
 
-class SlideWork:
+class SlideWorker:
     """All that is needed to do any piece of the work on one slide with one seed.
 
     `folder` takes the files. `glass_rgb` is the colour of empty glass, one level per channel of the image.
@@ -85,7 +85,7 @@ class SlideWork:
             placed = cells_of_windows(at, near, lattice, self.bundle.config.reach_um)
             return self._run(noisy, at - (seen.top, seen.left), placed, self.steps[k].sigma)
 
-        answers = chain.from_iterable(side_by_side(run, len(corners), self.batch, self.device))
+        answers = chain.from_iterable(parallel_batches(run, len(corners), self.batch, self.device))
         for (top, left), answer in zip(corners.tolist(), answers, strict=True):
             square = Area(top=top, left=left, height=step, width=step)
             _paste(out, own, answer[:, rim : rim + step, rim : rim + step], square)

@@ -12,8 +12,8 @@ from sge2hist import SGE2Hist
 from sge2hist.data.errors import InputError
 from sge2hist.data.generated import GeneratedSet
 from sge2hist.generation.encode import z2_of_cell
-from sge2hist.generation.patches import generate, images_of
-from sge2hist.generation.requests import job_from_adata, job_from_paired, job_from_types
+from sge2hist.generation.patches import generate, image_batches
+from sge2hist.generation.requests import request_from_adata, request_from_paired, request_from_types
 from sge2hist.generation.windows import image_seed
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.conditioning import MODE_ALL, MODE_CENTRE
@@ -28,14 +28,14 @@ def bundle(tiny_model):
 
 
 def _draw(bundle, job, batch: int = 64) -> np.ndarray:
-    return np.concatenate(list(images_of(bundle, job, FAST, batch=batch)))
+    return np.concatenate(list(image_batches(bundle, job, FAST, batch=batch)))
 
 
 def test_images_do_not_depend_on_batch_size_or_company(bundle, tiny_paired):
     rows = tiny_paired.rows("test")[:6]
-    together = _draw(bundle, job_from_paired(bundle, tiny_paired, rows, n_samples=2))
-    one_by_one = _draw(bundle, job_from_paired(bundle, tiny_paired, rows, n_samples=2), batch=1)
-    third = _draw(bundle, job_from_paired(bundle, tiny_paired, rows[2:3], n_samples=2))
+    together = _draw(bundle, request_from_paired(bundle, tiny_paired, rows, n_samples=2))
+    one_by_one = _draw(bundle, request_from_paired(bundle, tiny_paired, rows, n_samples=2), batch=1)
+    third = _draw(bundle, request_from_paired(bundle, tiny_paired, rows[2:3], n_samples=2))
     assert together.shape == (12, 32, 32, 3)
     # bfloat16 sums may be blocked differently: a grey level or two
     assert np.abs(together.astype(int) - one_by_one).max() <= 4
@@ -45,10 +45,10 @@ def test_images_do_not_depend_on_batch_size_or_company(bundle, tiny_paired):
 
 def test_neighbours_and_centre_place_the_right_cells(bundle, tiny_paired):
     rows = tiny_paired.rows("test")[[50]]
-    alone = job_from_paired(bundle, tiny_paired, rows, context="centre").windows(slice(0, 1))
+    alone = request_from_paired(bundle, tiny_paired, rows, context="centre").windows(slice(0, 1))
     assert alone.mode_B.tolist() == [MODE_CENTRE]
     assert alone.xy_um_M2.tolist() == [[32.0, 32.0]]
-    among = job_from_paired(bundle, tiny_paired, rows).windows(slice(0, 1))
+    among = request_from_paired(bundle, tiny_paired, rows).windows(slice(0, 1))
     assert among.mode_B.tolist() == [MODE_ALL]
     at_centre = np.flatnonzero(np.abs(among.xy_um_M2 - 32.0).max(1) < 1e-6)
     assert len(at_centre) == 1
@@ -58,11 +58,11 @@ def test_neighbours_and_centre_place_the_right_cells(bundle, tiny_paired):
 
 def test_shuffled_cells_are_drawn_from_other_expression(bundle, tiny_paired):
     rows = tiny_paired.rows("test")
-    job = job_from_paired(bundle, tiny_paired, rows, shuffle_cells=True)
+    job = request_from_paired(bundle, tiny_paired, rows, shuffle_cells=True)
     assert np.array_equal(job.obs["row"], rows)
     assert sorted(job.obs["condition_row"]) == sorted(rows)
     assert (job.obs["row"] != job.obs["condition_row"]).mean() > 0.9
-    assert np.array_equal(job.obs["seed"], job_from_paired(bundle, tiny_paired, rows).obs["seed"])
+    assert np.array_equal(job.obs["seed"], request_from_paired(bundle, tiny_paired, rows).obs["seed"])
 
 
 def test_adata_on_another_panel_order_gives_the_same_images(bundle, tiny_model, tiny_paired):
@@ -70,7 +70,7 @@ def test_adata_on_another_panel_order_gives_the_same_images(bundle, tiny_model, 
     order = np.random.default_rng(0).permutation(cells.n_vars)
     turned = cells[:, order].copy()
     turned.var_names = [f"{name}.3" for name in turned.var_names]  # Ensembl versions
-    a, b = job_from_adata(bundle, cells), job_from_adata(bundle, turned)
+    a, b = request_from_adata(bundle, cells), request_from_adata(bundle, turned)
     assert np.allclose(a.windows(slice(0, 4)).z_MZ, b.windows(slice(0, 4)).z_MZ, atol=1e-5)
     assert "30 of 30 genes" in b.report
     told = a.obs["sge2hist_type"].tolist()
@@ -82,14 +82,14 @@ def test_adata_on_another_panel_order_gives_the_same_images(bundle, tiny_model, 
 def test_missing_genes_are_reported_and_not_read_as_zero(bundle, tiny_paired):
     cells = tiny_paired.adata()[tiny_paired.rows("test")[:50]].copy()
     part = cells[:, :20].copy()
-    job = job_from_adata(bundle, part)
+    job = request_from_adata(bundle, part)
     assert "20 of 30 genes" in job.report
     assert "10 missing" in job.report
     zeroed = cells.copy()
     dense = zeroed.X.toarray()
     dense[:, 20:] = 0
     zeroed.X = csr_matrix(dense)
-    z_part, z_zero = (job_from_adata(bundle, c).windows(slice(0, 50)).z_MZ for c in (part, zeroed))
+    z_part, z_zero = (request_from_adata(bundle, c).windows(slice(0, 50)).z_MZ for c in (part, zeroed))
     assert not np.allclose(z_part, z_zero, atol=1e-3)
 
 
@@ -97,29 +97,29 @@ def test_wrong_input_is_named(bundle, tiny_paired):
     other = anndata.AnnData(X=csr_matrix(np.ones((2, 3), np.float32)))
     other.var_names = ["A", "B", "C"]
     with pytest.raises(InputError, match="no gene in common"):
-        job_from_adata(bundle, other)
+        request_from_adata(bundle, other)
     logged = tiny_paired.adata()[:3].copy()
     logged.X = logged.X.astype(np.float32) * 0.7
     with pytest.raises(InputError, match="not whole numbers"):
-        job_from_adata(bundle, logged)
+        request_from_adata(bundle, logged)
     with pytest.raises(InputError, match="alpha, "):
-        job_from_types(bundle, ["alpha", "delta"])
+        request_from_types(bundle, ["alpha", "delta"])
     with pytest.raises(InputError, match="type, prior"):
-        job_from_types(bundle, ["alpha"], z2="posterior")
+        request_from_types(bundle, ["alpha"], z2="posterior")
     with pytest.raises(InputError, match="context"):
-        job_from_paired(bundle, tiny_paired, tiny_paired.rows("test"), context="far")
+        request_from_paired(bundle, tiny_paired, tiny_paired.rows("test"), context="far")
     with pytest.raises(InputError, match="field, centre"):
-        job_from_types(bundle, ["alpha"], context="neighbours")
+        request_from_types(bundle, ["alpha"], context="neighbours")
 
 
 def test_a_cell_without_neighbours_is_drawn_in_a_field_of_its_like(bundle, tiny_paired):
     rows = tiny_paired.rows("test")[:3]
     cells = tiny_paired.adata()[rows].copy()
     field, told = (
-        job_from_adata(bundle, cells).windows(slice(0, 3)),
-        job_from_paired(bundle, tiny_paired, rows, context="field").windows(slice(0, 3)),
+        request_from_adata(bundle, cells).windows(slice(0, 3)),
+        request_from_paired(bundle, tiny_paired, rows, context="field").windows(slice(0, 3)),
     )
-    alone = job_from_adata(bundle, cells, context="centre").windows(slice(0, 3))
+    alone = request_from_adata(bundle, cells, context="centre").windows(slice(0, 3))
     assert field.mode_B.tolist() == [MODE_ALL] * 3
     assert alone.mode_B.tolist() == [MODE_CENTRE] * 3
     for i in range(3):
@@ -131,7 +131,7 @@ def test_a_cell_without_neighbours_is_drawn_in_a_field_of_its_like(bundle, tiny_
         assert (field.z_MZ[own, :n_type].std(0) > 0).all()
         assert np.allclose(field.depth_M[own], alone.depth_M[i])
     assert np.allclose(field.z_MZ[:, :n_type], told.z_MZ[:, :n_type], atol=1e-5)
-    later = job_from_adata(bundle, cells).windows(slice(1, 3))
+    later = request_from_adata(bundle, cells).windows(slice(1, 3))
     assert np.array_equal(later.z_MZ, field.z_MZ[field.image_M > 0])  # a function of the image's seed alone
     with pytest.raises(InputError, match="nobody"):
         z2_of_cell(bundle, tiny_paired, "nobody")
@@ -140,20 +140,20 @@ def test_a_cell_without_neighbours_is_drawn_in_a_field_of_its_like(bundle, tiny_
 def test_another_resolution_needs_a_word(bundle, tiny_paired, monkeypatch):
     monkeypatch.setattr(tiny_paired, "patch_um", 128.0)
     with pytest.raises(InputError, match=r"4 um/px in the data and a model of 2 um/px.*--resample"):
-        job_from_paired(bundle, tiny_paired, tiny_paired.rows("test")[:1])
-    assert len(job_from_paired(bundle, tiny_paired, tiny_paired.rows("test")[:1], resample=True)) == 1
+        request_from_paired(bundle, tiny_paired, tiny_paired.rows("test")[:1])
+    assert len(request_from_paired(bundle, tiny_paired, tiny_paired.rows("test")[:1], resample=True)) == 1
 
 
 def test_types_by_name_and_reference_environment(bundle, tiny_paired):
-    job = job_from_types(bundle, ["Alpha", "gamma"], n=5, seed=3, context="centre")
+    job = request_from_types(bundle, ["Alpha", "gamma"], n=5, seed=3, context="centre")
     assert job.obs["cell_type"].tolist() == ["alpha"] * 5 + ["gamma"] * 5
-    again = job_from_types(bundle, ["Alpha", "gamma"], n=5, seed=3, context="centre")
+    again = request_from_types(bundle, ["Alpha", "gamma"], n=5, seed=3, context="centre")
     assert np.allclose(job.latents["X_sge2hist_z1"], again.latents["X_sge2hist_z1"])
     z2 = z2_of_cell(bundle, tiny_paired, "cell_7")
-    like = job_from_types(bundle, ["alpha"], n=3, z2=z2, context="centre")
+    like = request_from_types(bundle, ["alpha"], n=3, z2=z2, context="centre")
     assert np.allclose(like.latents["X_sge2hist_z2"], z2)
     usual, prior = (
-        job_from_types(bundle, ["alpha"], n=400, z2=z2, context="centre").latents["X_sge2hist_z2"]
+        request_from_types(bundle, ["alpha"], n=400, z2=z2, context="centre").latents["X_sge2hist_z2"]
         for z2 in ("type", "prior")
     )
     components, weights = bundle.components_of("alpha")
@@ -175,7 +175,7 @@ def test_seeds_are_distinct_and_stable():
 
 
 def test_a_set_on_disk_reads_back(bundle, tiny_paired, tmp_path):
-    job = job_from_paired(bundle, tiny_paired, tiny_paired.rows("test")[:5], n_samples=2)
+    job = request_from_paired(bundle, tiny_paired, tiny_paired.rows("test")[:5], n_samples=2)
     written = generate(bundle, job, tmp_path / "a.generated", sampler=FAST, batch=4)
     images = _draw(bundle, job, batch=4)
     assert len(written) == 10
@@ -190,7 +190,7 @@ def test_a_set_on_disk_reads_back(bundle, tiny_paired, tmp_path):
 
 
 def test_a_failure_leaves_nothing_behind(bundle, tiny_paired, tmp_path, monkeypatch):
-    job = job_from_paired(bundle, tiny_paired, tiny_paired.rows("test")[:5])
+    job = request_from_paired(bundle, tiny_paired, tiny_paired.rows("test")[:5])
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -222,7 +222,7 @@ def test_embedding_of_an_adata(tiny_model, tiny_paired):
 
 
 def test_a_field_fills_the_patch_with_one_type(bundle):
-    job = job_from_types(bundle, ["alpha"], n=2)
+    job = request_from_types(bundle, ["alpha"], n=2)
     cells = job.windows(slice(0, 2))
     assert cells.mode_B.tolist() == [MODE_ALL, MODE_ALL]
     own = cells.xy_um_M2[cells.image_M == 0]
@@ -234,5 +234,5 @@ def test_a_field_fills_the_patch_with_one_type(bundle):
     means = torch.cat([mixture.means_KT.detach(), mixture.micro_means_KM], dim=1).numpy()[component]
     drawn = np.concatenate([job.latents["X_sge2hist_z1"], job.latents["X_sge2hist_z2"]], axis=1)
     assert np.isclose(drawn[0], means).all(1).any()
-    prior = job_from_types(bundle, ["alpha"], n=2, z2="prior")
+    prior = request_from_types(bundle, ["alpha"], n=2, z2="prior")
     assert np.allclose(prior.latents["X_sge2hist_z2"], 0)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from sge2hist.generation.parallel import LEAST, side_by_side
-from sge2hist.generation.patches import images_of
-from sge2hist.generation.requests import job_from_paired
+from sge2hist.generation.parallel import LEAST, parallel_batches
+from sge2hist.generation.patches import image_batches
+from sge2hist.generation.requests import request_from_paired
 from sge2hist.models.bundle import ModelBundle
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ def test_parts_cover_all_in_order_with_no_more_than_a_batch_under_way(threads, n
             under_way -= part.stop - part.start
         return list(range(part.start, part.stop))
 
-    found = [i for part in side_by_side(call, n, batch, CPU) for i in part]
+    found = [i for part in parallel_batches(call, n, batch, CPU) for i in part]
     assert found == list(range(n))
     assert most <= batch
     assert torch.get_num_threads() == threads
@@ -57,11 +57,11 @@ def test_as_many_parts_are_under_way_as_there_are_threads(threads):
         meet.wait(timeout=20)  # an error unless all of them are under way
         return part.stop - part.start
 
-    assert list(side_by_side(call, 8 * threads, 8 * threads, CPU)) == [8] * threads
+    assert list(parallel_batches(call, 8 * threads, 8 * threads, CPU)) == [8] * threads
 
 
 def test_another_device_has_one_batch_at_a_time(threads):
-    assert list(side_by_side(lambda part: part.stop - part.start, 20, 8, torch.device("meta"))) == [8, 8, 4]
+    assert list(parallel_batches(lambda part: part.stop - part.start, 20, 8, torch.device("meta"))) == [8, 8, 4]
 
 
 def test_an_error_ends_it_and_threads_are_as_before():
@@ -75,10 +75,10 @@ def test_an_error_ends_it_and_threads_are_as_before():
 
     try:
         with pytest.raises(ValueError, match="no such cell"):
-            list(side_by_side(call, 100, 8, CPU))
+            list(parallel_batches(call, 100, 8, CPU))
         assert torch.get_num_threads() == 2
         torch.set_num_threads(2)
-        first = side_by_side(call, 100, 8, CPU)
+        first = parallel_batches(call, 100, 8, CPU)
         next(first)
         first.close()
         assert torch.get_num_threads() == 2
@@ -88,14 +88,14 @@ def test_an_error_ends_it_and_threads_are_as_before():
 
 def test_images_do_not_depend_on_the_threads(tiny_model, tiny_paired):
     tiny_bundle = ModelBundle.load(tiny_model)
-    job = job_from_paired(tiny_bundle, tiny_paired, tiny_paired.rows("test")[:11])
+    job = request_from_paired(tiny_bundle, tiny_paired, tiny_paired.rows("test")[:11])
     sampler = replace(tiny_bundle.config.sampler, n_steps=2)
     before = torch.get_num_threads()
     try:
         drawn = []
         for n in (1, 2, 4):
             torch.set_num_threads(n)
-            drawn.append(np.concatenate(list(images_of(tiny_bundle, job, sampler))).astype(int))
+            drawn.append(np.concatenate(list(image_batches(tiny_bundle, job, sampler))).astype(int))
     finally:
         torch.set_num_threads(before)
     assert len(drawn[0]) == 11

@@ -20,7 +20,7 @@ from sge2hist.generation.slide import job as slide_job
 from sge2hist.generation.slide.edits import Edit
 from sge2hist.generation.slide.job import REPORT
 from sge2hist.generation.slide.merge import merge_slides
-from sge2hist.generation.slide.render import SlideConfig, draw_slide, generate_slide, prepare_slide, work_folder
+from sge2hist.generation.slide.render import SlideConfig, generate_slide, prepare_slide, render_slide, work_folder
 from sge2hist.generation.slide.source import source_from_adata, source_from_paired
 from sge2hist.generation.slide.tiling import RULE, canvas_noise
 from sge2hist.generation.slide.worker import CELLS_STEP, FAR_UM, cells_of_windows
@@ -178,7 +178,7 @@ def test_killed_and_resumed_is_the_same(bundle, source, pixels, tmp_path, monkey
             generate_slide(bundle, source, path, _config())
     counted.clear()
     job = prepare_slide(bundle, source, path, _config())
-    resumed = tifffile.imread(draw_slide(job, source, path, _config(), progress=counted.append))
+    resumed = tifffile.imread(render_slide(job, source, path, _config(), progress=counted.append))
     assert np.array_equal(resumed, pixels)
     assert sum(counted) == job.n_windows > 0
     assert not work_folder(path).exists()
