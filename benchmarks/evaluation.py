@@ -33,7 +33,7 @@ from sge2hist.evaluation.features.extractors import resolve_extractor
 from sge2hist.evaluation.image_sets import open_image_set
 from sge2hist.evaluation.metrics.frechet import frechet_of
 from sge2hist.evaluation.metrics.kid import kid_of
-from sge2hist.evaluation.metrics.prdc import manifold_scores
+from sge2hist.evaluation.metrics.prdc import prdc_scores
 
 Change = Callable[[np.ndarray, float], np.ndarray]
 
@@ -85,7 +85,7 @@ def degradations(data: PairedDataset, wrong: PairedDataset | None, n: int, extra
 
     def line(what: str, images: np.ndarray) -> tuple[float, str]:
         other = extract(images)
-        scores = manifold_scores(features, other)
+        scores = prdc_scores(features, other)
         distance = frechet_of(features, other)
         shares = [scores.precision_N.mean(), scores.recall_N.mean(), scores.coverage_N.mean()]
         return distance, (f"| {what} | {distance:.3g} | {kid_of(features, other):.3g} | ") + " | ".join(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sge2hist.data.errors import InputError
-from sge2hist.evaluation.cells import choose_cells, choose_floor, derangement, overlaps
+from sge2hist.evaluation.cells import choose_cells, choose_floor_rows, derangement, overlaps
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.image_sets import ImageSet
 
@@ -75,10 +75,10 @@ def test_too_few_common_cells_are_refused(tissue) -> None:
 def test_floor_takes_clear_patches_first_and_says_what_it_took(tissue) -> None:
     test = tissue.data.rows("test")
     rows = test[: len(test) // 2]
-    floor, note = choose_floor(rows, tissue.data, "test", 32.0, np.random.default_rng(0))
+    floor, note = choose_floor_rows(rows, tissue.data, "test", 32.0, np.random.default_rng(0))
     assert not overlaps(floor, rows, tissue.data, 32.0).any()
     assert f"{len(rows)} from split 'test', no pixel shared" in note
-    _, note = choose_floor(test, tissue.data, "test", 32.0, np.random.default_rng(0))
+    _, note = choose_floor_rows(test, tissue.data, "test", 32.0, np.random.default_rng(0))
     assert "from split 'val'" in note
     assert "from split 'train'" in note
 

@@ -156,8 +156,8 @@ def test_head_recognises_colon(model: densenet.DenseNet121) -> None:
     tiles = immunohistochemistry().reshape(2, 256, 2, 256, 3).transpose(0, 2, 1, 3, 4).reshape(4, 256, 256, 3)
     with torch.no_grad():
         logits = model.head(model(scaled_batch(tiles, 224)))
-    named = [densenet.PATHMNIST_CLASSES[i] if i < 9 else "other" for i in logits.argmax(dim=1).tolist()]
-    assert sum(name in COLON for name in named) >= 3, named
+    predict_types = [densenet.PATHMNIST_CLASSES[i] if i < 9 else "other" for i in logits.argmax(dim=1).tolist()]
+    assert sum(name in COLON for name in predict_types) >= 3, predict_types
 
 
 @needs_weights

@@ -27,8 +27,8 @@ def test_generated_set_with_latents(tissue, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.images(np.array([2, 0])), images[[2, 0]])
     np.testing.assert_array_equal(found.z1, z1)
     assert found.z2 is None
-    assert found.told_type_M is not None
-    assert set(found.told_type_M) == {"Podocyte"}
+    assert found.predicted_type_M is not None
+    assert set(found.predicted_type_M) == {"Podocyte"}
 
 
 def test_shuffled_set_is_recognised(tissue, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_probes_tell_informative_from_empty_latents() -> None:
     rng = np.random.default_rng(3)
     types = rng.integers(0, 3, 300)
     informative, empty = np.eye(3)[types] + 0.1 * rng.normal(size=(300, 3)), rng.normal(size=(300, 3))
-    folds = latent.folds_of(np.arange(300) // 10, rng)
+    folds = latent.cross_validation_folds(np.arange(300) // 10, rng)
     assert latent.type_probe(informative, types, folds) > 0.95
     assert latent.type_probe(empty, types, folds) == pytest.approx(1 / 3, abs=0.12)
     assert latent.neighbourhood_probe(informative, np.eye(3)[types], folds) > 0.8

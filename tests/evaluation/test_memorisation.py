@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from sge2hist.evaluation.features.descriptors import thumbnails
 from sge2hist.evaluation.metrics import memorisation
-from sge2hist.evaluation.report.describe import thumbnails
 from sge2hist.evaluation.resampling import make_resampling
 
 

@@ -61,9 +61,9 @@ def test_densenet_orders_degradations_and_wrong_tissue(kidney: np.ndarray, breas
     wrong = patches_with_tissue(breast[::3, ::3], 150, 64, rng)
     features = extract(real)
     ladder = [other] + [ndimage.gaussian_filter(other, sigma=(0, s, s, 0)) for s in (0.7, 1.2, 2.0)]
-    described = [extract(images) for images in ladder]
+    descriptors = [extract(images) for images in ladder]
     for distance in (frechet_of, kid_of):
-        found = [distance(features, images) for images in described]
+        found = [distance(features, images) for images in descriptors]
         assert found == sorted(found)
         assert distance(features, extract(wrong)) > 2 * found[0]
 
@@ -75,5 +75,5 @@ def test_head_sees_histology_and_not_blood_or_skin(breast: np.ndarray) -> None:
     assert archive is not None
     model = densenet.load(archive)
     with torch.inference_mode():
-        named = model.head(model(scaled_batch(tiles, 224))).argmax(dim=1)
-    assert (named < 9).float().mean() > 0.7
+        predict_types = model.head(model(scaled_batch(tiles, 224))).argmax(dim=1)
+    assert (predict_types < 9).float().mean() > 0.7

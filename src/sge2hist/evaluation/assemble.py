@@ -11,13 +11,13 @@ import sge2hist
 from sge2hist.data.slides.channels import Channels, is_rgb
 from sge2hist.evaluation import results
 from sge2hist.evaluation.cells import Cells
+from sge2hist.evaluation.features.descriptors import ImageDescriptors
 from sge2hist.evaluation.features.extractors import Extractor
 from sge2hist.evaluation.image_sets import ImageSet
-from sge2hist.evaluation.measure import Measured, measure
 from sge2hist.evaluation.metrics.clustering import latent_report, neighbourhood_composition
-from sge2hist.evaluation.metrics.memorisation import Copies
+from sge2hist.evaluation.metrics.memorisation import CopySearch
 from sge2hist.evaluation.reference import Reference
-from sge2hist.evaluation.report.describe import Described
+from sge2hist.evaluation.scores import SetScores, score_set
 
 FORMAT_VERSION = 1
 
@@ -25,16 +25,16 @@ FORMAT_VERSION = 1
 def assemble(
     reference: Reference,
     sets: list[ImageSet],
-    described: dict[str, list[Described]],
-    shuffled: dict[str, Described],
-    measured: dict[str, Measured],
+    descriptors: dict[str, list[ImageDescriptors]],
+    shuffled: dict[str, ImageDescriptors],
+    scores_of: dict[str, SetScores],
     real: dict[str, Any],
-    copies: Copies | None,
+    copies: CopySearch | None,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Return the report as plain values (docs/evaluation.md has its schema)."""
     data, cells, config = reference.data, reference.cells, reference.config
-    first = {name: samples[0] for name, samples in described.items()}
+    first = {name: samples[0] for name, samples in descriptors.items()}
     report: dict[str, Any] = {
         "kind": "report",
         "format_version": FORMAT_VERSION,
@@ -53,18 +53,18 @@ def assemble(
         + channel_notes(data.channels, reference.extractor)
         + ([] if copies is not None else ["Evaluated cells are training cells: copies were not looked for."]),
         "sets": [set_description(images, cells, images.name in shuffled) for images in sets],
-        "metrics": results.metric_table(measured, real, cells.own_cells),
-        "differences": results.differences(measured),
+        "metrics": results.metric_table(scores_of, real, cells.own_cells),
+        "differences": results.differences(scores_of),
         "per_type": results.per_type(reference, first),
         "morphometry": results.morphometry_tables(reference, first, shuffled) if cells.own_cells else {},
-        "over_samples": sample_spread(reference, described, measured),
-        "over_slides": {name: results.over_slides(reference, found) for name, found in measured.items()}
+        "over_samples": sample_spread(reference, descriptors, scores_of),
+        "over_slides": {name: results.over_slides(reference, found) for name, found in scores_of.items()}
         if len(data.slide_ids) > 1
         else {},
         "copies": None
         if copies is None
         else {"n_train_patches": copies.n_train, "n_checked": len(copies.checked_N), "threshold": copies.threshold},
-        "latent": latents(reference, sets, rng),
+        "latent": latent_reports(reference, sets, rng),
     }
     return report
 
@@ -121,19 +121,19 @@ def set_description(images: ImageSet, cells: Cells, own_shuffled: bool) -> dict[
 
 
 def sample_spread(
-    reference: Reference, described: dict[str, list[Described]], measured: dict[str, Measured]
+    reference: Reference, descriptors: dict[str, list[ImageDescriptors]], scores_of: dict[str, SetScores]
 ) -> dict[str, Any]:
     """Return the spread of every metric over samples, for sets with several."""
-    quick = replace(reference, resampling=reference.resampling.without_intervals())
+    quick = replace(reference, resampling=reference.resampling.values_only())
     spread = {}
-    for name, samples in described.items():
+    for name, samples in descriptors.items():
         if len(samples) > 1:
-            others = [measure(quick, sample, None).matched for sample in samples[1:]]
-            spread[name] = results.over_samples([measured[name].matched, *others])
+            others = [score_set(quick, sample, None).matched for sample in samples[1:]]
+            spread[name] = results.over_samples([scores_of[name].matched, *others])
     return spread
 
 
-def latents(reference: Reference, sets: list[ImageSet], rng: np.random.Generator) -> dict[str, Any]:
+def latent_reports(reference: Reference, sets: list[ImageSet], rng: np.random.Generator) -> dict[str, Any]:
     """Return the report on stored latents of each set that has them."""
     data, cells = reference.data, reference.cells
     found: dict[str, Any] = {}
@@ -147,7 +147,7 @@ def latents(reference: Reference, sets: list[ImageSet], rng: np.random.Generator
         found[images.name] = latent_report(
             None if images.z1 is None else images.z1[index],
             None if images.z2 is None else images.z2[index],
-            None if images.told_type_M is None else images.told_type_M[index],
+            None if images.predicted_type_M is None else images.predicted_type_M[index],
             data.counts(cells.rows_N),
             reference.types_N,
             composition,

@@ -19,7 +19,7 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.image_sets import ImageSet
 
-FEWEST_CELLS = 20
+MIN_CELLS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,16 +74,16 @@ def choose_cells(
                 expected="sets made for the same cells, or a single set",
                 repair="evaluate the sets made from cell types one by one",
             )
-        rows, indices, types = stand_in_rows(sets[0], data, config, rng, notes)
+        rows, indices, types = rows_of_same_type(sets[0], data, config, rng, notes)
         images = {sets[0].name: [indices]}
     note_split(rows, data, config.split, notes)
-    floor_rows, floor_note = choose_floor(rows, data, config.split, patch_um, rng)
+    floor_rows, floor_note = choose_floor_rows(rows, data, config.split, patch_um, rng)
     return Cells(
         rows_N=rows,
         floor_rows=floor_rows,
         floor_note=floor_note,
-        train_rows=some(data.rows("train"), config.max_train, rng),
-        val_rows=some(data.rows("val"), config.max_val, rng),
+        train_rows=subsample(data.rows("train"), config.max_train, rng),
+        val_rows=subsample(data.rows("val"), config.max_val, rng),
         shuffle_N=derangement(len(rows), rng),
         images=images,
         type_N=types,
@@ -92,7 +92,7 @@ def choose_cells(
     )
 
 
-def some(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+def subsample(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
     """Return at most `most` of the rows, drawn at random, ascending."""
     return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
 
@@ -111,11 +111,11 @@ def shared_rows(sets: list[ImageSet], most: int, rng: np.random.Generator, notes
     for images in sets[1:]:
         shared &= set(images.row_M.tolist())
     rows = np.array(sorted(shared), np.int64)
-    if len(rows) < FEWEST_CELLS:
+    if len(rows) < MIN_CELLS:
         raise InputError(
             found=f"{len(rows)} cells in common",
             where=", ".join(images.name for images in sets),
-            expected=f"at least {FEWEST_CELLS}",
+            expected=f"at least {MIN_CELLS}",
             repair="generate the sets from the same cells (same --split, -n and seed)",
         )
     largest = max(len(np.unique(images.row_M)) for images in sets)
@@ -123,7 +123,7 @@ def shared_rows(sets: list[ImageSet], most: int, rng: np.random.Generator, notes
         notes.append(f"{len(rows)} cells are shown by every set; the largest set shows {largest}.")
     if len(rows) > most:
         notes.append(f"{most} of {len(rows)} cells were drawn at random.")
-    return some(rows, most, rng)
+    return subsample(rows, most, rng)
 
 
 def images_of_rows(images: ImageSet, rows: np.ndarray, max_samples: int) -> list[np.ndarray]:
@@ -150,7 +150,7 @@ def images_of_rows(images: ImageSet, rows: np.ndarray, max_samples: int) -> list
     return found
 
 
-def stand_in_rows(
+def rows_of_same_type(
     images: ImageSet, data: PairedDataset, config: EvaluateConfig, rng: np.random.Generator, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return real cells of the same types as images that name no cell, the images that found one, and their types."""
@@ -174,11 +174,11 @@ def stand_in_rows(
         "and metrics that need the own cell are left out."
     )
     order = np.argsort(np.concatenate(rows), kind="stable")
-    if len(order) < FEWEST_CELLS:
+    if len(order) < MIN_CELLS:
         raise InputError(
             found=f"{len(order)} images with a real cell of their type",
             where=images.name,
-            expected=f"at least {FEWEST_CELLS}",
+            expected=f"at least {MIN_CELLS}",
         )
     found = np.concatenate(indices)[order]
     return np.concatenate(rows)[order], found, wanted[found]
@@ -192,7 +192,7 @@ def note_split(rows: np.ndarray, data: PairedDataset, split: str, notes: list[st
             notes.append(f"Warning: {outside} of {len(rows)} evaluated cells are not in split '{split}'.")
 
 
-def choose_floor(
+def choose_floor_rows(
     rows: np.ndarray, data: PairedDataset, split: str, patch_um: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, str]:
     """Return other real cells, as many as evaluated ones if there are, and where they come from."""

@@ -19,14 +19,14 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.assemble import assemble
 from sge2hist.evaluation.cells import Cells, choose_cells
 from sge2hist.evaluation.config import EvaluateConfig
+from sge2hist.evaluation.features.descriptors import ImageDescriptors, Progress, describe_images
 from sge2hist.evaluation.features.extractors import resolve_extractor
 from sge2hist.evaluation.image_sets import ImageSet, open_image_set
-from sge2hist.evaluation.measure import Measured, measure, real_figures
-from sge2hist.evaluation.metrics.memorisation import Copies, look_for_copies
+from sge2hist.evaluation.metrics.memorisation import CopySearch, find_copies
 from sge2hist.evaluation.metrics.retrieval import psnr, ssim
 from sge2hist.evaluation.metrics.slide_maps import SlideScores, score_slide
 from sge2hist.evaluation.reference import Geometry, Reference, build_reference
-from sge2hist.evaluation.report.describe import Described, Progress, describe
+from sge2hist.evaluation.scores import SetScores, real_estimates, score_set
 
 
 def evaluate(
@@ -69,25 +69,27 @@ def evaluate(
     rng = np.random.default_rng(config.seed)
     cells = choose_cells([*sets, *shuffled.values()], data, config, geometry.patch_um, rng)
     reference = build_reference(data, cells, config, geometry, extractor, rng, progress)
-    described = describe_sets(reference, sets, cells, progress)
-    described_shuffled = {
+    descriptors = describe_sets(reference, sets, cells, progress)
+    shuffled_descriptors = {
         name: describe_set(reference, images, cells.images[images.name][0], progress, with_thumbnails=False)
         for name, images in shuffled.items()
     }
-    measured = {}
+    scores_of = {}
     for images in sets:
         if progress is not None:
             progress(f"scores of {images.name}", 0, 1)
-        measured[images.name] = measure(reference, described[images.name][0], described_shuffled.get(images.name))
-    real = real_figures(reference)
-    copies = add_copies(reference, described, measured, real, rng, progress)
-    add_similarity(reference, sets, measured)
+        scores_of[images.name] = score_set(
+            reference, descriptors[images.name][0], shuffled_descriptors.get(images.name)
+        )
+    real = real_estimates(reference)
+    copies = add_copies(reference, descriptors, scores_of, real, rng, progress)
+    add_similarity(reference, sets, scores_of)
     slides = score_slides(sets, data, config)
-    report = assemble(reference, sets, described, described_shuffled, measured, real, copies, rng)
+    report = assemble(reference, sets, descriptors, shuffled_descriptors, scores_of, real, copies, rng)
     report["slides"] = {name: found.report for name, found in slides.items()}
     report["seconds"] = round(time.monotonic() - started, 1)
     if output is not None:
-        write_report(report, reference, sets, shuffled, described, measured, slides, Path(output), overwrite)
+        write_report(report, reference, sets, shuffled, descriptors, scores_of, slides, Path(output), overwrite)
     return report
 
 
@@ -98,8 +100,8 @@ def open_sets(paths: list[str | Path], data: PairedDataset, split: str = "test")
     sets = []
     for given in paths:
         name, separator, path = str(given).partition("=")
-        named = bool(separator) and not Path(given).exists()
-        sets.append(open_image_set(path if named else given, data, name if named else None, split))
+        is_named = bool(separator) and not Path(given).exists()
+        sets.append(open_image_set(path if is_named else given, data, name if is_named else None, split))
     names = [images.name for images in sets]
     if len(set(names)) < len(names):
         raise InputError(
@@ -145,9 +147,9 @@ def common_geometry(sets: list[ImageSet], data: PairedDataset) -> Geometry:
 
 def describe_set(
     reference: Reference, images: ImageSet, indices: np.ndarray, progress: Progress | None, with_thumbnails: bool = True
-) -> Described:
+) -> ImageDescriptors:
     """Describe the images that stand beside the evaluated cells."""
-    return describe(
+    return describe_images(
         images.images,
         indices,
         reference.extractor,
@@ -161,7 +163,7 @@ def describe_set(
 
 def describe_sets(
     reference: Reference, sets: list[ImageSet], cells: Cells, progress: Progress | None
-) -> dict[str, list[Described]]:
+) -> dict[str, list[ImageDescriptors]]:
     """Describe every sample of every set; the first one is what the table shows."""
     return {
         images.name: [
@@ -174,25 +176,27 @@ def describe_sets(
 
 def add_copies(
     reference: Reference,
-    described: dict[str, list[Described]],
-    measured: dict[str, Measured],
+    descriptors: dict[str, list[ImageDescriptors]],
+    scores_of: dict[str, SetScores],
     real: dict[str, Any],
     rng: np.random.Generator,
     progress: Progress | None,
-) -> Copies | None:
+) -> CopySearch | None:
     """Add the share of copies to the figures; None when evaluated cells are training cells, whose own patches would
     be found.
     """
     if np.isin(reference.cells.rows_N, reference.data.rows("train")).any():
         return None
-    copies = look_for_copies(reference, {name: samples[0] for name, samples in described.items()}, rng, progress)
+    copies = find_copies(reference, {name: samples[0] for name, samples in descriptors.items()}, rng, progress)
     for name, share in copies.shares.items():
-        measured[name].matched["copied"] = share
+        scores_of[name].matched["copied"] = share
     real["copied"] = copies.real
     return copies
 
 
-def add_similarity(reference: Reference, sets: list[ImageSet], measured: dict[str, Measured], most: int = 1000) -> None:
+def add_similarity(
+    reference: Reference, sets: list[ImageSet], scores_of: dict[str, SetScores], most: int = 1000
+) -> None:
     """Add PSNR and SSIM over at most 1,000 cells."""
     if not reference.cells.own_cells:
         return
@@ -204,7 +208,7 @@ def add_similarity(reference: Reference, sets: list[ImageSet], measured: dict[st
         for name, function in (("psnr", psnr), ("ssim", ssim)):
             values = np.full(n, np.nan)
             values[chosen] = function(generated, real)
-            measured[images.name].matched[name] = reference.resampling.mean(values)
+            scores_of[images.name].matched[name] = reference.resampling.mean(values)
 
 
 def score_slides(sets: list[ImageSet], data: PairedDataset, config: EvaluateConfig) -> dict[str, SlideScores]:
@@ -224,8 +228,8 @@ def write_report(
     reference: Reference,
     sets: list[ImageSet],
     shuffled: dict[str, ImageSet],
-    described: dict[str, list[Described]],
-    measured: dict[str, Measured],
+    descriptors: dict[str, list[ImageDescriptors]],
+    scores_of: dict[str, SetScores],
     slides: dict[str, SlideScores],
     output: Path,
     overwrite: bool,
@@ -234,7 +238,7 @@ def write_report(
     from sge2hist.evaluation.report.build import build_page
     from sge2hist.evaluation.report.pictures import gather_pictures
 
-    pictures = gather_pictures(reference, sets, shuffled, described, measured, slides)
+    pictures = gather_pictures(reference, sets, shuffled, descriptors, scores_of, slides)
     with atomic_directory(output, overwrite=overwrite, kind="report") as folder:
         write_manifest(
             folder, "report", toy=report["toy"], synthetic=True, sets=[entry["name"] for entry in report["sets"]]

@@ -52,7 +52,7 @@ class ImageSet:
         note: what a reader should know about how its cells were found, or "".
         channels: names of the C channels of the images.
         z1, z2: latent means [M, T], [M, Z], if stored.
-        told_type_M: type that the model gives to the cell whose expression was used, if stored.
+        predicted_type_M: type that the model gives to the cell whose expression was used, if stored.
         read: int64 [n] -> uint8 [n, P, P, 3], for images that are cut from a slide.
     """
 
@@ -68,7 +68,7 @@ class ImageSet:
     channels: Channels = RGB
     z1: np.ndarray | None = None
     z2: np.ndarray | None = None
-    told_type_M: np.ndarray | None = None
+    predicted_type_M: np.ndarray | None = None
     note: str = ""
     read: Callable[[np.ndarray], np.ndarray] | None = None
 
@@ -236,7 +236,7 @@ def read_generated(path: Path, data: PairedDataset, name: str) -> ImageSet:
             note=note,
             z1=latents.get("z1"),
             z2=latents.get("z2"),
-            told_type_M=obs["sge2hist_type"].astype(str).to_numpy() if "sge2hist_type" in obs else None,
+            predicted_type_M=obs["sge2hist_type"].astype(str).to_numpy() if "sge2hist_type" in obs else None,
         ),
         data,
     )

@@ -13,15 +13,15 @@ import numpy as np
 from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.cells import Cells
 from sge2hist.evaluation.config import EvaluateConfig
+from sge2hist.evaluation.features.descriptors import ImageDescriptors, Morphometry, Progress, describe_images
 from sge2hist.evaluation.features.extractors import Extractor
 from sge2hist.evaluation.metrics import expression_recovery as recovery
 from sge2hist.evaluation.metrics import type_agreement as agreement
 from sge2hist.evaluation.metrics.morphometry import fit_morphometry
-from sge2hist.evaluation.report.describe import Described, Morphometry, Progress, describe
 from sge2hist.evaluation.resampling import Estimate, Resampling, make_resampling, spatial_blocks
 
 PATCHES_FOR_SEGMENTER = 500
-FEWEST_FLOOR = 20
+MIN_FLOOR = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +64,8 @@ class Reference:
     resampling: Resampling
     floor_resampling: Resampling | None
     partner: np.ndarray
-    real: Described
-    floor: Described
+    real: ImageDescriptors
+    floor: ImageDescriptors
     types_N: np.ndarray
     classifier: agreement.TypeClassifier | None
     head: recovery.ExpressionHead
@@ -78,12 +78,12 @@ class Reference:
     @cached_property
     def real_f1(self) -> Estimate:
         """Macro-F1 of the classifier on the cells' own real patches."""
-        return agreement.f1_estimate(self.types_N, self.named(self.real.features_ND), self.resampling)
+        return agreement.f1_estimate(self.types_N, self.predict_types(self.real.features_ND), self.resampling)
 
     @cached_property
     def chance_f1(self) -> Estimate:
         """Macro-F1 of the same predictions given to other cells."""
-        predicted = self.named(self.real.features_ND)[self.cells.shuffle_N]
+        predicted = self.predict_types(self.real.features_ND)[self.cells.shuffle_N]
         return agreement.f1_estimate(self.types_N, predicted, self.resampling)
 
     @cached_property
@@ -91,7 +91,7 @@ class Reference:
         """Expression recovery from the cells' own real patches."""
         return self.recovered(self.real.features_ND)
 
-    def named(self, features_ND: np.ndarray) -> np.ndarray:
+    def predict_types(self, features_ND: np.ndarray) -> np.ndarray:
         """Return the type that the classifier sees in each image."""
         if self.classifier is None:
             raise ValueError("no classifier: fewer than two cell types")
@@ -123,8 +123,8 @@ def build_reference(
     some_train = rng.choice(cells.train_rows, min(PATCHES_FOR_SEGMENTER, len(cells.train_rows)), replace=False)
     morphometry = fit_morphometry(read(np.sort(some_train)), geometry.um_per_px, data.channels)
 
-    def look(rows: np.ndarray, what: str, *, measured: bool = False, with_thumbnails: bool = False) -> Described:
-        return describe(
+    def look(rows: np.ndarray, what: str, *, measured: bool = False, with_thumbnails: bool = False) -> ImageDescriptors:
+        return describe_images(
             read,
             rows,
             extractor,
@@ -143,7 +143,7 @@ def build_reference(
         progress("fitting judges", 0, 1)
     types = data.type_of_cell
     classifier = agreement.fit_type_classifier(train, types[cells.train_rows], val, types[cells.val_rows])
-    head, measured = fit_head(data, cells, config, train, val)
+    head, measured = fit_best_genes(data, cells, config, train, val)
     side_um = config.block_um or 2 * geometry.patch_um
     block_N = spatial_blocks(
         data.centre_xy_px[cells.rows_N] * data.um_per_px, data.slide_of_cell[cells.rows_N], side_um
@@ -159,7 +159,7 @@ def build_reference(
         block_N=block_N,
         resampling=make_resampling(block_N, n_replicates=config.n_bootstrap, n_groups=config.n_groups, rng=rng),
         floor_resampling=None
-        if len(partner) < FEWEST_FLOOR
+        if len(partner) < MIN_FLOOR
         else make_resampling(block_N[partner], n_replicates=config.n_bootstrap, n_groups=config.n_groups, rng=rng),
         partner=partner,
         real=real,
@@ -171,7 +171,7 @@ def build_reference(
     )
 
 
-def fit_head(
+def fit_best_genes(
     data: PairedDataset, cells: Cells, config: EvaluateConfig, train_ND: np.ndarray, val_ND: np.ndarray
 ) -> tuple[recovery.ExpressionHead, np.ndarray]:
     """Return the expression head, cut down to its best genes (best first), and their measured expression in the
@@ -185,7 +185,7 @@ def fit_head(
         val_ND,
         recovery.log_normalised(data.counts(cells.val_rows), genes),
     )
-    best = head.order_G[: recovery.CHOSEN[-1]]
+    best = head.order_G[: recovery.BEST_GENES[-1]]
     cut = recovery.ExpressionHead(
         mean_D=head.mean_D,
         scale_D=head.scale_D,

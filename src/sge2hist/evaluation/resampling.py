@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-FEWEST_BLOCKS = 8
+MIN_BLOCKS = 8
 COVERAGE = 0.95
 
 
@@ -80,15 +80,15 @@ class Estimate:
         """Return value, low, high, n and the interval's description, for report.json (nan becomes None)."""
         low, high = self.interval()
         if self.method == "none" or not np.isfinite(low):
-            described = "none"
+            interval = "none"
         else:
-            described = f"95 % {self.method}, {len(self.replicates)} resamples of {self.unit}"
+            interval = f"95 % {self.method}, {len(self.replicates)} resamples of {self.unit}"
         return {
             "value": finite(self.value),
             "low": finite(low),
             "high": finite(high),
             "n": self.n,
-            "interval": described,
+            "interval": interval,
         }
 
 
@@ -123,7 +123,7 @@ class Resampling:
         """Number of cells."""
         return len(self.group_N)
 
-    def without_intervals(self) -> Resampling:
+    def values_only(self) -> Resampling:
         """Return the same cells with as few resamples as possible, for figures of which only the value is wanted."""
         halves = np.arange(self.n) % 2
         return Resampling(bootstrap_RN=np.empty((0, self.n)), group_N=halves, n_groups=2, unit=self.unit)
@@ -187,7 +187,7 @@ def make_resampling(block_N: np.ndarray, *, n_replicates: int, n_groups: int, rn
     n_cells = len(block_N)
     blocks, block_N = np.unique(block_N, return_inverse=True)
     unit = f"{len(blocks)} spatial blocks"
-    if len(blocks) < FEWEST_BLOCKS:
+    if len(blocks) < MIN_BLOCKS:
         block_N, unit = np.arange(n_cells), f"{n_cells} cells"
     n_blocks = int(block_N.max()) + 1 if n_cells else 0
     drawn = rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_replicates)

@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from sge2hist.evaluation.measure import Figures, Measured, type_kids
+from sge2hist.evaluation.features.descriptors import ImageDescriptors
 from sge2hist.evaluation.metrics import type_agreement as agreement
+from sge2hist.evaluation.metrics.catalogue import CATALOGUE
 from sge2hist.evaluation.metrics.frechet import frechet_of
 from sge2hist.evaluation.metrics.morphometry import morphometry_row
 from sge2hist.evaluation.reference import Reference
-from sge2hist.evaluation.report.catalogue import CATALOGUE
-from sge2hist.evaluation.report.describe import Described
 from sge2hist.evaluation.resampling import Estimate, finite
+from sge2hist.evaluation.scores import Estimates, SetScores, type_kids
 
 
-def metric_table(measured: dict[str, Measured], real: Figures, own_cells: bool) -> list[dict[str, Any]]:
+def metric_table(scores_of: dict[str, SetScores], real: Estimates, own_cells: bool) -> list[dict[str, Any]]:
     """Return one entry per metric of the catalogue that any set has, in the catalogue's order."""
     table = []
     for metric in CATALOGUE:
-        having = {name: found for name, found in measured.items() if metric.id in found.matched}
+        having = {name: found for name, found in scores_of.items() if metric.id in found.matched}
         if not having:
             continue
         baseline = real.get(metric.id)
@@ -36,7 +36,7 @@ def metric_table(measured: dict[str, Measured], real: Figures, own_cells: bool) 
     return table
 
 
-def set_entry(found: Measured, metric_id: str) -> dict[str, Any]:
+def set_entry(found: SetScores, metric_id: str) -> dict[str, Any]:
     """Return matched, shuffled and their paired difference."""
     matched, shuffled = found.matched[metric_id], found.shuffled.get(metric_id)
     return {
@@ -46,13 +46,15 @@ def set_entry(found: Measured, metric_id: str) -> dict[str, Any]:
     }
 
 
-def differences(measured: dict[str, Measured]) -> list[dict[str, Any]]:
+def differences(scores_of: dict[str, SetScores]) -> list[dict[str, Any]]:
     """Return, for every metric, each set minus the first one, paired by cell."""
-    names = list(measured)
+    names = list(scores_of)
     rows = []
     for metric in CATALOGUE:
-        first = measured[names[0]].matched.get(metric.id)
-        others = {name: measured[name].matched[metric.id] for name in names[1:] if metric.id in measured[name].matched}
+        first = scores_of[names[0]].matched.get(metric.id)
+        others = {
+            name: scores_of[name].matched[metric.id] for name in names[1:] if metric.id in scores_of[name].matched
+        }
         if first is not None and others:
             rows.append(
                 {
@@ -64,17 +66,18 @@ def differences(measured: dict[str, Measured]) -> list[dict[str, Any]]:
     return rows
 
 
-def per_type(reference: Reference, sets: dict[str, Described]) -> list[dict[str, Any]]:
+def per_type(reference: Reference, sets: dict[str, ImageDescriptors]) -> list[dict[str, Any]]:
     """Return, for every type with enough evaluated cells, F1 and KID of each set and of real patches."""
     types_N, real_ND = reference.types_N, reference.real.features_ND
-    kids = {name: type_kids(real_ND, types_N, described.features_ND, types_N) for name, described in sets.items()}
+    kids = {name: type_kids(real_ND, types_N, descriptors.features_ND, types_N) for name, descriptors in sets.items()}
     floor_types = reference.data.type_of_cell[reference.cells.floor_rows]
     floor = type_kids(real_ND, types_N, reference.floor.features_ND, floor_types) if len(reference.floor) else {}
     f1 = {}
     if reference.classifier is not None:
         everything = {"": reference.real, **sets}
         f1 = {
-            name: f1_by_type(types_N, reference.named(described.features_ND)) for name, described in everything.items()
+            name: f1_by_type(types_N, reference.predict_types(descriptors.features_ND))
+            for name, descriptors in everything.items()
         }
     rows = []
     for type_index, count in zip(*np.unique(types_N[types_N >= 0], return_counts=True), strict=True):
@@ -91,9 +94,9 @@ def per_type(reference: Reference, sets: dict[str, Described]) -> list[dict[str,
                     name: {
                         "f1": f1.get(name, {}).get(t),
                         "kid": optional(kids[name].get(t)),
-                        "frechet": finite(frechet_of(real_ND[mine], described.features_ND[mine])),
+                        "frechet": finite(frechet_of(real_ND[mine], descriptors.features_ND[mine])),
                     }
-                    for name, described in sets.items()
+                    for name, descriptors in sets.items()
                 },
             }
         )
@@ -112,17 +115,17 @@ def f1_by_type(truth_N: np.ndarray, predicted_N: np.ndarray) -> dict[int, float 
 
 
 def morphometry_tables(
-    reference: Reference, sets: dict[str, Described], shuffled: dict[str, Described]
+    reference: Reference, sets: dict[str, ImageDescriptors], shuffled: dict[str, ImageDescriptors]
 ) -> dict[str, list[dict[str, Any]]]:
     """Return, for each set, one entry per morphometric statistic."""
     tables: dict[str, list[dict[str, Any]]] = {}
-    for name, described in sets.items():
-        wrong = shuffled.get(name) or described.take(reference.cells.shuffle_N)
+    for name, descriptors in sets.items():
+        wrong = shuffled.get(name) or descriptors.take(reference.cells.shuffle_N)
         tables[name] = [
             morphometry_row(
                 statistic,
                 real_N,
-                described.morphometry[statistic],
+                descriptors.morphometry[statistic],
                 wrong.morphometry[statistic],
                 reference.floor.morphometry.get(statistic, np.empty(0)),
                 reference.resampling,
@@ -132,7 +135,7 @@ def morphometry_tables(
     return tables
 
 
-def over_samples(samples: list[Figures]) -> dict[str, dict[str, Any]]:
+def over_samples(samples: list[Estimates]) -> dict[str, dict[str, Any]]:
     """Return mean, SD and values of every metric over the samples of a set (independent seeds)."""
     found = {}
     for metric in CATALOGUE:
@@ -147,10 +150,10 @@ def over_samples(samples: list[Figures]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def over_slides(reference: Reference, measured: Measured) -> dict[str, Any]:
+def over_slides(reference: Reference, scores_of: SetScores) -> dict[str, Any]:
     """Return the mean retrieval rank by slide: how evenly a set follows the expression over slides (and so donors)."""
     slide = reference.data.slide_of_cell[reference.cells.rows_N]
-    shares = measured.rank_share_N
+    shares = scores_of.rank_share_N
     return {
         reference.data.slide_ids[s]: {
             "n": int((slide == s).sum()),

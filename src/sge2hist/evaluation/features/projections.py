@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 
+from sge2hist.evaluation.features.descriptors import ImageDescriptors
 from sge2hist.evaluation.image_sets import ImageSet
 from sge2hist.evaluation.reference import Reference
-from sge2hist.evaluation.report.describe import Described
 
 MAX_POINTS = 1200
 
@@ -25,7 +25,7 @@ def plane(points_ND: np.ndarray, seed: int) -> np.ndarray:
         return np.asarray(umap.fit_transform(scaled), np.float64)
 
 
-def feature_plane(reference: Reference, sets: dict[str, Described]) -> dict[str, np.ndarray]:
+def feature_plane(reference: Reference, sets: dict[str, ImageDescriptors]) -> dict[str, np.ndarray]:
     """Return features of real and generated patches in one plane, float64 [n, 2] by source."""
     n = len(reference.real)
     rng = np.random.default_rng([reference.config.seed, 2])

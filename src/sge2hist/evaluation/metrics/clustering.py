@@ -113,7 +113,7 @@ def active_units(latent_NT: np.ndarray) -> int:
     return int((latent_NT.var(axis=0) > ACTIVE_VARIANCE).sum())
 
 
-def folds_of(block_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def cross_validation_folds(block_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return a cross-validation fold per cell; whole spatial blocks, so that neighbours do not sit on both sides."""
     blocks, block_N = np.unique(block_N, return_inverse=True)
     return (
@@ -180,7 +180,7 @@ def neighbourhood_composition(
 def latent_report(
     z1: np.ndarray | None,
     z2: np.ndarray | None,
-    told_type_N: np.ndarray | None,
+    predicted_type_N: np.ndarray | None,
     counts_NG: csr_array,
     type_N: np.ndarray,
     composition_NT: np.ndarray,
@@ -189,21 +189,21 @@ def latent_report(
 ) -> dict[str, Any]:
     """Return clustering, active units and probes for cells of known type (at most 5,000, drawn at random).
 
-    `told_type_N`: type that the model's mixture gives to each cell; a clustering of z1, too, told the types of training cells.
+    `predicted_type_N`: type that the model's mixture gives to each cell; a clustering of z1, too, told the types of training cells.
     """
     known = np.flatnonzero(type_N >= 0)
     chosen = np.sort(rng.choice(known, min(len(known), MAX_CELLS), replace=False))
     if len(chosen) < 50 or len(np.unique(type_N[chosen])) < 2:
         return {"skipped": f"{len(chosen)} cells of known type; at least 50 of two types are needed"}
-    fold_N, types = folds_of(block_N[chosen], rng), type_N[chosen]
+    fold_N, types = cross_validation_folds(block_N[chosen], rng), type_N[chosen]
     result: dict[str, Any] = {
         "n": len(chosen),
         "n_types": len(np.unique(types)),
         "chance_balanced_accuracy": 1 / len(np.unique(types)),
         "leiden_on_pca": leiden_scores(counts_NG[chosen], types),
     }
-    if told_type_N is not None:
-        result["mixture"] = over_seeds([agreement(types, told_type_N[chosen])])
+    if predicted_type_N is not None:
+        result["mixture"] = over_seeds([agreement(types, predicted_type_N[chosen])])
     for name, latent in (("z1", z1), ("z2", z2)):
         if latent is not None:
             values = np.asarray(latent, np.float64)[chosen]

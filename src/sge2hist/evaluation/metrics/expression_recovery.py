@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 from sge2hist.evaluation.resampling import Estimate, Resampling
 
 PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
-CHOSEN = (50, 500)
+BEST_GENES = (50, 500)
 COUNTS_PER = 1e4
 
 
@@ -79,7 +79,7 @@ def fit_expression_head(
         )
         r = gene_correlations(head.predict(val_ND), expression_val_NG, np.ones((1, len(val_ND))))[0]
         order = np.argsort(-np.nan_to_num(r, nan=-2.0), kind="stable")
-        score = float(np.nan_to_num(np.nanmedian(r[order[: CHOSEN[-1]]]), nan=-1.0))
+        score = float(np.nan_to_num(np.nanmedian(r[order[: BEST_GENES[-1]]]), nan=-1.0))
         if best is None or score > best[0]:
             best = (score, ExpressionHead(**{**vars(head), "order_G": order}))
     if best is None:
@@ -105,7 +105,7 @@ def recovery_estimates(
     """Return the median correlation over the 50 and the 500 best genes. A constant prediction (nan) counts as 0: it
     recovers nothing.
     """
-    best = order_G[: CHOSEN[-1]]
+    best = order_G[: BEST_GENES[-1]]
     predicted_NG, measured_NG = predicted_NG[:, best], measured_NG[:, best]
 
     def median(n_genes: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -115,4 +115,4 @@ def recovery_estimates(
 
         return statistic
 
-    return {n: resampling.bootstrap(median(n)) for n in CHOSEN}
+    return {n: resampling.bootstrap(median(n)) for n in BEST_GENES}

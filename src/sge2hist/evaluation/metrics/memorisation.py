@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sge2hist.evaluation.cells import some
+from sge2hist.evaluation.cells import subsample
+from sge2hist.evaluation.features.descriptors import THUMBNAIL_PX, ImageDescriptors, Progress, thumbnails
 from sge2hist.evaluation.reference import Reference
-from sge2hist.evaluation.report.describe import THUMBNAIL_PX, Described, Progress, thumbnails
 from sge2hist.evaluation.resampling import Estimate, Resampling, make_resampling
 
 
 @dataclass(frozen=True, kw_only=True)
-class Copies:
+class CopySearch:
     """The outcome: share of copies by set, that of real patches, and how far the search went.
 
     Attributes:
@@ -30,16 +30,16 @@ class Copies:
     nearest: dict[str, Nearest]
 
 
-def look_for_copies(
-    reference: Reference, sets: dict[str, Described], rng: np.random.Generator, progress: Progress | None = None
-) -> Copies:
+def find_copies(
+    reference: Reference, sets: dict[str, ImageDescriptors], rng: np.random.Generator, progress: Progress | None = None
+) -> CopySearch:
     """Return the share of images in each set that lie closer to a training patch than held-out real patches do."""
     config, data = reference.config, reference.data
-    rows = some(data.rows("train"), config.max_train_for_copies, rng)
-    checked = some(np.arange(len(reference.real)), config.max_copies_checked, rng)
+    rows = subsample(data.rows("train"), config.max_train_for_copies, rng)
+    checked = subsample(np.arange(len(reference.real)), config.max_copies_checked, rng)
     queries = [
         reference.real.thumbnails_NK[checked],
-        *(described.thumbnails_NK[checked] for described in sets.values()),
+        *(descriptors.thumbnails_NK[checked] for descriptors in sets.values()),
     ]
     done = 0
 
@@ -56,7 +56,7 @@ def look_for_copies(
     resampling = make_resampling(
         reference.block_N[checked], n_replicates=config.n_bootstrap, n_groups=config.n_groups, rng=rng
     )
-    return Copies(
+    return CopySearch(
         shares={
             name: copied_share(nearest.distance_N, threshold, resampling)
             for name, nearest in zip(sets, others, strict=True)

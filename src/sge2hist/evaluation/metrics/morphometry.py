@@ -18,10 +18,10 @@ import numpy as np
 from scipy import stats
 
 from sge2hist.data.slides.channels import Channels, is_rgb
+from sge2hist.evaluation.features.descriptors import Morphometry
 from sge2hist.evaluation.features.stain import stain_statistics
 from sge2hist.evaluation.metrics.expression_recovery import gene_correlations
 from sge2hist.evaluation.metrics.nuclei import NucleiSegmenter, nuclear_statistics
-from sge2hist.evaluation.report.describe import Morphometry
 from sge2hist.evaluation.resampling import Estimate, Resampling, finite
 
 CALIBRATION_GROUPS = 10

@@ -20,7 +20,7 @@ from sge2hist.evaluation.resampling import Estimate, Resampling
 
 
 @dataclass(frozen=True, kw_only=True)
-class ManifoldScores:
+class PRDCScores:
     """Per-image values whose means are the four scores (float64 [N] each)."""
 
     precision_N: np.ndarray
@@ -60,7 +60,7 @@ def ball_radii(features_ND: np.ndarray, k: int, block: int = 1024) -> np.ndarray
     return radii
 
 
-def manifold_scores(real_ND: np.ndarray, generated_ND: np.ndarray, k: int = 5, block: int = 1024) -> ManifoldScores:
+def prdc_scores(real_ND: np.ndarray, generated_ND: np.ndarray, k: int = 5, block: int = 1024) -> PRDCScores:
     """Return the per-image values of precision, recall, density and coverage.
 
     Features are centred on the real mean first: distances do not change, rounding gets smaller. Identical inputs give
@@ -81,7 +81,7 @@ def manifold_scores(real_ND: np.ndarray, generated_ND: np.ndarray, k: int = 5, b
         density[part] = inside_real.sum(axis=1) / k
         recall |= (distances <= generated_radii[part, None]).any(axis=0)
         nearest = np.minimum(nearest, distances.min(axis=0))
-    return ManifoldScores(
+    return PRDCScores(
         precision_N=precision,
         recall_N=recall.astype(np.float64),
         density_N=density,

@@ -56,8 +56,8 @@ def fit_type_classifier(
     for strength in STRENGTHS:
         model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300, tol=1e-3, random_state=seed)
         # Iterations are capped: a slightly unconverged judge is still one fixed judge for all sets.
-        converged_or_not(model, scaled, labels)
-        weights, offsets = two_sided(model.coef_, model.intercept_)
+        fit_quietly(model, scaled, labels)
+        weights, offsets = one_row_per_class(model.coef_, model.intercept_)
         fitted = TypeClassifier(
             mean_D=mean,
             scale_D=scale,
@@ -71,7 +71,7 @@ def fit_type_classifier(
     return None if best is None else best[1]
 
 
-def converged_or_not(model: object, features_ND: np.ndarray, labels_N: np.ndarray) -> None:
+def fit_quietly(model: object, features_ND: np.ndarray, labels_N: np.ndarray) -> None:
     """Fit a scikit-learn model without its warning about the cap on iterations."""
     import warnings
 
@@ -82,7 +82,7 @@ def converged_or_not(model: object, features_ND: np.ndarray, labels_N: np.ndarra
         model.fit(features_ND, labels_N)  # type: ignore[attr-defined]
 
 
-def two_sided(coefficients: np.ndarray, intercepts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def one_row_per_class(coefficients: np.ndarray, intercepts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return one row per class (scikit-learn keeps a single row for two classes)."""
     if len(coefficients) > 1:
         return coefficients, intercepts
@@ -101,10 +101,10 @@ def f1_per_type(truth_N: np.ndarray, predicted_N: np.ndarray, weights_RN: np.nda
     types = np.unique(truth_N[truth_N >= 0])
     known = truth_N >= 0
     actual = ((truth_N[:, None] == types) & known[:, None]).astype(np.float64)
-    named = ((predicted_N[:, None] == types) & known[:, None]).astype(np.float64)
-    hit, real, said = weights_RN @ (actual * named), weights_RN @ actual, weights_RN @ named
+    predicted = ((predicted_N[:, None] == types) & known[:, None]).astype(np.float64)
+    hit, real, n_predicted = weights_RN @ (actual * predicted), weights_RN @ actual, weights_RN @ predicted
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(real > 0, 2 * hit / (real + said), np.nan)
+        return np.where(real > 0, 2 * hit / (real + n_predicted), np.nan)
 
 
 def f1_estimate(truth_N: np.ndarray, predicted_N: np.ndarray, resampling: Resampling) -> Estimate:

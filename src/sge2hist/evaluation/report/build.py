@@ -14,7 +14,7 @@ from sge2hist.evaluation.report import charts, slides, tables
 from sge2hist.evaluation.report.sentences import Sentence, number, opening
 
 if TYPE_CHECKING:
-    from sge2hist.evaluation.report.pictures import Pictures, ShownCell, SlideMap
+    from sge2hist.evaluation.report.pictures import GalleryCell, Pictures, SlideMap
 
 MAX_CARDS = 2
 
@@ -150,7 +150,7 @@ def gallery_section(report: dict[str, Any], pictures: Pictures) -> str:
     return "".join(parts)
 
 
-def gallery(cells: list[ShownCell]) -> str:
+def gallery(cells: list[GalleryCell]) -> str:
     """Return one gallery: a row per source, a column per cell."""
     rows = []
     for label in cells[0].images:
@@ -166,7 +166,7 @@ def gallery(cells: list[ShownCell]) -> str:
     )
 
 
-def caption(cell: ShownCell) -> str:
+def caption(cell: GalleryCell) -> str:
     """Return what stands under a column."""
     parts = [f"<b>{escape(cell.cell_type)}</b>"]
     if cell.cell_id:

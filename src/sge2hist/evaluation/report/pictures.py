@@ -15,12 +15,12 @@ import numpy as np
 
 from sge2hist.data.slides.channels import Channels, composite, is_rgb
 from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.evaluation.features.descriptors import ImageDescriptors
 from sge2hist.evaluation.features.projections import feature_plane, type_plane
 from sge2hist.evaluation.image_sets import ImageSet
-from sge2hist.evaluation.scores import SetScores
 from sge2hist.evaluation.metrics.slide_maps import SLIDE_NAME, SlideScores
 from sge2hist.evaluation.reference import Reference
-from sge2hist.evaluation.features.descriptors import ImageDescriptors
+from sge2hist.evaluation.scores import SetScores
 
 MAX_MAP_CELLS = 6000
 MAPPED = ("haematoxylin_mean", "lumen_fraction")  # of H&E
@@ -116,7 +116,11 @@ def gallery_cells(reference: Reference, rank_share_N: np.ndarray) -> dict[str, n
 
 
 def shown_cell(
-    reference: Reference, sets: list[ImageSet], shuffled: dict[str, ImageSet], cell: int, scores_of: dict[str, SetScores]
+    reference: Reference,
+    sets: list[ImageSet],
+    shuffled: dict[str, ImageSet],
+    cell: int,
+    scores_of: dict[str, SetScores],
 ) -> GalleryCell:
     """Return one gallery column: real, each set, and the first set's image for the wrong cell."""
     cells, data = reference.cells, reference.data
@@ -180,5 +184,5 @@ def overview(reference: Reference, images: ImageSet) -> tuple[np.ndarray, np.nda
     drawn, _ = SlideImage.open(images.path / SLIDE_NAME, channels=data.channels).thumbnail(OVERVIEW_PX)
     x, y, width, height = (value / data.um_per_px for value in images.manifest["region_um"])
     real = data.slides[data.slide_ids.index(images.manifest["slide"])]
-    shown_cell = real.read_window(x, y, width, height, drawn.shape[1], drawn.shape[0])
-    return composite(shown_cell, data.channels), composite(drawn, data.channels)
+    real_region = real.read_window(x, y, width, height, drawn.shape[1], drawn.shape[0])
+    return composite(real_region, data.channels), composite(drawn, data.channels)

@@ -24,7 +24,7 @@ Morphometry = Callable[[np.ndarray], dict[str, np.ndarray]]  # images -> name ->
 
 
 @dataclass(frozen=True, kw_only=True)
-class Described:
+class ImageDescriptors:
     """What was computed for N images.
 
     Attributes:
@@ -40,9 +40,9 @@ class Described:
     def __len__(self) -> int:
         return len(self.features_ND)
 
-    def take(self, rows: np.ndarray) -> Described:
+    def take(self, rows: np.ndarray) -> ImageDescriptors:
         """Return the description of some of the images."""
-        return Described(
+        return ImageDescriptors(
             features_ND=self.features_ND[rows],
             morphometry={name: values[rows] for name, values in self.morphometry.items()},
             thumbnails_NK=self.thumbnails_NK[rows] if len(self.thumbnails_NK) else self.thumbnails_NK,
@@ -58,13 +58,13 @@ def thumbnails(image_NHWC: np.ndarray) -> np.ndarray:
     return small.permute(0, 2, 3, 1).reshape(len(image_NHWC), -1).numpy().astype(np.float16)
 
 
-def as_seen(image_NHWC: np.ndarray, channels: Channels, extractor: Extractor) -> np.ndarray:
+def to_rgb(image_NHWC: np.ndarray, channels: Channels, extractor: Extractor) -> np.ndarray:
     """Return the RGB that an extractor is given: H&E as it is, the colour composite of fluorescence, or its negative."""
     shown = composite(image_NHWC, channels)
     return 255 - shown if extractor.bright_field and not is_rgb(channels) else shown
 
 
-def describe(
+def describe_images(
     read: ReadImages,
     indices: np.ndarray,
     extractor: Extractor,
@@ -74,7 +74,7 @@ def describe(
     with_thumbnails: bool = False,
     progress: Progress | None = None,
     what: str = "images",
-) -> Described:
+) -> ImageDescriptors:
     """Describe the images that `read(indices)` returns, batch by batch.
 
     Parameters
@@ -82,21 +82,21 @@ def describe(
     read
         Maps int64 [n] to uint8 [n, P, P, C].
     channels
-        Names of the C channels; see `as_seen`.
+        Names of the C channels; see `to_rgb`.
     morphometry
         Statistics of each image, when given.
     """
     features, tables, small = [], [], []
     for start in range(0, len(indices), BATCH):
         batch = read(indices[start : start + BATCH])
-        features.append(extractor(as_seen(batch, channels, extractor)))
+        features.append(extractor(to_rgb(batch, channels, extractor)))
         if morphometry is not None:
             tables.append(morphometry(batch))
         if with_thumbnails:
             small.append(thumbnails(batch))
         if progress is not None:
             progress(what, min(start + BATCH, len(indices)), len(indices))
-    return Described(
+    return ImageDescriptors(
         features_ND=np.concatenate(features) if features else np.empty((0, 0), np.float32),
         morphometry={name: np.concatenate([table[name] for table in tables]) for name in (tables[0] if tables else {})},
         thumbnails_NK=np.concatenate(small) if small else np.empty((0, 0), np.float16),

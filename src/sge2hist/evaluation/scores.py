@@ -12,30 +12,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sge2hist.evaluation.features.descriptors import ImageDescriptors
 from sge2hist.evaluation.metrics import retrieval
 from sge2hist.evaluation.metrics import type_agreement as agreement
 from sge2hist.evaluation.metrics.frechet import frechet_estimate
 from sge2hist.evaluation.metrics.kid import grouped_kid, kid_estimate, kid_of
 from sge2hist.evaluation.metrics.morphometry import compare_distributions, pearson_estimate
-from sge2hist.evaluation.metrics.prdc import manifold_scores
+from sge2hist.evaluation.metrics.prdc import prdc_scores
 from sge2hist.evaluation.reference import Reference
-from sge2hist.evaluation.report.describe import Described
 from sge2hist.evaluation.resampling import Estimate, Resampling, plain
 
-Figures = dict[str, Estimate]
-FEWEST_OF_TYPE = 20
+Estimates = dict[str, Estimate]
+MIN_OF_TYPE = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class SetScores:
     """What one set scores: matched and shuffled figures by metric id, and per-cell values for galleries."""
 
-    matched: Figures
-    shuffled: Figures
+    matched: Estimates
+    shuffled: Estimates
     rank_share_N: np.ndarray
 
 
-def realism(real_ND: np.ndarray, other_ND: np.ndarray, resampling: Resampling, neighbours: int) -> Figures:
+def realism_scores(real_ND: np.ndarray, other_ND: np.ndarray, resampling: Resampling, neighbours: int) -> Estimates:
     """Return Frechet distance, KID, precision, recall, density and coverage of images against real patches (equally
     many).
     """
@@ -43,7 +43,7 @@ def realism(real_ND: np.ndarray, other_ND: np.ndarray, resampling: Resampling, n
     return {
         "frechet": frechet_estimate(real_ND, other_ND, resampling),
         "kid": kid_estimate(real_ND, other_ND, resampling),
-        **manifold_scores(real_ND, other_ND, k).estimates(resampling),
+        **prdc_scores(real_ND, other_ND, k).estimates(resampling),
     }
 
 
@@ -54,7 +54,7 @@ def type_kids(
     result = {}
     for type_index in np.unique(type_real_N[type_real_N >= 0]):
         real, other = real_ND[type_real_N == type_index], other_ND[type_other_N == type_index]
-        if min(len(real), len(other)) >= FEWEST_OF_TYPE:
+        if min(len(real), len(other)) >= MIN_OF_TYPE:
             result[int(type_index)] = kid_of(real, other)
     return result
 
@@ -66,7 +66,7 @@ def type_kid_estimate(
     values, replicates = [], []
     for type_index in np.unique(types_N[types_N >= 0]):
         mine = types_N == type_index
-        if mine.sum() >= FEWEST_OF_TYPE:
+        if mine.sum() >= MIN_OF_TYPE:
             value, without = grouped_kid(real_ND[mine], other_ND[mine], resampling.group_N[mine], resampling.n_groups)
             values.append(value)
             replicates.append(without)
@@ -75,31 +75,31 @@ def type_kid_estimate(
     return resampling.jackknifed(float(np.mean(values)), np.mean(filled, axis=0)) if values else None
 
 
-def right_type(reference: Reference, features_ND: np.ndarray) -> Figures:
+def type_scores(reference: Reference, features_ND: np.ndarray) -> Estimates:
     """Return macro-F1 and its normalised form; nothing when the data has fewer than two types."""
     if reference.classifier is None or len(np.unique(reference.types_N[reference.types_N >= 0])) < 2:
         return {}
-    f1 = agreement.f1_estimate(reference.types_N, reference.named(features_ND), reference.resampling)
+    f1 = agreement.f1_estimate(reference.types_N, reference.predict_types(features_ND), reference.resampling)
     return {"type_f1": f1, "type_f1_normalised": agreement.normalised(f1, reference.real_f1, reference.chance_f1)}
 
 
-def right_genes(reference: Reference, features_ND: np.ndarray) -> Figures:
+def expression_scores(reference: Reference, features_ND: np.ndarray) -> Estimates:
     """Return expression recovery and its ratio to real patches."""
-    found: Figures = {}
+    found: Estimates = {}
     for n_genes, estimate in reference.recovered(features_ND).items():
         found[f"expression_{n_genes}"] = estimate
         found[f"expression_ratio_{n_genes}"] = estimate.combined(reference.real_recovery[n_genes], agreement.safe_ratio)
     return found
 
 
-def right_place(reference: Reference, features_ND: np.ndarray) -> tuple[Figures, np.ndarray]:
+def retrieval_scores(reference: Reference, features_ND: np.ndarray) -> tuple[Estimates, np.ndarray]:
     """Return the retrieval figures and each cell's rank."""
     share_N = retrieval.rank_shares(features_ND, reference.real.features_ND)
-    named = retrieval.retrieval_estimates(share_N, reference.resampling)
-    return {f"retrieval_{name}": estimate for name, estimate in named.items()}, share_N
+    by_name = retrieval.retrieval_estimates(share_N, reference.resampling)
+    return {f"retrieval_{name}": estimate for name, estimate in by_name.items()}, share_N
 
 
-def right_anatomy(reference: Reference, images: Described) -> Figures:
+def morphometry_scores(reference: Reference, images: ImageDescriptors) -> Estimates:
     """Return the median over the morphometric statistics of the per-cell correlation."""
     parts = [
         pearson_estimate(images.morphometry[name], real, reference.resampling)
@@ -115,7 +115,7 @@ def right_anatomy(reference: Reference, images: Described) -> Figures:
     }
 
 
-def anatomy_distributions(real: Described, other: Described) -> Figures:
+def distribution_scores(real: ImageDescriptors, other: ImageDescriptors) -> Estimates:
     """Return the medians over the statistics of 1 - KS and of the ratio of spreads."""
     compared = [compare_distributions(values, other.morphometry[name]) for name, values in real.morphometry.items()]
     return {
@@ -124,13 +124,13 @@ def anatomy_distributions(real: Described, other: Described) -> Figures:
     }
 
 
-def own_cell_metrics(reference: Reference, images: Described) -> tuple[Figures, np.ndarray]:
+def own_cell_scores(reference: Reference, images: ImageDescriptors) -> tuple[Estimates, np.ndarray]:
     """Return every metric that compares an image with its own cell."""
-    place, share_N = right_place(reference, images.features_ND)
-    return right_genes(reference, images.features_ND) | place | right_anatomy(reference, images), share_N
+    place, share_N = retrieval_scores(reference, images.features_ND)
+    return expression_scores(reference, images.features_ND) | place | morphometry_scores(reference, images), share_N
 
 
-def measure(reference: Reference, images: Described, shuffled: Described | None) -> Measured:
+def score_set(reference: Reference, images: ImageDescriptors, shuffled: ImageDescriptors | None) -> SetScores:
     """Return the figures of one set.
 
     Parameters
@@ -142,38 +142,38 @@ def measure(reference: Reference, images: Described, shuffled: Described | None)
         given to another cell.
     """
     real, config = reference.real, reference.config
-    matched = realism(real.features_ND, images.features_ND, reference.resampling, config.neighbours)
-    matched |= anatomy_distributions(real, images)
-    apart: Figures = {}
+    matched = realism_scores(real.features_ND, images.features_ND, reference.resampling, config.neighbours)
+    matched |= distribution_scores(real, images)
+    apart: Estimates = {}
     if shuffled is None:
         shuffled = images.take(reference.cells.shuffle_N)
     else:
-        apart = realism(real.features_ND, shuffled.features_ND, reference.resampling, config.neighbours)
-    for into, described in ((matched, images), (apart, shuffled)):
-        kid = type_kid_estimate(real.features_ND, described.features_ND, reference.types_N, reference.resampling)
+        apart = realism_scores(real.features_ND, shuffled.features_ND, reference.resampling, config.neighbours)
+    for into, descriptors in ((matched, images), (apart, shuffled)):
+        kid = type_kid_estimate(real.features_ND, descriptors.features_ND, reference.types_N, reference.resampling)
         into.update({} if kid is None else {"type_kid": kid})
-        into.update(right_type(reference, described.features_ND))
+        into.update(type_scores(reference, descriptors.features_ND))
     share_N = np.full(len(images), np.nan)
     if reference.cells.own_cells:
-        own, share_N = own_cell_metrics(reference, images)
+        own, share_N = own_cell_scores(reference, images)
         matched |= own
-        apart |= own_cell_metrics(reference, shuffled)[0]
-    return Measured(matched=matched, shuffled=apart, rank_share_N=share_N)
+        apart |= own_cell_scores(reference, shuffled)[0]
+    return SetScores(matched=matched, shuffled=apart, rank_share_N=share_N)
 
 
-def real_figures(reference: Reference) -> Figures:
+def real_estimates(reference: Reference) -> Estimates:
     """Return what real tissue scores: the floor of the realism metrics and the ceiling of the others."""
-    found: Figures = {}
+    found: Estimates = {}
     if reference.floor_resampling is not None:
         real = reference.real.take(reference.partner)
         floor, resampling = reference.floor, reference.floor_resampling
-        found |= realism(real.features_ND, floor.features_ND, resampling, reference.config.neighbours)
-        found |= anatomy_distributions(real, floor)
+        found |= realism_scores(real.features_ND, floor.features_ND, resampling, reference.config.neighbours)
+        found |= distribution_scores(real, floor)
         type_floor = reference.data.type_of_cell[reference.cells.floor_rows]
         kids = type_kids(real.features_ND, reference.types_N[reference.partner], floor.features_ND, type_floor)
         if kids:
             found["type_kid"] = plain(float(np.mean(list(kids.values()))), len(floor))
-    found |= right_type(reference, reference.real.features_ND)
+    found |= type_scores(reference, reference.real.features_ND)
     found |= {f"expression_{n}": estimate for n, estimate in reference.real_recovery.items()}
     found |= {f"expression_ratio_{n}": plain(1.0, len(reference.real)) for n in reference.real_recovery}
     return found
