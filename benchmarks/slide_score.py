@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 from slide_regression import COARSE_UM, CONVOLUTION, FINE_UM, Grid, Maps, Region, pooled, predicted_maps
 
+from sge2hist.data.generated import GeneratedSlide
 from sge2hist.data.paired import PairedDataset
-from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.evaluation.metrics.slide_maps import (
-    SLIDE_NAME,
     STATISTICS,
     compare_maps,
     evaluate_slide,
-    slide_manifest,
     statistic_maps,
 )
 
@@ -29,8 +27,8 @@ def score(args: argparse.Namespace) -> None:
     data = PairedDataset.open(args.against)
     slide, region = 0, None
     if args.generated:
-        manifest = slide_manifest(args.generated[0], data)
-        slide, region = data.slide_ids.index(manifest["slide"]), tuple(float(v) for v in manifest["region_um"])
+        generated = GeneratedSlide.open(args.generated[0])
+        slide, region = generated.slide_number(data), generated.region_um
     if args.regression:
         methods, real, grid = predicted_maps(data, slide, region)
     else:
@@ -77,13 +75,12 @@ def cut(grid: Grid, maps: dict[float, Maps], region_um: Region) -> dict[float, M
 
 def drawn_maps(paths: list[Path], region_um: Region) -> Methods:
     """Maps of the first slide, and of all of them the mean."""
-    from sge2hist.data.artifacts import read_manifest
-
     drawn = []
     for path in paths:
-        um = float(read_manifest(path, "generated")["um_per_px"])
+        slide = GeneratedSlide.open(path)
+        um = slide.um_per_px
         area = (0.0, 0.0, region_um[2], region_um[3])
-        drawn.append(both_sizes(statistic_maps(SlideImage.open(path / SLIDE_NAME), um, area, um, FINE_UM)))
+        drawn.append(both_sizes(statistic_maps(slide.image, um, area, um, FINE_UM)))
     found: Methods = {"generated, one seed": drawn[0]}
     if len(drawn) > 1:
         found[f"generated, mean of {len(drawn)} seeds"] = {

@@ -1,8 +1,7 @@
 """Images to be judged: a generated set, a generated slide, or anybody's folder of PNG/TIFF files with a table that names the
 cell of each.
 
-All become an `ImageSet`. The files are read here and not through the code that wrote them, so that the judge does
-not share a mistake with the judged.
+All become an `ImageSet`.
 
 Shape letters: M images, P pixels of the side.
 """
@@ -18,21 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sge2hist.data.artifacts import MANIFEST_NAME, read_manifest
+from sge2hist.data.artifacts import MANIFEST_NAME
 from sge2hist.data.errors import InputError, Problems
-from sge2hist.data.slides.channels import RGB, Channels, is_rgb, require_same_channels
+from sge2hist.data.generated import PREDICTED_TYPE, SLIDE_MODE, GeneratedSet, is_generated_slide, read_image
+from sge2hist.data.slides.channels import RGB, Channels, require_same_channels
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sge2hist.data.paired import PairedDataset
-
-
-KIND = "generated"
-CELLS_NAME = "cells.h5ad"
-IMAGES_FOLDER = "images"
-SLIDE_MODE = "slide"  # `mode` of the manifest of a generated slide
-LATENT_KEYS = {"z1": "X_sge2hist_z1", "z2": "X_sge2hist_z2"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,45 +111,6 @@ class ImageSet:
         return out
 
 
-def read_image(path: Path, channels: Channels = RGB) -> np.ndarray:
-    """Return a PNG, TIFF or JPEG as uint8 [H, W, C]; alpha of RGB is dropped, 16-bit images and other channels are refused.
-
-    Channels of a fluorescence TIFF may come first or last.
-    """
-    from PIL import Image
-
-    try:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            import tifffile
-
-            pixels = tifffile.imread(path)
-        else:
-            with Image.open(path) as opened:
-                pixels = np.asarray(opened.convert("RGB") if opened.mode in ("P", "RGBA") else opened)
-    except (OSError, ValueError) as error:
-        raise InputError(found=f"{error}", where=str(path), expected="a readable PNG, TIFF or JPEG") from error
-    if not is_rgb(channels):
-        return _as_channels(pixels, channels, path)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (3, 4):
-        raise InputError(found=f"{pixels.dtype} of shape {pixels.shape}", where=str(path), expected="8-bit RGB")
-    return pixels[..., :3]
-
-
-def _as_channels(pixels: np.ndarray, channels: Channels, path: Path) -> np.ndarray:
-    n = len(channels)
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim == 3 and pixels.shape[-1] != n:
-        pixels = np.moveaxis(pixels, 0, -1)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != n:
-        raise InputError(
-            found=f"{pixels.dtype} of shape {pixels.shape}",
-            where=str(path),
-            expected=f"8 bits, {n} channel(s): {', '.join(channels)}",
-        )
-    return pixels
-
-
 def open_image_set(path: str | Path, data: PairedDataset, name: str | None = None, split: str = "test") -> ImageSet:
     """Open a generated set (folder with manifest.json), or a csv table of images
     (`image,cell_id[,sample][,seed][,condition_cell_id][,cell_type]`). Of a generated slide the windows at cells of `split`.
@@ -173,7 +127,7 @@ def open_image_set(path: str | Path, data: PairedDataset, name: str | None = Non
     path = Path(path)
     if path.is_dir() and (path / MANIFEST_NAME).is_file():
         name = name or path.name.removesuffix(".generated")
-        if read_manifest(path, KIND).get("mode") == SLIDE_MODE:
+        if is_generated_slide(path):
             from sge2hist.evaluation.slide_windows import read_slide
 
             return read_slide(path, data, name, split)
@@ -202,11 +156,8 @@ def find_table(path: Path) -> Path:
 
 def read_generated(path: Path, data: PairedDataset, name: str) -> ImageSet:
     """Read a generated set."""
-    import anndata
-
-    manifest = read_manifest(path, KIND)
-    cells = anndata.read_h5ad(path / CELLS_NAME)
-    obs = cells.obs
+    generated = GeneratedSet.open(path)
+    manifest, obs = generated.manifest, generated.obs
     rows = obs["row"].to_numpy(np.int64) if "row" in obs else rows_of(obs["cell_id"], data, path)
     conditions, note = integers(obs, "condition_row", rows), ""
     made_from = manifest.get("data_fingerprint", data.fingerprint)
@@ -218,25 +169,23 @@ def read_generated(path: Path, data: PairedDataset, name: str) -> ImageSet:
             f"Warning: {name} was made from another dataset (fingerprint {made_from}); its cells were matched by name. "
             "Names such as bin barcodes repeat between slides: make sure that it is the same tissue."
         )
-    latents = {short: np.asarray(cells.obsm[key]) for short, key in LATENT_KEYS.items() if key in cells.obsm}
     types = obs["cell_type"].astype(str).to_numpy() if "cell_type" in obs else np.full(len(obs), "")
-    files = [path / IMAGES_FOLDER / str(file) for file in obs["image"]]
     return checked(
         ImageSet(
             name=name,
             path=path,
-            files_M=files,
+            files_M=[generated.image_path(i) for i in range(len(generated))],
             row_M=rows,
             condition_row_M=conditions,
             sample_M=integers(obs, "sample", np.zeros(len(obs), np.int64)),
             seed_M=integers(obs, "seed", np.full(len(obs), -1, np.int64)),
             type_M=types,
             manifest=manifest,
-            channels=tuple(manifest.get("channels") or RGB),
+            channels=generated.channels,
             note=note,
-            z1=latents.get("z1"),
-            z2=latents.get("z2"),
-            predicted_type_M=obs["sge2hist_type"].astype(str).to_numpy() if "sge2hist_type" in obs else None,
+            z1=generated.latents.get("z1"),
+            z2=generated.latents.get("z2"),
+            predicted_type_M=obs[PREDICTED_TYPE].astype(str).to_numpy() if PREDICTED_TYPE in obs else None,
         ),
         data,
     )

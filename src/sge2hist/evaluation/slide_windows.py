@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from sge2hist.data.errors import InputError
+from sge2hist.data.generated import GeneratedSlide
 from sge2hist.data.paired import PairedDataset
-from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.evaluation.image_sets import ImageSet
-from sge2hist.evaluation.metrics.slide_maps import SLIDE_NAME, slide_manifest
 
 
 def read_slide(path: Path, data: PairedDataset, name: str, split: str = "test") -> ImageSet:
@@ -21,11 +20,11 @@ def read_slide(path: Path, data: PairedDataset, name: str, split: str = "test") 
     InputError
         If it is no slide of the dataset, or no such cell lies on it.
     """
-    manifest = slide_manifest(path, data)
-    x, y, width, height = manifest["region_um"]
-    um = float(manifest["um_per_px"])
+    slide = GeneratedSlide.open(path)
+    x, y, width, height = slide.region_um
+    um = slide.um_per_px
     rows = data.rows(split)
-    rows = rows[data.slide_of_cell[rows] == data.slide_ids.index(manifest["slide"])]
+    rows = rows[data.slide_of_cell[rows] == slide.slide_number(data)]
     centre_um_M2 = data.centre_xy_px[rows] * data.um_per_px - (x, y)
     half = data.patch_um / 2
     whole = ((centre_um_M2 >= half) & (centre_um_M2 <= np.array([width, height]) - half)).all(1)
@@ -37,10 +36,10 @@ def read_slide(path: Path, data: PairedDataset, name: str, split: str = "test") 
             expected="a slide of held-out tissue",
             repair="draw a larger region, or use another --split",
         )
-    slide, side_px = SlideImage.open(path / SLIDE_NAME, channels=data.channels), round(data.patch_um / um)
+    side_px = round(data.patch_um / um)
 
     def read(indices: np.ndarray) -> np.ndarray:
-        return np.stack([slide.read_patch(centre_xy_px_M2[i], data.patch_um, side_px, um) for i in indices])
+        return np.stack([slide.image.read_patch(centre_xy_px_M2[i], data.patch_um, side_px, um) for i in indices])
 
     return ImageSet(
         name=name,
@@ -49,9 +48,9 @@ def read_slide(path: Path, data: PairedDataset, name: str, split: str = "test") 
         row_M=rows,
         condition_row_M=rows,
         sample_M=np.zeros(len(rows), np.int64),
-        seed_M=np.full(len(rows), int(manifest.get("seed", -1))),
+        seed_M=np.full(len(rows), slide.seed),
         type_M=data.obs["cell_type"].astype(str).to_numpy()[rows],
-        manifest=manifest,
+        manifest=slide.manifest,
         read=read,
         channels=data.channels,
     )

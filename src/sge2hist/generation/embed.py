@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import Alignment, GenePanel
+from sge2hist.data.generated import LATENT_KEYS
 from sge2hist.data.spatial_index import CellIndex
-from sge2hist.models.gene.cell_types import TypeTable, pool_posteriors
-from sge2hist.models.gene.neighbours import surroundings
+from sge2hist.models.gene.cell_types import TypeTable
+from sge2hist.models.gene.encode import component_posterior, encode_chunks
+from sge2hist.models.gene.neighbours import neighbour_inputs
 from sge2hist.models.gene.novelty import FLAG_BELOW
-from sge2hist.models.gene.vae import GeneVAE
+from sge2hist.models.gene.vae import GeneVAE, Posterior
 
 if TYPE_CHECKING:
     import anndata
@@ -48,7 +52,6 @@ def embed_counts(
     index: CellIndex | None = None,
     pool_um: float = 0.0,
     batch_size: int = 512,
-    device: torch.device | str = "cpu",
 ) -> Embedding:
     """Embed raw counts, CSR [N, G], that are already on the model's panel; `observed_G` bool marks measured genes.
 
@@ -56,40 +59,37 @@ def embed_counts(
     responsibilities are those of a cell and the cells within that many um of it together (:func:`pool_posteriors`; needs
     `index`); latents and flag stay the cell's own.
     """
-    model.eval()
-    around_NA = None
-    if index is not None and model.config.n_around:
-        around = index.around(np.arange(counts_NG.shape[0]), model.config.around_um)
-        around_NA = surroundings(model.encoder, lambda rows: counts_NG[rows], around, observed_G)
-    observed = None if observed_G.all() else torch.from_numpy(observed_G).to(device)
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("mean", "var", "fit", "latent", "empty")}
-    for start in range(0, max(1, counts_NG.shape[0]), batch_size):
-        dense = counts_NG[start : start + batch_size].toarray().astype(np.float32)
-        counts = torch.from_numpy(dense).to(device)
-        part_NA = None if around_NA is None else torch.from_numpy(around_NA[start : start + batch_size]).to(device)
-        posterior = model.encode(counts, observed, part_NA)
-        var_NT = posterior.log_var_NZ[:, : model.config.n_type].exp()
-        fit, latent = model.novelty.quantiles(*model.novelty_scores(counts, posterior, observed))
-        for name, value in (("mean", posterior.mean_NZ), ("var", var_NT), ("fit", fit), ("latent", latent)):
-            columns[name].append(value.float().cpu().numpy())
-        columns["empty"].append(dense.sum(1) == 0)
-    parts = {name: np.concatenate(values) for name, values in columns.items()}
-    n_type = model.config.n_type
-    type_posterior = parts["mean"][:, :n_type], parts["var"]
-    if pool_um and index is not None:
-        type_posterior = pool_posteriors(*type_posterior, index.around(np.arange(counts_NG.shape[0]), pool_um))
-    gamma_NK = model.mixture.tell(type_posterior[0])
-    best_N, probability_N = types.told(gamma_NK)
+    n_cells = counts_NG.shape[0]
+    neighbour_NA = None
+    if index is not None and model.config.n_neighbour_inputs:
+        around = index.around(np.arange(n_cells), model.config.neighbour_um)
+        neighbour_NA = neighbour_inputs(model.encoder, lambda rows: counts_NG[rows], around, observed_G)
+    observed = None if observed_G.all() else torch.from_numpy(observed_G).to(next(model.parameters()).device)
+    quantiles: list[np.ndarray] = []
+
+    def chunks() -> Iterator[tuple[csr_array, np.ndarray | None]]:
+        for start in range(0, max(1, n_cells), batch_size):
+            part = slice(start, start + batch_size)
+            yield counts_NG[part], None if neighbour_NA is None else neighbour_NA[part]
+
+    def score(counts: Tensor, posterior: Posterior) -> None:
+        scores = model.novelty.quantiles(*model.novelty_scores(counts, posterior, observed))
+        quantiles.append(torch.stack(scores).float().cpu().numpy())
+
+    encoded = encode_chunks(model, chunks(), n_cells, observed_G=observed_G, visit=score)
+    fit_N, latent_N = np.concatenate(quantiles, axis=1)
+    gamma_NK = component_posterior(model, encoded, index, pool_um)
+    best_N, probability_N = types.predicted_types(gamma_NK)
     names = types.names
     return Embedding(
-        z1_NT=parts["mean"][:, :n_type],
-        z2_NM=parts["mean"][:, n_type:],
+        z1_NT=encoded.z1,
+        z2_NM=encoded.z2,
         responsibilities_NK=gamma_NK,
         type_names=[names[c] for c in best_N],
         type_probability_N=probability_N.astype(np.float32),
-        fit_quantile_N=parts["fit"],
-        latent_quantile_N=parts["latent"],
-        is_novel_N=parts["empty"] | (parts["fit"] < FLAG_BELOW) | (parts["latent"] < FLAG_BELOW),
+        fit_quantile_N=fit_N,
+        latent_quantile_N=latent_N,
+        is_novel_N=(encoded.library_N == 0) | (fit_N < FLAG_BELOW) | (latent_N < FLAG_BELOW),
     )
 
 
@@ -102,7 +102,6 @@ def embed_adata(
     layer: str | None = None,
     pool_um: float | None = None,
     batch_size: int = 512,
-    device: torch.device | str = "cpu",
 ) -> Alignment:
     """Write the embedding into `adata`, in place, and return how its genes were found.
 
@@ -144,10 +143,8 @@ def embed_adata(
     counts = raw_counts(adata, layer)
     alignment = panel.align(panel_of(adata))
     counts, observed_G = panel.gather(counts, alignment)
-    found = embed_counts(
-        model, types, counts, observed_G, index=index, pool_um=pool_um, batch_size=batch_size, device=device
-    )
-    adata.obsm["X_sge2hist_z1"], adata.obsm["X_sge2hist_z2"] = found.z1_NT, found.z2_NM
+    found = embed_counts(model, types, counts, observed_G, index=index, pool_um=pool_um, batch_size=batch_size)
+    adata.obsm[LATENT_KEYS["z1"]], adata.obsm[LATENT_KEYS["z2"]] = found.z1_NT, found.z2_NM
     adata.obsm["sge2hist_responsibilities"] = found.responsibilities_NK
     adata.obs["sge2hist_type"] = pd.Categorical(found.type_names, categories=types.names)
     adata.obs["sge2hist_type_probability"] = found.type_probability_N
@@ -157,7 +154,7 @@ def embed_adata(
     adata.uns["sge2hist"] = {
         "panel": alignment.summary(),
         "n_shared_genes": alignment.n_shared,
-        "surroundings": index is not None and model.config.n_around > 0,
+        "surroundings": index is not None and model.config.n_neighbour_inputs > 0,
         "pool_um": float(pool_um),
         "type_of_component": types.name_of_component,
     }

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sge2hist.data.errors import InputError
+from sge2hist.data.generated import LATENT_KEYS
 from sge2hist.data.paired import UNKNOWN, PairedDataset
 from sge2hist.data.slides.channels import require_same_channels
 from sge2hist.data.spatial_index import CellIndex
@@ -78,7 +79,7 @@ def request_from_paired(
     condition_row = np.repeat(rows[order], n_samples)
     centre_um_N2 = dataset.centre_xy_px * dataset.um_per_px
     index = CellIndex(centre_um_N2, dataset.slide_of_cell)
-    side_um, reach_um = bundle.config.patch_um, bundle.config.reach_um
+    side_um, reach_um = bundle.config.patch_um, bundle.config.receptive_radius_um
 
     def place(rows_B: np.ndarray) -> tuple[np.ndarray, Windows]:
         return neighbourhoods(
@@ -223,7 +224,7 @@ def request_from_types(
     return GenerationRequest(
         obs=obs,
         windows=windows,
-        latents={"X_sge2hist_z1": z_NZ[:, :n_type], "X_sge2hist_z2": z_NZ[:, n_type:]},
+        latents={LATENT_KEYS["z1"]: z_NZ[:, :n_type], LATENT_KEYS["z2"]: z_NZ[:, n_type:]},
         manifest={
             "mode": "types",
             "types": names,
@@ -257,7 +258,7 @@ def _typed_latent(
 
 def usual_context(bundle: ModelBundle) -> str:
     """How a cell without known neighbours is drawn: in a field of its like; by the published network, which cannot, alone."""
-    return "field" if bundle.config.image.condition.kind == "map" else "centre"
+    return "field" if bundle.config.image.condition.form == "map" else "centre"
 
 
 def _without_neighbours(
@@ -272,7 +273,7 @@ def _without_neighbours(
         depth_B,
         seed_B,
         side_um=bundle.config.patch_um,
-        reach_um=bundle.config.reach_um,
+        reach_um=bundle.config.receptive_radius_um,
         spacing_um=spacing_um,
     )
 
@@ -318,7 +319,7 @@ def _table(
 def _centre_latents(bundle: ModelBundle, latents: CellLatents, condition_row: np.ndarray) -> dict[str, np.ndarray]:
     z = latents.mean_NZ[latents.find(condition_row)]
     n_type = bundle.model.gene.config.n_type
-    return {"X_sge2hist_z1": z[:, :n_type], "X_sge2hist_z2": z[:, n_type:]}
+    return {LATENT_KEYS["z1"]: z[:, :n_type], LATENT_KEYS["z2"]: z[:, n_type:]}
 
 
 def _types_told(bundle: ModelBundle, latents: CellLatents, condition_row: np.ndarray) -> np.ndarray:

@@ -9,13 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sge2hist.data.artifacts import atomic_directory, check_output, read_manifest, write_manifest
+from sge2hist.data.artifacts import atomic_directory, check_output, write_manifest
 from sge2hist.data.errors import InputError
+from sge2hist.data.generated import GeneratedSlide
 from sge2hist.data.paired import PairedDataset
-from sge2hist.data.slides.channels import RGB
 from sge2hist.viewer.layers import (
-    SLIDE_NAME,
-    UNCERTAINTY_NAME,
     generated_layer,
     paired_cells,
     real_layer,
@@ -81,19 +79,10 @@ def build_viewer(
 
 def open_layers(path: Path, against: PairedDataset | None) -> tuple[list[Layer], list[dict[str, Any]], dict[str, Any]]:
     """The layers that there are, the legend of the types, and the manifest of the generated slide."""
-    manifest = read_manifest(path, "generated")
-    if manifest.get("mode") != "slide" or not (path / SLIDE_NAME).is_file():
-        raise InputError(
-            found=f"a generated set without {SLIDE_NAME}",
-            where=str(path),
-            expected="a slide",
-            repair="make one with `sge2hist generate MODEL --slide --from X.paired`",
-        )
-    channels = tuple(manifest.get("channels") or RGB)
-    picture = generated_layer(path, bool(manifest.get("toy", False)), channels)
-    layers, cells = [picture], stored_cells(path)
-    x, y, width, height = (float(value) for value in manifest["region_um"])
-    region_um = (x, y, width, height)
+    slide = GeneratedSlide.open(path)
+    manifest = slide.manifest
+    picture = generated_layer(slide)
+    layers, cells = [picture], stored_cells(slide)
     if against is not None:
         made_from = manifest.get("data_fingerprint")
         if manifest.get("data_path") and made_from != against.fingerprint:
@@ -103,32 +92,22 @@ def open_layers(path: Path, against: PairedDataset | None) -> tuple[list[Layer],
                 expected="the dataset itself, not prepared anew",
                 repair="draw the slide again, or give the old one as --against",
             )
-        number = _slide_number(against, str(manifest.get("slide")))
-        layers.append(real_layer(against, number, region_um))
-        cells = cells or paired_cells(against, number, region_um, float(manifest["um_per_px"]))
+        number = slide.slide_number(against)
+        layers.append(real_layer(against, number, slide.region_um))
+        cells = cells or paired_cells(against, number, slide.region_um, slide.um_per_px)
     legend: list[dict[str, Any]] = []
     if cells is not None and len(cells.xy_px_N2):
         layer, legend = type_layer(cells, picture.width_px, picture.height_px)
         layers.append(layer)
-    if (path / UNCERTAINTY_NAME).is_file():
-        layers.append(uncertainty_layer(path, float(manifest["uncertainty_scale"]), int(manifest["n_seeds"])))
+    uncertainty = uncertainty_layer(slide)
+    if uncertainty is not None:
+        layers.append(uncertainty)
     return sorted(layers, key=lambda layer: ORDER.index(layer.key)), legend, manifest
 
 
 def n_tiles(layers: list[Layer]) -> int:
     """Tiles of the finest level of all layers."""
     return sum(-(-layer.width_px // TILE_PX) * -(-layer.height_px // TILE_PX) for layer in layers)
-
-
-def _slide_number(dataset: PairedDataset, name: str) -> int:
-    if name not in dataset.slide_ids:
-        raise InputError(
-            found=f"no slide {name!r}",
-            where=str(dataset.path),
-            expected=f"one of {', '.join(dataset.slide_ids)}",
-            repair="give the paired dataset that the slide was drawn from",
-        )
-    return dataset.slide_ids.index(name)
 
 
 def page_html(title: str, content: dict[str, Any], manifest: dict[str, Any]) -> str:

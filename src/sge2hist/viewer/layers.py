@@ -7,33 +7,30 @@ Every layer shows the same rectangle of the section, each at its own resolution.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sge2hist.data.errors import InputError
+from sge2hist.data.generated import GeneratedSlide
 from sge2hist.data.paired import PairedDataset
-from sge2hist.data.slides.channels import RGB, Channels, composite, is_rgb
-from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.data.slides.channels import composite, is_rgb
 from sge2hist.viewer.pyramid import Layer
 
-CELLS_NAME, SLIDE_NAME, UNCERTAINTY_NAME = "cells.h5ad", "slide.ome.tif", "uncertainty.ome.tif"
 NO_CELL_RGB = (255, 255, 255)
 UNKNOWN_RGB = (200, 200, 200)
 
 
-def generated_layer(path: Path, toy: bool, channels: Channels = RGB) -> Layer:
+def generated_layer(generated: GeneratedSlide) -> Layer:
     """The generated slide."""
-    slide = SlideImage.open(path / SLIDE_NAME, channels=channels)
-    note = "drawn from RNA and positions alone" + ("; toy tissue" if toy else "")
+    slide = generated.image
+    note = "drawn from RNA and positions alone" + ("; toy tissue" if generated.is_toy else "")
     return Layer(
         key="generated",
         title="Generated",
         note=note,
         width_px=slide.width_px,
         height_px=slide.height_px,
-        read=lambda x, y, w, h: composite(slide.read(x, y, w, h), channels),
+        read=lambda x, y, w, h: composite(slide.read(x, y, w, h), generated.channels),
     )
 
 
@@ -58,11 +55,14 @@ def real_layer(dataset: PairedDataset, slide_number: int, region_um: tuple[float
     )
 
 
-def uncertainty_layer(path: Path, scale: float, n_seeds: int) -> Layer:
-    """Spread over seeds in false colour; `scale` stored grey levels are one grey level of spread."""
+def uncertainty_layer(generated: GeneratedSlide) -> Layer | None:
+    """Spread over seeds in false colour; None for a slide of one seed."""
     from matplotlib import colormaps
 
-    slide = SlideImage.open(path / UNCERTAINTY_NAME)
+    slide = generated.uncertainty
+    if slide is None:
+        return None
+    scale, n_seeds = float(generated.manifest["uncertainty_scale"]), int(generated.manifest["n_seeds"])
     table = (colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
     note = f"spread over {n_seeds} seeds: black 0, bright {255 / scale:.0f} grey levels of 255 or more"
     return Layer(
@@ -84,23 +84,13 @@ class TypedCells:
     names: list[str]
 
 
-def stored_cells(path: Path) -> TypedCells | None:
+def stored_cells(generated: GeneratedSlide) -> TypedCells | None:
     """The cells of a generated slide, None when it was written without them."""
-    import anndata
-
-    if not (path / CELLS_NAME).is_file():
+    table = generated.cells()
+    if table is None:
         return None
-    try:
-        table = anndata.read_h5ad(path / CELLS_NAME, backed="r")
-        kinds, xy = table.obs["cell_type"].astype("category"), np.asarray(table.obsm["spatial"], np.float64)
-        table.file.close()
-    except Exception as error:  # anndata wraps whatever h5py met in its own error types
-        raise InputError(
-            found=f"a table of cells that cannot be read ({error})",
-            where=str(path / CELLS_NAME),
-            repair="generate again",
-        ) from error
-    return _without_unknown(xy, kinds.cat.codes.to_numpy(np.int64), [str(name) for name in kinds.cat.categories])
+    types, xy_px_N2 = table.obs["cell_type"].astype("category"), np.asarray(table.obsm["spatial"], np.float64)
+    return _without_unknown(xy_px_N2, types.cat.codes.to_numpy(np.int64), [str(name) for name in types.cat.categories])
 
 
 def paired_cells(

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from sge2hist.data.artifacts import read_manifest
 from sge2hist.data.errors import InputError
+from sge2hist.data.generated import GeneratedSlide
 from sge2hist.data.paired import PairedDataset
-from sge2hist.data.slides.channels import RGB, Channels, is_rgb, require_same_channels
+from sge2hist.data.slides.channels import Channels, is_rgb
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.evaluation.features.stain import stain_statistics
 from sge2hist.evaluation.metrics.morphometry import light_statistics, pearson_estimate
@@ -27,7 +27,6 @@ from sge2hist.evaluation.resampling import Estimate, Resampling, finite, make_re
 WINDOW_UM = 64.0
 BLOCK_UM = 512.0  # windows are resampled in blocks of this side
 STATISTICS = ("haematoxylin_mean", "eosin_mean", "lumen_fraction")
-SLIDE_NAME = "slide.ome.tif"
 SEAM_REGIONS, SEAM_PX = 8, 1024
 
 
@@ -199,13 +198,13 @@ def score_slide(
     InputError
         If a set is no slide of this dataset, they show different regions, or no window holds held-out cells alone.
     """
-    manifests = [slide_manifest(Path(path), data) for path in generated]
-    region_um = tuple(float(value) for value in manifests[0]["region_um"])
-    if any(manifest["region_um"] != manifests[0]["region_um"] for manifest in manifests):
+    slides = [GeneratedSlide.open(path) for path in generated]
+    numbers = [slide.slide_number(data) for slide in slides]
+    first, number = slides[0], numbers[0]
+    if any(slide.region_um != first.region_um for slide in slides):
         raise InputError(found="slides of different regions", expected="several seeds of one region")
-    x, y, width, height = region_um
-    um = float(manifests[0]["um_per_px"])
-    number = data.slide_ids.index(manifests[0]["slide"])
+    x, y, width, height = first.region_um
+    um = first.um_per_px
     counts = held_out_windows(data, number, (x, y, width, height), split)
     if counts.sum() < 3:
         raise InputError(
@@ -213,25 +212,24 @@ def score_slide(
             expected="at least 3",
             repair="draw a larger region of held-out tissue, or use another split",
         )
-    slides = [SlideImage.open(Path(path) / SLIDE_NAME, channels=data.channels) for path in generated]
-    drawn = [statistic_maps(slide, um, (0.0, 0.0, width, height), um) for slide in slides]
+    drawn = [statistic_maps(slide.image, um, (0.0, 0.0, width, height), um) for slide in slides]
     mean = {name: np.mean([maps[name] for maps in drawn], axis=0) for name in drawn[0]}
     real = statistic_maps(data.slides[number], data.um_per_px, (x, y, width, height), um)
     scores = compare_maps(real, mean, counts, n_bootstrap=n_bootstrap, seed=seed)
-    step_px = max(2, round((manifests[0].get("window_step_um") or data.patch_um / 2) / um))
+    step_px = max(2, round((first.manifest.get("window_step_um") or data.patch_um / 2) / um))
     origin = (-round(x / um), -round(y / um))
-    grid_px = int(manifests[0].get("network_px", 1))
+    grid_px = int(first.manifest.get("network_px", 1))
     same = SlideImage.from_array(
         _as_drawn(data.slides[number], data.um_per_px, (x, y, width, height), um), channels=data.channels
     )
     seams = {
-        "seams": seams_of(slides[0], origin, step_px, seed=seed),
+        "seams": seams_of(first.image, origin, step_px, seed=seed),
         "real_seams": seams_of(same, origin, step_px, seed=seed),
-        "seams_alike": seams_of(slides[0], origin, step_px, grid_px, seed) if 1 < grid_px < step_px else None,
+        "seams_alike": seams_of(first.image, origin, step_px, grid_px, seed) if 1 < grid_px < step_px else None,
     }
     report = {
-        "slide": manifests[0]["slide"],
-        "region_um": list(region_um),
+        "slide": first.slide_id,
+        "region_um": list(first.region_um),
         "n_windows": int(counts.sum()),
         "window_um": WINDOW_UM,
         "split": split,
@@ -265,16 +263,3 @@ def _as_drawn(
         round(width / out_um_per_px),
         round(height / out_um_per_px),
     )
-
-
-def slide_manifest(path: Path, data: PairedDataset) -> dict[str, Any]:
-    """The manifest of a generated slide; raises `InputError` unless it shows a slide of this dataset."""
-    manifest = read_manifest(path, "generated")
-    if manifest.get("mode") != "slide" or manifest.get("slide") not in data.slide_ids:
-        raise InputError(
-            found="a generated set that is no slide of this dataset",
-            where=str(path),
-            expected=f"one made with `generate --slide --from {data.path.name}`",
-        )
-    require_same_channels(manifest.get("channels") or RGB, data.channels, where=str(path))
-    return manifest

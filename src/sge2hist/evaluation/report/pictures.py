@@ -9,16 +9,16 @@ Shape letters: N evaluated cells.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
+from sge2hist.data.generated import GeneratedSlide
 from sge2hist.data.slides.channels import Channels, composite, is_rgb
-from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.evaluation.features.descriptors import ImageDescriptors
-from sge2hist.evaluation.features.projections import feature_plane, type_plane
 from sge2hist.evaluation.image_sets import ImageSet
-from sge2hist.evaluation.metrics.slide_maps import SLIDE_NAME, SlideScores
+from sge2hist.evaluation.metrics.slide_maps import SlideScores
 from sge2hist.evaluation.reference import Reference
 from sge2hist.evaluation.scores import SetScores
 
@@ -26,6 +26,7 @@ MAX_MAP_CELLS = 6000
 MAPPED = ("haematoxylin_mean", "lumen_fraction")  # of H&E
 MAX_MAPPED = 3  # channels of fluorescence
 OVERVIEW_PX = 700
+MAX_POINTS = 1200  # of each source in a scatter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +171,45 @@ def mapped_statistics(channels: Channels) -> tuple[str, ...]:
     return MAPPED if is_rgb(channels) else tuple(f"{name} light mean" for name in channels[:MAX_MAPPED])
 
 
+def plane(points_ND: np.ndarray, seed: int) -> np.ndarray:
+    """Return the UMAP of standardised points, float64 [N, 2]."""
+    with warnings.catch_warnings():
+        # numba and umap warn at import and about the fixed seed; neither changes the picture.
+        warnings.simplefilter("ignore")
+        from umap import UMAP
+
+        scaled = (points_ND - points_ND.mean(axis=0)) / (points_ND.std(axis=0) + 1e-6)
+        umap = UMAP(n_neighbors=min(15, len(scaled) - 1), random_state=seed, n_jobs=1)
+        return np.asarray(umap.fit_transform(scaled), np.float64)
+
+
+def feature_plane(reference: Reference, sets: dict[str, ImageDescriptors]) -> dict[str, np.ndarray]:
+    """Return features of real and generated patches in one plane, float64 [n, 2] by source."""
+    n = len(reference.real)
+    rng = np.random.default_rng([reference.config.seed, 2])
+    chosen = np.sort(rng.choice(n, min(n, MAX_POINTS), replace=False))
+    sources = {"real": reference.real, **sets}
+    points = plane(np.concatenate([d.features_ND[chosen] for d in sources.values()]), reference.config.seed)
+    return dict(zip(sources, np.split(points, len(sources)), strict=True))
+
+
+def type_plane(reference: Reference, images: ImageSet) -> dict[str, np.ndarray]:
+    """Return z1 of the evaluated cells of known type in the plane, float64 [n, 2] by type; {} if the set stores no z1."""
+    cells, data = reference.cells, reference.data
+    if images.z1 is None or not cells.own_cells:
+        return {}
+    type_N = data.type_of_cell[cells.rows_N]
+    known = np.flatnonzero(type_N >= 0)
+    rng = np.random.default_rng([reference.config.seed, 3])
+    chosen = np.sort(rng.choice(known, min(len(known), 2 * MAX_POINTS), replace=False))
+    if len(chosen) < 50:
+        return {}
+    points = plane(images.z1[cells.images[images.name][0][chosen]].astype(np.float64), reference.config.seed)
+    types = type_N[chosen]
+    largest = sorted(np.unique(types), key=lambda t: -int((types == t).sum()))
+    return {data.types[t]: points[types == t] for t in largest}
+
+
 def scored_maps(found: SlideScores) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the maps of a whole slide where they were scored."""
     return {
@@ -180,9 +220,9 @@ def scored_maps(found: SlideScores) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 def overview(reference: Reference, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     """Return the real region and the generated slide, as small as the page shows them."""
-    data = reference.data
-    drawn, _ = SlideImage.open(images.path / SLIDE_NAME, channels=data.channels).thumbnail(OVERVIEW_PX)
-    x, y, width, height = (value / data.um_per_px for value in images.manifest["region_um"])
-    real = data.slides[data.slide_ids.index(images.manifest["slide"])]
-    real_region = real.read_window(x, y, width, height, drawn.shape[1], drawn.shape[0])
-    return composite(real_region, data.channels), composite(drawn, data.channels)
+    data, slide = reference.data, GeneratedSlide.open(images.path)
+    generated, _ = slide.image.thumbnail(OVERVIEW_PX)
+    x, y, width, height = (value / data.um_per_px for value in slide.region_um)
+    real = data.slides[slide.slide_number(data)]
+    real_region = real.read_window(x, y, width, height, generated.shape[1], generated.shape[0])
+    return composite(real_region, data.channels), composite(generated, data.channels)

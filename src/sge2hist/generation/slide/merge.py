@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sge2hist.data.artifacts import atomic_directory, check_output, read_manifest, write_manifest
+from sge2hist.data.artifacts import atomic_directory, check_output, write_manifest
 from sge2hist.data.errors import InputError
-from sge2hist.data.generated import CELLS_NAME, KIND
-from sge2hist.data.slides.channels import RGB, Channels
+from sge2hist.data.generated import CELLS_NAME, KIND, SLIDE_NAME, UNCERTAINTY_NAME, GeneratedSlide
+from sge2hist.data.slides.channels import Channels
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
-from sge2hist.generation.slide.render import NOTE, SLIDE_NAME, UNCERTAINTY_NAME, uncertainty_note
+from sge2hist.generation.slide.render import NOTE, uncertainty_note
 from sge2hist.generation.slide.table import read_table, writing_table
 
 MUST_AGREE = (
@@ -43,62 +42,48 @@ def merge_slides(parts: list[str | Path], output: str | Path, *, overwrite: bool
         If a part is missing or is no slide, if they were not drawn alike, or do not meet.
     """
     check_output(output, overwrite=overwrite, kind=KIND)
-    known = sorted(
-        ((Path(part), read_manifest(part, KIND)) for part in parts),
-        key=lambda item: item[1].get("region_px", [0, 0])[1],
-    )
-    region = _check(known)
-    folders = [path for path, _ in known]
+    slides = sorted(map(GeneratedSlide.open, parts), key=lambda slide: slide.manifest.get("region_px", [0, 0])[1])
+    region = _merged_region_px(slides)
     with atomic_directory(output, overwrite=overwrite, kind=KIND) as partial:
-        for name in (SLIDE_NAME, UNCERTAINTY_NAME):
-            if all((folder / name).is_file() for folder in folders):
-                channels: Channels = tuple(known[0][1].get("channels") or RGB) if name == SLIDE_NAME else RGB
-                slides = [SlideImage.open(folder / name, channels=channels) for folder in folders]
-                um_per_px = float(known[0][1]["um_per_px"])
-                note = NOTE if name == SLIDE_NAME else uncertainty_note(int(known[0][1]["n_seeds"]))
-                write_slide(
-                    partial / name,
-                    _tiles(slides),
-                    um_per_px,
-                    shape=(region[3], region[2]),
-                    description=note,
-                    channels=channels,
-                )
-                for slide in slides:
-                    slide.close()
-        _join_cells(known, region, partial / CELLS_NAME)
-        first = {name: value for name, value in known[0][1].items() if name not in OF_THE_FILE}
-        um = float(first["um_per_px"])
-        first.update(part=None, region_px=region, region_um=[value * um for value in region])
-        write_manifest(partial, KIND, **first)
+        n_seeds = int(slides[0].manifest["n_seeds"])
+        _join_images(partial / SLIDE_NAME, [slide.image for slide in slides], slides[0], region, NOTE)
+        uncertainty = [slide.uncertainty for slide in slides if slide.uncertainty is not None]
+        if len(uncertainty) == len(slides):
+            _join_images(partial / UNCERTAINTY_NAME, uncertainty, slides[0], region, uncertainty_note(n_seeds))
+        _join_cells(slides, region, partial / CELLS_NAME)
+        manifest = {name: value for name, value in slides[0].manifest.items() if name not in OF_THE_FILE}
+        manifest.update(part=None, region_px=region, region_um=[value * slides[0].um_per_px for value in region])
+        write_manifest(partial, KIND, **manifest)
     return Path(output) / SLIDE_NAME
 
 
-def _check(known: list[tuple[Path, dict[str, Any]]]) -> list[int]:
-    """The region (px) of all parts together."""
-    if not known:
+def _merged_region_px(slides: list[GeneratedSlide]) -> list[int]:
+    """The region (x, y, width, height in px) of all parts together."""
+    if not slides:
         raise InputError(found="no part", expected="the folders written with --part")
-    first = known[0][1]
-    for path, manifest in known:
-        if manifest.get("mode") != "slide" or "region_px" not in manifest:
-            raise InputError(found="a generated set that is no slide", where=str(path), expected="one made with --part")
+    first = slides[0].manifest
+    for slide in slides:
+        path, manifest = slide.path, slide.manifest
+        if "region_px" not in manifest:
+            raise InputError(found="a slide without region_px", where=str(path), expected="one made with --part")
         other = [name for name in MUST_AGREE if manifest.get(name) != first.get(name)]
         if other:
             raise InputError(
-                found=f"another {', '.join(other)} than in {known[0][0]}",
+                found=f"another {', '.join(other)} than in {slides[0].path}",
                 where=str(path),
                 expected="parts of one slide, drawn by the same command",
             )
-    numbers = [manifest.get("part") or [1, 1] for _, manifest in known]
+    numbers = [slide.manifest.get("part") or [1, 1] for slide in slides]
     n = numbers[0][1]
     missing = sorted(set(range(1, n + 1)) - {number[0] for number in numbers})
-    if missing and len(known) < n:
+    if missing and len(slides) < n:
         raise InputError(
-            found=f"{len(known)} of {n} parts; missing {', '.join(map(str, missing))}",
+            found=f"{len(slides)} of {n} parts; missing {', '.join(map(str, missing))}",
             repair="draw them with --part, then merge",
         )
     x, y, width, height = first["region_px"]
-    for path, manifest in known[1:]:
+    for slide in slides[1:]:
+        path, manifest = slide.path, slide.manifest
         if manifest["region_px"][:3] != [x, y + height, width]:
             raise InputError(
                 found=f"a part at {manifest['region_px']} px",
@@ -107,6 +92,17 @@ def _check(known: list[tuple[Path, dict[str, Any]]]) -> list[int]:
             )
         height += manifest["region_px"][3]
     return [x, y, width, height]
+
+
+def _join_images(
+    path: Path, images: list[SlideImage], first: GeneratedSlide, region_px: list[int], description: str
+) -> None:
+    """Write images that lie one under the other as one slide."""
+    channels: Channels = images[0].channels
+    shape = (region_px[3], region_px[2])
+    write_slide(path, _tiles(images), first.um_per_px, shape=shape, description=description, channels=channels)
+    for image in images:
+        image.close()
 
 
 def _tiles(slides: list[SlideImage]) -> Iterator[np.ndarray]:
@@ -124,15 +120,15 @@ def _tiles(slides: list[SlideImage]) -> Iterator[np.ndarray]:
             yield tile
 
 
-def _join_cells(known: list[tuple[Path, dict[str, Any]]], region: list[int], path: Path) -> None:
+def _join_cells(slides: list[GeneratedSlide], region: list[int], path: Path) -> None:
     """The cells of all parts, one part after the other."""
     with writing_table(path) as table:
-        for folder, manifest in known:
-            for rows in read_table(folder / CELLS_NAME):
+        for slide in slides:
+            for rows in read_table(slide.path / CELLS_NAME):
                 # cells put in are numbered from 0 in every part
                 ids = [
                     f"{name}_at_{y:.0f}_{x:.0f}" if name.startswith("added_") else name
                     for name, (x, y) in zip(rows.id_N, rows.xy_um_N2, strict=True)
                 ]
-                shifted = rows.xy_px_N2 + np.array([0, manifest["region_px"][1] - region[1]])
+                shifted = rows.xy_px_N2 + np.array([0, slide.manifest["region_px"][1] - region[1]])
                 table.add(replace(rows, id_N=np.array(ids, object), xy_px_N2=shifted))

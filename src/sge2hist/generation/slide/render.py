@@ -12,7 +12,7 @@ import numpy as np
 
 from sge2hist.data.artifacts import atomic_directory, check_output, require_disk_space, write_manifest
 from sge2hist.data.errors import InputError
-from sge2hist.data.generated import CELLS_NAME, KIND
+from sge2hist.data.generated import CELLS_NAME, KIND, SLIDE_MODE, SLIDE_NAME, UNCERTAINTY_NAME
 from sge2hist.data.slides.channels import background_level, is_rgb, require_same_channels
 from sge2hist.data.slides.glass import glass_colour
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
@@ -24,7 +24,6 @@ from sge2hist.generation.slide.tiling import Block
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.image_model import SamplerConfig
 
-SLIDE_NAME, UNCERTAINTY_NAME = "slide.ome.tif", "uncertainty.ome.tif"
 NOTE = "synthetic image generated from gene expression by sge2hist; not for diagnosis"
 UNCERTAINTY_SCALE = 4  # stored grey levels per grey level of spread
 DEFAULT_GLASS = (243, 243, 243)
@@ -77,7 +76,7 @@ def prepare_slide(
     if source.channels is not None:
         require_same_channels(source.channels, bundle.config.channels, where=source.slide)
     sampler = config.sampler or bundle.config.sampler
-    if bundle.config.image.condition.kind != "map":
+    if bundle.config.image.condition.form != "map":
         raise InputError(
             found=f"a model of preset {bundle.config.preset}, which is told one cell and no places",
             expected="a model of placed cells, for a slide",
@@ -153,7 +152,7 @@ def slide_manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> d
     return {
         **source.manifest,
         "synthetic": True,
-        "mode": "slide",
+        "mode": SLIDE_MODE,
         "slide": source.slide,
         "region_um": [value * um for value in drawing.region_px],
         "region_px": list(drawing.region_px),
