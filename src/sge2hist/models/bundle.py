@@ -19,6 +19,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.models.gene.cell_types import TypeRow, TypeTable
 from sge2hist.models.joint_model import JointModel, ModelConfig
+from sge2hist.models.version_0_1 import current_weights
 
 KIND = "model"
 CONFIG_NAME, WEIGHTS_NAME, GENES_NAME, TYPES_NAME = "config.json", "model.safetensors", "genes.csv", "types.csv"
@@ -187,7 +188,7 @@ def load_weights(model: nn.Module, path: Path, expected_sha256: str | None) -> s
 
     try:
         fingerprint = sha256_of(path)
-        state = load_file(path)
+        state = current_weights(load_file(path))
     except (SafetensorError, OSError) as error:
         raise InputError(found=f"weights that cannot be read ({error})", where=str(path)) from error
     if expected_sha256 and fingerprint != expected_sha256:

@@ -14,6 +14,7 @@ from sge2hist.models.gene.config import GeneModelConfig
 from sge2hist.models.gene.vae import GeneVAE
 from sge2hist.models.image.conditioning import HALO_NODES
 from sge2hist.models.image.image_model import ImageModel, ImageModelConfig, SamplerConfig
+from sge2hist.models.version_0_1 import OLD_FIELDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +47,10 @@ class ModelConfig:
         return self.patch_px * self.um_per_px
 
     @property
-    def reach_um(self) -> float:
+    def receptive_radius_um(self) -> float:
         """How far beyond the edge of a canvas cells still enter its condition."""
         condition = self.image.condition
-        if condition.kind == "vector":
+        if condition.form == "vector":
             return 0.0
         return (HALO_NODES - 0.5) * condition.grid_um + condition.splat_um
 
@@ -63,18 +64,16 @@ class ModelConfig:
         return from_plain(cls, values)
 
 
-def from_plain(kind: Any, values: Any) -> Any:
-    """Rebuild nested dataclasses and tuples from plain containers."""
-    if isinstance(kind, types.UnionType):
-        return (
-            None
-            if values is None
-            else from_plain(next(k for k in typing.get_args(kind) if k is not type(None)), values)
-        )
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return kind(**{name: from_plain(hints[name], value) for name, value in values.items()})  # type: ignore[operator]
-    return tuple(values) if typing.get_origin(kind) is tuple else values
+def from_plain(annotation: Any, values: Any) -> Any:
+    """Rebuild nested dataclasses and tuples from plain containers; field names of version 0.1 are accepted."""
+    if isinstance(annotation, types.UnionType):
+        inner = next(part for part in typing.get_args(annotation) if part is not type(None))
+        return None if values is None else from_plain(inner, values)
+    if dataclasses.is_dataclass(annotation):
+        hints, old = typing.get_type_hints(annotation), OLD_FIELDS.get(annotation, {})  # type: ignore[call-overload]
+        named = {old.get(name, name): value for name, value in values.items()}
+        return annotation(**{name: from_plain(hints[name], value) for name, value in named.items()})  # type: ignore[operator]
+    return tuple(values) if typing.get_origin(annotation) is tuple else values
 
 
 class JointModel(nn.Module):

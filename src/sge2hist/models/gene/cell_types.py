@@ -91,17 +91,17 @@ class TypeTable:
         member_KC = np.array([[row.name == name for name in self.names] for row in self.rows], float)
         return responsibilities_NK @ member_KC
 
-    def told(self, told_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predicted_types(self, posterior_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The type of each cell, int64 [N] into `names`, and its probability, from those of components, [N, K].
 
         Components that labels named add up to types. Without labels a cell is of the kind of its likeliest component: kinds of
         many components would otherwise take the cells between the others.
         """
-        probability_NC = self.type_probabilities(told_NK)
+        probability_NC = self.type_probabilities(posterior_NK)
         best_N = probability_NC.argmax(1)
         if not any(row.n_labelled for row in self.rows):
             kind_K = np.array([self.names.index(row.name) if row.name in self.names else -1 for row in self.rows])
-            best_N = kind_K[np.where(kind_K >= 0, told_NK, -1.0).argmax(1)]
+            best_N = kind_K[np.where(kind_K >= 0, posterior_NK, -1.0).argmax(1)]
         return best_N, probability_NC[np.arange(len(best_N)), best_N]
 
     def renamed(self, new_names: Mapping[str, str]) -> TypeTable:
@@ -138,7 +138,7 @@ REDRAWN = 100
 """Times that the components are drawn anew."""
 
 
-def kinds_of_components(
+def group_components(
     means_KT: np.ndarray, vars_KT: np.ndarray, n_cells_K: np.ndarray, n_kinds: int, *, seed: int = 0
 ) -> np.ndarray:
     """Group components into `n_kinds` such that other cells would have led to the same groups.
@@ -164,7 +164,7 @@ def kinds_of_components(
 
     filled = np.flatnonzero(n_cells_K)
     if not 1 <= n_kinds <= len(filled):
-        raise ValueError(f"kinds_of_components: {n_kinds} kinds of {len(filled)} components with cells")
+        raise ValueError(f"group_components: {n_kinds} kinds of {len(filled)} components with cells")
     means_NT, n_cells_N = means_KT[filled].astype(np.float64), n_cells_K[filled]
     error_NT = np.sqrt(vars_KT[filled] / n_cells_N[:, None])
     kind_K = np.zeros(len(n_cells_K), np.int64)

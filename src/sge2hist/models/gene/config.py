@@ -32,11 +32,11 @@ class GeneModelConfig:
     independence_weight: float = 5.0  # weight of the R2 of the type from z2, see gene_independence.py
     label_weight: float = 5.0  # weight of the cross-entropy of labelled cells under the responsibilities
     n_axes: int = 0  # principal axes of expression that the encoder reads beside the counts; 0 = none
-    around_um: float = (
+    neighbour_um: float = (
         0.0  # radius of the neighbours whose mean expression the posterior of z2 reads; 0 = own counts alone
     )
     pool_um: float = 0.0  # radius of the bins that types are fitted to and told from together; 0 = own counts alone
-    around_dropout: float = 0.25  # share of training cells whose surroundings the encoder is not shown
+    neighbour_dropout: float = 0.25  # share of training cells whose surroundings the encoder is not shown
     n_composition: int = 0  # classes of the neighbourhood composition; 0 = no neighbourhood heads
     n_neighbour_embedding: int = 0  # dims of the neighbours' mean expression embedding
     neighbourhood_weight: float = 10.0  # weight of the neighbourhood loss (nats), once the mixture is initialised
@@ -52,7 +52,7 @@ class GeneModelConfig:
             "independence_weight",
             "label_weight",
             "n_axes",
-            "around_um",
+            "neighbour_um",
             "pool_um",
             "n_composition",
             "n_neighbour_embedding",
@@ -61,7 +61,7 @@ class GeneModelConfig:
         wrong += [
             f"{name}={getattr(self, name)} must not be negative" for name in at_least_zero if getattr(self, name) < 0
         ]
-        shares = ("dropout", "gene_dropout", "micro_dropout", "min_observed", "around_dropout")
+        shares = ("dropout", "gene_dropout", "micro_dropout", "min_observed", "neighbour_dropout")
         wrong += [
             f"{name}={getattr(self, name)} must be in [0, 1]" for name in shares if not 0 <= getattr(self, name) <= 1
         ]
@@ -71,8 +71,8 @@ class GeneModelConfig:
             wrong.append(f"likelihood={self.likelihood!r} must be one of {LIKELIHOODS}")
         if (self.n_composition == 0) != (self.n_neighbour_embedding == 0):
             wrong.append("n_composition and n_neighbour_embedding must both be 0 or both be positive")
-        if self.around_um > 0 and self.n_axes == 0:
-            wrong.append("around_um needs n_axes of at least 1: surroundings are told as a mean on the axes")
+        if self.neighbour_um > 0 and self.n_axes == 0:
+            wrong.append("neighbour_um needs n_axes of at least 1: surroundings are told as a mean on the axes")
         if wrong:
             raise ValueError("GeneModelConfig: " + "; ".join(wrong))
 
@@ -82,9 +82,9 @@ class GeneModelConfig:
         return self.n_type + self.n_micro
 
     @property
-    def n_around(self) -> int:
+    def n_neighbour_features(self) -> int:
         """Numbers that describe a cell's surroundings to the encoder (mean on each axis, and whether known); 0 = not read."""
-        return self.n_axes + 1 if self.around_um > 0 else 0
+        return self.n_axes + 1 if self.neighbour_um > 0 else 0
 
     @property
     def has_neighbourhood(self) -> bool:

@@ -135,7 +135,7 @@ class MixturePrior(nn.Module):
         return np.concatenate(parts)
 
     @torch.no_grad()
-    def tell(self, z1_NT: np.ndarray) -> np.ndarray:
+    def component_posterior(self, z1_NT: np.ndarray) -> np.ndarray:
         """What cells with these posterior means are told to be, float32 [N, K], rows sum to 1: p(c | z1).
 
         Other than :meth:`assign`, which minimises the bound that is trained on, this does not ask how wide a posterior is: a

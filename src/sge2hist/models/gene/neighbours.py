@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CHUNK = 8192  # cells whose counts are read at one time
 
 
-def surroundings(
+def neighbour_features(
     encoder: GeneEncoder,
     read_counts: Callable[[np.ndarray], csr_array],
     around: csr_array,
@@ -41,11 +41,11 @@ def surroundings(
         ]
         return np.concatenate([np.zeros((0, encoder.n_axes), np.float32), *parts])
 
-    return mean_around(coordinates, around)
+    return mean_of_neighbours(coordinates, around)
 
 
-def mean_around(coordinates: Callable[[np.ndarray], np.ndarray], around: csr_array) -> np.ndarray:
-    """:func:`surroundings` from a function that gives the coordinates of cells (rising numbers), float32 [n, E]."""
+def mean_of_neighbours(coordinates: Callable[[np.ndarray], np.ndarray], around: csr_array) -> np.ndarray:
+    """:func:`neighbour_features` from a function that gives the coordinates of cells (rising numbers), float32 [n, E]."""
     from scipy.sparse import csr_array
 
     near = np.unique(around.indices)

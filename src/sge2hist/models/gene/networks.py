@@ -63,7 +63,7 @@ class GeneEncoder(nn.Module):
         dropout: float,
         *,
         n_axes: int = 0,
-        n_around: int = 0,
+        n_neighbour_features: int = 0,
     ) -> None:
         super().__init__()
         self.n_type = n_type
@@ -72,10 +72,10 @@ class GeneEncoder(nn.Module):
         self.head = nn.Linear(hidden[-1], 2 * n_latent)
         self.axes = ExpressionAxes(n_genes, n_axes) if n_axes else None
         self.from_axes = nn.Linear(n_axes, 2 * n_latent, bias=False) if n_axes else None
-        self.from_around = None
-        if n_around:
-            self.from_around = nn.Sequential(
-                nn.Linear(n_around, AROUND_WIDTH), nn.SiLU(), nn.Linear(AROUND_WIDTH, 2 * n_micro)
+        self.from_neighbours = None
+        if n_neighbour_features:
+            self.from_neighbours = nn.Sequential(
+                nn.Linear(n_neighbour_features, AROUND_WIDTH), nn.SiLU(), nn.Linear(AROUND_WIDTH, 2 * n_micro)
             )
         self.register_buffer("scale", torch.tensor(1000.0))
         self.register_buffer("mean_proportion_G", torch.full((n_genes,), 1.0 / n_genes))
@@ -99,7 +99,7 @@ class GeneEncoder(nn.Module):
         return torch.cat([input_NG, depth_N1, share.expand(len(counts_NG), 1)], 1)
 
     def forward(
-        self, counts_NG: Tensor, observed_G: Tensor | None = None, around_NA: Tensor | None = None
+        self, counts_NG: Tensor, observed_G: Tensor | None = None, neighbour_NA: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Mean and clamped log-variance of q(z | x, surroundings), each float32 [N, Z]; None: surroundings not known."""
         input_NI = self.inputs(counts_NG.float(), observed_G)
@@ -110,10 +110,10 @@ class GeneEncoder(nn.Module):
                 coordinate_NE = self.axes(input_NI[:, :-2].float(), observed_G)
                 more_mean_NZ, more_log_var_NZ = self.from_axes(coordinate_NE).chunk(2, dim=1)
                 mean_NZ, log_var_NZ = mean_NZ + more_mean_NZ, log_var_NZ + more_log_var_NZ
-            if self.from_around is not None:
-                if around_NA is None:
-                    around_NA = mean_NZ.new_zeros(len(mean_NZ), self.from_around[0].in_features)
-                more = nn.functional.pad(self.from_around(around_NA).unflatten(1, (2, -1)), (self.n_type, 0))
+            if self.from_neighbours is not None:
+                if neighbour_NA is None:
+                    neighbour_NA = mean_NZ.new_zeros(len(mean_NZ), self.from_neighbours[0].in_features)
+                more = nn.functional.pad(self.from_neighbours(neighbour_NA).unflatten(1, (2, -1)), (self.n_type, 0))
                 mean_NZ, log_var_NZ = mean_NZ + more[:, 0], log_var_NZ + more[:, 1]
         return mean_NZ, log_var_NZ.clamp(*LOG_VAR_RANGE)
 

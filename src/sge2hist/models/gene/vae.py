@@ -91,7 +91,7 @@ class GeneVAE(nn.Module):
             config.n_micro,
             config.dropout,
             n_axes=config.n_axes,
-            n_around=config.n_around,
+            n_neighbour_features=config.n_neighbour_features,
         )
         self.decoder = GeneDecoder(config.n_genes, config.hidden, config.n_latent, config.dropout)
         self.mixture = MixturePrior(config.n_components, config.n_type, config.n_micro)
@@ -115,16 +115,16 @@ class GeneVAE(nn.Module):
         start_G = statistics.mean_proportion_G.clamp_min(1e-8).log()
         self.decoder.bias_G.copy_(statistics.mean_log1p_G if self.config.likelihood == "mse" else start_G)
 
-    def encode(self, counts_NG: Tensor, observed_G: Tensor | None = None, around_NA: Tensor | None = None) -> Posterior:
+    def encode(self, counts_NG: Tensor, observed_G: Tensor | None = None, neighbour_NA: Tensor | None = None) -> Posterior:
         """q(z | x). observed: bool [G] or [N, G]; False = not measured (which is not a zero).
 
-        around: what `surroundings` says of the cells around, [N, n_axes + 1]; None = not known.
+        around: what `neighbour_features` says of the cells around, [N, n_axes + 1]; None = not known.
 
         With `centre_micro`, z2 is relative to its usual place among cells of the same components: what the type alone tells is
         taken away, z2 - sum_c gamma_c centre_c, so that no linear predictor finds the component in it. In training mode the
         centres follow the batch.
         """
-        mean_NZ, log_var_NZ = self.encoder(counts_NG, observed_G, around_NA)
+        mean_NZ, log_var_NZ = self.encoder(counts_NG, observed_G, neighbour_NA)
         if self.config.centre_micro and self.mixture.initialised:
             n_type = self.config.n_type
             gamma_NK = self.mixture.best_responsibilities(mean_NZ[:, :n_type], log_var_NZ[:, :n_type]).detach()
@@ -177,7 +177,7 @@ class GeneVAE(nn.Module):
         *,
         kl_weight: float = 1.0,
         type_N: Tensor | None = None,
-        around_NA: Tensor | None = None,
+        neighbour_NA: Tensor | None = None,
         neighbourhood: Neighbourhood | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
@@ -186,7 +186,7 @@ class GeneVAE(nn.Module):
             counts_NG,
             kl_weight=kl_weight,
             type_N=type_N,
-            around_NA=around_NA,
+            neighbour_NA=neighbour_NA,
             neighbourhood=neighbourhood,
             generator=generator,
         ).terms
@@ -197,7 +197,7 @@ class GeneVAE(nn.Module):
         *,
         kl_weight: float = 1.0,
         type_N: Tensor | None = None,
-        around_NA: Tensor | None = None,
+        neighbour_NA: Tensor | None = None,
         neighbourhood: Neighbourhood | None = None,
         generator: torch.Generator | None = None,
     ) -> GeneLoss:
@@ -208,14 +208,14 @@ class GeneVAE(nn.Module):
         counts_NG : raw counts of N training cells on the whole panel.
         kl_weight : 0 to 1, warm-up of both KL terms and of the independence term.
         type_N : type index of labelled cells, -1 = unlabelled; None = no labels.
-        around_NA : surroundings for the posterior of z2 (see :meth:`encode`), hidden from some cells; None = not known.
+        neighbour_NA : surroundings for the posterior of z2 (see :meth:`encode`), hidden from some cells; None = not known.
         neighbourhood : targets of the z2 heads, used once the mixture is initialised; None = heads off.
         generator : of all random choices in here (may live on the CPU whatever the device).
         """
         counts_NG = counts_NG.float()
         config = self.config
         observed_NG = self._gene_mask(counts_NG, generator) if self.training else None
-        posterior = self.encode(counts_NG, observed_NG, self._hide_around(around_NA, generator))
+        posterior = self.encode(counts_NG, observed_NG, self._hide_around(neighbour_NA, generator))
         z_NZ = posterior.sample(generator)
         reconstruction = -self.log_likelihood(counts_NG, self._drop_micro(z_NZ, generator)).mean()
         kl_type, kl_micro, gamma_NK = self._kl_terms(posterior, type_N)
@@ -276,15 +276,15 @@ class GeneVAE(nn.Module):
         group_N = torch.arange(len(counts_NG), device=device) % n_groups
         return mask_RG[group_N].to(counts_NG.device)
 
-    def _hide_around(self, around_NA: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
+    def _hide_around(self, neighbour_NA: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
         """Zero the surroundings of random cells (training only), so that cells without positions are encoded as well."""
-        if around_NA is None or not self.training:
-            return around_NA
+        if neighbour_NA is None or not self.training:
+            return neighbour_NA
         shown_N1 = (
-            torch.rand(len(around_NA), 1, generator=generator, device=_device_of(generator, around_NA))
-            >= self.config.around_dropout
+            torch.rand(len(neighbour_NA), 1, generator=generator, device=_device_of(generator, neighbour_NA))
+            >= self.config.neighbour_dropout
         )
-        return around_NA * shown_N1.to(around_NA.device)
+        return neighbour_NA * shown_N1.to(neighbour_NA.device)
 
     def _drop_micro(self, z_NZ: Tensor, generator: torch.Generator | None) -> Tensor:
         """Set z2 to its prior mean for random cells (training only): what z1 can say, it must say."""

@@ -24,12 +24,12 @@ class AutoencoderConfig:
     width: int = 64  # channels at half resolution; twice as many at a quarter
     n_blocks: int = 2  # residual blocks per resolution
     noise_std: float = 0.2  # noise put on the (unit-variance) latent in training, so that near latents decode alike
-    grain: int = 0  # channels of noise, at half resolution, that the decoder reads; `sharpen --grain` teaches it to
+    decoder_noise_channels: int = 0  # channels of noise, at half resolution, that the decoder reads; `sharpen --grain` teaches it to
     scale_weight: float = 0.5  # of the loss on half-size latents and images, which keeps latents smooth (see `loss`)
 
     def __post_init__(self) -> None:
-        if self.width % 8 or self.n_blocks < 1 or self.latent_channels < 1 or self.grain < 0:
-            raise ValueError("width must be a multiple of 8; n_blocks and latent_channels at least 1; grain at least 0")
+        if self.width % 8 or self.n_blocks < 1 or self.latent_channels < 1 or self.decoder_noise_channels < 0:
+            raise ValueError("width must be a multiple of 8; n_blocks and latent_channels at least 1; decoder_noise_channels at least 0")
 
 
 DOWNSAMPLING = 4
@@ -70,7 +70,7 @@ class Autoencoder(nn.Module):
             conv3(fine, 4 * config.image_channels),
             nn.PixelShuffle(2),
         )
-        self.read_grain = conv3(config.grain, fine) if config.grain else None
+        self.noise_proj = conv3(config.decoder_noise_channels, fine) if config.decoder_noise_channels else None
         self.register_buffer("latent_mean_L", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std_L", torch.ones(config.latent_channels))
 
@@ -86,21 +86,21 @@ class Autoencoder(nn.Module):
     def decode(self, latent_BLHW: Tensor, grain_BNHW: Tensor | None = None) -> Tensor:
         """Return images in about [-1, 1] (not clamped), 4 times as large as the standardised latents.
 
-        `grain_BNHW`: standard normal noise [B, `n_grain`, H, W] of the size of the latents, from which a decoder that reads grain
+        `grain_BNHW`: standard normal noise [B, `n_decoder_noise`, H, W] of the size of the latents, from which a decoder that reads grain
         makes what latents leave to chance (noise inputs: Karras et al. 2019); None: nothing by chance.
         """
         raw = latent_BLHW * self.latent_std_L[:, None, None] + self.latent_mean_L[:, None, None]
         h = raw.contiguous(memory_format=torch.channels_last)
-        if self.read_grain is None or grain_BNHW is None:
+        if self.noise_proj is None or grain_BNHW is None:
             return self.decoder(h).float()
         h = self.decoder[: self._to_half](h)
         grain = F.pixel_shuffle(grain_BNHW, 2).contiguous(memory_format=torch.channels_last)
-        return self.decoder[self._to_half :](h + self.read_grain(grain)).float()
+        return self.decoder[self._to_half :](h + self.noise_proj(grain)).float()
 
     @property
-    def n_grain(self) -> int:
+    def n_decoder_noise(self) -> int:
         """Numbers of grain per latent pixel."""
-        return self.config.grain * GRAIN_PER_LATENT
+        return self.config.decoder_noise_channels * GRAIN_PER_LATENT
 
     @property
     def _to_half(self) -> int:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MODE_NONE, MODE_CENTRE, MODE_ALL = 0, 1, 2
+MODE_NONE, MODE_SINGLE_CELL, MODE_ALL = 0, 1, 2
 """What an image was told: nothing, its centre cell alone, or all its cells. No cells under MODE_ALL means empty glass."""
 
 HALO_NODES = 2
@@ -33,7 +33,7 @@ class PlacedCells:
     depth_M: log of the cell's counts over the training median; 0 is an ordinary cell.
     xy_um_M2: position from the top left corner of the cell's own canvas; cells outside it (in the halo) count too.
     image_M: which image of the batch the cell belongs to, in 0..B-1, rising.
-    mode_B: MODE_NONE, MODE_CENTRE or MODE_ALL of each image.
+    mode_B: MODE_NONE, MODE_SINGLE_CELL or MODE_ALL of each image.
     slide_B: slide (stain) index of each image; 0 is "any slide", slide s of the model is s + 1.
     """
 
@@ -48,7 +48,7 @@ class PlacedCells:
         """Return the same cells on another device."""
         return PlacedCells(**{name: value.to(device) for name, value in vars(self).items()})
 
-    def unconditioned(self) -> PlacedCells:
+    def unconditional(self) -> PlacedCells:
         """Return the same batch told nothing, as classifier-free guidance needs it (the slide stays)."""
         none = torch.zeros(0, dtype=torch.long, device=self.image_M.device)
         return replace(
@@ -65,15 +65,15 @@ class PlacedCells:
 class ConditionConfig:
     """How cells become a condition."""
 
-    kind: str = "map"  # "map": placed cells; "vector": the centre cell's z alone, as in the published model
+    form: str = "map"  # "map": placed cells; "vector": the centre cell's z alone, as in the published model
     grid_um: float = 8.0  # spacing of the grid nodes; one node per latent pixel
     splat_um: float = 8.0  # half-width of the triangular kernel that spreads a cell over the nodes
     embedding: int = 48  # E, channels per cell on the grid
     channels: int = 64  # D, channels that the image network reads
 
     def __post_init__(self) -> None:
-        if self.kind not in ("map", "vector"):
-            raise ValueError(f"kind is 'map' or 'vector', not {self.kind!r}")
+        if self.form not in ("map", "vector"):
+            raise ValueError(f"form must be 'map' or 'vector', not {self.form!r}")
         if self.grid_um <= 0 or self.splat_um < self.grid_um:
             raise ValueError("grid_um must be positive and splat_um at least grid_um, or cells fall between the nodes")
 

@@ -73,7 +73,7 @@ class SamplerConfig:
 
 Condition = tuple[list[Tensor] | None, Tensor]
 """What the network is told of the cells: what it reads in their map (None: of a vector alone), and a vector [B, E]."""
-GRAIN_STREAM = 0x5DEECE66D
+DECODER_NOISE_STREAM = 0x5DEECE66D
 """Sets the noise of grain apart from the noise of the latents of the same seed."""
 
 
@@ -97,7 +97,7 @@ class ImageModel(nn.Module):
         self.config = config
         self.noise_model = NoiseModel(config.diffusion)
         self.autoencoder = Autoencoder(config.autoencoder) if config.autoencoder else None
-        encoder = CellMapEncoder if config.condition.kind == "map" else CellVectorEncoder
+        encoder = CellMapEncoder if config.condition.form == "map" else CellVectorEncoder
         self.condition = encoder(config.condition, n_latent=config.n_latent, n_slides=config.n_slides)
         self.unet = UNet(
             config.unet,
@@ -122,12 +122,12 @@ class ImageModel(nn.Module):
         return self.autoencoder.encode(image_BCHW) if self.autoencoder is not None else image_BCHW
 
     @property
-    def n_grain(self) -> int:
+    def n_decoder_noise(self) -> int:
         """Numbers of noise per latent pixel that the decoder makes grain of."""
-        return self.autoencoder.n_grain if self.autoencoder is not None else 0
+        return self.autoencoder.n_decoder_noise if self.autoencoder is not None else 0
 
     def to_image(self, latent_BLHW: Tensor, grain_BNHW: Tensor | None = None) -> Tensor:
-        """Return images clamped to [-1, 1]; with their grain, when its noise [B, `n_grain`, H, W] is given."""
+        """Return images clamped to [-1, 1]; with their grain, when its noise [B, `n_decoder_noise`, H, W] is given."""
         image = latent_BLHW if self.autoencoder is None else self.autoencoder.decode(latent_BLHW, grain_BNHW)
         return image.float().clamp(-1, 1)
 
@@ -148,7 +148,7 @@ class ImageModel(nn.Module):
         In units of the raw output the edm loss weight lambda(sigma) c_out^2 is 1 (Karras et al. 2022, table 1).
         """
         device = latent_BLHW.device
-        sigma_B = self.noise_model.draw_sigmas(len(latent_BLHW), generator).to(device)
+        sigma_B = self.noise_model.sample_sigmas(len(latent_BLHW), generator).to(device)
         noise = torch.randn(latent_BLHW.shape, generator=generator, device=generator.device).to(device)
         x = latent_BLHW + expand(sigma_B) * noise
         c = self.noise_model.scalings(sigma_B)
@@ -164,8 +164,8 @@ class ImageModel(nn.Module):
         """Draw one image per seed, [B, C, H, W] in [-1, 1]; image i depends on its cells and seeds[i] alone."""
         latent_BLHW = self.sample_latents(cells, seeds, latent_hw, config)
         # a stream of its own, so that the same seed has the same tissue whatever is made of its grain
-        grain = ImageNoise([seed ^ GRAIN_STREAM for seed in seeds], (self.n_grain, *latent_hw), latent_BLHW.device)
-        return self.to_image(latent_BLHW, grain() if self.n_grain else None)
+        grain = ImageNoise([seed ^ DECODER_NOISE_STREAM for seed in seeds], (self.n_decoder_noise, *latent_hw), latent_BLHW.device)
+        return self.to_image(latent_BLHW, grain() if self.n_decoder_noise else None)
 
     @torch.no_grad()
     def sample_latents(
@@ -178,7 +178,7 @@ class ImageModel(nn.Module):
         told = self.encode_cells(cells, latent_hw)
         weight, sigmas = self.guidance_weight(config), self.sigmas(config)
         plain = all(weight(step.sigma) == 1 for step in self.evaluations(config))
-        untold = told if plain else self.encode_cells(cells.unconditioned(), latent_hw)
+        untold = told if plain else self.encode_cells(cells.unconditional(), latent_hw)
 
         def denoiser(condition: Condition) -> Denoise:
             return lambda x, sigma: self.denoise(x, torch.full((len(x),), sigma, device=device), condition)

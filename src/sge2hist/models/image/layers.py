@@ -84,14 +84,14 @@ class ResBlock(nn.Module):
         self.norm2 = make_norm(norm, channels_out)
         self.conv2 = zeroed(conv3(channels_out, channels_out))
         self.modulate = zeroed(nn.Linear(embedding, 2 * channels_out)) if embedding else None
-        self.place = zeroed(nn.Conv2d(cond_channels, channels_out, 1)) if cond_channels else None
+        self.cond_proj = zeroed(nn.Conv2d(cond_channels, channels_out, 1)) if cond_channels else None
         self.skip = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
-    def forward(self, x_BCHW: Tensor, emb_BE: Tensor | None = None, placed_BCHW: Tensor | None = None) -> Tensor:
-        """Return the block's output [B, channels_out, H, W]; `placed_BCHW` is what `place` makes of the map."""
+    def forward(self, x_BCHW: Tensor, emb_BE: Tensor | None = None, cond_BCHW: Tensor | None = None) -> Tensor:
+        """Return the block's output [B, channels_out, H, W]; `cond_BCHW` is `cond_proj` of the condition map."""
         h = self.conv1(_silu(self.norm1(x_BCHW)))
-        if placed_BCHW is not None:
-            h += placed_BCHW
+        if cond_BCHW is not None:
+            h += cond_BCHW
         h = self.norm2(h)
         if self.modulate is not None and emb_BE is not None:
             scale, shift = self.modulate(emb_BE)[:, :, None, None].chunk(2, dim=1)

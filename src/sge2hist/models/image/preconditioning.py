@@ -17,7 +17,7 @@ from torch import Tensor
 class DiffusionConfig:
     """The noise model."""
 
-    kind: str = "edm"  # "edm" (Karras et al. 2022) or "ddpm" (Ho et al. 2020: linear betas, noise prediction)
+    formulation: str = "edm"  # "edm" (Karras et al. 2022) or "ddpm" (Ho et al. 2020: linear betas, noise prediction)
     sigma_data: float = 1.0  # standard deviation of the clean images (edm)
     sigma_log_mean: float = -0.3  # ln sigma ~ N(mean, std^2) in training (edm)
     sigma_log_std: float = 1.2
@@ -28,8 +28,8 @@ class DiffusionConfig:
     beta_last: float = 0.02
 
     def __post_init__(self) -> None:
-        if self.kind not in ("edm", "ddpm"):
-            raise ValueError(f"kind is 'edm' or 'ddpm', not {self.kind!r}")
+        if self.formulation not in ("edm", "ddpm"):
+            raise ValueError(f"formulation must be 'edm' or 'ddpm', not {self.formulation!r}")
         if not 0 < self.sigma_min < self.sigma_max or self.sigma_data <= 0 or self.sigma_log_std <= 0:
             raise ValueError("0 < sigma_min < sigma_max, sigma_data > 0 and sigma_log_std > 0 are needed")
 
@@ -70,7 +70,7 @@ class NoiseModel:
 
     def __init__(self, config: DiffusionConfig) -> None:
         self.config = config
-        self.sigmas_T = ddpm_sigmas(config) if config.kind == "ddpm" else None
+        self.sigmas_T = ddpm_sigmas(config) if config.formulation == "ddpm" else None
 
     @property
     def sigma_range(self) -> tuple[float, float]:
@@ -85,7 +85,7 @@ class NoiseModel:
             return ddpm_scalings(sigma_B, self.sigmas_T)
         return edm_scalings(sigma_B, self.config.sigma_data)
 
-    def draw_sigmas(self, n: int, generator: torch.Generator) -> Tensor:
+    def sample_sigmas(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw training noise levels, float32 [n] on the generator's device, stratified over the batch."""
         quantile = (
             torch.arange(n, device=generator.device) + torch.rand(n, generator=generator, device=generator.device)

@@ -102,9 +102,9 @@ class UNet(nn.Module):
         weight_ODhw = self.stem.weight[:, -cond_map_BDHW.shape[1] :]
         read = [F.conv2d(maps[0], weight_ODhw, padding=1)]
         for level, blocks in [*enumerate(self.down), (self.n_levels - 1, self.middle)]:
-            read += [res.place(maps[level]) for res, _ in blocks]  # type: ignore[attr-defined]
+            read += [res.cond_proj(maps[level]) for res, _ in blocks]  # type: ignore[attr-defined]
         for i, blocks in enumerate(self.up):
-            read += [res.place(maps[self.n_levels - 1 - i]) for res, _ in blocks]  # type: ignore[attr-defined]
+            read += [res.cond_proj(maps[self.n_levels - 1 - i]) for res, _ in blocks]  # type: ignore[attr-defined]
         return read
 
     def forward(

@@ -93,7 +93,7 @@ class Upsampler(nn.Module):
 
         coarse = self._worn(self.shrink(fine_BCHW), generator)
         detail = self.detail(fine_BCHW, coarse)
-        sigma_B = self.noise_model.draw_sigmas(len(detail), generator).to(device)
+        sigma_B = self.noise_model.sample_sigmas(len(detail), generator).to(device)
         x = detail + expand(sigma_B) * normal(tuple(detail.shape))
         c = self.noise_model.scalings(sigma_B)
         raw = self.unet(expand(c.c_in_B) * x, c.c_noise_B, self.unet.read_map(coarse), None).float()

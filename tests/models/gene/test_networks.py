@@ -6,15 +6,15 @@ from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 
 from sge2hist.data.spatial_index import CellIndex
-from sge2hist.models.gene.neighbours import surroundings
+from sge2hist.models.gene.neighbours import neighbour_features
 from sge2hist.models.gene.vae import GeneModelConfig, GeneVAE
-from sge2hist.training.gene.data import GeneData, with_surroundings
+from sge2hist.training.gene.data import GeneData, with_neighbours
 from sge2hist.training.gene.stages import build_gene_model
 from tests.training.gene_fixtures import make_cells
 
 
 def built(data: GeneData, **changes: object) -> GeneVAE:
-    shape = {"hidden": (8,), "n_type": 3, "n_micro": 4, "n_components": 3, "n_axes": 5, "around_um": 50.0}
+    shape = {"hidden": (8,), "n_type": 3, "n_micro": 4, "n_components": 3, "n_axes": 5, "neighbour_um": 50.0}
     return build_gene_model(GeneModelConfig(n_genes=data.n_genes, **(shape | changes)), data).eval()  # type: ignore[arg-type]
 
 
@@ -72,21 +72,21 @@ def test_surroundings_are_the_mean_of_the_cells_around_whoever_else_is_asked_for
     near = (cdist(data.centre_um_N2, data.centre_um_N2) <= 50) & ~np.eye(120, dtype=bool)
     mean = near / near.sum(1, keepdims=True).clip(1) @ model.encoder.coordinates(data.read(np.arange(120)))
     index = CellIndex(data.centre_um_N2, np.zeros(120, int))
-    found = surroundings(model.encoder, data.read, index.around(np.arange(120), 50.0))
+    found = neighbour_features(model.encoder, data.read, index.around(np.arange(120), 50.0))
     np.testing.assert_allclose(found[:, :-1], mean, atol=1e-4)
     np.testing.assert_array_equal(found[:, -1], near.any(1))
     some = np.array([4, 90, 11])
-    np.testing.assert_array_equal(surroundings(model.encoder, data.read, index.around(some, 50.0)), found[some])
+    np.testing.assert_array_equal(neighbour_features(model.encoder, data.read, index.around(some, 50.0)), found[some])
 
 
 def test_surroundings_move_z2_alone_and_only_where_known() -> None:
     data = make_cells(50)
     model = built(data)
-    told = with_surroundings(data, model)
+    told = with_neighbours(data, model)
     counts = torch.from_numpy(data.read(np.arange(50)).toarray())
-    alone, among = model.encode(counts), model.encode(counts, around_NA=told.around(np.arange(50)))
+    alone, among = model.encode(counts), model.encode(counts, neighbour_NA=told.neighbour_features(np.arange(50)))
     torch.testing.assert_close(alone.z1, among.z1)
-    known = told.around_NA[:, -1] == 1  # type: ignore[index]
+    known = told.neighbour_NA[:, -1] == 1  # type: ignore[index]
     assert not torch.allclose(alone.z2[known], among.z2[known])
     torch.testing.assert_close(alone.z2[~known], among.z2[~known])
 
@@ -95,6 +95,6 @@ def test_cells_of_other_groups_are_not_around() -> None:
     data = make_cells(80)
     model = built(data)
     half = (np.arange(80) < 40).astype(int)
-    told = with_surroundings(data, model, half)
+    told = with_neighbours(data, model, half)
     own = GeneData.from_counts(data.read(np.arange(40)), centre_um_N2=data.centre_um_N2[:40])  # type: ignore[index]
-    np.testing.assert_allclose(told.around_NA[:40], with_surroundings(own, model).around_NA, atol=1e-6)  # type: ignore[index]
+    np.testing.assert_allclose(told.neighbour_NA[:40], with_neighbours(own, model).neighbour_NA, atol=1e-6)  # type: ignore[index]

@@ -35,18 +35,18 @@ def test_names_and_probabilities_are_summed_over_components() -> None:
 
 def test_cells_are_told_a_type_by_the_sum_of_its_components_or_without_labels_by_the_likeliest() -> None:
     table, told = make_table(), np.array([[0.4, 0.35, 0.25], [0.4, 0.25, 0.35]])
-    best, probability = table.told(told)
+    best, probability = table.predicted_types(told)
     assert [table.names[k] for k in best] == ["Tubule", "Tubule"]
     np.testing.assert_allclose(probability, [0.6, 0.6])
     unlabelled = TypeTable([replace(row, n_labelled=0) for row in table.rows])
-    best, probability = unlabelled.told(told)
+    best, probability = unlabelled.predicted_types(told)
     assert [unlabelled.names[k] for k in best] == ["Podocyte", "Podocyte"]
     np.testing.assert_allclose(probability, [0.4, 0.4])
 
 
 def test_a_component_without_cells_tells_nobody() -> None:
     rows = [replace(row, n_labelled=0, n_cells=0 if row.name == "Podocyte" else 5) for row in make_table().rows]
-    best, _ = TypeTable(rows).told(np.array([[0.9, 0.1, 0.0]]))
+    best, _ = TypeTable(rows).predicted_types(np.array([[0.9, 0.1, 0.0]]))
     assert TypeTable(rows).names[best[0]] == "Tubule"
 
 

@@ -46,11 +46,11 @@ def test_cells_are_told_by_the_density_at_their_mean_alike_for_components_that_n
     z = torch.randn(30, 3, generator=torch.Generator().manual_seed(3))
     likelihood = as_distribution(mixture).component_distribution.log_prob(z[:, None])
     np.testing.assert_allclose(
-        mixture.tell(z.numpy()), torch.softmax(likelihood, 1).detach().numpy(), rtol=1e-4, atol=1e-6
+        mixture.component_posterior(z.numpy()), torch.softmax(likelihood, 1).detach().numpy(), rtol=1e-4, atol=1e-6
     )
     mixture.type_of_component_K[0] = 1  # a type with many cells is more likely beforehand
     np.testing.assert_allclose(
-        mixture.tell(z.numpy()), mixture.responsibilities(z).detach().numpy(), rtol=1e-4, atol=1e-6
+        mixture.component_posterior(z.numpy()), mixture.responsibilities(z).detach().numpy(), rtol=1e-4, atol=1e-6
     )
 
 
@@ -59,7 +59,7 @@ def test_a_wide_posterior_is_not_told_to_be_of_the_widest_component() -> None:
     mixture.initialise(torch.tensor([0.9, 0.1]), torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [0.04]]))
     mean, log_var = np.array([[2.0]], np.float32), np.array([[0.0]], np.float32)
     assert mixture.assign(mean, log_var).argmax() == 0  # what training asks: which prior costs least
-    assert mixture.tell(mean).argmax() == 1
+    assert mixture.component_posterior(mean).argmax() == 1
 
 
 def test_far_cells_stay_finite() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sge2hist.models.gene.cell_types import kinds_of_components, ward
+from sge2hist.models.gene.cell_types import group_components, ward
 
 
 def slow_ward(means: np.ndarray, weights: np.ndarray, n: int) -> list[set[int]]:
@@ -35,16 +35,16 @@ def test_as_ward_with_the_root_of_the_cells_for_weights(n_kinds: int) -> None:
 
 def test_a_rare_kind_far_from_all_others_stays_one() -> None:
     means = np.array([[0.0, 0], [1.5, 0], [0, 1.5], [6, 6]])
-    kind = kinds_of_components(means, np.ones((4, 2)), np.array([10_000, 9_000, 8_000, 60]), 2)
+    kind = group_components(means, np.ones((4, 2)), np.array([10_000, 9_000, 8_000, 60]), 2)
     assert kind[3] not in kind[:3]
 
 
 def test_components_without_cells_go_with_the_nearest() -> None:
-    kind = kinds_of_components(np.array([[0.0], [9.0], [8.0]]), np.ones((3, 1)), np.array([5, 5, 0]), 2)
+    kind = group_components(np.array([[0.0], [9.0], [8.0]]), np.ones((3, 1)), np.array([5, 5, 0]), 2)
     assert kind[2] == kind[1] != kind[0]
-    assert kinds_of_components(np.zeros((3, 2)), np.ones((3, 2)), np.array([0, 4, 0]), 1).tolist() == [0, 0, 0]
+    assert group_components(np.zeros((3, 2)), np.ones((3, 2)), np.array([0, 4, 0]), 1).tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match="2 components with cells"):
-        kinds_of_components(np.zeros((3, 2)), np.ones((3, 2)), np.array([5, 5, 0]), 3)
+        group_components(np.zeros((3, 2)), np.ones((3, 2)), np.array([5, 5, 0]), 3)
 
 
 def test_without_doubt_of_their_places_kinds_are_those_of_ward() -> None:
@@ -52,7 +52,7 @@ def test_without_doubt_of_their_places_kinds_are_those_of_ward() -> None:
     means, n_cells = rng.normal(size=(14, 4)), np.full(14, 10**8)
     alike = [
         kind[:, None] == kind
-        for kind in (kinds_of_components(means, np.full((14, 4), 1e-9), n_cells, 5), ward(means, n_cells, 5))
+        for kind in (group_components(means, np.full((14, 4), 1e-9), n_cells, 5), ward(means, n_cells, 5))
     ]
     np.testing.assert_array_equal(*alike)
 
@@ -62,7 +62,7 @@ def test_a_pair_that_other_cells_would_seldom_put_together_waits() -> None:
     means[:, 0], var[2:] = (0.0, 1.0, 10.0, 10.97), 30.0
     n_cells = np.full(4, 100)
     assert len(set(ward(means, n_cells, 3)[2:])) == 1  # as they lie, the last two are nearest
-    kind = kinds_of_components(means, var, n_cells, 3)  # but nobody knows where: their expected squared distance is 5.7
+    kind = group_components(means, var, n_cells, 3)  # but nobody knows where: their expected squared distance is 5.7
     assert kind[0] == kind[1]
     assert len(set(kind)) == 3
 
@@ -70,4 +70,4 @@ def test_a_pair_that_other_cells_would_seldom_put_together_waits() -> None:
 def test_the_same_seed_gives_the_same_kinds() -> None:
     rng = np.random.default_rng(5)
     parts = rng.normal(size=(9, 3)), rng.random((9, 3)) + 0.5, rng.integers(5, 50, 9)
-    np.testing.assert_array_equal(kinds_of_components(*parts, 4), kinds_of_components(*parts, 4))
+    np.testing.assert_array_equal(group_components(*parts, 4), group_components(*parts, 4))

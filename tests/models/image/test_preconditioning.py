@@ -23,7 +23,7 @@ def test_edm_scalings_give_unit_variance_in_and_out():
 
 
 def test_ddpm_sigmas_match_the_forward_process():
-    config = DiffusionConfig(kind="ddpm", n_steps=1000)
+    config = DiffusionConfig(formulation="ddpm", n_steps=1000)
     mean, var = 1.0, 0.0
     for t in range(1000):
         beta = 1e-4 + (0.02 - 1e-4) * t / 999
@@ -33,7 +33,7 @@ def test_ddpm_sigmas_match_the_forward_process():
 
 
 def test_ddpm_scalings_find_the_step_number():
-    model = NoiseModel(DiffusionConfig(kind="ddpm"))
+    model = NoiseModel(DiffusionConfig(formulation="ddpm"))
     t = torch.tensor([0, 1, 500, 998, 999])
     c = model.scalings(model.sigmas_T[t].float())
     assert torch.allclose(c.c_noise_B, t.float(), atol=0.02)
@@ -42,12 +42,12 @@ def test_ddpm_scalings_find_the_step_number():
 
 def test_training_noise_is_log_normal_and_stratified():
     model = NoiseModel(DiffusionConfig(sigma_log_mean=-0.4, sigma_log_std=1.1))
-    log_sigma = model.draw_sigmas(4096, torch.Generator().manual_seed(0)).log()
+    log_sigma = model.sample_sigmas(4096, torch.Generator().manual_seed(0)).log()
     assert float(log_sigma.mean()) == pytest.approx(-0.4, abs=0.005)  # 3 times tighter than independent draws
     assert float(log_sigma.std()) == pytest.approx(1.1, abs=0.02)
 
 
-@pytest.mark.parametrize("wrong", [{"kind": "flow"}, {"sigma_min": 0.0}, {"sigma_min": 90.0}])
+@pytest.mark.parametrize("wrong", [{"formulation": "flow"}, {"sigma_min": 0.0}, {"sigma_min": 90.0}])
 def test_config_refuses_what_cannot_work(wrong):
-    with pytest.raises(ValueError, match=r"kind|sigma"):
+    with pytest.raises(ValueError, match=r"formulation|sigma"):
         DiffusionConfig(**wrong)

@@ -7,7 +7,7 @@ import torch
 
 from sge2hist.models.image.conditioning import (
     MODE_ALL,
-    MODE_CENTRE,
+    MODE_SINGLE_CELL,
     MODE_NONE,
     CellMapEncoder,
     CellVectorEncoder,
@@ -77,16 +77,16 @@ def test_empty_glass_differs_from_not_being_told():
     encoder = _encoder()
     with torch.no_grad():
         encoder.mode_3D.weight.normal_()
-    nothing = _cells(np.zeros((0, 4)), np.zeros((0, 2)), [], [MODE_ALL, MODE_NONE, MODE_CENTRE])
+    nothing = _cells(np.zeros((0, 4)), np.zeros((0, 2)), [], [MODE_ALL, MODE_NONE, MODE_SINGLE_CELL])
     maps, _ = encoder(nothing, (4, 4))
     assert not torch.allclose(maps[0], maps[1])
     assert not torch.allclose(maps[0], maps[2])
-    untold = _cells(np.ones((1, 4)), [[16.0, 16.0]], [0], [MODE_ALL]).unconditioned()
+    untold = _cells(np.ones((1, 4)), [[16.0, 16.0]], [0], [MODE_ALL]).unconditional()
     assert torch.allclose(encoder(untold, (4, 4))[0][0], maps[1])
 
 
 def test_vector_encoder_takes_the_cell_nearest_the_centre():
-    encoder = CellVectorEncoder(ConditionConfig(kind="vector", grid_um=2.0, splat_um=2.0), n_latent=2, n_slides=1)
+    encoder = CellVectorEncoder(ConditionConfig(form="vector", grid_um=2.0, splat_um=2.0), n_latent=2, n_slides=1)
     cells = _cells([[1, 1], [2, 2], [3, 3]], [[3, 3], [15, 17], [16, 16]], [0, 0, 2], [MODE_ALL, MODE_ALL, MODE_NONE])
     _, vector = encoder(cells, (16, 16))
     assert vector[0].tolist() == [2, 2]

@@ -13,16 +13,16 @@ from sge2hist.models.image.preconditioning import DiffusionConfig
 from sge2hist.models.image.unet import UNet, UNetConfig
 
 TINY = ImageModelConfig(
-    autoencoder=AutoencoderConfig(latent_channels=4, width=16, n_blocks=1, grain=2),
+    autoencoder=AutoencoderConfig(latent_channels=4, width=16, n_blocks=1, decoder_noise_channels=2),
     condition=ConditionConfig(embedding=8, channels=8),
     unet=UNetConfig(channels=(16, 24), n_blocks=1),
     n_latent=5,
 )
 PIXEL = ImageModelConfig(
     autoencoder=None,
-    condition=ConditionConfig(kind="vector", grid_um=2.0, splat_um=2.0),
+    condition=ConditionConfig(form="vector", grid_um=2.0, splat_um=2.0),
     unet=UNetConfig(channels=(16, 16), n_blocks=1, attention=(False, True), norm="group", noise_slowest=1e4),
-    diffusion=DiffusionConfig(kind="ddpm", n_steps=50),
+    diffusion=DiffusionConfig(formulation="ddpm", n_steps=50),
     n_latent=5,
 )
 
@@ -112,10 +112,10 @@ def test_autoencoder_is_local_and_standardises_its_latents():
 
 def test_grain_is_of_its_place_and_leaves_the_latents_their_say():
     torch.manual_seed(0)
-    model = Autoencoder(AutoencoderConfig(latent_channels=4, width=16, n_blocks=1, grain=2)).eval()
-    latent, grain = torch.randn(1, 4, 24, 24), torch.randn(1, model.n_grain, 24, 24)
-    assert model.n_grain == 8
-    torch.nn.init.zeros_(model.read_grain.bias)
+    model = Autoencoder(AutoencoderConfig(latent_channels=4, width=16, n_blocks=1, decoder_noise_channels=2)).eval()
+    latent, grain = torch.randn(1, 4, 24, 24), torch.randn(1, model.n_decoder_noise, 24, 24)
+    assert model.n_decoder_noise == 8
+    torch.nn.init.zeros_(model.noise_proj.bias)
     even, first = model.decode(latent), model.decode(latent, grain)
     assert torch.equal(even, model.decode(latent, torch.zeros_like(grain)))
     other = grain.clone()
@@ -151,7 +151,7 @@ def test_a_map_that_is_read_once_says_what_it_says_beside_the_image():
     net.down[0][0][0].register_forward_pre_hook(lambda _, given: seen.update(stem=given[0]))
     blocks = [*net.down[0], *net.down[1], *net.middle, *net.up[0], *net.up[1]]
     coarse = torch.nn.functional.avg_pool2d(cond, 2)
-    expected = [block.place(coarse if block.place.out_channels == 24 else cond) for block, _ in blocks]
+    expected = [block.cond_proj(coarse if block.cond_proj.out_channels == 24 else cond) for block, _ in blocks]
 
     def hook(block, given):
         seen[str(id(block))] = given[2].clone()
@@ -191,7 +191,7 @@ def test_configs_refuse_what_cannot_work():
         lambda: SamplerConfig(eta=-1.0),
         lambda: SamplerConfig(sigma_range=(20.0, 0.3)),
         lambda: AutoencoderConfig(width=10),
-        lambda: AutoencoderConfig(grain=-1),
+        lambda: AutoencoderConfig(decoder_noise_channels=-1),
         lambda: ConditionConfig(grid_um=8, splat_um=4),
     ):
         with pytest.raises(ValueError, match=r".+"):
