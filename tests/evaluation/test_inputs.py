@@ -3,11 +3,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import tifffile
 from PIL import Image
 
 from sge2hist.data.errors import InputError
-from sge2hist.evaluation.image_sets import open_image_set, read_image
+from sge2hist.evaluation.image_sets import open_image_set
 from tests.evaluation.generated_set import table_for, write_generated
 
 
@@ -54,24 +53,6 @@ def test_folder_with_a_table_numbers_repeats(tissue, tmp_path: Path) -> None:
     found = open_image_set(tissue.write(tmp_path / "other tool", tissue.fresh(rows, 0), rows), tissue.data)
     assert found.sample_M.tolist() == [0, 1, 0, 1, 0, 1]
     assert found.name == "other tool"
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
-def test_formats(tmp_path: Path, suffix: str) -> None:
-    image = np.full((20, 20, 3), 200, np.uint8)
-    path = tmp_path / f"a{suffix}"
-    tifffile.imwrite(path, image, photometric="rgb") if suffix == ".tif" else Image.fromarray(image).save(path)
-    np.testing.assert_allclose(read_image(path), image, atol=2)
-
-
-def test_alpha_is_dropped_and_grey_or_16_bit_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.full((8, 8, 4), 9, np.uint8)).save(tmp_path / "rgba.png")
-    assert read_image(tmp_path / "rgba.png").shape == (8, 8, 3)
-    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "grey.png")
-    tifffile.imwrite(tmp_path / "deep.tif", np.zeros((8, 8, 3), np.uint16), photometric="rgb")
-    for name in ("grey.png", "deep.tif"):
-        with pytest.raises(InputError, match="8-bit RGB"):
-            read_image(tmp_path / name)
 
 
 def test_errors_name_the_repair(tissue, tmp_path: Path) -> None:

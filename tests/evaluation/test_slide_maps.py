@@ -102,7 +102,7 @@ def test_a_grid_is_seen(tiny_paired, real, tmp_path):
 
 def test_wrong_input_is_named(tiny_paired, real, tmp_path):
     patches = _slide(tmp_path / "d.generated", real, mode="genes")
-    with pytest.raises(InputError, match="no slide of this dataset"):
+    with pytest.raises(InputError, match="expected a generated slide"):
         evaluate_slide([patches], tiny_paired)
     train = _slide(tmp_path / "e.generated", real[:64, :64], region_um=[64.0, 32.0, 128.0, 128.0])
     with pytest.raises(InputError, match="0 windows"):

@@ -16,7 +16,7 @@ from sge2hist.generation.patches import generate, image_batches
 from sge2hist.generation.requests import request_from_adata, request_from_paired, request_from_types
 from sge2hist.generation.windows import image_seed
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.image.conditioning import MODE_ALL, MODE_CENTRE
+from sge2hist.models.image.conditioning import MODE_ALL, MODE_SINGLE_CELL
 from sge2hist.models.image.image_model import SamplerConfig
 
 FAST = SamplerConfig(n_steps=4)
@@ -46,7 +46,7 @@ def test_images_do_not_depend_on_batch_size_or_company(bundle, tiny_paired):
 def test_neighbours_and_centre_place_the_right_cells(bundle, tiny_paired):
     rows = tiny_paired.rows("test")[[50]]
     alone = request_from_paired(bundle, tiny_paired, rows, context="centre").windows(slice(0, 1))
-    assert alone.mode_B.tolist() == [MODE_CENTRE]
+    assert alone.mode_B.tolist() == [MODE_SINGLE_CELL]
     assert alone.xy_um_M2.tolist() == [[32.0, 32.0]]
     among = request_from_paired(bundle, tiny_paired, rows).windows(slice(0, 1))
     assert among.mode_B.tolist() == [MODE_ALL]
@@ -121,7 +121,7 @@ def test_a_cell_without_neighbours_is_drawn_in_a_field_of_its_like(bundle, tiny_
     )
     alone = request_from_adata(bundle, cells, context="centre").windows(slice(0, 3))
     assert field.mode_B.tolist() == [MODE_ALL] * 3
-    assert alone.mode_B.tolist() == [MODE_CENTRE] * 3
+    assert alone.mode_B.tolist() == [MODE_SINGLE_CELL] * 3
     for i in range(3):
         own = field.image_M == i
         assert own.sum() > 9
@@ -227,8 +227,8 @@ def test_a_field_fills_the_patch_with_one_type(bundle):
     assert cells.mode_B.tolist() == [MODE_ALL, MODE_ALL]
     own = cells.xy_um_M2[cells.image_M == 0]
     assert np.allclose(np.unique(np.diff(np.unique(own[:, 0]))), bundle.config.image.condition.splat_um)
-    assert own.min() <= -bundle.config.reach_um + 16
-    assert own.max() >= 64 + bundle.config.reach_um - 16
+    assert own.min() <= -bundle.config.receptive_radius_um + 16
+    assert own.max() >= 64 + bundle.config.receptive_radius_um - 16
     component, _ = bundle.components_of("alpha")
     mixture = bundle.model.gene.mixture
     means = torch.cat([mixture.means_KT.detach(), mixture.micro_means_KM], dim=1).numpy()[component]

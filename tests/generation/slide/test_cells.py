@@ -42,7 +42,7 @@ def test_cells_put_in_take_over_what_is_around_them_whatever_the_area(bundle, ti
     xy, source, z = _stored(bundle, tiny_paired, tmp_path / "whole", edits=[edit])
     n_type, new = bundle.config.gene.n_type, source < 0
     assert new.sum() > 20
-    near = np.linalg.norm(xy[new][:, None] - xy[~new][None], axis=2) <= max(50.0, bundle.config.gene.around_um)
+    near = np.linalg.norm(xy[new][:, None] - xy[~new][None], axis=2) <= max(50.0, bundle.config.gene.neighbour_um)
     expected = [z[~new][who, n_type:].mean(0) for who in near if who.any()]
     np.testing.assert_allclose(z[new][near.any(1), n_type:], expected, atol=1e-5)
     part = Area(top=0, left=0, height=40, width=10)
@@ -62,7 +62,7 @@ def test_removed_cells_are_around_no_other_and_change_nobody_farther_away(bundle
     gone = ~np.isin(source, left)
     assert gone.sum() > 3
     distance = np.linalg.norm(xy[~gone][:, None] - xy[gone][None], axis=2).min(1)
-    reach = bundle.config.gene.around_um
+    reach = bundle.config.gene.neighbour_um
     same = (z_left == z[~gone]).all(1)
     assert same[distance > reach].all()
     assert not same[distance < 0.6 * reach].all()
@@ -75,5 +75,5 @@ def test_a_gene_that_is_changed_here_changes_nothing_there(bundle, tiny_paired, 
     _, _, changed = _stored(bundle, tiny_paired, tmp_path / "after", edits=[Edit(area=spot, gene=gene, factor=20.0)])
     distance = shapely.distance(spot, shapely.points(xy))
     same = (changed == z).all(1)
-    assert same[distance > bundle.config.gene.around_um].all()
+    assert same[distance > bundle.config.gene.neighbour_um].all()
     assert not same.all()

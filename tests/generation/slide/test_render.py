@@ -84,7 +84,7 @@ def test_it_is_denoising_of_one_canvas_square_by_square(bundle, source, tmp_path
         for i in range(step + aside, height - 2 * step + 1, step):
             for j in range(step + aside, width - 2 * step + 1, step):
                 place = np.array([[i + i0 - rim, j + j0 - rim]])
-                cells, occupied = cells_of_windows(place, near, lattice, bundle.config.reach_um)
+                cells, occupied = cells_of_windows(place, near, lattice, bundle.config.receptive_radius_um)
                 out[0, :, i : i + step, j : j + step] = work.glass_L[:, None, None]
                 if occupied[0]:
                     side = lattice.side
@@ -93,7 +93,7 @@ def test_it_is_denoising_of_one_canvas_square_by_square(bundle, source, tmp_path
                         window = x[:, :, i - rim : i - rim + side, j - rim : j - rim + side]
                         answer = model.denoise(window, torch.tensor([sigma]), condition)[0]
                         if guidance != 1:
-                            none = model.encode_cells(cells.unconditioned(), (side, side))
+                            none = model.encode_cells(cells.unconditional(), (side, side))
                             untold = model.denoise(window, torch.tensor([sigma]), none)[0]
                             answer = untold + guidance * (answer - untold)
                     out[0, :, i : i + step, j : j + step] = answer[:, rim : rim + step, rim : rim + step]
@@ -119,7 +119,7 @@ def test_windows_are_filled_up_with_cells_that_weigh_nothing(bundle, source, tmp
     job = prepare_slide(bundle, source, tmp_path / "s.generated", _config())
     block = next(b for b in job.plan.blocks_to_advance(0) if len(job.plan.corners(0, b)))
     corners, near = job.plan.corners(0, block)[:3], job.cells.near(block)
-    filled, occupied = cells_of_windows(corners, near, job.lattice, bundle.config.reach_um)
+    filled, occupied = cells_of_windows(corners, near, job.lattice, bundle.config.receptive_radius_um)
     n = int(occupied.sum())
     assert len(filled.image_M) % (n * CELLS_STEP) == 0
     assert torch.bincount(filled.image_M, minlength=n).unique().numel() == 1
@@ -230,7 +230,7 @@ def test_edits_change_their_neighbourhood_alone(bundle, source, pixels, tmp_path
     before = _draw(bundle, source, tmp_path / "a.generated", **wide)
     spot = shapely.box(95, 150, 132, 310)
     # a square less a pixel and a rim per step and in the last, cells beyond, the decoder's halo, and the cells that z2 knows of
-    reach_um = 3 * (7 + 2) * 8 + bundle.config.reach_um + 16 * 8 + bundle.config.gene.around_um
+    reach_um = 3 * (7 + 2) * 8 + bundle.config.receptive_radius_um + 16 * 8 + bundle.config.gene.neighbour_um
     far_px = int((132 - 100 + reach_um) / 2) + 1
     assert far_px < 240
     for number, edit in enumerate(

@@ -33,8 +33,8 @@ def _in_memory(job, source, edits) -> anndata.AnnData:
     at, own = position[inside], position[inside] >= 0
     if source.type_N is None:
         gene, types = job.bundle.model.gene, job.bundle.types
-        told = gene.mixture.tell(np.ascontiguousarray(z[inside, : gene.config.n_type]))
-        kinds = np.array(types.names, object)[types.told(told)[0]]
+        told = gene.mixture.component_posterior(np.ascontiguousarray(z[inside, : gene.config.n_type]))
+        kinds = np.array(types.names, object)[types.predicted_types(told)[0]]
     else:
         kinds = np.array([source.type_N[i] if i >= 0 else "" for i in at], object)
     edited = ~own
