@@ -12,10 +12,10 @@ from gene_sets import GeneSet
 from scipy.sparse import csr_array, csr_matrix
 
 from sge2hist.data.spatial_index import CellIndex
-from sge2hist.models.gene.cell_types import kinds_of_components
+from sge2hist.models.gene.cell_types import group_components
+from sge2hist.models.gene.encode import EncodedCells, component_posterior, dense_counts
 from sge2hist.models.gene.vae import GeneModelConfig, GeneVAE
-from sge2hist.training.gene.data import GeneData, dense_counts, with_surroundings
-from sge2hist.training.gene.encoding import Encoded, encode_all, tell_components
+from sge2hist.training.gene.data import GeneData, encode_data, with_neighbours
 from sge2hist.training.gene.mixture_em import centre_micro, refit_mixture
 from sge2hist.training.gene.mixture_init import init_mixture
 from sge2hist.training.gene.stages import GeneStage, GeneStageConfig, build_gene_model, decoder_alone, max_steps
@@ -36,7 +36,7 @@ class Fitted:
     zeros: Callable[[csr_array], np.ndarray] | None = None  # counts -> probability of zeros on top, if inflated
     data: GeneSet | None = None  # the cells as the model reads them
     model: GeneVAE | None = None
-    encoded: Encoded | None = None  # of the test cells
+    encoded: EncodedCells | None = None  # of the test cells
     extra: dict[str, float] = field(default_factory=dict)
 
 
@@ -56,18 +56,18 @@ def _grouped(fitted: Fitted, data: GeneSet) -> Fitted:
     assert fitted.model is not None
     assert fitted.encoded is not None
     mixture = fitted.model.mixture
-    component_N = tell_components(fitted.model, data.train, encode_all(fitted.model, data.train)).argmax(1)
+    component_N = component_posterior(fitted.model, encode_data(fitted.model, data.train), data.train.index).argmax(1)
     n_cells_K = np.bincount(component_N, minlength=mixture.n_components)
     n_kinds = min(data.n_types, int((n_cells_K > 0).sum()))
     means_KT, vars_KT = mixture.means_KT.detach().numpy(), mixture.log_vars_KT.detach().exp().numpy()
-    kind_K = kinds_of_components(means_KT, vars_KT, n_cells_K, n_kinds)
-    told_NK = tell_components(fitted.model, data.test, fitted.encoded)
+    kind_K = group_components(means_KT, vars_KT, n_cells_K, n_kinds)
+    told_NK = component_posterior(fitted.model, fitted.encoded, data.test.index)
     return replace(fitted, cluster_N=kind_K[told_NK.argmax(1)])
 
 
 def _eight_around(cells: GeneData) -> tuple[CellIndex, float]:
     """Where the cells lie, and one and a half times their spacing: on a lattice of bins the eight around are within it."""
-    index = cells.index()
+    index = cells.index
     if index is None:
         raise SystemExit("a method that reads the cells around needs positions")
     return index, 1.5 * index.spacing_um()
@@ -88,7 +88,7 @@ def _our_config(data: GeneSet) -> GeneModelConfig:
         n_neighbour_embedding=16 if spatial else 0,
         n_axes=32,
         centre_micro=True,
-        around_um=50.0 if spatial else 0.0,
+        neighbour_um=50.0 if spatial else 0.0,
     )
 
 
@@ -121,7 +121,7 @@ def _fit_vae(
 ) -> Fitted:
     started = time.perf_counter()
     model = build_gene_model(config, data.train, seed=seed)
-    data = replace(data, train=with_surroundings(data.train, model), test=with_surroundings(data.test, model))
+    data = replace(data, train=with_neighbours(data.train, model), test=with_neighbours(data.test, model))
     n_steps = min(n_steps, max_steps(data.train.n_cells, BATCH))
     stage_config = GeneStageConfig(use_labels=use_labels, warmup_steps=n_steps // 3, seed=seed, batch_size=BATCH)
     stage = GeneStage(model, data.train, stage_config)
@@ -141,7 +141,7 @@ def _fit_vae(
             descend(GeneStage(model, data.train, config_alone, name="expression"), n_steps, learning_rate / 2)
         centre_micro(model, data.train)
     seconds = time.perf_counter() - started
-    encoded = encode_all(model, data.test)
+    encoded = encode_data(model, data.test)
     model.eval()
 
     @torch.no_grad()
@@ -153,7 +153,7 @@ def _fit_vae(
 
     active = encoded.mean_NZ.var(0) > 0.01
     return Fitted(
-        cluster_N=tell_components(model, data.test, encoded).argmax(1),
+        cluster_N=component_posterior(model, encoded, data.test.index).argmax(1),
         proportions=proportions,
         theta_G=theta_G,
         seconds=seconds,

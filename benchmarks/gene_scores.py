@@ -13,9 +13,9 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from sge2hist.models.gene.encode import component_posterior
 from sge2hist.models.gene.vae import GeneVAE
-from sge2hist.training.gene.data import GeneData
-from sge2hist.training.gene.encoding import encode_all, tell_components
+from sge2hist.training.gene.data import GeneData, encode_data
 
 PANEL_SHARES = (1.0, 0.5, 0.2, 0.1, 0.02)
 
@@ -81,7 +81,7 @@ def mean_log1p(mean_NG: np.ndarray, theta_G: np.ndarray, largest: int = 100) -> 
 
 def panel_robustness(data: GeneSet, model: GeneVAE, seed: int) -> dict[str, float]:
     """Type accuracy of labelled test cells with a random part of the genes; components named on train cells."""
-    train_N = tell_components(model, data.train, encode_all(model, data.train)).argmax(1)
+    train_N = component_posterior(model, encode_data(model, data.train), data.train.index).argmax(1)
     votes = np.zeros((model.mixture.n_components, max(1, len(data.train.type_names))))
     labelled = data.train.type_N >= 0
     np.add.at(votes, (train_N[labelled], data.train.type_N[labelled]), 1)
@@ -91,7 +91,9 @@ def panel_robustness(data: GeneSet, model: GeneVAE, seed: int) -> dict[str, floa
         observed = np.zeros(data.test.n_genes, bool)
         n_observed = max(1, round(share * data.test.n_genes))
         observed[np.random.default_rng(seed).permutation(data.test.n_genes)[:n_observed]] = True
-        found = tell_components(model, data.test, encode_all(model, data.test, observed_G=observed)).argmax(1)
+        found = component_posterior(model, encode_data(model, data.test, observed_G=observed), data.test.index).argmax(
+            1
+        )
         result[f"type_acc_{share:.0%}_genes"] = float((votes.argmax(1)[found] == data.test.type_N)[known].mean())
     return result
 
@@ -102,17 +104,20 @@ def probes(data: GeneSet, model: GeneVAE, max_cells: int = 5000, seed: int = 0) 
     Beside them what no latent is part of: the surroundings themselves (mean expression of the cells around, as z2 reads it),
     which tell a part of the type in any tissue that is not mixed at random, and the type, which tells a part of the composition.
     """
-    train, test = encode_all(model, data.train), encode_all(model, data.test)
+    train, test = encode_data(model, data.train), encode_data(model, data.test)
     fit_on = np.random.default_rng(seed).permutation(np.flatnonzero(data.train.type_N >= 0))[:max_cells]
     known = np.flatnonzero(data.test.type_N >= 0)
     read = {block: (getattr(train, block)[fit_on], getattr(test, block)[known]) for block in ("z1", "z2")}
-    if data.train.around_NA is not None and data.test.around_NA is not None:
-        read["surroundings"] = data.train.around_NA[fit_on], data.test.around_NA[known]
+    if data.train.neighbour_NA is not None and data.test.neighbour_NA is not None:
+        read["surroundings"] = data.train.neighbour_NA[fit_on], data.test.neighbour_NA[known]
     result = {"type_chance": 1.0 / data.n_types}
     types = data.train.type_N[fit_on], data.test.type_N[known]
     for source, inputs in read.items():
         result[f"type_from_{source}"] = _told_class(inputs, types)
-    own = [tell_components(model, *part).argmax(1) for part in ((data.train, train), (data.test, test))]
+    own = [
+        component_posterior(model, found, part.index).argmax(1)
+        for part, found in ((data.train, train), (data.test, test))
+    ]
     result["components_used"] = float(len(np.unique(own[0])))
     if result["components_used"] > 1:  # else the mixture has collapsed, and there is nothing to tell
         result["component_from_z2"] = _told_class(read["z2"], (own[0][fit_on], own[1][known]))
@@ -150,7 +155,7 @@ def balanced_accuracy(truth_N: np.ndarray, guess_N: np.ndarray) -> float:
 
 def composition(data: GeneData, n_types: int, radius_um: float = 50.0) -> np.ndarray:
     """Share of each type among the labelled neighbours, [N, n_types]."""
-    index = data.index()
+    index = data.index
     if index is None:
         raise ValueError("positions are needed")
     one_hot = np.zeros((data.n_cells, n_types))

@@ -80,10 +80,7 @@ class SGE2Hist:
         from sge2hist.generation.embed import embed_adata
 
         model = self.bundle.model.gene
-        device = next(model.parameters()).device
-        found = embed_adata(
-            adata, model, self.bundle.genes, self.bundle.types, layer=layer, pool_um=pool_um, device=device
-        )
+        found = embed_adata(adata, model, self.bundle.genes, self.bundle.types, layer=layer, pool_um=pool_um)
         return found.summary()
 
     def generate_from_genes(

@@ -5,7 +5,7 @@ import torch
 from scipy.sparse import csr_array
 
 from sge2hist.models.gene.vae import GeneModelConfig, GeneVAE
-from sge2hist.training.gene.data import GeneData, with_surroundings
+from sge2hist.training.gene.data import GeneData, with_neighbours
 from sge2hist.training.gene.mixture_init import init_mixture
 from sge2hist.training.gene.stages import GeneStage, GeneStageConfig, build_gene_model
 
@@ -40,9 +40,9 @@ def train_gene_model(
     """Pre-train, initialise the mixture, fine-tune: the whole gene stage in a few seconds."""
     has_positions = data.centre_um_N2 is not None
     shape = {"n_type": 4, "n_micro": 4, "hidden": (32,), "n_components": 6, "dropout": 0.0, "n_axes": 8}
-    shape |= {"n_composition": 3, "n_neighbour_embedding": 2, "around_um": 50.0} if has_positions else {}
+    shape |= {"n_composition": 3, "n_neighbour_embedding": 2, "neighbour_um": 50.0} if has_positions else {}
     model = build_gene_model(GeneModelConfig(n_genes=data.n_genes, **(shape | changes)), data, seed=seed)
-    data = with_surroundings(data, model)
+    data = with_neighbours(data, model)
     config = GeneStageConfig(batch_size=64, warmup_steps=n_steps // 3, use_labels=use_labels, seed=seed)
     stage = GeneStage(model, data, config)
     descend(stage, range(n_steps))

@@ -55,7 +55,7 @@ def test_a_killed_distillation_ends_with_the_same_weights(tiny_model, tiny_paire
 
 def test_refuses_a_published_model_and_foreign_genes(tiny_model, tiny_paired, monkeypatch):
     teacher = ModelBundle.load(tiny_model)
-    vector = dataclasses.replace(teacher.config.image.condition, kind="vector")
+    vector = dataclasses.replace(teacher.config.image.condition, form="vector")
     image = dataclasses.replace(teacher.config.image, condition=vector)
     published = dataclasses.replace(teacher)
     published.model = ModelBundle.load(tiny_model).model

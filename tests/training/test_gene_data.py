@@ -6,7 +6,8 @@ import torch
 from scipy.sparse import csr_array
 
 from sge2hist.data.errors import InputError
-from sge2hist.training.gene.data import GeneData, dense_counts, gene_statistics
+from sge2hist.models.gene.encode import dense_counts
+from sge2hist.training.gene.data import GeneData, gene_statistics
 from sge2hist.training.gene.selection import binomial_deviance, select_columns
 from sge2hist.training.gene.type_names import group_means
 from tests.training.gene_fixtures import make_cells

@@ -6,9 +6,9 @@ import torch
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import adjusted_rand_score
 
+from sge2hist.models.gene.encode import assign_components, dense_counts
 from sge2hist.models.gene.vae import GeneModelConfig
-from sge2hist.training.gene.data import dense_counts, with_surroundings
-from sge2hist.training.gene.encoding import assign_components, encode_all
+from sge2hist.training.gene.data import encode_data, with_neighbours
 from sge2hist.training.gene.mixture_em import refit_mixture
 from sge2hist.training.gene.stages import GeneStage, GeneStageConfig, build_gene_model, calibrate_novelty, decoder_alone
 from tests.training.gene_fixtures import descend, make_cells, train_gene_model
@@ -66,15 +66,15 @@ def test_config_ranges() -> None:
 def test_types_are_found_without_labels(positions: bool) -> None:
     train, test = make_cells(600, positions=positions), make_cells(300, positions=positions, seed=1)
     model = train_gene_model(train)
-    encoded = encode_all(model, test)
-    component_N = assign_components(model, test, encoded).argmax(1)
+    encoded = encode_data(model, test)
+    component_N = assign_components(model, encoded, test.index).argmax(1)
     majority = np.array([np.bincount(train_types, minlength=3).argmax() for train_types in _types_of(model, train)])
     assert adjusted_rand_score(test.type_N, majority[component_N]) > 0.9
     assert (encoded.z1.var(0) > 0.01).all()
 
 
 def _types_of(model: object, data: object) -> list[np.ndarray]:
-    component_N = assign_components(model, data, encode_all(model, data)).argmax(1)  # type: ignore[arg-type]
+    component_N = assign_components(model, encode_data(model, data), data.index).argmax(1)  # type: ignore[arg-type]
     return [data.type_N[component_N == k] for k in range(model.mixture.n_components)]  # type: ignore[attr-defined]
 
 
@@ -82,9 +82,9 @@ def test_z2_tells_the_surroundings_and_not_the_type() -> None:
     """The fixture's surroundings are the place in x; z2 is told of it by the cells around, z1 never is."""
     train, test = make_cells(1200), make_cells(1200, seed=1)
     model = train_gene_model(train, n_steps=300, use_labels=True, centre_micro=True)
-    train, test = with_surroundings(train, model), with_surroundings(test, model)
+    train, test = with_neighbours(train, model), with_neighbours(test, model)
     refit_mixture(model, train)
-    seen, asked = encode_all(model, train), encode_all(model, test)
+    seen, asked = encode_data(model, train), encode_data(model, test)
     assert train.centre_um_N2 is not None
     assert test.centre_um_N2 is not None
     place = LinearRegression().fit(seen.z2, train.centre_um_N2[:, 0])
@@ -92,7 +92,7 @@ def test_z2_tells_the_surroundings_and_not_the_type() -> None:
     type_of_z2 = LogisticRegression().fit(seen.z2, train.type_N).score(asked.z2, test.type_N)
     assert type_of_z2 < 0.45  # chance is a third
     assert LogisticRegression().fit(seen.z1, train.type_N).score(asked.z1, test.type_N) > 0.9
-    alone = encode_all(model, make_cells(1200, seed=1))
+    alone = encode_data(model, make_cells(1200, seed=1))
     np.testing.assert_allclose(alone.z1, asked.z1, atol=1e-5)
     assert place.score(alone.z2, test.centre_um_N2[:, 0]) < place.score(asked.z2, test.centre_um_N2[:, 0]) - 0.1
 
@@ -100,10 +100,10 @@ def test_z2_tells_the_surroundings_and_not_the_type() -> None:
 def test_centres_are_the_means_of_the_components() -> None:
     data = make_cells(300)
     model = train_gene_model(data, n_steps=60, use_labels=True, centre_micro=True)
-    data = with_surroundings(data, model)
+    data = with_neighbours(data, model)
     refit_mixture(model, data)
-    encoded = encode_all(model, data)
-    gamma = assign_components(model, data, encoded)
+    encoded = encode_data(model, data)
+    gamma = assign_components(model, encoded, data.index)
     means = gamma.T @ encoded.z2 / gamma.sum(0)[:, None]
     np.testing.assert_allclose(means, 0, atol=1e-4)
 
@@ -113,9 +113,9 @@ def test_a_third_of_the_genes_is_enough_and_strange_cells_are_flagged() -> None:
     model = train_gene_model(train, use_labels=True)
     calibrate_novelty(model, make_cells(400, seed=2))
     observed = np.arange(60) % 3 == 0
-    encoded = encode_all(model, test, observed_G=observed)
+    encoded = encode_data(model, test, observed_G=observed)
     owner = model.mixture.type_of_component_K.numpy()
-    assert (owner[assign_components(model, test, encoded).argmax(1)] == test.type_N).mean() > 0.9
+    assert (owner[assign_components(model, encoded, test.index).argmax(1)] == test.type_N).mean() > 0.9
     counts = torch.from_numpy(test.read(np.arange(300)).toarray())
     strange = torch.poisson(torch.full((300, 60), 0.2) + 20 * (torch.arange(60) >= 56))
     fits = [model.novelty.quantiles(*model.novelty_scores(x, model.encode(x)))[0] for x in (counts, strange)]
@@ -125,8 +125,8 @@ def test_a_third_of_the_genes_is_enough_and_strange_cells_are_flagged() -> None:
 
 def test_encoding_is_the_same_for_any_batch_size() -> None:
     stage = make_stage()
-    whole = encode_all(stage.model, stage.data)
-    parts = encode_all(stage.model, stage.data, np.arange(100), batch_size=7)
+    whole = encode_data(stage.model, stage.data)
+    parts = encode_data(stage.model, stage.data, np.arange(100), batch_size=7)
     np.testing.assert_allclose(whole.mean_NZ, parts.mean_NZ, atol=1e-5)
     assert stage.model.training
 

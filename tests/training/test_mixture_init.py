@@ -8,24 +8,29 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.metrics import adjusted_rand_score
 
+from sge2hist.models.gene.encode import EncodedCells, assign_components
 from sge2hist.models.gene.vae import GeneModelConfig
-from sge2hist.training.gene.data import GeneData
-from sge2hist.training.gene.encoding import Encoded, assign_components, encode_all
+from sge2hist.training.gene.data import GeneData, encode_data
 from sge2hist.training.gene.mixture_em import maximise, refit_mixture
 from sge2hist.training.gene.mixture_init import CollapseError, check_collapse, check_occupancy, init_mixture
 from sge2hist.training.gene.stages import build_gene_model
 from tests.training.gene_fixtures import make_cells, train_gene_model
 
 
-def encoded(mean_NZ: np.ndarray, n_type: int = 4) -> Encoded:
-    return Encoded(mean_NZ=mean_NZ.astype(np.float32), log_var_NZ=np.zeros_like(mean_NZ, np.float32), n_type=n_type)
+def encoded(mean_NZ: np.ndarray, n_type: int = 4) -> EncodedCells:
+    return EncodedCells(
+        mean_NZ=mean_NZ.astype(np.float32),
+        log_var_NZ=np.zeros_like(mean_NZ, np.float32),
+        library_N=np.ones(len(mean_NZ), np.float32),
+        n_type=n_type,
+    )
 
 
 def test_the_prior_fits_samples_not_only_means() -> None:
     """After initialisation the KL of a cell is a few nats: variances include those of the posteriors."""
     data = make_cells(400)
     model = train_gene_model(data, n_steps=60)
-    found = encode_all(model, data)
+    found = encode_data(model, data)
     report = init_mixture(model, data, 0, use_labels=False, n_restarts=3)
     mean, log_var = torch.from_numpy(found.z1), torch.from_numpy(found.log_var_NZ[:, :4])
     assert float(model.mixture.kl(mean, log_var).mean().detach()) < 10
@@ -86,18 +91,18 @@ def thin_groups_of_bins() -> GeneData:
 def test_bins_that_hold_little_are_grouped_with_those_around() -> None:
     """Without labels; the components stand where single bins lie, whatever grouped them: the M step of single posteriors."""
     cells = thin_groups_of_bins()
-    model = train_gene_model(cells, n_steps=150, n_components=3, around_um=0.0)
+    model = train_gene_model(cells, n_steps=150, n_components=3, neighbour_um=0.0)
     agreement = {}
     for pool_um in (0.0, 15.0):
         model.config = replace(model.config, pool_um=pool_um)
         init_mixture(model, cells, 0, use_labels=False, n_restarts=3)
         refit_mixture(model, cells)
-        encoded = encode_all(model, cells)
-        gamma_NK = assign_components(model, cells, encoded)
+        encoded = encode_data(model, cells)
+        gamma_NK = assign_components(model, encoded, cells.index)
         agreement[pool_um] = adjusted_rand_score(cells.type_N, gamma_NK.argmax(1))
     assert agreement[15.0] > agreement[0.0] + 0.2
     assert agreement[15.0] > 0.8
-    before = assign_components(model, cells, encoded)
+    before = assign_components(model, encoded, cells.index)
     refit_mixture(model, cells)
     best = maximise(encoded.z1.astype(float), np.exp(encoded.z1_log_var.astype(float)), before.astype(float))
     np.testing.assert_allclose(model.mixture.means_KT.detach(), best.means_KT, atol=1e-4)

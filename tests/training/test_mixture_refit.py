@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from sge2hist.models.gene.vae import GeneVAE
-from sge2hist.training.gene.data import GeneData
-from sge2hist.training.gene.encoding import encode_all
+from sge2hist.training.gene.data import GeneData, encode_data
 from sge2hist.training.gene.mixture_em import refit_mixture
 from tests.training.gene_fixtures import make_cells, train_gene_model
 
@@ -22,7 +21,7 @@ def test_refit_lowers_the_kl_of_the_mixture(trained: tuple[GeneVAE, GeneData]) -
     with torch.no_grad():
         model.mixture.log_vars_KT += 1.0  # too wide, as after a training in which it lags
         model.mixture.means_KT += 0.3
-    encoded = encode_all(model, cells)
+    encoded = encode_data(model, cells)
     mean_NT = torch.from_numpy(encoded.z1)
     log_var_NT = torch.from_numpy(encoded.log_var_NZ[:, : encoded.n_type])
 

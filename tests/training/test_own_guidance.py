@@ -32,7 +32,7 @@ def teacher(tiny_model):
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.image.unet.named_parameters():
-            strength = 1.0 if ".place." in name else 0.1 if ".conv2." in name or name.startswith("head.2") else 0.0
+            strength = 1.0 if ".cond_proj." in name else 0.1 if ".conv2." in name or name.startswith("head.2") else 0.0
             parameter.add_(strength * torch.randn(parameter.shape, generator=generator))
     return dataclasses.replace(bundle, model=model.eval())
 
@@ -89,7 +89,7 @@ def test_weights_asked_for_mean_what_they_meant(teacher):
 
     cells = _cells(2)
     cells = dataclasses.replace(cells, z_MZ=torch.randn(len(cells.depth_M), image.config.n_latent))
-    untold_condition = image.encode_cells(cells.unconditioned(), (8, 8))
+    untold_condition = image.encode_cells(cells.unconditional(), (8, 8))
     for weight, interval in ((3.0, (0.3, 8.0)), (1.0, (0.3, 8.0)), (2.0, (0.3, 8.0)), (3.0, (1.0, 20.0))):
         sampler = dataclasses.replace(GUIDED, guidance=weight, guidance_interval=interval)
         expected = image.sample_latents(cells, [1, 2], (8, 8), sampler)

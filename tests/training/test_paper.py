@@ -13,7 +13,7 @@ from sge2hist.training.config import TrainConfig
 def test_the_published_configuration_trains_and_draws(tiny_paired, tmp_path):
     config = TrainConfig(preset="paper", hours=0.02, batch=8, patch_px=32)
     model = SGE2Hist.train(tiny_paired, tmp_path / "paper.model", config)
-    assert model.bundle.config.image.condition.kind == "vector"
+    assert model.bundle.config.image.condition.form == "vector"
     assert model.bundle.config.sampler == SamplerConfig(sampler="ancestral", n_steps=1000)
     assert model.bundle.config.gene.likelihood == "mse"
     few = SamplerConfig(sampler="ancestral", n_steps=4)

@@ -149,8 +149,8 @@ def test_only_the_decoder_changes(sharp, tiny_model, tiny_paired):
     changed = {".".join(name.split(".")[:3]) for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"image.autoencoder.decoder"}
     assert {name for name in after if name not in before} == {
-        "image.autoencoder.read_grain.weight",
-        "image.autoencoder.read_grain.bias",
+        "image.autoencoder.noise_proj.weight",
+        "image.autoencoder.noise_proj.bias",
     }
     old, new = SGE2Hist.from_pretrained(tiny_model), SGE2Hist.from_pretrained(sharp)
     assert new.bundle.config.sampler == old.bundle.config.sampler
@@ -164,11 +164,11 @@ def test_only_the_decoder_changes(sharp, tiny_model, tiny_paired):
 def test_grain_is_learnt_and_kept_by_the_next_sharpening(sharp, tiny_model, tiny_paired, tmp_path):
     plain, grained = ModelBundle.load(tiny_model), ModelBundle.load(sharp)
     first = with_grain(plain, CONFIG.grain, CONFIG.seed)
-    assert plain.model.image.n_grain == 0
-    assert grained.model.image.n_grain == 4 * CONFIG.grain
+    assert plain.model.image.n_decoder_noise == 0
+    assert grained.model.image.n_decoder_noise == 4 * CONFIG.grain
     assert with_grain(plain, 0, 0) is plain
     assert with_grain(grained, 9, 0) is grained
-    before, after = (bundle.model.image.autoencoder.read_grain.weight for bundle in (first, grained))
+    before, after = (bundle.model.image.autoencoder.noise_proj.weight for bundle in (first, grained))
     assert not torch.equal(before, after)  # it is among what is trained
     latent = torch.randn(2, 8, 8, 8, generator=torch.Generator().manual_seed(0))[:, : plain.model.image.latent_channels]
     with torch.no_grad():
@@ -185,7 +185,7 @@ def test_a_sharpening_without_grain_draws_as_its_latents_say(tiny_model, tiny_pa
         dataclasses.replace(CONFIG, grain=0),
         say=lambda _: None,
     )
-    assert bundle.model.image.n_grain == 0
+    assert bundle.model.image.n_decoder_noise == 0
 
 
 def test_a_killed_sharpening_ends_with_the_same_weights(tiny_model, tiny_paired, tmp_path):

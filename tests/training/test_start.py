@@ -36,7 +36,7 @@ def test_a_decoder_that_reads_grain_goes_on_reading_it(tiny_paired, tiny_model, 
     start.save(tmp_path / "a.model")
     on = TrainConfig(preset="tiny", mixed_precision="no", start=str(tmp_path / "a.model"), steps=2)
     bundle = train(tiny_paired, tmp_path / "b.model", on, say=lambda _: None)
-    before, after = (b.model.image.autoencoder.read_grain.weight for b in (start, bundle))
+    before, after = (b.model.image.autoencoder.noise_proj.weight for b in (start, bundle))
     assert torch.allclose(before, after, atol=1e-6)
 
 

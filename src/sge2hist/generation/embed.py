@@ -16,7 +16,7 @@ from sge2hist.data.generated import LATENT_KEYS
 from sge2hist.data.spatial_index import CellIndex
 from sge2hist.models.gene.cell_types import TypeTable
 from sge2hist.models.gene.encode import component_posterior, encode_chunks
-from sge2hist.models.gene.neighbours import neighbour_inputs
+from sge2hist.models.gene.neighbours import neighbour_features
 from sge2hist.models.gene.novelty import FLAG_BELOW
 from sge2hist.models.gene.vae import GeneVAE, Posterior
 
@@ -61,9 +61,9 @@ def embed_counts(
     """
     n_cells = counts_NG.shape[0]
     neighbour_NA = None
-    if index is not None and model.config.n_neighbour_inputs:
+    if index is not None and model.config.n_neighbour_features:
         around = index.around(np.arange(n_cells), model.config.neighbour_um)
-        neighbour_NA = neighbour_inputs(model.encoder, lambda rows: counts_NG[rows], around, observed_G)
+        neighbour_NA = neighbour_features(model.encoder, lambda rows: counts_NG[rows], around, observed_G)
     observed = None if observed_G.all() else torch.from_numpy(observed_G).to(next(model.parameters()).device)
     quantiles: list[np.ndarray] = []
 
@@ -154,7 +154,7 @@ def embed_adata(
     adata.uns["sge2hist"] = {
         "panel": alignment.summary(),
         "n_shared_genes": alignment.n_shared,
-        "surroundings": index is not None and model.config.n_neighbour_inputs > 0,
+        "surroundings": index is not None and model.config.n_neighbour_features > 0,
         "pool_um": float(pool_um),
         "type_of_component": types.name_of_component,
     }

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import Alignment, GenePanel
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.gene.neighbours import surroundings
+from sge2hist.models.gene.encode import component_posterior, encode_chunks, log_depth
+from sge2hist.models.gene.neighbours import neighbour_features
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -51,7 +51,7 @@ def around_in(
 ) -> Around | None:
     """Surroundings from where all cells of a source lie; None if the model does not ask for them."""
     gene = bundle.model.gene
-    if not gene.config.n_around:
+    if not gene.config.n_neighbour_features:
         return None
     alignment = bundle.genes.align(panel)
 
@@ -59,8 +59,8 @@ def around_in(
         return bundle.genes.gather(read_counts(cells), alignment)[0]
 
     def around(rows: np.ndarray) -> np.ndarray:
-        who = places.around(rows, gene.config.around_um)
-        return surroundings(gene.encoder, read, who, alignment.columns >= 0)
+        who = places.around(rows, gene.config.neighbour_um)
+        return neighbour_features(gene.encoder, read, who, alignment.columns >= 0)
 
     return around
 
@@ -87,36 +87,26 @@ def encode_cells(
     """
     alignment = bundle.genes.align(panel)
     gene = bundle.model.gene
-    device = next(gene.parameters()).device
+    observed_G = alignment.columns >= 0
     rows = np.unique(np.asarray(rows, np.int64))
-    mean_NZ = np.empty((len(rows), gene.config.n_latent), np.float32)
-    type_sd_NT = np.empty((len(rows), gene.config.n_type), np.float32)
-    depth_N, type_N = np.empty(len(rows), np.float32), np.empty(len(rows), np.int64)
-    median = float(gene.encoder.scale)
-    around_NA = None if around is None else around(rows)
-    for start in range(0, len(rows), CHUNK):
-        part = rows[start : start + CHUNK]
-        counts, observed_G = bundle.genes.gather(read_counts(part), alignment)
-        dense_NG = torch.from_numpy(counts.toarray().astype(np.float32)).to(device)
-        observed = None if observed_G.all() else torch.from_numpy(observed_G).to(device)
-        with torch.no_grad():
-            around_PA = None if around_NA is None else torch.from_numpy(around_NA[start : start + CHUNK]).to(device)
-            posterior = gene.encode(dense_NG, observed, around_PA)
-        mean_NZ[start : start + len(part)] = posterior.mean_NZ.float().cpu().numpy()
-        if bundle.z2_range is not None:
-            z2_NM = mean_NZ[start : start + len(part), gene.config.n_type :]
-            np.clip(z2_NM, *bundle.z2_range, out=z2_NM)
-        log_var_NT = posterior.log_var_NZ[:, : gene.config.n_type].float().cpu().numpy()
-        type_sd_NT[start : start + len(part)] = np.exp(0.5 * log_var_NT)
-        told_NK = gene.mixture.tell(posterior.z1.float().cpu().numpy())
-        type_N[start : start + len(part)] = bundle.types.told(told_NK)[0]
-        # on a part of the panel a cell is as deep as its counts on the same genes would be in the training data
-        share = float(gene.encoder.mean_proportion_G[torch.from_numpy(observed_G).to(device)].sum())
-        library = counts.sum(axis=1) / max(share, 1e-6)
-        depth_N[start : start + len(part)] = np.clip(np.log((library + 1) / (median + 1)), -3, 3)
-        progress(len(part))
+    neighbour_NA = None if around is None else around(rows)
+
+    def chunks() -> Iterator[tuple[csr_array, np.ndarray | None]]:
+        for start in range(0, len(rows), CHUNK):
+            part = slice(start, start + CHUNK)
+            counts, _ = bundle.genes.gather(read_counts(rows[part]), alignment)
+            yield counts, None if neighbour_NA is None else neighbour_NA[part]
+
+    encoded = encode_chunks(gene, chunks(), len(rows), observed_G=observed_G, progress=progress)
+    if bundle.z2_range is not None:
+        np.clip(encoded.z2, *bundle.z2_range, out=encoded.z2)
     return CellLatents(
-        row_N=rows, mean_NZ=mean_NZ, type_sd_NT=type_sd_NT, depth_N=depth_N, type_N=type_N, alignment=alignment
+        row_N=rows,
+        mean_NZ=encoded.mean_NZ,
+        type_sd_NT=np.exp(0.5 * encoded.z1_log_var),
+        depth_N=log_depth(gene, encoded.library_N, observed_G),
+        type_N=bundle.types.predicted_types(component_posterior(gene, encoded))[0],
+        alignment=alignment,
     )
 
 

@@ -97,7 +97,7 @@ def model_shape(dataset: PairedDataset, config: TrainConfig, *, n_genes: int) ->
             um_per_px=config.um_per_px or dataset.patch_um / dataset.patch_px,
             patch_px=config.patch_px or dataset.patch_px,
             cell_spacing_um=float(dataset.manifest.get("observation_um") or 0.0),
-            around_um=neighbourhood_radius(dataset),
+            neighbour_um=neighbourhood_radius(dataset),
             pool_um=config.pool_um,
             labels=config.use_labels and bool(dataset.types),
             n_slides=len(dataset.slide_ids),

@@ -79,7 +79,7 @@ def model_config(
     cell_spacing_um: float,
     n_slides: int,
     channels: Channels = RGB,
-    around_um: float = DEFAULT_AROUND_UM,
+    neighbour_um: float = DEFAULT_AROUND_UM,
     pool_um: float = 0.0,
     labels: bool = True,
 ) -> ModelConfig:
@@ -87,7 +87,7 @@ def model_config(
 
     `cell_spacing_um`: typical distance between neighbouring cells (the bin side, when cells are bins); the kernel that
     spreads a cell over the condition grid is as wide, so that a lattice of bins is interpolated without gaps.
-    `around_um`: how far cells are around each other, see :func:`sge2hist.training.gene.neighbour_targets.neighbourhood_radius`.
+    `neighbour_um`: how far cells are around each other, see :func:`sge2hist.training.gene.neighbour_targets.neighbourhood_radius`.
     `pool_um`: bins within this distance are told one type from together; 0: none.
     `labels`: whether types are told; without, the mixture has twice as many components, to be grouped.
     """
@@ -104,7 +104,7 @@ def model_config(
         n_neighbour_embedding=0 if paper else 16,
         n_axes=0 if paper else AXES,
         centre_micro=not paper,
-        around_um=0.0 if paper else around_um,
+        neighbour_um=0.0 if paper else neighbour_um,
         pool_um=pool_um,
         gene_dropout=0.0 if paper else 0.5,
         micro_dropout=0.0 if paper else 0.3,
@@ -113,7 +113,7 @@ def model_config(
     image = ImageModelConfig(
         autoencoder=_autoencoder(p, len(channels)) if p.latent else None,
         condition=ConditionConfig(
-            kind="vector" if paper else "map", grid_um=grid_um, splat_um=max(grid_um, cell_spacing_um)
+            form="vector" if paper else "map", grid_um=grid_um, splat_um=max(grid_um, cell_spacing_um)
         ),
         unet=UNetConfig(
             channels=p.unet,
@@ -123,7 +123,7 @@ def model_config(
             norm="group" if paper else "pixel",
             noise_slowest=1e4 if paper else 1e2,
         ),
-        diffusion=DiffusionConfig(kind="ddpm" if paper else "edm"),
+        diffusion=DiffusionConfig(formulation="ddpm" if paper else "edm"),
         image_channels=len(channels),
         n_latent=gene.n_latent,
         n_slides=n_slides,

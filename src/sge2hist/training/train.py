@@ -17,8 +17,7 @@ from sge2hist.models.bundle import CONFIG_NAME, ModelBundle, model_folder, z2_ra
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.card import model_card, provenance
 from sge2hist.training.config import TrainConfig, model_shape
-from sge2hist.training.gene.data import GeneData, gene_statistics, split_groups, with_surroundings
-from sge2hist.training.gene.encoding import encode_all
+from sge2hist.training.gene.data import GeneData, encode_data, gene_statistics, split_groups, with_neighbours
 from sge2hist.training.gene.mixture_em import centre_micro
 from sge2hist.training.gene.selection import select_genes
 from sge2hist.training.gene.stages import GeneStage, GeneStages, calibrate_novelty
@@ -129,7 +128,7 @@ class _Training:
             dataset,
             patch_px=self.model.config.patch_px,
             um_per_px=model_um_per_px,
-            reach_um=self.model.config.reach_um,
+            reach_um=self.model.config.receptive_radius_um,
             jitter_um=0.0 if self._is_paper else self.model.config.image.condition.grid_um,
             left_out=self.left_out,
         )
@@ -152,8 +151,8 @@ class _Training:
 
     def _look_around(self) -> None:
         """Tell the encoder of z2 what is around each cell."""
-        self.all_cells = with_surroundings(self.all_cells, self.model.gene, split_groups(self.dataset))
-        self.train_cells = with_surroundings(self.train_cells, self.model.gene)
+        self.all_cells = with_neighbours(self.all_cells, self.model.gene, split_groups(self.dataset))
+        self.train_cells = with_neighbours(self.train_cells, self.model.gene)
 
     def _start(self) -> list[str]:
         """Take over the weights of the model to start from; returns the stages that are skipped for it."""
@@ -263,21 +262,21 @@ class _Training:
         val = np.flatnonzero(self.dataset.obs["split"].astype(str).to_numpy() == "val")
         if not len(val):
             return self.train_cells
-        return with_surroundings(GeneData.from_paired(self.dataset, val, self.columns), self.model.gene)
+        return with_neighbours(GeneData.from_paired(self.dataset, val, self.columns), self.model.gene)
 
     def write(self) -> None:
         """Write the model folder."""
         self.model.eval()
         if self.model.config.gene.centre_micro:  # another mixture would not centre z2 as the image model learnt it
-            centre_micro(self.model.gene, self.train_cells, device=self.device)
+            centre_micro(self.model.gene, self.train_cells)
         else:
             self._gene_stages().fit_mixture()
-        encoded = encode_all(self.model.gene, self.train_cells, device=self.device)
-        calibrate_novelty(self.model.gene, self._reference_cells(), seed=self.config.seed, device=self.device)
+        encoded = encode_data(self.model.gene, self.train_cells)
+        calibrate_novelty(self.model.gene, self._reference_cells(), seed=self.config.seed)
         bundle = ModelBundle(
             model=self.model,
             genes=self.panel,
-            types=name_components(self.model.gene, self.train_cells, encoded=encoded, device=self.device),
+            types=name_components(self.model.gene, self.train_cells, encoded=encoded),
             provenance=provenance(self.dataset, self.config, self.runner.stages_done),
             z2_range=z2_range_of(encoded.z2),
         )

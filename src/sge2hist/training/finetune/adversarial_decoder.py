@@ -108,7 +108,7 @@ class Sharpening(Stage):
         self._drawn_NLHW = self._draw_all(run.say)
 
     def _trained_parts(self) -> list[nn.Module]:
-        reads = self._autoencoder.read_grain
+        reads = self._autoencoder.noise_proj
         return [self._autoencoder.decoder, *([] if reads is None else [reads])]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -160,7 +160,7 @@ class Sharpening(Stage):
             latent = autoencoder.encode(real[:n])
             latent = latent + config.latent_noise * _noise(latent, generator)
             drawn_before = F.avg_pool2d(self._before.decode(drawn), config.anchor_px)
-        grain = _noise(drawn.new_empty(n, autoencoder.n_grain, *drawn.shape[2:]), generator)
+        grain = _noise(drawn.new_empty(n, autoencoder.n_decoder_noise, *drawn.shape[2:]), generator)
         ours, known = autoencoder.decode(latent), autoencoder.decode(drawn, grain)
         judged = known if config.drawn_only else torch.cat([ours, known])
 
@@ -204,16 +204,16 @@ def _autoencoder_of(model: JointModel) -> Autoencoder:
 def with_grain(trained: ModelBundle, channels: int, seed: int) -> ModelBundle:
     """The same model with a decoder that hardly reads these channels of noise yet; itself where it reads some already."""
     autoencoder = _autoencoder_of(trained.model)
-    if channels == 0 or autoencoder.read_grain is not None:
+    if channels == 0 or autoencoder.noise_proj is not None:
         return trained
     shape = trained.config
-    image = replace(shape.image, autoencoder=replace(autoencoder.config, grain=channels))
+    image = replace(shape.image, autoencoder=replace(autoencoder.config, decoder_noise_channels=channels))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = JointModel(replace(shape, image=image))
     own = model.state_dict()
-    own["image.autoencoder.read_grain.weight"].mul_(FIRST_GRAIN)
-    own["image.autoencoder.read_grain.bias"].zero_()
+    own["image.autoencoder.noise_proj.weight"].mul_(FIRST_GRAIN)
+    own["image.autoencoder.noise_proj.bias"].zero_()
     model.load_state_dict(own | trained.model.state_dict())
     return replace(trained, model=model.eval())
 

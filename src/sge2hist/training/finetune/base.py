@@ -20,7 +20,7 @@ from sge2hist.models.bundle import CONFIG_NAME, ModelBundle
 from sge2hist.models.image.image_model import ImageModelConfig, SamplerConfig
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.card import model_card
-from sge2hist.training.gene.data import GeneData, split_groups, with_surroundings
+from sge2hist.training.gene.data import GeneData, split_groups, with_neighbours
 from sge2hist.training.image.conditioning import ToldCells
 from sge2hist.training.image.exclusion_mask import read_left_out
 from sge2hist.training.image.patches import PatchSource
@@ -74,7 +74,7 @@ def tune(
         dataset,
         patch_px=shape.patch_px,
         um_per_px=shape.um_per_px,
-        reach_um=shape.reach_um,
+        reach_um=shape.receptive_radius_um,
         jitter_um=shape.image.condition.grid_um,
         left_out=left_out,
     )
@@ -124,12 +124,12 @@ def _told_cells(model: JointModel, genes: GenePanel, dataset: PairedDataset, dev
     """All cells of the dataset on the model's panel, encoded."""
     column = {gene: i for i, gene in enumerate(dataset.genes.ids)}
     cells = GeneData.from_paired(dataset, dataset.rows("all"), np.array([column[gene] for gene in genes.ids]))
-    return ToldCells(model, with_surroundings(cells, model.gene, split_groups(dataset)), device)
+    return ToldCells(model, with_neighbours(cells, model.gene, split_groups(dataset)), device)
 
 
 def check_tunable(trained: ModelBundle, dataset: PairedDataset) -> None:
     """Raise `InputError` unless the model's images and genes can be learnt from this dataset."""
-    if trained.config.image.diffusion.kind != "edm" or trained.config.image.condition.kind != "map":
+    if trained.config.image.diffusion.formulation != "edm" or trained.config.image.condition.form != "map":
         raise InputError(found=f"a model of preset {trained.config.preset}", expected="a model of placed cells")
     require_same_channels(dataset.channels, trained.config.channels, where=str(dataset.path))
     dataset.rows("train")  # an empty split is an error before any work

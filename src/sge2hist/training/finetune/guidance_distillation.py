@@ -95,7 +95,7 @@ class OwnGuidance(Stage):
             noise = torch.randn(latent.shape, generator=generator, device=generator.device).to(self._device)
             x, hw = latent + expand(sigma_B) * noise, (latent.shape[2], latent.shape[3])
             plain = self._before.denoise(x, sigma_B, self._before.encode_cells(told, hw))
-            untold = self._before.denoise(x, sigma_B, self._before.encode_cells(told.unconditioned(), hw))
+            untold = self._before.denoise(x, sigma_B, self._before.encode_cells(told.unconditional(), hw))
             weight_B = torch.tensor([self._weight(sigma) for sigma in sigma_B.tolist()], device=self._device)
             wanted = untold + expand(weight_B) * (plain - untold)
         unit = expand(image.noise_model.scalings(sigma_B).c_out_B)  # errors in units of the raw output

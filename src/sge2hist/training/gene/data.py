@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.spatial_index import CellIndex
-from sge2hist.models.gene.neighbours import surroundings
+from sge2hist.models.gene.encode import EncodedCells, encode_chunks
+from sge2hist.models.gene.neighbours import neighbour_features
 from sge2hist.models.gene.vae import COUNTS_PER, GeneStatistics, GeneVAE
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class GeneData:
     type_names: list[str]
     centre_um_N2: np.ndarray | None = None  # x, y; None = no positions
     slide_N: np.ndarray | None = None  # int64; None = one slide
-    around_NA: np.ndarray | None = None  # float32, what the posterior of z2 reads: see `with_surroundings`
+    neighbour_NA: np.ndarray | None = None  # float32, what the posterior of z2 reads: see `with_neighbours`
 
     @classmethod
     def from_counts(
@@ -87,15 +89,21 @@ class GeneData:
 
         return cls(read=read, n_cells=len(rows), n_genes=len(columns), **shared)
 
+    @cached_property
     def index(self) -> CellIndex | None:
-        """Where the cells lie; None without positions."""
+        """Positions of the cells; None where they are not known."""
         if self.centre_um_N2 is None:
             return None
         return CellIndex(self.centre_um_N2, np.zeros(self.n_cells, np.int64) if self.slide_N is None else self.slide_N)
 
-    def around(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor | None:
-        """Surroundings of some cells for the encoder, [n, A]; None when they were not computed."""
-        return None if self.around_NA is None else torch.from_numpy(self.around_NA[rows]).to(device)
+    def neighbour_features(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor | None:
+        """Neighbourhood features of some cells for the encoder, [n, A]; None when they were not computed."""
+        return None if self.neighbour_NA is None else torch.from_numpy(self.neighbour_NA[rows]).to(device)
+
+    @cached_property
+    def library_N(self) -> np.ndarray:
+        """Counts of each cell on the panel, float32 [N]."""
+        return np.concatenate([np.asarray(counts.sum(1)).ravel() for _, counts in self.chunks(16384)])
 
     def chunks(self, size: int = 4096, rows: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, csr_array]]:
         """Row numbers and their counts, a chunk at a time."""
@@ -103,6 +111,13 @@ class GeneData:
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             yield part, self.read(part)
+
+    def chunks_to_encode(
+        self, size: int, rows: np.ndarray | None = None
+    ) -> Iterator[tuple[csr_array, np.ndarray | None]]:
+        """Counts and neighbourhood features, a chunk at a time."""
+        for part, counts in self.chunks(size, rows):
+            yield counts, None if self.neighbour_NA is None else self.neighbour_NA[part]
 
 
 def _read_columns(dataset: PairedDataset, rows: np.ndarray, columns: np.ndarray) -> csr_array:
@@ -115,15 +130,6 @@ def _read_columns(dataset: PairedDataset, rows: np.ndarray, columns: np.ndarray)
     return csr_array(vstack(parts, format="csr"))
 
 
-def dense_counts(counts_NG: csr_array, device: torch.device | str = "cpu") -> Tensor:
-    """Float32 [N, G] on the device; only the non-zero entries are transferred."""
-    n_cells, n_genes = counts_NG.shape
-    row = np.repeat(np.arange(n_cells, dtype=np.int64), np.diff(counts_NG.indptr))
-    place = torch.from_numpy(row * n_genes + counts_NG.indices).to(device)
-    values = torch.from_numpy(np.ascontiguousarray(counts_NG.data, np.float32)).to(device)
-    return torch.zeros(n_cells * n_genes, device=device).index_add_(0, place, values).view(n_cells, n_genes)
-
-
 def split_groups(dataset: PairedDataset) -> np.ndarray:
     """Group of each cell, int64 [N]: its slide and split. No training cell is told of a held-out one."""
     split_N = np.unique(dataset.obs["split"].astype(str).to_numpy(), return_inverse=True)[1]
@@ -131,18 +137,31 @@ def split_groups(dataset: PairedDataset) -> np.ndarray:
     return groups_N
 
 
-def with_surroundings(data: GeneData, model: GeneVAE, group_N: np.ndarray | None = None) -> GeneData:
+def with_neighbours(data: GeneData, model: GeneVAE, group_N: np.ndarray | None = None) -> GeneData:
     """The same cells with what the posterior of z2 reads of their surroundings, if the model reads any and they have positions.
 
     `group_N` int64: only cells of one group are around each other (default: of one slide).
     """
-    index = data.index()
-    if model.config.n_around == 0 or index is None or data.centre_um_N2 is None:
+    index = data.index
+    if model.config.n_neighbour_features == 0 or index is None or data.centre_um_N2 is None:
         return data
     if group_N is not None:
         index = CellIndex(data.centre_um_N2, group_N)
-    around = index.around(np.arange(data.n_cells), model.config.around_um)
-    return replace(data, around_NA=surroundings(model.encoder, data.read, around))
+    around = index.around(np.arange(data.n_cells), model.config.neighbour_um)
+    return replace(data, neighbour_NA=neighbour_features(model.encoder, data.read, around))
+
+
+def encode_data(
+    model: GeneVAE,
+    data: GeneData,
+    rows: np.ndarray | None = None,
+    *,
+    observed_G: np.ndarray | None = None,
+    batch_size: int = 1024,
+) -> EncodedCells:
+    """Encode cells (all, or `rows`) in evaluation mode; `observed_G` bool marks the genes that were measured."""
+    n_cells = data.n_cells if rows is None else len(rows)
+    return encode_chunks(model, data.chunks_to_encode(batch_size, rows), n_cells, observed_G=observed_G)
 
 
 def gene_statistics(data: GeneData, n_axes: int = 0, *, seed: int = 0) -> GeneStatistics:
@@ -153,7 +172,7 @@ def gene_statistics(data: GeneData, n_axes: int = 0, *, seed: int = 0) -> GeneSt
     InputError
         If the cells hold no counts at all on this panel.
     """
-    library_N = np.concatenate([np.asarray(counts.sum(1)).ravel() for _, counts in data.chunks()])
+    library_N = data.library_N
     filled = library_N > 0
     if not filled.any():
         raise InputError(

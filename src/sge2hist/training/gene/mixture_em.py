@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from sge2hist.models.gene.encode import assign_components
 from sge2hist.models.gene.vae import GeneVAE
-from sge2hist.training.gene.data import GeneData
-from sge2hist.training.gene.encoding import assign_components, encode_all
+from sge2hist.training.gene.data import GeneData, encode_data
 
 VARIANCE_FLOOR = 1e-3
 
@@ -100,9 +100,7 @@ def maximise(mean_NT: np.ndarray, var_NT: np.ndarray, gamma_NK: np.ndarray) -> P
 
 
 @torch.no_grad()
-def refit_mixture(
-    model: GeneVAE, data: GeneData, *, min_cells: float = 10.0, device: torch.device | str = "cpu"
-) -> int:
+def refit_mixture(model: GeneVAE, data: GeneData, *, min_cells: float = 10.0) -> int:
     """Put the mixture's weights, means and variances at their best for the training cells; in place.
 
     Labelled cells count for the components of their type alone, as in training; bins that are pooled count for the components
@@ -110,8 +108,8 @@ def refit_mixture(
     of responsibility are dropped. z2 is centred anew on the components, and where it lies among the cells of each is stored.
     Returns the number of components left.
     """
-    encoded = encode_all(model, data, device=device)
-    gamma_NK = assign_components(model, data, encoded, use_labels=True).astype(np.float64)
+    encoded = encode_data(model, data)
+    gamma_NK = assign_components(model, encoded, data.index, data.type_N).astype(np.float64)
     kept = np.flatnonzero(gamma_NK.sum(0) >= min(min_cells, data.n_cells / 100))
     mean_NT = encoded.z1.astype(np.float64)
     var_NT = np.exp(encoded.z1_log_var.astype(np.float64))
@@ -123,16 +121,16 @@ def refit_mixture(
         torch.from_numpy(mixture.vars_KT),
         owner_K,
     )
-    centre_micro(model, data, device=device)
+    centre_micro(model, data)
     return len(kept)
 
 
 @torch.no_grad()
-def centre_micro(model: GeneVAE, data: GeneData, *, device: torch.device | str = "cpu") -> None:
+def centre_micro(model: GeneVAE, data: GeneData) -> None:
     """Store where z2 lies among the cells of each component: its centre, if the model centres it, then means and variances."""
     mixture = model.mixture
     mixture.centres_KM.zero_()
-    encoded = encode_all(model, data, device=device)
+    encoded = encode_data(model, data)
     z2_NM = encoded.z2.astype(np.float64)
     none_NZ = np.zeros_like(z2_NM)
     if model.config.centre_micro:
@@ -141,7 +139,7 @@ def centre_micro(model: GeneVAE, data: GeneData, *, device: torch.device | str =
         mixture.centres_KM.copy_(torch.from_numpy(centres.means_KT))
         mixture.centre_mass_K.copy_(torch.from_numpy(centres.weights_K))
         z2_NM = z2_NM - gamma_NK @ centres.means_KT
-    gamma_NK = assign_components(model, data, encoded, use_labels=True).astype(np.float64)
+    gamma_NK = assign_components(model, encoded, data.index, data.type_N).astype(np.float64)
     micro = maximise(z2_NM, none_NZ, gamma_NK)  # of means: see `lone_latents`
     mixture.micro_means_KM.copy_(torch.from_numpy(micro.means_KT))
     mixture.micro_vars_KM.copy_(torch.from_numpy(micro.vars_KT))

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from sge2hist.data.errors import InputError
+from sge2hist.models.gene.encode import EncodedCells, type_posterior
 from sge2hist.models.gene.vae import GeneVAE
-from sge2hist.training.gene.data import GeneData
-from sge2hist.training.gene.encoding import Encoded, encode_all, type_posterior
+from sge2hist.training.gene.data import GeneData, encode_data
 from sge2hist.training.gene.mixture_em import PosteriorMixture, fit_mixture, maximise
 
 MAX_FIT_CELLS = 20_000
@@ -45,7 +45,6 @@ def init_mixture(
     n_restarts: int | None = None,
     min_occupancy: float = 0.005,
     use_labels: bool = True,
-    device: torch.device | str = "cpu",
 ) -> MixtureReport:
     """Fit the mixture to z1 of the training cells and copy it into ``model.mixture``.
 
@@ -63,7 +62,7 @@ def init_mixture(
     rng = np.random.default_rng([seed, 11])
     rows = np.sort(rng.permutation(data.n_cells)[:MAX_FIT_CELLS])
     pooled = bool(model.config.pool_um) and data.centre_um_N2 is not None
-    encoded, cells = _posteriors(model, data, rows, pooled, device)
+    encoded, cells = _posteriors(model, data, rows, pooled)
     check_collapse(encoded)
     type_N = data.type_N[rows]
     labelled = use_labels and (type_N >= 0).mean() >= 0.1
@@ -102,25 +101,30 @@ def init_mixture(
 
 
 def _posteriors(
-    model: GeneVAE, data: GeneData, rows: np.ndarray, pooled: bool, device: torch.device | str
-) -> tuple[Encoded, tuple[np.ndarray, np.ndarray]]:
+    model: GeneVAE, data: GeneData, rows: np.ndarray, pooled: bool
+) -> tuple[EncodedCells, tuple[np.ndarray, np.ndarray]]:
     """Cells `rows` encoded, and the mean and variance of z1, float64 [n, T], that they are grouped by."""
     if not pooled:
-        encoded = encode_all(model, data, rows, device=device)
+        encoded = encode_data(model, data, rows)
         return encoded, (encoded.z1.astype(np.float64), np.exp(encoded.z1_log_var.astype(np.float64)))
-    every = encode_all(model, data, device=device)
-    mean_NT, log_var_NT = type_posterior(model, data, every)
-    encoded = Encoded(mean_NZ=every.mean_NZ[rows], log_var_NZ=every.log_var_NZ[rows], n_type=every.n_type)
+    every = encode_data(model, data)
+    mean_NT, log_var_NT = type_posterior(every, data.index, model.config.pool_um)
+    encoded = EncodedCells(
+        mean_NZ=every.mean_NZ[rows],
+        log_var_NZ=every.log_var_NZ[rows],
+        library_N=every.library_N[rows],
+        n_type=every.n_type,
+    )
     return encoded, (mean_NT[rows].astype(np.float64), np.exp(log_var_NT[rows].astype(np.float64)))
 
 
-def active_units(encoded: Encoded) -> tuple[int, int]:
+def active_units(encoded: EncodedCells) -> tuple[int, int]:
     """Dims of z1 and of z2 whose posterior mean varies between cells by a variance above 0.01."""
     active_Z = encoded.mean_NZ.var(0) > 0.01
     return int(active_Z[: encoded.n_type].sum()), int(active_Z[encoded.n_type :].sum())
 
 
-def check_collapse(encoded: Encoded) -> None:
+def check_collapse(encoded: EncodedCells) -> None:
     """Raise CollapseError when z1 is (nearly) constant; warn when z2 is."""
     active_z1, active_z2 = active_units(encoded)
     advice = (

@@ -59,7 +59,7 @@ def neighbourhood_targets(
     coordinates on the encoder's axes of expression; either way padded or cut to `n_composition` classes (rare types share the
     last one). The mean expression is that of the leading `n_embedding` coordinates, filled with zeros.
     """
-    index = data.index()
+    index = data.index
     if index is None:
         return None
     matrix_NN = index.around(np.arange(data.n_cells), radius_um)

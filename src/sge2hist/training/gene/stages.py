@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from sge2hist.models.gene.config import GeneModelConfig
+from sge2hist.models.gene.encode import dense_counts, stream_posteriors
 from sge2hist.models.gene.vae import GeneLoss, GeneVAE
 from sge2hist.models.joint_model import JointModel
-from sge2hist.training.gene.data import GeneData, dense_counts, gene_statistics
-from sge2hist.training.gene.encoding import encode_all
+from sge2hist.training.gene.data import GeneData, encode_data, gene_statistics
 from sge2hist.training.gene.mixture_em import refit_mixture
 from sge2hist.training.gene.mixture_init import MixtureReport, init_mixture
 from sge2hist.training.gene.neighbour_targets import DEFAULT_AROUND_UM, NeighbourhoodTargets, neighbourhood_targets
@@ -66,7 +66,7 @@ class GeneStage:
     ) -> None:
         """`name` separates the random streams of stages; `targets` are reused when given.
 
-        Cells carry their surroundings if the model reads them: see :func:`with_surroundings`.
+        Cells carry their surroundings if the model reads them: see :func:`with_neighbours`.
         """
         self.model, self.data, self.config, self.name, self.device = model, data, config, name, device
         self.targets = targets
@@ -76,7 +76,7 @@ class GeneStage:
                 model.encoder,
                 n_composition=model.config.n_composition,
                 n_embedding=model.config.n_neighbour_embedding,
-                radius_um=model.config.around_um or DEFAULT_AROUND_UM,
+                radius_um=model.config.neighbour_um or DEFAULT_AROUND_UM,
                 seed=config.seed,
             )
         self._epoch, self._order = -1, np.empty(0, np.int64)
@@ -86,7 +86,7 @@ class GeneStage:
         heads, mixture = self.model.heads, self.model.mixture
         if heads is None or self.targets is None:
             return
-        encoded = encode_all(self.model, self.data, device=self.device)
+        encoded = encode_data(self.model, self.data)
         gamma_NK = torch.from_numpy(mixture.assign(encoded.z1, encoded.z1_log_var)).to(self.device)
         heads.start(gamma_NK, self.targets.batch(np.arange(self.data.n_cells), self.device))
 
@@ -113,7 +113,7 @@ class GeneStage:
             dense_counts(self.data.read(rows), self.device),
             kl_weight=kl_weight,
             type_N=type_N,
-            around_NA=self.data.around(rows, self.device),
+            neighbour_NA=self.data.neighbour_features(rows, self.device),
             neighbourhood=None if self.targets is None else self.targets.batch(rows, self.device),
             generator=generator,
         )
@@ -234,7 +234,7 @@ class GeneStages:
     def fit_mixture(self) -> None:
         """Fit the mixture anew to where training has moved the cells; gradients follow moving posteriors with a lag."""
         self._init_mixture()
-        n_components = refit_mixture(self._model.gene, self._cells, device=self._device)
+        n_components = refit_mixture(self._model.gene, self._cells)
         self._run.say(f"{n_components} mixture components")
 
     def _train(self, stage: GeneStage, name: str, n_steps: int) -> None:
@@ -243,9 +243,7 @@ class GeneStages:
         run_stage(GeneTraining(stage), plan, self._run, self._model)
 
     def _init_mixture(self) -> MixtureReport:
-        return init_mixture(
-            self._model.gene, self._cells, self._run.seed, use_labels=self._use_labels, device=self._device
-        )
+        return init_mixture(self._model.gene, self._cells, self._run.seed, use_labels=self._use_labels)
 
 
 # What a trained model remembers of its reference cells, so that unusual cells can be flagged later.
@@ -255,19 +253,14 @@ MAX_CELLS = 20_000
 
 
 @torch.no_grad()
-def calibrate_novelty(model: GeneVAE, data: GeneData, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+def calibrate_novelty(model: GeneVAE, data: GeneData, *, seed: int = 0) -> None:
     """Store score quantiles of up to 20,000 reference cells (best: the validation split) in ``model.novelty``."""
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(data.n_cells)[:MAX_CELLS])
-    was_training = model.training
-    model.eval()
     fits, latents = [], []
-    for part, counts in data.chunks(512, rows):
-        counts_NG = dense_counts(counts, device)
-        posterior = model.encode(counts_NG, around_NA=data.around(part, device))
+    for counts_NG, posterior in stream_posteriors(model, data.chunks_to_encode(512, rows)):
         fit_N, latent_N = model.novelty_scores(counts_NG, posterior)
         filled = counts_NG.sum(1) > 0
         fits.append(fit_N[filled])
         latents.append(latent_N[filled])
     model.novelty.calibrate(torch.cat(fits), torch.cat(latents))
-    model.train(was_training)

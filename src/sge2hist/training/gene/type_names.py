@@ -8,19 +8,18 @@ import numpy as np
 import torch
 
 from sge2hist.models.gene.cell_types import TypeRow, TypeTable, name_by_markers
+from sge2hist.models.gene.encode import EncodedCells, assign_components, component_posterior
 from sge2hist.models.gene.vae import GeneVAE
-from sge2hist.training.gene.data import GeneData
-from sge2hist.training.gene.encoding import Encoded, assign_components, encode_all, tell_components
+from sge2hist.training.gene.data import GeneData, encode_data
 
 
 def name_components(
     model: GeneVAE,
     data: GeneData,
     *,
-    encoded: Encoded | None = None,
+    encoded: EncodedCells | None = None,
     n_markers: int = 5,
     min_labelled: int = 5,
-    device: torch.device | str = "cpu",
 ) -> TypeTable:
     """Table of all components: majority label with purity, number of cells, markers.
 
@@ -28,12 +27,12 @@ def name_components(
     ``type 3 (UMOD, SLC12A1)``. One that belongs to a type whose cells lie among those of others, so that the type is the
     majority nowhere, has its type's name and the cells that it wins with their labels; its purity is nan.
     """
-    encoded = encode_all(model, data, device=device) if encoded is None else encoded
-    component_N = tell_components(model, data, encoded).argmax(1)
+    encoded = encode_data(model, data) if encoded is None else encoded
+    component_N = component_posterior(model, encoded, data.index).argmax(1)
     n_components = model.mixture.n_components
     hidden_K = _hidden(model, data, component_N, min_labelled)
     if hidden_K.any():
-        told_N = assign_components(model, data, encoded, use_labels=True).argmax(1)
+        told_N = assign_components(model, encoded, data.index, data.type_N).argmax(1)
         moved_N = (hidden_K[told_N] | hidden_K[component_N]) & (data.type_N >= 0)
         component_N = np.where(moved_N, told_N, component_N)
     means = group_means(data, component_N, n_components)

@@ -6,23 +6,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sge2hist.models.image.conditioning import MODE_ALL, MODE_CENTRE, MODE_NONE, PlacedCells
+from sge2hist.models.gene.encode import log_depth
+from sge2hist.models.image.conditioning import MODE_ALL, MODE_NONE, MODE_SINGLE_CELL, PlacedCells
 from sge2hist.models.joint_model import JointModel
-from sge2hist.training.gene.data import GeneData
-from sge2hist.training.gene.encoding import encode_all
+from sge2hist.training.gene.data import GeneData, encode_data
 from sge2hist.training.image.patches import PatchBatch, PatchSource
 
 
 def draw_modes(n: int, rng: np.random.Generator, *, share_none: float, share_centre: float) -> np.ndarray:
     """Return what each of n crops is told, int64 [n]: nothing, its centre cell alone, or all cells."""
     shares = [share_none, share_centre, 1 - share_none - share_centre]
-    return rng.choice([MODE_NONE, MODE_CENTRE, MODE_ALL], size=n, p=shares)
+    return rng.choice([MODE_NONE, MODE_SINGLE_CELL, MODE_ALL], size=n, p=shares)
 
 
 def told_by_mode(crops: PatchBatch, mode_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return which cells of the crops are told by the mode of each, and the mode of the crop of each, both [M]."""
     mode_M = mode_B[crops.crop_M]
-    kept = np.flatnonzero((mode_M == MODE_ALL) | ((mode_M == MODE_CENTRE) & crops.is_centre_M))
+    kept = np.flatnonzero((mode_M == MODE_ALL) | ((mode_M == MODE_SINGLE_CELL) & crops.is_centre_M))
     return kept, mode_M[kept]
 
 
@@ -49,21 +49,15 @@ def lone_latents(sample_MZ: Tensor, mean_MZ: Tensor, alone_M: Tensor, n_drawn: i
     return torch.where(drawn_MZ, sample_MZ, mean_MZ)
 
 
-def cell_depths(cells: GeneData, median_library: float) -> np.ndarray:
-    """Log of each cell's counts on the panel over the training median, clipped to +-3, float32 [N]."""
-    library_N = np.concatenate([np.asarray(counts.sum(1)).ravel() for _, counts in cells.chunks(16384)])
-    return np.clip(np.log((library_N + 1) / (median_library + 1)), -3, 3).astype(np.float32)
-
-
 class ToldCells:
     """Latents of all cells of a dataset, encoded once by a gene model at rest."""
 
     def __init__(self, model: JointModel, cells: GeneData, device: str) -> None:
         """`cells`: every cell of the dataset on the model's panel, with its surroundings."""
-        encoded = encode_all(model.gene, cells, device=device)
+        encoded = encode_data(model.gene, cells)
         self._mean_NZ = torch.from_numpy(encoded.mean_NZ)
         self._std_NZ = torch.from_numpy(encoded.log_var_NZ).mul(0.5).exp()
-        self._depth_N = cell_depths(cells, float(model.gene.encoder.scale))
+        self._depth_N = log_depth(model.gene, encoded.library_N)
         self._n_type, self._device = model.gene.config.n_type, device
 
     def on_crops(
@@ -90,6 +84,6 @@ class ToldCells:
         row_M = torch.from_numpy(crops.row_M[kept])
         mean_MZ = self._mean_NZ[row_M]
         sample_MZ = mean_MZ + self._std_NZ[row_M] * torch.randn(mean_MZ.shape, generator=generator)
-        z_MZ = lone_latents(sample_MZ, mean_MZ, torch.from_numpy(mode_M == MODE_CENTRE), self._n_type)
+        z_MZ = lone_latents(sample_MZ, mean_MZ, torch.from_numpy(mode_M == MODE_SINGLE_CELL), self._n_type)
         slide_B = np.where(told_slide_B, crops.slide_B + 1, 0)
         return placed_on_crops(crops, kept, z_MZ, self._depth_N, mode_B, slide_B).to(self._device)

@@ -11,9 +11,10 @@ from torch import Tensor
 from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.slides.channels import composite
 from sge2hist.devices import fast_arithmetic
+from sge2hist.models.gene.encode import dense_counts
 from sge2hist.models.image.conditioning import MODE_ALL
 from sge2hist.models.joint_model import JointModel
-from sge2hist.training.gene.data import GeneData, dense_counts
+from sge2hist.training.gene.data import GeneData
 from sge2hist.training.image.conditioning import placed_on_crops
 from sge2hist.training.image.patches import PatchSource
 
@@ -43,8 +44,8 @@ class Preview:
 
         crops, model = self._crops, self._model
         counts_MG = dense_counts(self._cells.read(crops.row_M), self._device)
-        around_MA = self._cells.around(crops.row_M, self._device)
-        mean_MZ = model.gene.encode(counts_MG, around_NA=around_MA).mean_NZ.float()
+        around_MA = self._cells.neighbour_features(crops.row_M, self._device)
+        mean_MZ = model.gene.encode(counts_MG, neighbour_NA=around_MA).mean_NZ.float()
         n = len(crops.centre_row_B)
         kept, mode_B, slide_B = np.arange(len(crops.row_M)), np.full(n, MODE_ALL), np.zeros(n, np.int64)
         cells = placed_on_crops(crops, kept, mean_MZ.cpu(), self._depth_N, mode_B, slide_B).to(self._device)

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sge2hist.models.gene.encode import dense_counts, log_depth
 from sge2hist.models.image.autoencoder import Autoencoder
-from sge2hist.models.image.conditioning import MODE_CENTRE, PlacedCells
+from sge2hist.models.image.conditioning import MODE_SINGLE_CELL, PlacedCells
 from sge2hist.models.joint_model import JointModel
-from sge2hist.training.gene.data import GeneData, dense_counts
-from sge2hist.training.gene.encoding import encode_all
+from sge2hist.training.gene.data import GeneData, encode_data
 from sge2hist.training.gene.mixture_em import centre_micro
 from sge2hist.training.gene.stages import GeneStage
-from sge2hist.training.image.conditioning import cell_depths, draw_modes, lone_latents, placed_on_crops, told_by_mode
+from sge2hist.training.image.conditioning import draw_modes, lone_latents, placed_on_crops, told_by_mode
 from sge2hist.training.image.patches import PatchBatch, PatchSource
 from sge2hist.training.loop import Stage
 from sge2hist.training.randomness import stage_generator, stage_rng
@@ -100,7 +100,7 @@ class JointTraining(Stage):
         self._mean_NZ = self._sd_NZ = torch.zeros(0)
         self._resting = False
         self._n_drawn = model.gene.config.n_latent if config.draw_micro else model.gene.config.n_type
-        self.depth_N = cell_depths(all_cells, float(model.gene.encoder.scale))
+        self.depth_N = log_depth(model.gene, all_cells.library_N)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Image model at full rate, the gene model, which is trained already, at a part of it."""
@@ -119,7 +119,7 @@ class JointTraining(Stage):
         if self._config.gene_until < 1 and share >= self._config.gene_until and not self._resting:
             self._resting = True
             self.model.gene.requires_grad_(False)
-            centre_micro(self.model.gene, self._gene_stage.data, device=self._device)
+            centre_micro(self.model.gene, self._gene_stage.data)
             self._encode()
 
     def refresh(self, step: int) -> None:
@@ -128,7 +128,7 @@ class JointTraining(Stage):
             self._encode()
 
     def _encode(self) -> None:
-        encoded = encode_all(self.model.gene, self._cells, device=self._device)
+        encoded = encode_data(self.model.gene, self._cells)
         self._mean_NZ = torch.from_numpy(encoded.mean_NZ).to(self._device)
         self._sd_NZ = torch.from_numpy(encoded.log_var_NZ).mul_(0.5).exp_().to(self._device)
 
@@ -168,7 +168,7 @@ class JointTraining(Stage):
         generator = stage_generator(self._config.seed, "joint/posterior", step)
         noise = torch.randn(z_MZ.shape, generator=generator, device=generator.device).to(self._device)
         sample = z_MZ + noise * self._sd_NZ[torch.from_numpy(row_M)]
-        return lone_latents(sample, z_MZ, torch.from_numpy(mode_M == MODE_CENTRE), self._n_drawn)
+        return lone_latents(sample, z_MZ, torch.from_numpy(mode_M == MODE_SINGLE_CELL), self._n_drawn)
 
     def _with_fresh_latents(
         self,
@@ -186,10 +186,10 @@ class JointTraining(Stage):
         if not len(fresh):
             return z_MZ
         counts_MG = dense_counts(self._cells.read(row_M[fresh]), self._device)
-        around_MA = self._cells.around(row_M[fresh], self._device)
-        posterior = self.model.gene.encode(counts_MG, around_NA=around_MA)
+        around_MA = self._cells.neighbour_features(row_M[fresh], self._device)
+        posterior = self.model.gene.encode(counts_MG, neighbour_NA=around_MA)
         sample = posterior.sample(stage_generator(self._config.seed, "joint/posterior", step))
-        alone = torch.from_numpy(mode_M[fresh] == MODE_CENTRE)
+        alone = torch.from_numpy(mode_M[fresh] == MODE_SINGLE_CELL)
         z_fresh = lone_latents(sample, posterior.mean_NZ, alone, self._n_drawn).float()
         z_fresh = scale_gradient(z_fresh, posterior.n_type, self._config.type_gradient)
         return z_MZ.index_put((torch.from_numpy(fresh).to(self._device),), z_fresh)
