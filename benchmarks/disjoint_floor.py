@@ -18,7 +18,7 @@ from scipy.spatial import KDTree
 
 from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.features.extractors import resolve_extractor
-from sge2hist.evaluation.image_sets import open_image_set
+from sge2hist.evaluation.open_images import open_image_set
 from sge2hist.evaluation.metrics.frechet import frechet_of
 
 

@@ -30,7 +30,7 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
 from sge2hist.evaluation.features.extractors import resolve_extractor
-from sge2hist.evaluation.image_sets import open_image_set
+from sge2hist.evaluation.open_images import open_image_set
 from sge2hist.evaluation.metrics.frechet import frechet_of
 from sge2hist.evaluation.metrics.kid import kid_of
 from sge2hist.evaluation.metrics.prdc import prdc_scores
@@ -169,7 +169,7 @@ def faults(data: PairedDataset, n: int, extractor: str, models: list[str]) -> No
     rows = np.sort(np.random.default_rng(0).choice(rows, min(n, len(rows)), replace=False))
     with tempfile.TemporaryDirectory() as folder:
         paths: list[str | Path] = [*models, *faulty_sets(data, rows, Path(folder))]
-        show(evaluate(paths, data, None, EvaluateConfig(extractor=extractor, umap=False)))
+        show(evaluate(paths, data, config=EvaluateConfig(extractor=extractor, umap=False)))
 
 
 def speed(data: PairedDataset, n: int, extractor: str) -> None:
@@ -187,7 +187,7 @@ def speed(data: PairedDataset, n: int, extractor: str) -> None:
                 last = what
                 marks.append((what, time.perf_counter() - wall, time.process_time() - cpu))
 
-        evaluate([path], data, Path(folder) / "report", EvaluateConfig(extractor=extractor), progress)
+        evaluate([path], data, Path(folder) / "report", config=EvaluateConfig(extractor=extractor), progress=progress)
         marks.append(("end", time.perf_counter() - wall, time.process_time() - cpu))
     for (what, from_wall, from_cpu), (_, to_wall, to_cpu) in pairwise(marks):
         print(f"| {what} | {to_wall - from_wall:.1f} s | {to_cpu - from_cpu:.1f} CPU s |")

@@ -40,7 +40,7 @@ def evidence(
                 for name, other in beside.items()
             ),
         ]
-        report = evaluate(sets, data, None, EvaluateConfig(split=split, umap=False, seed=seed))
+        report = evaluate(sets, data, config=EvaluateConfig(split=split, umap=False, seed=seed))
     print()
     show(report)
     _show_statistics(report)

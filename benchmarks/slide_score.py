@@ -134,7 +134,7 @@ def print_patches(paths: list[Path], patches: Path, data: PairedDataset, split: 
     from sge2hist.evaluation.evaluate import evaluate
 
     config = EvaluateConfig(split=split, max_samples=1, umap=False)
-    report = evaluate([f"windows={paths[0]}", f"patches={patches}"], data, None, config)
+    report = evaluate([f"windows={paths[0]}", f"patches={patches}"], data, config=config)
     print(f"\n{report['data']['n_cells']:,} cells, judged by {report['extractor']['name']}")
     print(f"{'':42s}{'real':>12s}{'windows':>12s}{'patches':>12s}   windows minus patches")
     apart = {row["id"]: row["sets"].get("patches") for row in report["differences"]}

@@ -91,7 +91,7 @@ def test_generated_sets_are_scored_by_the_light_of_their_channels(generated, pai
     from sge2hist.evaluation.evaluate import evaluate
 
     config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, umap=False, max_train=100, max_val=50)
-    report = evaluate([generated.path], paired, tmp_path / "report", config)
+    report = evaluate([generated.path], paired, tmp_path / "report", config=config)
     found = [entry["statistic"] for entry in next(iter(report["morphometry"].values()))]
     assert found == [f"{name} light {what}" for name in CHANNELS for what in ("mean", "SD")]
     page = (tmp_path / "report" / "report.html").read_text()

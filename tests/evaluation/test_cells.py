@@ -4,7 +4,7 @@ import pytest
 from sge2hist.data.errors import InputError
 from sge2hist.evaluation.cells import choose_cells, choose_floor_rows, derangement, overlaps
 from sge2hist.evaluation.config import EvaluateConfig
-from sge2hist.evaluation.image_sets import ImageSet
+from sge2hist.evaluation.images import ImageSet
 
 
 def image_set(

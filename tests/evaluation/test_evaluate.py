@@ -38,7 +38,7 @@ def judged(tissue, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, 
         "grainy": np.clip(fresh + rng.normal(0, 30, fresh.shape), 0, 255).astype(np.uint8),
     }
     paths = [tissue.write(folder / name, images, rows) for name, images in sets.items()]
-    report = evaluate(paths, tissue.data, folder / "report", CONFIG)
+    report = evaluate(paths, tissue.data, folder / "report", config=CONFIG)
     return report, folder / "report"
 
 
@@ -134,7 +134,7 @@ def test_same_seed_gives_the_same_report(tissue, tmp_path: Path) -> None:
     rows = tissue.data.rows("test")[:40]
     path = tissue.write(tmp_path / "a", tissue.fresh(rows, 0), rows)
     config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, max_train=100, umap=False)
-    first, second = (evaluate([path], tissue.data, None, config) for _ in range(2))
+    first, second = (evaluate([path], tissue.data, config=config) for _ in range(2))
     assert first["metrics"] == second["metrics"]
 
 
@@ -150,7 +150,7 @@ def test_generated_set_with_shuffled_partner_samples_and_latents(tissue, tmp_pat
     wrong_table = table_for(tissue.data, cells, condition_row=wrong_rows)
     wrong = write_generated(tmp_path / "w.generated", tissue.fresh(wrong_rows, 4), wrong_table)
     config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, max_train=300, gallery=3)
-    report = evaluate([f"model={own}", wrong], tissue.data, tmp_path / "report", config)
+    report = evaluate([f"model={own}", wrong], tissue.data, tmp_path / "report", config=config)
     assert [entry["name"] for entry in report["sets"]] == ["model"]
     assert report["sets"][0]["shuffled_baseline"].startswith("images generated from other cells")
     assert value(report, "morphometry_correlation", "model") > 0.5
@@ -169,7 +169,7 @@ def test_images_of_types_are_scored_without_own_cells(tissue, tmp_path: Path) ->
     table = table_for(tissue.data, rows).assign(row=-1, cell_id="", cell_type=[f"type {k}" for k in tissue.kind[rows]])
     path = write_generated(tmp_path / "t.generated", tissue.fresh(rows, 3), table)
     config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, max_train=300, umap=False)
-    report = evaluate([path], tissue.data, tmp_path / "report", config)
+    report = evaluate([path], tissue.data, tmp_path / "report", config=config)
     ids = {metric["id"] for metric in report["metrics"]}
     assert {"frechet", "kid", "type_f1"} <= ids
     assert not ids & {"retrieval_top_1", "expression_50", "morphometry_correlation", "psnr"}

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from sge2hist.data.errors import InputError
-from sge2hist.evaluation.image_sets import open_image_set
+from sge2hist.evaluation.open_images import open_image_set
 from tests.evaluation.generated_set import table_for, write_generated
 
 

@@ -15,7 +15,7 @@ def tissue_like(n: int, rng: np.random.Generator) -> np.ndarray:
 
 def shares(generated: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> tuple[float, float]:
     """Return the share of copies among generated and held-out images."""
-    blocks = memorisation.training_thumbnails(np.arange(len(train)), lambda rows: train[rows], thumbnails, block=70)
+    blocks = memorisation.training_thumbnails(np.arange(len(train)), lambda rows: train[rows], block=70)
     real, found = memorisation.nearest_training([thumbnails(held_out), thumbnails(generated)], blocks)
     threshold = memorisation.copy_threshold(real.distance_N)
     resampling = make_resampling(np.arange(len(generated)), n_replicates=20, n_groups=5, rng=np.random.default_rng(0))
@@ -35,12 +35,12 @@ def test_fresh_images_are_no_copies(images: dict[str, np.ndarray]) -> None:
     assert real == pytest.approx(0.01, abs=0.006)
 
 
-@pytest.mark.parametrize("turn", ["as it is", "mirrored", "rotated", "noisy", "darker"])
+@pytest.mark.parametrize("turn", ["unchanged", "mirrored", "rotated", "noisy", "darker"])
 def test_training_patches_are_copies_however_turned(images: dict[str, np.ndarray], turn: str) -> None:
     rng = np.random.default_rng(1)
     copies = images["train"][:200]
     changed = {
-        "as it is": copies,
+        "unchanged": copies,
         "mirrored": copies[:, :, ::-1],
         "rotated": np.rot90(copies, axes=(1, 2)),
         "noisy": np.clip(copies + rng.normal(0, 10, copies.shape), 0, 255).astype(np.uint8),
@@ -50,14 +50,14 @@ def test_training_patches_are_copies_however_turned(images: dict[str, np.ndarray
 
 
 def test_blurred_fresh_images_are_no_copies(images: dict[str, np.ndarray]) -> None:
-    """Plain pixel distance calls blur a copy, because a blurred image is near to everything."""
+    """Plain pixel distance calls blur a copy, because a blurred image is close to everything."""
     blurred = ndimage.gaussian_filter(images["fresh"], sigma=(0, 1.5, 1.5, 0))
     assert shares(blurred, images["train"], images["held_out"])[0] < 0.06
 
 
 def test_nearest_names_the_training_patch(images: dict[str, np.ndarray]) -> None:
     order = np.random.default_rng(2).permutation(300)[:50]
-    blocks = memorisation.training_thumbnails(np.arange(300), lambda rows: images["train"][rows], thumbnails, block=64)
+    blocks = memorisation.training_thumbnails(np.arange(300), lambda rows: images["train"][rows], block=64)
     (found,) = memorisation.nearest_training([thumbnails(images["train"][order])], blocks)
     assert found.train_N.tolist() == order.tolist()
     assert found.distance_N.max() < 1e-3
@@ -67,7 +67,7 @@ def test_distances_equal_a_plain_search(images: dict[str, np.ndarray]) -> None:
     queries, train = (memorisation.standardised(thumbnails(images[k])) for k in ("fresh", "train"))
     views = [memorisation.standardised(v) for v in memorisation.symmetries(thumbnails(images["fresh"]))]
     slow = np.min([np.linalg.norm(v[:, None] - train[None], axis=2).min(axis=1) for v in views], axis=0)
-    blocks = memorisation.training_thumbnails(np.arange(300), lambda rows: images["train"][rows], thumbnails)
+    blocks = memorisation.training_thumbnails(np.arange(300), lambda rows: images["train"][rows])
     (found,) = memorisation.nearest_training([thumbnails(images["fresh"])], blocks)
     np.testing.assert_allclose(found.distance_N, slow, atol=1e-3)
     assert len(views) == 8

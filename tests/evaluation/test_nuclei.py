@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from skimage.score_set import regionprops_table
+from skimage.measure import regionprops_table
 
 from sge2hist.evaluation.metrics.nuclei import NucleiSegmenter, nuclear_statistics, shapes
 

@@ -105,7 +105,7 @@ def test_a_browser_draws_it_without_asking_the_network(tissue, tmp_path: Path) -
     rows = tissue.data.rows("test")[:30]
     path = tissue.write(tmp_path / "set", tissue.fresh(rows, 0), rows)
     config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, max_train=100, umap=False, gallery=3)
-    evaluate([path], tissue.data, tmp_path / "report", config)
+    evaluate([path], tissue.data, tmp_path / "report", config=config)
     shot = tmp_path / "shot.png"
     command = [
         str(CHROMIUM),

@@ -75,5 +75,5 @@ def test_head_sees_histology_and_not_blood_or_skin(breast: np.ndarray) -> None:
     assert archive is not None
     model = densenet.load(archive)
     with torch.inference_mode():
-        predict_types = model.head(model(scaled_batch(tiles, 224))).argmax(dim=1)
-    assert (predict_types < 9).float().mean() > 0.7
+        predicted = model.head(model(scaled_batch(tiles, 224))).argmax(dim=1)
+    assert (predicted < 9).float().mean() > 0.7

@@ -15,7 +15,7 @@ from sge2hist.data.slides.slide_writer import write_slide
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
 from sge2hist.evaluation.features.stain import stain_statistics
-from sge2hist.evaluation.image_sets import open_image_set
+from sge2hist.evaluation.open_images import open_image_set
 from sge2hist.evaluation.metrics.slide_maps import evaluate_slide, held_out_windows, r2_estimate, statistic_maps
 from sge2hist.evaluation.resampling import make_resampling
 
@@ -128,7 +128,7 @@ def test_a_slide_is_judged_like_any_set_and_as_a_whole(tissue, tmp_path):
     config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, max_train=300, umap=False, gallery=3)
     rows = data.rows("test")
     patches = tissue.write(tmp_path / "patches", tissue.fresh(rows, 0), rows)
-    report = evaluate([path, patches], data, tmp_path / "report", config)
+    report = evaluate([path, patches], data, tmp_path / "report", config=config)
     rank = next(metric for metric in report["metrics"] if metric["id"] == "retrieval_median_rank")
     assert rank["sets"]["a"]["value"] < 0.01 < rank["sets"]["patches"]["value"]
     assert list(report["slides"]) == ["a"]
@@ -146,9 +146,9 @@ def test_a_slide_without_held_out_windows_is_judged_by_its_cells_or_refused(tiss
     real = tissue.data.slides[0].as_array()
     small = _of_tissue(tissue, tmp_path / "b.generated", real[:, 39 * 32 :], 39)  # one column: no window of 64 um
     config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, max_train=100, umap=False, gallery=3)
-    report = evaluate([small], tissue.data, tmp_path / "report", config)
+    report = evaluate([small], tissue.data, tmp_path / "report", config=config)
     assert report["slides"] == {}
     assert report["data"]["n_cells"] == 26
     train = _of_tissue(tissue, tmp_path / "c.generated", real[:, : 8 * 32], 0)
     with pytest.raises(InputError, match="no cell of split test"):
-        evaluate([train], tissue.data, None, config)
+        evaluate([train], tissue.data, config=config)

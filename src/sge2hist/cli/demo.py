@@ -160,14 +160,13 @@ def _prepare(folder: Path, config: DemoConfig, paths: ToyPaths, say: Say) -> Pai
     from sge2hist.data.paired import PairedDataset
     from sge2hist.pairing.config import PrepareConfig
     from sge2hist.pairing.prepare import prepare
-    from sge2hist.readers import open_sections
 
     output = folder / "toy.paired"
     if output.is_dir():
         return PairedDataset.open(output)
-    sections = open_sections(paths.outs, image=paths.image, bin_um=config.bin_um)
     side = 32 if config.tiny else 64
     options = PrepareConfig(
+        bin_um=config.bin_um,
         patch_um=float(side),
         patch_px=side,
         types=str(paths.types_csv[config.bin_um]),
@@ -175,7 +174,7 @@ def _prepare(folder: Path, config: DemoConfig, paths: ToyPaths, say: Say) -> Pai
         seed=config.seed,
         toy=True,
     )
-    dataset = prepare(sections, output, config=options)
+    dataset = prepare(paths.outs, output, options, images=paths.image, log=say)
     say(f"{len(dataset):,} bins of {config.bin_um} um kept; alignment to look at: {output / 'alignment.png'}")
     return dataset
 
@@ -213,7 +212,9 @@ def _generate(
     if output.is_dir():
         return GeneratedSet.open(output)
     if what == "types":
-        job = request_from_types(bundle, _names(bundle, dataset), n=config.n_per_type, seed=config.seed, context="centre")
+        job = request_from_types(
+            bundle, _names(bundle, dataset), n=config.n_per_type, seed=config.seed, context="centre"
+        )
     else:
         rows = dataset.rows("test")
         chosen = np.random.default_rng(config.seed).choice(rows, min(config.n_cells, len(rows)), replace=False)
@@ -241,7 +242,7 @@ def _evaluate(folder: Path, config: DemoConfig, dataset: PairedDataset) -> None:
         umap=False,
         seed=config.seed,
     )
-    evaluate([folder / "genes.generated", folder / "shuffled.generated"], dataset, output, options)
+    evaluate([folder / "genes.generated", folder / "shuffled.generated"], dataset, output, config=options, progress=False)
 
 
 def _gallery(folder: Path, dataset: PairedDataset, sets: dict[str, GeneratedSet]) -> None:

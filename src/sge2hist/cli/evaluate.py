@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 
 def evaluate(
@@ -39,8 +35,6 @@ def evaluate(
 
     Add a set made with `generate --shuffle-cells` and it becomes the baseline of the same model's other set.
     """
-    from rich.progress import Progress
-
     from sge2hist.evaluation.config import EvaluateConfig
     from sge2hist.evaluation.evaluate import evaluate as run
 
@@ -54,23 +48,10 @@ def evaluate(
         seed=seed,
         umap=umap,
     )
-    with Progress(transient=True) as progress:
-        report = run(list(generated), against, output, config, shown_in(progress), overwrite=overwrite)
+    report = run(list(generated), against, output, config=config, progress=True, overwrite=overwrite)
     for line in summary(report):
         typer.echo(line)
     typer.echo(f"wrote {output / 'report.html'}")
-
-
-def shown_in(progress: Progress) -> Callable[[str, int, int], None]:
-    """Return a callback that keeps one bar per piece of work."""
-    bars: dict[str, Any] = {}
-
-    def show(what: str, done: int, of: int) -> None:
-        if what not in bars:
-            bars[what] = progress.add_task(what, total=max(of, 1))
-        progress.update(bars[what], completed=done, total=max(of, 1))
-
-    return show
 
 
 def summary(report: dict[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from scipy.spatial import KDTree
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.config import EvaluateConfig
-from sge2hist.evaluation.image_sets import ImageSet
+from sge2hist.evaluation.images import ImageSet
 
 MIN_CELLS = 20
 

@@ -1,13 +1,14 @@
-"""Judge sets of generated images against a paired dataset and write the report.
+"""Score sets of generated images against a paired dataset and write the report.
 
-The order of work: open and check everything; choose cells; describe real patches and fit judges; describe each set;
-score; write.
+The order of work: open and check everything; choose cells; describe real patches and fit the reference models; describe
+each set; score; write.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,192 +17,204 @@ import numpy as np
 from sge2hist.data.artifacts import atomic_directory, check_output, write_json, write_manifest
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
-from sge2hist.evaluation.assemble import assemble
-from sge2hist.evaluation.cells import Cells, choose_cells
+from sge2hist.evaluation.cells import Cells, choose_cells, subsample
 from sge2hist.evaluation.config import EvaluateConfig
-from sge2hist.evaluation.features.descriptors import ImageDescriptors, Progress, describe_images
+from sge2hist.evaluation.features.descriptors import ImageDescriptors, Progress
 from sge2hist.evaluation.features.extractors import resolve_extractor
-from sge2hist.evaluation.image_sets import ImageSet, open_image_set
+from sge2hist.evaluation.images import ImageSet, split_shuffled
 from sge2hist.evaluation.metrics.memorisation import CopySearch, find_copies
 from sge2hist.evaluation.metrics.retrieval import psnr, ssim
 from sge2hist.evaluation.metrics.slide_maps import SlideScores, score_slide
+from sge2hist.evaluation.open_images import ImageSource, open_image_sets
 from sge2hist.evaluation.reference import Geometry, Reference, build_reference
-from sge2hist.evaluation.scores import SetScores, real_estimates, score_set
+from sge2hist.evaluation.resampling import make_resampling
+from sge2hist.evaluation.results import build_report
+from sge2hist.evaluation.scores import Estimates, SetScores, real_estimates, score_set
+from sge2hist.progress import stages
+
+MAX_SIMILARITY_CELLS = 1000  # cells whose PSNR and SSIM are computed
 
 
 def evaluate(
-    generated_paths: list[str | Path],
-    paired: str | Path | PairedDataset,
+    generated: ImageSource | Sequence[ImageSource] | Mapping[str, ImageSource],
+    data: str | Path | PairedDataset,
     output: str | Path | None = None,
-    config: EvaluateConfig | None = None,
-    progress: Progress | None = None,
     *,
+    config: EvaluateConfig | None = None,
+    progress: bool | Progress | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Score one or several sets of images and return the report.
+    """Score one or several sets of generated images against real tissue.
 
     Parameters
     ----------
-    generated_paths
-        Generated sets or slides, or folders (or csv tables) of images; `name=path` names a set in the tables. A set made with
-        shuffled expression by the same model as
-        another one becomes that one's shuffled baseline.
-    paired
-        The paired dataset that the cells come from.
+    generated
+        A generated set or slide (opened, or its path), or a folder (or csv table) of images with the column `cell_id`; or
+        several of them, as a list or as a dict from names to sets. A path may be given as ``"name=path"``. A set generated
+        from shuffled expression becomes the shuffled baseline of the other set of the same model.
+    data
+        The paired dataset that the cells come from, opened or its path.
     output
-        Folder for report.json and report.html; None = only return the report.
+        Folder for report.json and report.html; None: only return the report.
+    config
+        Cells, extractor, resampling and seed; the defaults suit up to 10,000 images.
     progress
-        Called as progress(what, done, of).
+        Whether progress bars are shown on standard error; None: in interactive sessions. Or a function that is called
+        as ``progress(stage, done, total)``.
+    overwrite
+        Replace an earlier report at `output`.
+
+    Returns
+    -------
+    dict
+        The content of report.json: ``report["metrics"]`` lists every metric with its value, 95 % interval, sample size
+        and baselines for each set.
 
     Raises
     ------
     InputError
-        Before any slow work when inputs do not fit together.
+        Before any slow work, when an argument is wrong or the sets and the dataset do not fit together.
+
+    Examples
+    --------
+    >>> import sge2hist
+    >>> report = sge2hist.evaluate("kidney.generated", "kidney.paired", "report")  # doctest: +SKIP
+    >>> {metric["id"]: metric["sets"]["kidney"]["value"] for metric in report["metrics"]}  # doctest: +SKIP
+    {'frechet': 41.2, 'kid': 0.031, ...}
     """
-    config = config or EvaluateConfig()
     started = time.monotonic()
+    config = checked_config(config)
     if output is not None:
         check_output(output, overwrite=overwrite, kind="report")
-    data = paired if isinstance(paired, PairedDataset) else PairedDataset.open(paired)
-    sets, shuffled = split_shuffled(open_sets(generated_paths, data, config.split))
-    geometry = common_geometry([*sets, *shuffled.values()], data)
+    dataset = open_dataset(data)
+    sets, shuffled = split_shuffled(open_image_sets(generated, dataset, config.split))
+    everything = [*sets, *shuffled.values()]
+    geometry = Geometry.shared_by(everything, dataset)
     extractor = resolve_extractor(config.extractor, input_px=config.extractor_input_px)
     rng = np.random.default_rng(config.seed)
-    cells = choose_cells([*sets, *shuffled.values()], data, config, geometry.patch_um, rng)
-    reference = build_reference(data, cells, config, geometry, extractor, rng, progress)
-    descriptors = describe_sets(reference, sets, cells, progress)
-    shuffled_descriptors = {
-        name: describe_set(reference, images, cells.images[images.name][0], progress, with_thumbnails=False)
-        for name, images in shuffled.items()
-    }
-    scores_of = {}
-    for images in sets:
-        if progress is not None:
-            progress(f"scores of {images.name}", 0, 1)
-        scores_of[images.name] = score_set(
-            reference, descriptors[images.name][0], shuffled_descriptors.get(images.name)
-        )
-    real = real_estimates(reference)
-    copies = add_copies(reference, descriptors, scores_of, real, rng, progress)
-    add_similarity(reference, sets, scores_of)
-    slides = score_slides(sets, data, config)
-    report = assemble(reference, sets, descriptors, shuffled_descriptors, scores_of, real, copies, rng)
-    report["slides"] = {name: found.report for name, found in slides.items()}
-    report["seconds"] = round(time.monotonic() - started, 1)
-    if output is not None:
-        write_report(report, reference, sets, shuffled, descriptors, scores_of, slides, Path(output), overwrite)
+    cells = choose_cells(everything, dataset, config, geometry.patch_um, rng)
+    with reporting(progress) as on_progress:
+        reference = build_reference(dataset, cells, config, geometry, extractor, rng, on_progress)
+        descriptors = describe_sets(reference, sets, cells, on_progress)
+        shuffled_descriptors = {
+            name: reference.describe(images, cells.images[images.name][0], on_progress, with_thumbnails=False)
+            for name, images in shuffled.items()
+        }
+        scores_of = score_sets(reference, descriptors, shuffled_descriptors, on_progress)
+        real = real_estimates(reference)
+        copies = add_copies(reference, descriptors, scores_of, real, rng, on_progress)
+        add_similarity(reference, sets, scores_of)
+        slides = score_slides(sets, dataset, config)
+        report = build_report(reference, sets, descriptors, shuffled_descriptors, scores_of, real, copies, rng)
+        report["slides"] = {name: found.report for name, found in slides.items()}
+        report["seconds"] = round(time.monotonic() - started, 1)
+        if output is not None:
+            write_report(report, reference, sets, shuffled, descriptors, scores_of, slides, Path(output), overwrite)
     return report
 
 
-def open_sets(paths: list[str | Path], data: PairedDataset, split: str = "test") -> list[ImageSet]:
-    """Return the opened sets; names must differ."""
-    if not paths:
-        raise InputError(found="no set of images", expected="at least one generated set or folder of images")
-    sets = []
-    for given in paths:
-        name, separator, path = str(given).partition("=")
-        is_named = bool(separator) and not Path(given).exists()
-        sets.append(open_image_set(path if is_named else given, data, name if is_named else None, split))
-    names = [images.name for images in sets]
-    if len(set(names)) < len(names):
+def checked_config(config: EvaluateConfig | None) -> EvaluateConfig:
+    """Return the settings; `InputError` for another object."""
+    if config is None:
+        return EvaluateConfig()
+    if not isinstance(config, EvaluateConfig):
         raise InputError(
-            found=f"sets of equal name: {', '.join(names)}", expected="different names", repair="give them as name=path"
+            found=f"config of type {type(config).__name__}",
+            where="evaluate",
+            expected="an EvaluateConfig",
+            repair="config=EvaluateConfig(extractor=..., max_cells=...)",
         )
-    return sets
+    return config
 
 
-def split_shuffled(sets: list[ImageSet]) -> tuple[list[ImageSet], dict[str, ImageSet]]:
-    """Return the sets to be judged, and by their name the shuffled set of the same model, where one was given."""
-    proper = [images for images in sets if not images.is_shuffled]
-    baseline: dict[str, ImageSet] = {}
-    rest = []
-    for images in sets:
-        if not images.is_shuffled:
-            continue
-        model = images.manifest.get("model_fingerprint", images.manifest.get("model"))
-        partners = [
-            p.name
-            for p in proper
-            if model
-            and p.manifest.get("model_fingerprint", p.manifest.get("model")) == model
-            and p.name not in baseline
-        ]
-        if partners:
-            baseline[partners[0]] = images
-        else:
-            rest.append(images)
-    return proper + rest, baseline
-
-
-def common_geometry(sets: list[ImageSet], data: PairedDataset) -> Geometry:
-    """Return the size of the compared patches; raises `InputError` when the sets differ."""
-    sides = {images.name: (float(images.manifest.get("patch_um", data.patch_um)), images.image_px) for images in sets}
-    if len(set(sides.values())) > 1:
-        listing = ", ".join(f"{name}: {um:g} um in {px} px" for name, (um, px) in sides.items())
+def open_dataset(data: str | Path | PairedDataset) -> PairedDataset:
+    """Return the paired dataset; `InputError` for another object."""
+    if isinstance(data, PairedDataset):
+        return data
+    if not isinstance(data, str | Path):
         raise InputError(
-            found=listing, expected="patches of one size", repair="evaluate sets of different patch size one by one"
+            found=f"data of type {type(data).__name__}",
+            where="evaluate",
+            expected="a PairedDataset, or the path of one",
+            repair="evaluate('X.generated', 'X.paired')",
         )
-    patch_um, patch_px = next(iter(sides.values()))
-    return Geometry(patch_um=patch_um, patch_px=patch_px)
+    return PairedDataset.open(data)
 
 
-def describe_set(
-    reference: Reference, images: ImageSet, indices: np.ndarray, progress: Progress | None, with_thumbnails: bool = True
-) -> ImageDescriptors:
-    """Describe the images that stand beside the evaluated cells."""
-    return describe_images(
-        images.images,
-        indices,
-        reference.extractor,
-        channels=reference.data.channels,
-        morphometry=reference.morphometry,
-        with_thumbnails=with_thumbnails,
-        progress=progress,
-        what=images.name,
-    )
+@contextmanager
+def reporting(progress: bool | Progress | None) -> Iterator[Progress]:
+    """Yield the function that reports progress: the given one, or one that moves bars."""
+    if callable(progress):
+        yield progress
+        return
+    with stages(show=progress) as on_progress:
+        yield on_progress
 
 
 def describe_sets(
-    reference: Reference, sets: list[ImageSet], cells: Cells, progress: Progress | None
+    reference: Reference, sets: list[ImageSet], cells: Cells, progress: Progress
 ) -> dict[str, list[ImageDescriptors]]:
-    """Describe every sample of every set; the first one is what the table shows."""
+    """Describe every sample of every set; the table of metrics shows the first one."""
     return {
         images.name: [
-            describe_set(reference, images, indices, progress, number == 0)
+            reference.describe(images, indices, progress, with_thumbnails=number == 0)
             for number, indices in enumerate(cells.images[images.name])
         ]
         for images in sets
     }
 
 
+def score_sets(
+    reference: Reference,
+    descriptors: dict[str, list[ImageDescriptors]],
+    shuffled: dict[str, ImageDescriptors],
+    progress: Progress,
+) -> dict[str, SetScores]:
+    """Score the first sample of every set."""
+    scores_of = {}
+    for name, samples in descriptors.items():
+        progress(f"scores of {name}", 0, 1)
+        scores_of[name] = score_set(reference, samples[0], shuffled.get(name))
+        progress(f"scores of {name}", 1, 1)
+    return scores_of
+
+
 def add_copies(
     reference: Reference,
     descriptors: dict[str, list[ImageDescriptors]],
     scores_of: dict[str, SetScores],
-    real: dict[str, Any],
+    real: Estimates,
     rng: np.random.Generator,
-    progress: Progress | None,
+    progress: Progress,
 ) -> CopySearch | None:
-    """Add the share of copies to the figures; None when evaluated cells are training cells, whose own patches would
-    be found.
+    """Add the share of copies to the scores; None when evaluated cells are training cells, whose own patches would be
+    found.
     """
-    if np.isin(reference.cells.rows_N, reference.data.rows("train")).any():
+    data, config = reference.data, reference.config
+    if np.isin(reference.cells.rows_N, data.rows("train")).any():
         return None
-    copies = find_copies(reference, {name: samples[0] for name, samples in descriptors.items()}, rng, progress)
+    train_rows = subsample(data.rows("train"), config.max_train_for_copies, rng)
+    checked = subsample(np.arange(len(reference.real)), config.max_copies_checked, rng)
+    copies = find_copies(
+        {name: samples[0].thumbnails_NK[checked] for name, samples in descriptors.items()},
+        reference.real.thumbnails_NK[checked],
+        train_rows,
+        reference.patches,
+        make_resampling(reference.block_N[checked], n_replicates=config.n_bootstrap, n_groups=config.n_groups, rng=rng),
+        progress=lambda done: progress("search for copies", done, len(train_rows)),
+    )
     for name, share in copies.shares.items():
         scores_of[name].matched["copied"] = share
     real["copied"] = copies.real
     return copies
 
 
-def add_similarity(
-    reference: Reference, sets: list[ImageSet], scores_of: dict[str, SetScores], most: int = 1000
-) -> None:
+def add_similarity(reference: Reference, sets: list[ImageSet], scores_of: dict[str, SetScores]) -> None:
     """Add PSNR and SSIM over at most 1,000 cells."""
     if not reference.cells.own_cells:
         return
     n = len(reference.real)
-    chosen = np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
+    chosen = np.unique(np.linspace(0, n - 1, min(n, MAX_SIMILARITY_CELLS)).astype(np.int64))
     real = reference.patches(reference.cells.rows_N[chosen])
     for images in sets:
         generated = images.images(reference.cells.images[images.name][0][chosen])
@@ -212,11 +225,11 @@ def add_similarity(
 
 
 def score_slides(sets: list[ImageSet], data: PairedDataset, config: EvaluateConfig) -> dict[str, SlideScores]:
-    """Return what is measured on whole slides, for the sets that are one and hold windows of held-out cells alone."""
+    """Return the scores of whole slides, for generated slides with enough windows of held-out cells alone."""
     found = {}
     for images in sets:
         if images.is_slide:
-            with suppress(InputError):  # too few such windows; its cells are judged all the same
+            with suppress(InputError):  # too few such windows: only its cells are evaluated
                 found[images.name] = score_slide(
                     [images.path], data, split=config.split, n_bootstrap=config.n_bootstrap, seed=config.seed
                 )

@@ -1,4 +1,5 @@
-"""The real side of an evaluation: real patches described, judges fitted on training cells, and what real patches score.
+"""The real side of an evaluation: descriptors of real patches, reference models fitted on training cells, and the scores of
+real patches.
 
 Shape letters: N evaluated cells, D features, G genes.
 """
@@ -10,11 +11,13 @@ from functools import cached_property
 
 import numpy as np
 
+from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.cells import Cells
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.features.descriptors import ImageDescriptors, Morphometry, Progress, describe_images
 from sge2hist.evaluation.features.extractors import Extractor
+from sge2hist.evaluation.images import ImageSet
 from sge2hist.evaluation.metrics import expression_recovery as recovery
 from sge2hist.evaluation.metrics import type_agreement as agreement
 from sge2hist.evaluation.metrics.morphometry import fit_morphometry
@@ -31,6 +34,20 @@ class Geometry:
     patch_um: float
     patch_px: int
 
+    @classmethod
+    def shared_by(cls, sets: list[ImageSet], data: PairedDataset) -> Geometry:
+        """Return the size of the patches of all sets; raises `InputError` when they differ."""
+        sides = {
+            images.name: (float(images.manifest.get("patch_um", data.patch_um)), images.image_px) for images in sets
+        }
+        if len(set(sides.values())) > 1:
+            listing = ", ".join(f"{name}: {um:g} um in {px} px" for name, (um, px) in sides.items())
+            raise InputError(
+                found=listing, expected="patches of one size", repair="evaluate sets of different patch size one by one"
+            )
+        patch_um, patch_px = next(iter(sides.values()))
+        return cls(patch_um=patch_um, patch_px=patch_px)
+
     @property
     def um_per_px(self) -> float:
         """Resolution of the compared patches."""
@@ -39,7 +56,7 @@ class Geometry:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Everything that generated images are held against.
+    """Everything that generated images are compared with.
 
     Attributes:
         morphometry: statistics of an image: stain, lumen and nuclei of H&E, light of each channel of fluorescence.
@@ -50,8 +67,8 @@ class Reference:
         partner: positions among the evaluated cells that stand opposite the floor's patches (all of them unless the
             floor is smaller).
         types_N: type index of each evaluated cell, -1 = unknown.
-        classifier: names types from features; None when the data has fewer than two types.
-        head: reads expression from features; measured_NG: measured expression of its best genes.
+        classifier: predicts types from features; None when the data has fewer than two types.
+        head: predicts expression from features; measured_NG: measured expression of its best genes.
     """
 
     data: PairedDataset
@@ -75,6 +92,21 @@ class Reference:
         """Return real patches at the compared size, uint8 [n, P, P, C]."""
         return self.data.patches(rows, side_um=self.geometry.patch_um, out_px=self.geometry.patch_px)
 
+    def describe(
+        self, images: ImageSet, indices: np.ndarray, progress: Progress, *, with_thumbnails: bool = True
+    ) -> ImageDescriptors:
+        """Return the descriptors of the images of a set that belong to the evaluated cells."""
+        return describe_images(
+            images.images,
+            indices,
+            self.extractor,
+            channels=self.data.channels,
+            morphometry=self.morphometry,
+            with_thumbnails=with_thumbnails,
+            progress=progress,
+            stage=images.name,
+        )
+
     @cached_property
     def real_f1(self) -> Estimate:
         """Macro-F1 of the classifier on the cells' own real patches."""
@@ -92,13 +124,13 @@ class Reference:
         return self.recovered(self.real.features_ND)
 
     def predict_types(self, features_ND: np.ndarray) -> np.ndarray:
-        """Return the type that the classifier sees in each image."""
+        """Return the type that the classifier predicts for each image."""
         if self.classifier is None:
             raise ValueError("no classifier: fewer than two cell types")
         return self.classifier.predict(features_ND)
 
     def recovered(self, features_ND: np.ndarray) -> dict[int, Estimate]:
-        """Return the expression recovery of images that stand beside the evaluated cells."""
+        """Return the expression recovery of one image per evaluated cell."""
         return recovery.recovery_estimates(
             self.head.predict(features_ND), self.measured_NG, np.arange(self.measured_NG.shape[1]), self.resampling
         )
@@ -113,8 +145,8 @@ def build_reference(
     rng: np.random.Generator,
     progress: Progress | None = None,
 ) -> Reference:
-    """Describe the real patches and fit the judges; only training cells are used for fitting, validation cells for
-    choosing.
+    """Describe the real patches and fit the reference models, on training cells; penalties and genes are chosen on
+    validation cells.
     """
 
     def read(rows: np.ndarray) -> np.ndarray:
@@ -123,7 +155,9 @@ def build_reference(
     some_train = rng.choice(cells.train_rows, min(PATCHES_FOR_SEGMENTER, len(cells.train_rows)), replace=False)
     morphometry = fit_morphometry(read(np.sort(some_train)), geometry.um_per_px, data.channels)
 
-    def look(rows: np.ndarray, what: str, *, measured: bool = False, with_thumbnails: bool = False) -> ImageDescriptors:
+    def look(
+        rows: np.ndarray, stage: str, *, measured: bool = False, with_thumbnails: bool = False
+    ) -> ImageDescriptors:
         return describe_images(
             read,
             rows,
@@ -132,7 +166,7 @@ def build_reference(
             morphometry=morphometry if measured else None,
             with_thumbnails=with_thumbnails,
             progress=progress,
-            what=what,
+            stage=stage,
         )
 
     real = look(cells.rows_N, "real patches", measured=True, with_thumbnails=True)
@@ -140,7 +174,7 @@ def build_reference(
     train = look(cells.train_rows, "training patches").features_ND
     val = look(cells.val_rows, "validation patches").features_ND
     if progress is not None:
-        progress("fitting judges", 0, 1)
+        progress("fit reference models", 0, 1)
     types = data.type_of_cell
     classifier = agreement.fit_type_classifier(train, types[cells.train_rows], val, types[cells.val_rows])
     head, measured = fit_best_genes(data, cells, config, train, val)

@@ -17,8 +17,7 @@ from sge2hist.evaluation.features.extractors import Extractor
 
 BATCH = 256
 THUMBNAIL_PX = 8
-# Says how far a pass has come: (what, done, of).
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]  # progress(stage, done, total)
 ReadImages = Callable[[np.ndarray], np.ndarray]
 Morphometry = Callable[[np.ndarray], dict[str, np.ndarray]]  # images -> name -> float64 [N]
 
@@ -73,7 +72,7 @@ def describe_images(
     morphometry: Morphometry | None = None,
     with_thumbnails: bool = False,
     progress: Progress | None = None,
-    what: str = "images",
+    stage: str = "images",
 ) -> ImageDescriptors:
     """Describe the images that `read(indices)` returns, batch by batch.
 
@@ -95,7 +94,7 @@ def describe_images(
         if with_thumbnails:
             small.append(thumbnails(batch))
         if progress is not None:
-            progress(what, min(start + BATCH, len(indices)), len(indices))
+            progress(stage, min(start + BATCH, len(indices)), len(indices))
     return ImageDescriptors(
         features_ND=np.concatenate(features) if features else np.empty((0, 0), np.float32),
         morphometry={name: np.concatenate([table[name] for table in tables]) for name in (tables[0] if tables else {})},

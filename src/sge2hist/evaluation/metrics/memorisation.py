@@ -1,4 +1,13 @@
-"""Run the search for copies: every training patch against generated and held-out real patches."""
+"""A copy? Distance of a generated patch to the nearest training patch, against the same distance of held-out real
+patches.
+
+Every training patch is searched, not a sample, as a thumbnail of 8 x 8 px without its mean and contrast: a blurred or
+pale image must not pass for close to everything. Mirrored and rotated copies are found too (eight symmetries). The
+threshold is the first percentile of the distances of held-out real patches, so real images score about 1 % by
+construction, and a generator that copies scores 100 %.
+
+Shape letters: N images, K thumbnail values, T training patches.
+"""
 
 from __future__ import annotations
 
@@ -7,80 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sge2hist.evaluation.cells import subsample
-from sge2hist.evaluation.features.descriptors import THUMBNAIL_PX, ImageDescriptors, Progress, thumbnails
-from sge2hist.evaluation.reference import Reference
-from sge2hist.evaluation.resampling import Estimate, Resampling, make_resampling
-
-
-@dataclass(frozen=True, kw_only=True)
-class CopySearch:
-    """The outcome: share of copies by set, that of real patches, and how far the search went.
-
-    Attributes:
-        checked_N: positions among the evaluated cells that were looked at.
-        nearest: set name -> distances and training rows for those cells.
-    """
-
-    shares: dict[str, Estimate]
-    real: Estimate
-    threshold: float
-    n_train: int
-    checked_N: np.ndarray
-    nearest: dict[str, Nearest]
-
-
-def find_copies(
-    reference: Reference, sets: dict[str, ImageDescriptors], rng: np.random.Generator, progress: Progress | None = None
-) -> CopySearch:
-    """Return the share of images in each set that lie closer to a training patch than held-out real patches do."""
-    config, data = reference.config, reference.data
-    rows = subsample(data.rows("train"), config.max_train_for_copies, rng)
-    checked = subsample(np.arange(len(reference.real)), config.max_copies_checked, rng)
-    queries = [
-        reference.real.thumbnails_NK[checked],
-        *(descriptors.thumbnails_NK[checked] for descriptors in sets.values()),
-    ]
-    done = 0
-
-    def blocks():  # type: ignore[no-untyped-def]
-        nonlocal done
-        for part, small in training_thumbnails(rows, reference.patches, thumbnails):
-            done += len(part)
-            if progress is not None:
-                progress("search for copies", done, len(rows))
-            yield part, small
-
-    real, *others = nearest_training(queries, blocks())
-    threshold = copy_threshold(real.distance_N)
-    resampling = make_resampling(
-        reference.block_N[checked], n_replicates=config.n_bootstrap, n_groups=config.n_groups, rng=rng
-    )
-    return CopySearch(
-        shares={
-            name: copied_share(nearest.distance_N, threshold, resampling)
-            for name, nearest in zip(sets, others, strict=True)
-        },
-        real=copied_share(real.distance_N, threshold, resampling),
-        threshold=threshold,
-        n_train=len(rows),
-        checked_N=checked,
-        nearest=dict(zip(sets, others, strict=True)),
-    )
-
-
-# A copy? Distance of a generated patch to the nearest training patch, against the same distance of held-out real
-# patches.
-#
-# Every training patch is looked at, not a sample, as thumbnails of 8 x 8 px from which each image's mean and contrast
-# are taken away: a blurred or pale
-# image must not pass for close to everything. Mirrored and rotated copies are found too (eight symmetries). The
-# threshold is the first percentile of
-# the distances of held-out real patches, so real images score about 1 % by construction, and a generator that copies
-# scores 100 %.
-#
-# Shape letters: N images, K thumbnail values, T training patches.
-
+from sge2hist.evaluation.features.descriptors import THUMBNAIL_PX, thumbnails
+from sge2hist.evaluation.resampling import Estimate, Resampling
 
 PERCENTILE = 1.0
 # Added to an image's variance before it is scaled: thumbnails flatter than this (empty glass) stay small instead of
@@ -119,8 +56,8 @@ class Nearest:
 def nearest_training(
     queries: list[np.ndarray], train_blocks: Iterable[tuple[np.ndarray, np.ndarray]], block: int = 2048
 ) -> list[Nearest]:
-    """Return, for each array of query thumbnails, the nearest training patch; the training patches pass by once,
-    block by block.
+    """Return, for each array of query thumbnails, the nearest training patch; the training patches are read
+    once, block by block.
 
     Parameters
     ----------
@@ -129,7 +66,7 @@ def nearest_training(
     train_blocks
         Yields (rows int64 [t], thumbnails [t, K]).
     """
-    turned = [np.stack([standardised(view) for view in symmetries(thumbnails)]) for thumbnails in queries]
+    turned = [np.stack([standardised(view) for view in symmetries(query)]) for query in queries]
     found = [
         Nearest(distance_N=np.full(len(q), np.inf, np.float32), train_N=np.full(len(q), -1, np.int64)) for q in queries
     ]
@@ -167,10 +104,60 @@ def copied_share(distance_N: np.ndarray, threshold: float, resampling: Resamplin
 def training_thumbnails(
     rows: np.ndarray,
     read: Callable[[np.ndarray], np.ndarray],
-    thumbnails: Callable[[np.ndarray], np.ndarray],
+    *,
     block: int = 1024,
+    progress: Callable[[int], None] | None = None,
 ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """Yield (rows, thumbnails) of the training patches, read block by block."""
+    """Yield (rows, thumbnails) of the training patches, read block by block; `progress(done)` follows each block."""
     for start in range(0, len(rows), block):
         part = rows[start : start + block]
         yield part, thumbnails(read(part))
+        if progress is not None:
+            progress(min(start + block, len(rows)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopySearch:
+    """The outcome: share of copies by set and among held-out real patches, the threshold, and the size of the search."""
+
+    shares: dict[str, Estimate]
+    real: Estimate
+    threshold: float
+    n_train: int
+    n_checked: int
+
+
+def find_copies(
+    sets: dict[str, np.ndarray],
+    held_out_NK: np.ndarray,
+    train_rows: np.ndarray,
+    read: Callable[[np.ndarray], np.ndarray],
+    resampling: Resampling,
+    progress: Callable[[int], None] | None = None,
+) -> CopySearch:
+    """Return the share of images in each set that lie closer to a training patch than held-out real patches do.
+
+    Parameters
+    ----------
+    sets
+        Set name -> thumbnails [N, K] of generated images.
+    held_out_NK
+        Thumbnails of the real patches of the same cells.
+    train_rows, read
+        Rows of all training patches, and the function from rows to patches uint8 [n, P, P, C].
+    resampling
+        Weights of the N cells.
+    """
+    blocks = training_thumbnails(train_rows, read, progress=progress)
+    real, *generated = nearest_training([held_out_NK, *sets.values()], blocks)
+    threshold = copy_threshold(real.distance_N)
+    return CopySearch(
+        shares={
+            name: copied_share(nearest.distance_N, threshold, resampling)
+            for name, nearest in zip(sets, generated, strict=True)
+        },
+        real=copied_share(real.distance_N, threshold, resampling),
+        threshold=threshold,
+        n_train=len(train_rows),
+        n_checked=len(held_out_NK),
+    )

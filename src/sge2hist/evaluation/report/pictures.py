@@ -17,7 +17,7 @@ import numpy as np
 from sge2hist.data.generated import GeneratedSlide
 from sge2hist.data.slides.channels import Channels, composite, is_rgb
 from sge2hist.evaluation.features.descriptors import ImageDescriptors
-from sge2hist.evaluation.image_sets import ImageSet
+from sge2hist.evaluation.images import ImageSet
 from sge2hist.evaluation.metrics.slide_maps import SlideScores
 from sge2hist.evaluation.reference import Reference
 from sge2hist.evaluation.scores import SetScores

@@ -1,17 +1,13 @@
-"""Images to be judged: a generated set, a generated slide, or anybody's folder of PNG/TIFF files with a table that names the
-cell of each.
-
-All become an `ImageSet`.
+"""Open the images to evaluate: a generated set, a generated slide, or anybody's folder of PNG/TIFF files with a table that
+names the cell of each. All become an `ImageSet`.
 
 Shape letters: M images, P pixels of the side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,96 +15,79 @@ import numpy as np
 
 from sge2hist.data.artifacts import MANIFEST_NAME
 from sge2hist.data.errors import InputError, Problems
-from sge2hist.data.generated import PREDICTED_TYPE, SLIDE_MODE, GeneratedSet, is_generated_slide, read_image
-from sge2hist.data.slides.channels import RGB, Channels, require_same_channels
+from sge2hist.data.generated import (
+    PREDICTED_TYPE,
+    GeneratedSet,
+    GeneratedSlide,
+    is_generated_slide,
+)
+from sge2hist.data.slides.channels import require_same_channels
+from sge2hist.evaluation.images import ImageSet
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sge2hist.data.paired import PairedDataset
 
+ImageSource = str | Path | GeneratedSet | GeneratedSlide
 
-@dataclass(frozen=True, kw_only=True)
-class ImageSet:
-    """Images with the cell that each claims to show.
 
-    Attributes:
-        name: as it appears in tables.
-        path: folder, or table, that it was read from.
-        files_M: image files; [] when `read` is given.
-        row_M: int64 row of the cell in the paired dataset, -1 = none in particular.
-        condition_row_M: row whose expression the image was made from (equal to `row_M` unless shuffled on purpose).
-        sample_M: number of the sample of that cell.
-        seed_M: seed of the image, -1 = unknown.
-        type_M: name of the cell type asked for or of the cell, "" = unknown.
-        manifest: what the maker wrote about it ({} for a folder).
-        note: what a reader should know about how its cells were found, or "".
-        channels: names of the C channels of the images.
-        z1, z2: latent means [M, T], [M, Z], if stored.
-        predicted_type_M: type that the model gives to the cell whose expression was used, if stored.
-        read: int64 [n] -> uint8 [n, P, P, 3], for images that are cut from a slide.
+def open_image_sets(
+    sources: ImageSource | Sequence[ImageSource] | Mapping[str, ImageSource], data: PairedDataset, split: str = "test"
+) -> list[ImageSet]:
+    """Open one or several sets; names come from a mapping, from `name=path`, or from the path.
+
+    Raises
+    ------
+    InputError
+        When there is no set, two have the same name, one is of an unknown type, or one does not open.
     """
+    if isinstance(sources, Mapping):
+        named = list(sources.items())
+    else:
+        single = isinstance(sources, ImageSource)
+        named = [split_name(source) for source in ([sources] if single else as_list(sources))]
+    if not named:
+        raise InputError(found="no set of images", expected="at least one generated set or folder of images")
+    sets = [open_image_set(source_path(source), data, name, split) for name, source in named]
+    names = [images.name for images in sets]
+    if len(set(names)) < len(names):
+        raise InputError(
+            found=f"sets of equal name: {', '.join(names)}", expected="different names", repair="give them as name=path"
+        )
+    return sets
 
-    name: str
-    path: Path
-    files_M: list[Path]
-    row_M: np.ndarray
-    condition_row_M: np.ndarray
-    sample_M: np.ndarray
-    seed_M: np.ndarray
-    type_M: np.ndarray
-    manifest: dict[str, Any]
-    channels: Channels = RGB
-    z1: np.ndarray | None = None
-    z2: np.ndarray | None = None
-    predicted_type_M: np.ndarray | None = None
-    note: str = ""
-    read: Callable[[np.ndarray], np.ndarray] | None = None
 
-    def __len__(self) -> int:
-        return len(self.row_M)
+def as_list(sources: object) -> list[Any]:
+    """Return several sources as a list; `InputError` for anything that is not a sequence."""
+    if not isinstance(sources, Sequence):
+        raise InputError(
+            found=f"images of type {type(sources).__name__}",
+            where="evaluate",
+            expected="a generated set, a path, or a list or dict of them",
+        )
+    return list(sources)
 
-    @property
-    def is_slide(self) -> bool:
-        """Whether the images are windows of a generated slide."""
-        return self.manifest.get("mode") == SLIDE_MODE
 
-    @property
-    def is_toy(self) -> bool:
-        """Whether its maker says that it comes from toy data."""
-        return bool(self.manifest.get("toy", False))
+def split_name(source: ImageSource) -> tuple[str | None, ImageSource]:
+    """Return name and path of `name=path`; the name is None where none is given."""
+    if isinstance(source, str) and "=" in source and not Path(source).exists():
+        name, _, path = source.partition("=")
+        return name, path
+    return None, source
 
-    @property
-    def is_shuffled(self) -> bool:
-        """Whether the images were made from other cells' expression on purpose."""
-        paired = self.row_M >= 0
-        return bool(paired.any() and (self.condition_row_M[paired] != self.row_M[paired]).mean() > 0.5)
 
-    @property
-    def names_cells(self) -> bool:
-        """Whether every image belongs to a cell."""
-        return bool((self.row_M >= 0).all())
-
-    @cached_property
-    def image_px(self) -> int:
-        """Side of the images."""
-        return len(read_image(self.files_M[0], self.channels) if self.read is None else self.read(np.array([0]))[0])
-
-    def images(self, indices: np.ndarray) -> np.ndarray:
-        """Return uint8 [n, P, P, C]; raises `InputError` for an image of another size."""
-        if self.read is not None:
-            return self.read(indices)
-        out = np.empty((len(indices), self.image_px, self.image_px, len(self.channels)), np.uint8)
-        for position, index in enumerate(indices):
-            image = read_image(self.files_M[index], self.channels)
-            if image.shape != out.shape[1:]:
-                raise InputError(
-                    found=f"an image of {image.shape[1]} x {image.shape[0]} px",
-                    where=str(self.files_M[index]),
-                    expected=f"{self.image_px} x {self.image_px} px, as the first one",
-                )
-            out[position] = image
-        return out
+def source_path(source: ImageSource) -> Path:
+    """Return the path of a set that is given as path or opened."""
+    if isinstance(source, GeneratedSet | GeneratedSlide):
+        return source.path
+    if isinstance(source, str | Path):
+        return Path(source)
+    raise InputError(
+        found=f"images of type {type(source).__name__}",
+        where="evaluate",
+        expected="a GeneratedSet, a GeneratedSlide, or a path",
+    )
 
 
 def open_image_set(path: str | Path, data: PairedDataset, name: str | None = None, split: str = "test") -> ImageSet:
@@ -128,13 +107,11 @@ def open_image_set(path: str | Path, data: PairedDataset, name: str | None = Non
     if path.is_dir() and (path / MANIFEST_NAME).is_file():
         name = name or path.name.removesuffix(".generated")
         if is_generated_slide(path):
-            from sge2hist.evaluation.slide_windows import read_slide
-
             return read_slide(path, data, name, split)
-        with readable(path):
+        with clear_errors(path):
             return read_generated(path, data, name)
     table = find_table(path)
-    with readable(table):
+    with clear_errors(table):
         return read_table(table, data, name or (path.stem if path.is_file() else path.name))
 
 
@@ -188,6 +165,50 @@ def read_generated(path: Path, data: PairedDataset, name: str) -> ImageSet:
             predicted_type_M=obs[PREDICTED_TYPE].astype(str).to_numpy() if PREDICTED_TYPE in obs else None,
         ),
         data,
+    )
+
+
+def read_slide(path: Path, data: PairedDataset, name: str, split: str = "test") -> ImageSet:
+    """Read a generated slide: its whole windows at the cells of a split, as large as the real patches.
+
+    Raises
+    ------
+    InputError
+        If it is no slide of the dataset, or no such cell lies on it.
+    """
+    slide = GeneratedSlide.open(path)
+    x, y, width, height = slide.region_um
+    um = slide.um_per_px
+    rows = data.rows(split)
+    rows = rows[data.slide_of_cell[rows] == slide.slide_number(data)]
+    centre_um_M2 = data.centre_xy_px[rows] * data.um_per_px - (x, y)
+    half = data.patch_um / 2
+    whole = ((centre_um_M2 >= half) & (centre_um_M2 <= np.array([width, height]) - half)).all(1)
+    rows, centre_xy_px_M2 = rows[whole], centre_um_M2[whole] / um
+    if len(rows) == 0:
+        raise InputError(
+            found=f"no cell of split {split} with a whole window of {data.patch_um:g} um",
+            where=str(path),
+            expected="a slide of held-out tissue",
+            repair="generate a larger region, or use another --split",
+        )
+    side_px = round(data.patch_um / um)
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        return np.stack([slide.image.read_patch(centre_xy_px_M2[i], data.patch_um, side_px, um) for i in indices])
+
+    return ImageSet(
+        name=name,
+        path=path,
+        files_M=[],
+        row_M=rows,
+        condition_row_M=rows,
+        sample_M=np.zeros(len(rows), np.int64),
+        seed_M=np.full(len(rows), slide.seed),
+        type_M=data.obs["cell_type"].astype(str).to_numpy()[rows],
+        manifest=slide.manifest,
+        read=read,
+        channels=data.channels,
     )
 
 
@@ -246,7 +267,7 @@ def rows_of(cell_ids: pd.Series, data: PairedDataset, where: Path) -> np.ndarray
             found=f"{len(unknown)} unknown cells, such as {', '.join(unknown[:3])}",
             where=str(where),
             expected=f"cell ids of {data.path}, such as {data.obs.index[0]}",
-            repair="give the paired dataset that the images belong to with --against",
+            repair="give the paired dataset that the images belong to with --data",
         )
     return rows.astype(np.int64)
 
@@ -275,11 +296,8 @@ def checked(images: ImageSet, data: PairedDataset) -> ImageSet:
     return images
 
 
-# Whatever is wrong with a file of a set becomes one clear error.
-
-
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def clear_errors(path: Path) -> Iterator[None]:
     """Turn what readers of tables raise (a damaged file, text for a number, a missing column) into `InputError`."""
     try:
         with np.errstate(invalid="raise"):  # an empty field in a column of whole numbers
