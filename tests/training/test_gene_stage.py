@@ -143,11 +143,11 @@ def test_a_decoder_that_learns_on_leaves_latents_alone_and_tells_unseen_cells_be
             return posterior.mean_NZ.numpy(), float(model.log_likelihood(counts, posterior.mean_NZ).mean())
 
     stage = GeneStage(model, data, GeneStageConfig(batch_size=64, warmup_steps=0, use_labels=False), name="expression")
-    centres = model.mixture.centres_KM.clone()
+    centres = model.micro.centres_KM.clone()
     before, likelihood = look()
     with decoder_alone(model):
         descend(stage, range(60), lr=2e-3)
-    model.mixture.centres_KM.copy_(
+    model.micro.centres_KM.copy_(
         centres
     )  # batches move them in training mode; they are found anew at the end of a training
     after, better = look()

@@ -37,11 +37,11 @@ def test_refit_lowers_the_kl_of_the_mixture(trained: tuple[GeneVAE, GeneData]) -
     largest = int(model.mixture.logits_K.argmax())
     own = model.mixture.best_responsibilities(mean_NT, log_var_NT)[:, largest].detach().numpy() > 0.9
     micro_NM = encoded.mean_NZ[own, encoded.n_type :]
-    np.testing.assert_allclose(model.mixture.micro_means_KM[largest].numpy(), micro_NM.mean(0), atol=0.1)
-    np.testing.assert_allclose(model.mixture.micro_vars_KM[largest].numpy(), micro_NM.var(0), rtol=0.3, atol=0.02)
-    micro = model.mixture.sample_micro(torch.full((4000,), largest), torch.Generator().manual_seed(1))
-    torch.testing.assert_close(micro.mean(0), model.mixture.micro_means_KM[largest], atol=0.08, rtol=0)
-    torch.testing.assert_close(micro.var(0), model.mixture.micro_vars_KM[largest], atol=0.05, rtol=0.1)
+    np.testing.assert_allclose(model.micro.means_KM[largest].numpy(), micro_NM.mean(0), atol=0.1)
+    np.testing.assert_allclose(model.micro.vars_KM[largest].numpy(), micro_NM.var(0), rtol=0.3, atol=0.02)
+    micro = model.micro.sample(torch.full((4000,), largest), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(micro.mean(0), model.micro.means_KM[largest], atol=0.08, rtol=0)
+    torch.testing.assert_close(micro.var(0), model.micro.vars_KM[largest], atol=0.05, rtol=0.1)
     drawn = model.mixture.sample(torch.arange(n_left).repeat_interleave(200), torch.Generator().manual_seed(0))
     own_K = model.mixture.type_of_component_K.repeat_interleave(200)
     told = model.mixture.type_of_component_K[model.mixture.responsibilities(drawn).argmax(1)]
@@ -54,7 +54,7 @@ def test_components_without_cells_are_dropped(trained: tuple[GeneVAE, GeneData])
     far_KT = torch.cat([mixture.means_KT.detach(), torch.full((1, model.config.n_type), 50.0)])
     owner_K = torch.cat([mixture.type_of_component_K, torch.tensor([-1])])
     n_before = mixture.n_components
-    mixture.initialise(torch.ones(n_before + 1), far_KT, torch.ones_like(far_KT), owner_K)
+    model.initialise_mixture(torch.ones(n_before + 1), far_KT, torch.ones_like(far_KT), owner_K)
     assert refit_mixture(model, cells) <= n_before
     assert float(mixture.means_KT.detach().abs().max()) < 20
     assert np.isclose(float(torch.softmax(mixture.logits_K.detach(), 0).sum()), 1.0)

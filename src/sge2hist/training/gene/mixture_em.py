@@ -115,7 +115,7 @@ def refit_mixture(model: GeneVAE, data: GeneData, *, min_cells: float = 10.0) ->
     var_NT = np.exp(encoded.z1_log_var.astype(np.float64))
     mixture = maximise(mean_NT, var_NT, gamma_NK[:, kept])
     owner_K = model.mixture.type_of_component_K[torch.from_numpy(kept).to(model.mixture.type_of_component_K.device)]
-    model.mixture.initialise(
+    model.initialise_mixture(
         torch.from_numpy(mixture.weights_K),
         torch.from_numpy(mixture.means_KT),
         torch.from_numpy(mixture.vars_KT),
@@ -128,18 +128,18 @@ def refit_mixture(model: GeneVAE, data: GeneData, *, min_cells: float = 10.0) ->
 @torch.no_grad()
 def centre_micro(model: GeneVAE, data: GeneData) -> None:
     """Store where z2 lies among the cells of each component: its centre, if the model centres it, then means and variances."""
-    mixture = model.mixture
-    mixture.centres_KM.zero_()
+    mixture, micro = model.mixture, model.micro
+    micro.centres_KM.zero_()
     encoded = encode_data(model, data)
     z2_NM = encoded.z2.astype(np.float64)
     none_NZ = np.zeros_like(z2_NM)
     if model.config.centre_micro:
         gamma_NK = mixture.assign(encoded.z1, encoded.z1_log_var).astype(np.float64)  # types as the encoder tells them
         centres = maximise(z2_NM, none_NZ, gamma_NK)
-        mixture.centres_KM.copy_(torch.from_numpy(centres.means_KT))
-        mixture.centre_mass_K.copy_(torch.from_numpy(centres.weights_K))
+        micro.centres_KM.copy_(torch.from_numpy(centres.means_KT))
+        micro.centre_mass_K.copy_(torch.from_numpy(centres.weights_K))
         z2_NM = z2_NM - gamma_NK @ centres.means_KT
     gamma_NK = assign_components(model, encoded, data.index, data.type_N).astype(np.float64)
-    micro = maximise(z2_NM, none_NZ, gamma_NK)  # of means: see `lone_latents`
-    mixture.micro_means_KM.copy_(torch.from_numpy(micro.means_KT))
-    mixture.micro_vars_KM.copy_(torch.from_numpy(micro.vars_KT))
+    fitted = maximise(z2_NM, none_NZ, gamma_NK)  # of means: see `lone_latents`
+    micro.means_KM.copy_(torch.from_numpy(fitted.means_KT))
+    micro.vars_KM.copy_(torch.from_numpy(fitted.vars_KT))

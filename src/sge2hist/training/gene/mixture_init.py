@@ -87,7 +87,7 @@ def init_mixture(
     kept = kept[np.argsort(-occupancy_K[kept], kind="stable")]
     owner_K = owner_K[kept]
     parts = (mixture.weights_K[kept], mixture.means_KT[kept], mixture.vars_KT[kept], owner_K)
-    model.mixture.initialise(*(torch.from_numpy(part) for part in parts))
+    model.initialise_mixture(*(torch.from_numpy(part) for part in parts))
     active_z1, active_z2 = active_units(encoded)
     return MixtureReport(
         n_fitted=n_components,

@@ -147,7 +147,7 @@ def decoder_alone(model: GeneVAE) -> Iterator[None]:
     """
     before = {name: value.requires_grad for name, value in model.named_parameters()}
     for name, value in model.named_parameters():
-        value.requires_grad_(name.split(".")[0] in ("decoder", "log_theta_G", "zero_head"))
+        value.requires_grad_(name.split(".")[0] in ("decoder", "log_theta_G"))
     try:
         yield
     finally:
