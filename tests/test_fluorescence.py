@@ -39,7 +39,7 @@ def model(paired) -> ModelBundle:
     from sge2hist.training.train import train
 
     config = TrainConfig(preset="tiny", mixed_precision="no", preview_every_s=0.0)
-    return train(paired, paired.path.with_suffix(".model"), config, say=lambda _: None)
+    return train(paired, paired.path.with_suffix(".model"), config, log=lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -109,14 +109,14 @@ def test_a_slide_has_the_channels_too(paired, model, tmp_path):
     path = generate_slide(model, source_from_paired(paired), tmp_path / "s.generated", config)
     slide = SlideImage.open(path, channels=CHANNELS)
     assert slide.as_array().shape == (40, 60, 2)
-    assert build_viewer(path.parent, tmp_path / "view", against=paired).is_file()
+    assert build_viewer(path.parent, tmp_path / "view", data=paired).is_file()
 
 
 def test_a_model_of_any_channels_is_sharpened(paired, model, tmp_path):
     from sge2hist.training.finetune.adversarial_decoder import SharpenConfig, sharpen
 
-    config = SharpenConfig(steps=6, batch=4, n_drawn=8, critic_width=8)
-    sharp = sharpen(model, paired, tmp_path / "sharp.model", config, say=lambda _: None)
+    config = SharpenConfig(steps=6, batch=4, n_generated=8, discriminator_width=8)
+    sharp = sharpen(model, paired, tmp_path / "sharp.model", config, log=lambda _: None)
     assert sharp.config.channels == CHANNELS
     before, after = (bundle.model.image.autoencoder.decoder.state_dict() for bundle in (model, sharp))
     assert any(not np.array_equal(before[name], after[name]) for name in before)
@@ -131,7 +131,7 @@ def test_other_channels_are_refused_before_anything_is_drawn(paired, model, tiny
     with pytest.raises(InputError, match=message):
         request_from_paired(model, tiny_paired, np.arange(3))
     with pytest.raises(InputError, match=r"start from.*images of RGB"):
-        train(paired, tmp_path / "m.model", TrainConfig(preset="tiny", start=str(tiny_model)), say=lambda _: None)
+        train(paired, tmp_path / "m.model", TrainConfig(preset="tiny", warm_start=str(tiny_model)), log=lambda _: None)
 
 
 def test_a_model_written_before_there_were_channels_draws_rgb(tiny_model):

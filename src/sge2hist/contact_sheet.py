@@ -85,7 +85,7 @@ def contact_sheet(
     Example
     -------
     >>> contact_sheet(np.zeros((3, 8, 8, 3), np.uint8), titles=["a", "b", "c"])
-    ContactSheet(308 x 122 px)
+    ContactSheet(304 x 118 px)
     """
     array = _checked(images, channels)
     if titles is not None and (isinstance(titles, str) or len(titles) != len(array)):

@@ -144,15 +144,15 @@ def test_layers_show_the_same_rectangle(drawn, tiny_paired):
 def test_wrong_input_is_named(drawn, tiny_paired, tmp_path, monkeypatch):
     with atomic_directory(tmp_path / "patches.generated") as partial:
         write_manifest(partial, "generated", mode="genes", n_images=0)
-    with pytest.raises(InputError, match="--slide"):
+    with pytest.raises(InputError, match="generate-slide"):
         build_viewer(tmp_path / "patches.generated", tmp_path / "view")
     with monkeypatch.context() as patched:
         patched.setattr(tiny_paired, "fingerprint", "0" * 16)
         with pytest.raises(InputError, match="another dataset than"):
-            build_viewer(drawn, tmp_path / "view", against=tiny_paired)
+            build_viewer(drawn, tmp_path / "view", data=tiny_paired)
     monkeypatch.setattr(tiny_paired, "slide_ids", ["other"])
     with pytest.raises(InputError, match="no slide 's1'"):
-        build_viewer(drawn, tmp_path / "view", against=tiny_paired)
+        build_viewer(drawn, tmp_path / "view", data=tiny_paired)
     assert not (tmp_path / "view").exists()
 
 
@@ -198,7 +198,7 @@ def _answer_of(page: Path, profile: Path) -> tuple[dict[str, Any], str]:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this computer")
 def test_linked_views_in_a_browser(drawn, tiny_paired, tmp_path):
-    page = build_viewer(drawn, tmp_path / "view", against=tiny_paired)
+    page = build_viewer(drawn, tmp_path / "view", data=tiny_paired)
     text = page.read_text()
     assert not re.search(r"https?://", text)
     probed = page.with_name("probed.html")

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -30,6 +31,12 @@ def log(text: str) -> None:
     """Print a line for the person who waits; nothing with --quiet."""
     if not is_quiet():
         typer.echo(text)
+
+
+def wrote_if_quiet(path: Path) -> None:
+    """Print the path of a result that a log line names unless it is dropped."""
+    if is_quiet():
+        typer.echo(f"wrote {path}")
 
 
 def with_running_options(function: Callable[..., None]) -> Callable[..., None]:

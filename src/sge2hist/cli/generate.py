@@ -1,126 +1,137 @@
-"""`sge2hist generate`."""
+"""`sge2hist generate`: patches of cells from their RNA, or of cell types by name."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sge2hist.cli.arguments import (
+    ADVANCED,
+    Batch,
+    Device,
+    Eta,
+    Guidance,
+    GuidanceLevels,
+    ImageSeed,
+    Model,
+    Overwrite,
+    Sampler,
+    Steps,
+    load_model,
+    names,
+    read_h5ad,
+    sampler_config,
+)
+from sge2hist.cli.command import log
+
 if TYPE_CHECKING:
-    import anndata
     import numpy as np
 
+    from sge2hist.data.generated import GeneratedSet
     from sge2hist.generation.requests import GenerationRequest
     from sge2hist.models.bundle import ModelBundle
-    from sge2hist.models.image.image_model import SamplerConfig
     from sge2hist.models.upsampler_bundle import UpsamplerBundle
+
+_CELLS, _TYPES, _CONDITION = "Cells, from their RNA", "Cell types, by name", "Conditioning"
 
 
 def generate(
-    model: Annotated[
-        Path, typer.Argument(help="Model folder made by `sge2hist train`, or pretrained:NAME, which needs no data.")
-    ],
+    model: Model,
     output: Annotated[Path, typer.Option("-o", "--output", help="Generated set to write.")],
-    source: Annotated[
-        Path | None, typer.Option("--from", help="Cells whose RNA to draw: a paired dataset or an .h5ad of raw counts.")
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Paired dataset, or .h5ad of raw counts.", rich_help_panel=_CELLS),
     ] = None,
-    split: Annotated[str, typer.Option(help="Cells of a paired dataset: test, val, train or all.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Cells of a paired dataset: test, val, train or all.", rich_help_panel=_CELLS)
+    ] = "test",
+    cells: Annotated[
+        str | None,
+        typer.Option("--cells", "--cell", help="Only these cells, by id: ID,ID,...", rich_help_panel=_CELLS),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Images per cell, with different noise.", rich_help_panel=_CELLS)] = 1,
     types: Annotated[
         str | None,
-        typer.Option(help='Cell types to draw by name, e.g. "Podocyte,Immune"; a name with a comma in quotes.'),
+        typer.Option(help='E.g. "Podocyte,Immune"; a name with a comma in quotes.', rich_help_panel=_TYPES),
     ] = None,
-    n: Annotated[
-        int | None, typer.Option("-n", help="Images per type (16), or at most this many random cells.")
-    ] = None,
-    samples: Annotated[int, typer.Option(help="Images per cell, with different noise.")] = 1,
     like: Annotated[
-        str | None, typer.Option(help="With --types: take the microenvironment z2 from this cell of --from.")
+        str | None,
+        typer.Option(help="Take the microenvironment z2 from this cell of --data.", rich_help_panel=_TYPES),
     ] = None,
     z2: Annotated[
         str,
-        typer.Option(help="With --types: surroundings as among cells of the type (type) or from the prior (prior)."),
+        typer.Option(
+            help="Microenvironment: as among cells of the type (type), or from the prior (prior).",
+            rich_help_panel=_TYPES,
+        ),
     ] = "type",
+    n: Annotated[
+        int | None, typer.Option("-n", help="Images per type (16), or at most this many random cells.")
+    ] = None,
     context: Annotated[
         str | None,
         typer.Option(
-            help="neighbours: all cells around each cell (with a paired dataset); field: cells like it all over the patch "
-            "(with --types and .h5ad); centre: the cell alone."
+            help="neighbours: all cells of the patch (paired dataset); homotypic: cells like it all over the patch (types, "
+            ".h5ad); single_cell: the cell alone.",
+            rich_help_panel=_CONDITION,
         ),
     ] = None,
     shuffle_cells: Annotated[
-        bool, typer.Option("--shuffle-cells", help="Baseline: draw each cell from another cell's RNA.")
+        bool,
+        typer.Option(
+            "--shuffle-cells", help="Baseline: each cell from another cell's RNA.", rich_help_panel=_CONDITION
+        ),
     ] = False,
-    slide: Annotated[
-        bool, typer.Option("--slide", help="Draw the section of --from in one piece, as a pyramidal OME-TIFF.")
-    ] = False,
-    region: Annotated[str | None, typer.Option(help="With --slide: x,y,width,height in um instead of all.")] = None,
-    seeds: Annotated[int, typer.Option(help="With --slide: draw so many seeds and write their spread too.")] = 1,
-    edit: Annotated[
-        Path | None, typer.Option(help="With --slide: GeoJSON polygons (from QuPath) whose class is the new cell type.")
-    ] = None,
-    gene: Annotated[
-        list[str] | None, typer.Option(help="With --slide: GENE=FACTOR scales its counts; 0 knocks it out.")
-    ] = None,
-    part: Annotated[str | None, typer.Option(help="With --slide: i/n draws the i-th of n parts; see `merge`.")] = None,
-    workers: Annotated[int, typer.Option(help="With --slide: processes; do not change the result.")] = 1,
-    seed: Annotated[int, typer.Option(help="Every image's own seed is derived from this and its cell.")] = 0,
-    steps: Annotated[int | None, typer.Option(help="Sampler steps; default: the model's.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="dpmpp-2m, heun, euler or ancestral.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance weight; 1 is the plain model.")] = None,
-    guidance_levels: Annotated[
-        str | None, typer.Option(help="Least and largest noise level at which guidance acts, e.g. 1.2,4.5.")
-    ] = None,
-    eta: Annotated[
-        float | None, typer.Option(help="Fresh noise in every step of dpmpp-2m: 0 none, 1 as in the reverse SDE.")
-    ] = None,
+    seed: ImageSeed = 0,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    guidance: Guidance = None,
     upsampler: Annotated[
-        Path | None, typer.Option(help="Draw finer detail with a folder made by `sge2hist train-upsampler`.")
+        Path | None, typer.Option(help="Add fine detail with a folder made by `sge2hist train-upsampler`.")
     ] = None,
+    guidance_levels: GuidanceLevels = None,
+    eta: Eta = None,
     resample: Annotated[
-        bool, typer.Option("--resample", help="Accept data prepared at another um/px than the model's.")
+        bool,
+        typer.Option(
+            "--resample", help="Accept data prepared at another um/px than the model's.", rich_help_panel=ADVANCED
+        ),
     ] = False,
-    batch: Annotated[int, typer.Option(help="Images drawn at once; does not change them.")] = 64,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier generated set.")] = False,
+    batch: Batch = 64,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
 ) -> None:
-    """Draw H&E (or fluorescence) patches from RNA or by cell type.
+    """Generate H&E (or fluorescence) patches from RNA or by cell type; OUTPUT/contact_sheet.png shows up to 64 of them.
 
-    From RNA: `sge2hist generate kidney.model --from kidney.paired --split test -o kidney.generated`
+    From RNA: `sge2hist generate kidney.model --data kidney.paired -o kidney.generated`
 
     By type: `sge2hist generate kidney.model --types "Podocyte,Immune" -n 16 -o types.generated`
-
-    A region of the slide: `sge2hist generate kidney.model --slide --from kidney.paired --region 0,0,1000,1000 -o s.generated`
     """
     given = dict(locals())
-    from sge2hist.cli.generate_checks import check_options
-    from sge2hist.cli.generate_slide import SlideOptions, generate_slide, name_of_part
-    from sge2hist.cli.progress import bar
     from sge2hist.data.artifacts import check_output
     from sge2hist.data.generated import KIND
     from sge2hist.generation.patches import generate as run
+    from sge2hist.progress import bar
 
     check_options(given)
-    output = name_of_part(output, part)
     check_output(output, overwrite=overwrite, kind=KIND)
     bundle = load_model(model, device)
     finer = None if upsampler is None else load_upsampler(upsampler, bundle)
-    config = sampler_config(bundle, sampler, steps, guidance, guidance_levels, eta)
+    config = sampler_config(
+        bundle, sampler=sampler, steps=steps, guidance=guidance, guidance_levels=guidance_levels, eta=eta
+    )
     if bundle.is_toy:
-        typer.echo("this model was trained on toy tissue: its images show no real tissue")
-    if slide and source is not None:
-        options = SlideOptions(
-            region=region, seed=seed, seeds=seeds, edit=edit, gene=gene or [], part=part, batch=batch, workers=workers
-        )
-        generate_slide(bundle, source, output, config, options, overwrite=overwrite)
-        return
-    job = _job(bundle, source, split, types, n, samples, like, z2, context, shuffle_cells, seed, resample)
-    if job.report:
-        typer.echo(job.report)
-    with bar("drawing", len(job)) as progress:
-        run(
+        log("this model was trained on toy tissue: its images show no real tissue")
+    request = _request(bundle, given)
+    if request.report:
+        log(request.report)
+    with bar("generating", len(request)) as progress:
+        generated = run(
             bundle,
-            job,
+            request,
             output,
             sampler=config,
             upsampler=finer,
@@ -129,26 +140,101 @@ def generate(
             overwrite=overwrite,
             progress=progress,
         )
-    typer.echo(f"wrote {len(job):,} images to {output}")
+    sheet = write_contact_sheet(generated)
+    log(f"look at {sheet}")
+    typer.echo(f"wrote {len(request):,} images to {output}")
 
 
-def load_model(path: Path, device: str) -> ModelBundle:
-    """Load a model onto a device; "auto" takes a GPU if there is one."""
-    import torch
+# Which options go together, checked before anything is read.
 
-    from sge2hist.api import SGE2Hist
+NEEDS_TYPES = {"like": None, "z2": "type"}
+NEEDS_CELLS = {"split": "test", "cells": None, "samples": 1, "shuffle_cells": False}
+NEEDS_DATASET = {"split": "test", "shuffle_cells": False}
+MINIMA = {"n": 1, "samples": 1, "seed": 0}
+
+
+def check_options(given: Mapping[str, Any]) -> None:
+    """Raise `InputError` for options (by parameter name, with their defaults) that would have no effect or make no sense."""
     from sge2hist.data.errors import InputError
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    for name, minimum in MINIMA.items():
+        if given[name] is not None and given[name] < minimum:
+            raise InputError(found=f"{_option(name)} {given[name]}", expected=f"{minimum} or more")
+    data, types = given["data"], given["types"]
+    if types is None:
+        _refuse(given, NEEDS_TYPES, "cells of --data", expected="it with --types only")
+    if (types is None) == (data is None) and given["like"] is None:
         raise InputError(
-            found=f"--device {device}, which torch cannot use ({str(error).splitlines()[0]})",
-            expected="cpu, cuda or auto",
-        ) from error
-    return SGE2Hist.from_pretrained(path, device=device).bundle
+            found="both --data and --types" if types else "neither --data nor --types",
+            expected="one of them (or --types with --data and --like CELL)",
+        )
+    if given["like"] is not None and data is None:
+        raise InputError(found="--like without --data", repair="name the paired dataset that holds the cell")
+    if types is not None:
+        if not names(types):
+            raise InputError(found=f"--types {types!r}", expected='names of cell types, e.g. "Podocyte,Immune"')
+        _refuse(given, NEEDS_CELLS, "--types")
+        return
+    if Path(data).suffix == ".h5ad":
+        _refuse(given, NEEDS_DATASET, "an .h5ad", expected="a paired dataset for that")
+    if given["cells"] is not None:
+        _refuse(given, {"split": "test", "n": None}, "--cells")
+        if not names(given["cells"]):
+            raise InputError(found=f"--cells {given['cells']!r}", expected="ids of cells, with commas between")
+
+
+def _refuse(given: Mapping[str, Any], defaults: Mapping[str, Any], beside: str, expected: str = "one of them") -> None:
+    """Raise `InputError` for the first option that was changed from its default."""
+    from sge2hist.data.errors import InputError
+
+    for name, default in defaults.items():
+        if given[name] != default:
+            raise InputError(found=f"{_option(name)} with {beside}", expected=expected)
+
+
+def _option(name: str) -> str:
+    return "-n" if name == "n" else "--" + name.replace("_", "-")
+
+
+# From options to a request.
+
+
+def _request(bundle: ModelBundle, given: Mapping[str, Any]) -> GenerationRequest:
+    from sge2hist.data.paired import PairedDataset
+    from sge2hist.generation import requests
+    from sge2hist.generation.encode import z2_of_cell
+    from sge2hist.progress import bar
+
+    data, n, samples, seed, context = (given[name] for name in ("data", "n", "samples", "seed", "context"))
+    if given["types"] is not None:
+        z2 = given["z2"] if given["like"] is None else z2_of_cell(bundle, PairedDataset.open(data), given["like"])
+        return requests.request_from_types(bundle, names(given["types"]), n=n or 16, seed=seed, z2=z2, context=context)
+    wanted = None if given["cells"] is None else names(given["cells"])
+    if data.suffix == ".h5ad":
+        cells = read_h5ad(data)
+        rows = choose(cells.n_obs, n, seed) if wanted is None else rows_of_cells(cells.obs_names, wanted, data)
+        with bar("encoding", len(rows)) as progress:
+            return requests.request_from_adata(
+                bundle, cells[rows], n_samples=samples, seed=seed, context=context, progress=progress
+            )
+    dataset = PairedDataset.open(data)
+    if wanted is None:
+        rows = dataset.rows(given["split"])
+        rows = rows[choose(len(rows), n, seed)]
+    else:
+        rows = rows_of_cells(dataset.obs.index, wanted, data)
+    with bar("encoding", None) as progress:
+        return requests.request_from_paired(
+            bundle,
+            dataset,
+            rows,
+            n_samples=samples,
+            seed=seed,
+            context=context or "neighbours",
+            shuffle_cells=given["shuffle_cells"],
+            resample=given["resample"],
+            progress=progress,
+        )
 
 
 def load_upsampler(path: Path, bundle: ModelBundle) -> UpsamplerBundle:
@@ -161,86 +247,6 @@ def load_upsampler(path: Path, bundle: ModelBundle) -> UpsamplerBundle:
     return found
 
 
-def sampler_config(
-    bundle: ModelBundle,
-    sampler: str | None,
-    steps: int | None,
-    guidance: float | None,
-    guidance_levels: str | None,
-    eta: float | None,
-) -> SamplerConfig:
-    """Return the model's sampler settings with what the user changed."""
-    from dataclasses import replace
-
-    from sge2hist.data.errors import InputError
-
-    wanted: dict[str, Any] = {"sampler": sampler, "n_steps": steps, "guidance": guidance, "eta": eta}
-    if guidance_levels is not None:
-        try:
-            low, high = (float(part) for part in guidance_levels.split(","))
-        except ValueError as error:
-            raise InputError(found=f"--guidance-levels {guidance_levels!r}", expected="two numbers: 1.2,4.5") from error
-        wanted["guidance_interval"] = (low, high)
-    try:
-        config = replace(bundle.config.sampler, **{k: v for k, v in wanted.items() if v is not None})
-    except ValueError as error:
-        raise InputError(found=f"sampler settings that do not work ({error})") from error
-    if guidance_levels is not None and config.guidance == 1:
-        raise InputError(found="--guidance-levels without guidance", expected="--guidance other than 1 as well")
-    return config
-
-
-def _job(
-    bundle: ModelBundle,
-    source: Path | None,
-    split: str,
-    types: str | None,
-    n: int | None,
-    samples: int,
-    like: str | None,
-    z2: str,
-    context: str | None,
-    shuffle_cells: bool,
-    seed: int,
-    resample: bool,
-) -> GenerationRequest:
-    from sge2hist.cli.generate_checks import type_names
-    from sge2hist.cli.progress import bar
-    from sge2hist.data.paired import PairedDataset
-    from sge2hist.generation import requests as jobs
-    from sge2hist.generation.encode import z2_of_cell
-
-    if types is not None:
-        names = type_names(types)
-        like_z2 = None if like is None or source is None else z2_of_cell(bundle, PairedDataset.open(source), like)
-        return jobs.request_from_types(
-            bundle, names, n=n or 16, seed=seed, z2=z2 if like_z2 is None else like_z2, context=context
-        )
-    assert source is not None
-    if source.suffix == ".h5ad":
-        cells = read_h5ad(source)
-        rows = choose(cells.n_obs, n, seed)
-        with bar("encoding", len(rows)) as progress:
-            return jobs.request_from_adata(
-                bundle, cells[rows], n_samples=samples, seed=seed, context=context, progress=progress
-            )
-    dataset = PairedDataset.open(source)
-    rows = dataset.rows(split)
-    rows = rows[choose(len(rows), n, seed)]
-    with bar("encoding", None) as progress:
-        return jobs.request_from_paired(
-            bundle,
-            dataset,
-            rows,
-            n_samples=samples,
-            seed=seed,
-            context=context or "neighbours",
-            shuffle_cells=shuffle_cells,
-            resample=resample,
-            progress=progress,
-        )
-
-
 def choose(n_all: int, n: int | None, seed: int) -> np.ndarray:
     """Return all of range(n_all), or `n` of them at random, in order."""
     import numpy as np
@@ -250,15 +256,38 @@ def choose(n_all: int, n: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng([seed, 5]).permutation(n_all)[:n])  # fewer cells are a part of more
 
 
-def read_h5ad(path: Path) -> anndata.AnnData:
-    """Read an AnnData file, or raise `InputError`."""
-    import anndata
+def rows_of_cells(known: Any, wanted: list[str], path: Path) -> np.ndarray:
+    """Row numbers, in the order asked for, of cells by their ids (`known`: pandas Index), or `InputError`."""
+    import difflib
+
+    import numpy as np
 
     from sge2hist.data.errors import InputError
 
-    if not path.is_file():
-        raise InputError(found="no such file", where=str(path))
-    try:
-        return anndata.read_h5ad(path)
-    except Exception as error:  # anndata wraps whatever h5py met in its own error types
-        raise InputError(found=f"a file that cannot be read ({error})", where=str(path), expected="an .h5ad") from error
+    row_of = {str(name): row for row, name in enumerate(known)}
+    missing = [name for name in wanted if name not in row_of]
+    if missing:
+        close = difflib.get_close_matches(missing[0], row_of, n=1, cutoff=0.6)
+        raise InputError(
+            found=f"--cells {missing[0]}, which is no cell",
+            where=str(path),
+            expected=f"ids such as {next(iter(row_of), '')!r}",
+            repair=f"did you mean {close[0]!r}?" if close else "the index of cells.h5ad has them",
+        )
+    if len(set(wanted)) < len(wanted):
+        raise InputError(found="a cell named twice in --cells", expected="each once; --samples gives several images")
+    return np.array([row_of[name] for name in wanted], np.int64)
+
+
+def write_contact_sheet(generated: GeneratedSet) -> Path:
+    """Write a picture of up to 64 images, spread over the set, into its folder; returns its path."""
+    import numpy as np
+
+    from sge2hist.contact_sheet import MAX_IMAGES, SHEET_NAME, contact_sheet
+
+    shown = np.unique(np.linspace(0, len(generated) - 1, MAX_IMAGES).round().astype(int))
+    heading = "synthetic images" + (" of toy tissue" if generated.manifest.get("toy") else "")
+    titles = [str(generated.obs["cell_id"].iloc[i]) for i in shown]
+    images = np.stack([generated.image(i) for i in shown])
+    sheet = contact_sheet(images, titles, heading=heading, channels=generated.channels)
+    return sheet.save(generated.path / SHEET_NAME)

@@ -1,99 +1,136 @@
-"""`sge2hist generate --slide`, and `sge2hist merge`."""
+"""Verbs about whole slides: `generate-slide`, `merge` (of its parts) and `view`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sge2hist.cli.arguments import (
+    ADVANCED,
+    Device,
+    Eta,
+    Guidance,
+    GuidanceLevels,
+    ImageSeed,
+    Model,
+    Overwrite,
+    Sampler,
+    Steps,
+    load_model,
+    numbers,
+    read_h5ad,
+    sampler_config,
+)
+from sge2hist.cli.command import log
+
 if TYPE_CHECKING:
     from sge2hist.generation.slide.edits import Edit
-    from sge2hist.generation.slide.source import Rectangle, SlideSource
-    from sge2hist.models.bundle import ModelBundle
-    from sge2hist.models.image.image_model import SamplerConfig
+    from sge2hist.generation.slide.source import SlideSource
 
-
-@dataclass(frozen=True, kw_only=True)
-class SlideOptions:
-    """Options of the command line that concern slides, as they were typed."""
-
-    region: str | None
-    seed: int
-    seeds: int
-    edit: Path | None
-    gene: list[str]
-    part: str | None
-    batch: int
-    workers: int
+_EDITS, _PARTS = "Virtual experiments", "In parts"
 
 
 def generate_slide(
-    bundle: ModelBundle,
-    source: Path,
-    output: Path,
-    sampler: SamplerConfig,
-    options: SlideOptions,
-    *,
-    overwrite: bool,
+    model: Model,
+    data: Annotated[
+        Path, typer.Option("--data", help="Paired dataset, or .h5ad of raw counts with positions: one section.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Generated slide to write; resumes if interrupted.")],
+    region: Annotated[
+        str | None, typer.Option(help="Part of the section: x,y,width,height in um; default: all of it.")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Above 1: write the spread over so many seeds as uncertainty, too.")
+    ] = 1,
+    edit: Annotated[
+        Path | None,
+        typer.Option(help="GeoJSON polygons (from QuPath) whose class is the new cell type.", rich_help_panel=_EDITS),
+    ] = None,
+    gene: Annotated[
+        list[str] | None,
+        typer.Option(help="GENE=FACTOR scales its counts; 0 knocks it out.", rich_help_panel=_EDITS),
+    ] = None,
+    seed: ImageSeed = 0,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    guidance: Guidance = None,
+    part: Annotated[
+        str | None,
+        typer.Option(help="i/n: the i-th of n parts, for n machines; see `merge`.", rich_help_panel=_PARTS),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes; does not change the result.", rich_help_panel=_PARTS)
+    ] = 1,
+    guidance_levels: GuidanceLevels = None,
+    eta: Eta = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Windows generated at once; does not change them.", rich_help_panel=ADVANCED)
+    ] = 64,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
 ) -> None:
-    """Draw a slide, or go on with one that was interrupted."""
-    from sge2hist.cli.progress import bar
+    """Generate a whole section, or a region of it, from RNA and positions as one pyramidal OME-TIFF.
+
+    Example: `sge2hist generate-slide kidney.model --data kidney.paired --region 0,0,1000,1000 -o slide.generated`
+    """
+    from sge2hist.data.artifacts import check_output
     from sge2hist.data.errors import InputError
+    from sge2hist.data.generated import KIND
     from sge2hist.generation.slide.job import REPORT
     from sge2hist.generation.slide.render import SlideConfig, prepare_slide, render_slide
+    from sge2hist.progress import bar
 
-    cells = _open(source)
+    numbered = _part(part)
+    output = name_of_part(output, numbered)
+    check_output(output, overwrite=overwrite, kind=KIND)
+    bundle = load_model(model, device)
+    settings = sampler_config(
+        bundle, sampler=sampler, steps=steps, guidance=guidance, guidance_levels=guidance_levels, eta=eta
+    )
+    if bundle.is_toy:
+        log("this model was trained on toy tissue: its images show no real tissue")
+    cells = _open(data)
+    x_y_width_height = (
+        None if region is None else numbers(region, 4, "--region", "four numbers: x,y,width,height in um")
+    )
     try:
         config = SlideConfig(
-            region_um=_region(options.region),
-            seed=options.seed,
-            n_seeds=options.seeds,
-            sampler=sampler,
-            part=_part(options.part),
-            edits=tuple(_edits(options, cells)),
-            batch=options.batch,
-            workers=options.workers,
+            region_um=x_y_width_height,  # type: ignore[arg-type]
+            seed=seed,
+            n_seeds=seeds,
+            sampler=settings,
+            part=numbered,
+            edits=tuple(_edits(edit, gene or [], cells)),
+            batch=batch,
+            workers=workers,
         )
     except ValueError as error:
         raise InputError(found=f"options that do not work ({error})") from error
     with bar("reading and encoding cells", None) as progress:
         job = prepare_slide(bundle, cells, output, config, overwrite=overwrite, progress=progress)
-    typer.echo((job.folder / REPORT).read_text().strip())
+    log((job.folder / REPORT).read_text().strip())
     with bar("windows", job.n_windows) as progress:
         path = render_slide(job, cells, output, config, overwrite=overwrite, progress=progress)
-    typer.echo(f"wrote {path}; look at it with `sge2hist view {output}`")
+    log(f"look at it with `sge2hist view {output}`")
+    typer.echo(f"wrote {path}")
 
 
-def _open(source: Path) -> SlideSource:
-    from sge2hist.cli.generate import read_h5ad
+def _open(data: Path) -> SlideSource:
     from sge2hist.data.paired import PairedDataset
     from sge2hist.generation.slide.source import source_from_adata, source_from_paired
 
-    if source.suffix == ".h5ad":
-        return source_from_adata(read_h5ad(source), source.stem)
-    return source_from_paired(PairedDataset.open(source))
+    if data.suffix == ".h5ad":
+        return source_from_adata(read_h5ad(data), data.stem)
+    return source_from_paired(PairedDataset.open(data))
 
 
-def _region(text: str | None) -> Rectangle | None:
-    from sge2hist.data.errors import InputError
+def _edits(polygons: Path | None, genes: list[str], cells: SlideSource) -> list[Edit]:
+    from sge2hist.generation.slide.edits import gene_edit, read_edits
 
-    if text is None:
-        return None
-    try:
-        x, y, width, height = (float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(found=f"--region {text}", expected="four numbers: x,y,width,height in um") from None
-    return x, y, width, height
-
-
-def name_of_part(output: Path, part: str | None) -> Path:
-    """What a part of `output` is written to; the same where there are no parts."""
-    numbers = _part(part)
-    return (
-        output if numbers is None else output.with_name(f"{output.stem}.part{numbers[0]}of{numbers[1]}{output.suffix}")
-    )
+    outlined = [] if polygons is None else read_edits(polygons, cells.um_per_edit)
+    return [*outlined, *(gene_edit(text) for text in genes)]
 
 
 def _part(text: str | None) -> tuple[int, int] | None:
@@ -110,22 +147,51 @@ def _part(text: str | None) -> tuple[int, int] | None:
     return i, n
 
 
-def _edits(options: SlideOptions, cells: SlideSource) -> list[Edit]:
-    from sge2hist.generation.slide.edits import gene_edit, read_edits
-
-    drawn = [] if options.edit is None else read_edits(options.edit, cells.um_per_edit)
-    return [*drawn, *(gene_edit(text) for text in options.gene)]
+def name_of_part(output: Path, part: tuple[int, int] | None) -> Path:
+    """Folder of a part of `output`, NAME.part2of8.generated; `output` itself without parts."""
+    return output if part is None else output.with_name(f"{output.stem}.part{part[0]}of{part[1]}{output.suffix}")
 
 
 def merge(
-    parts: Annotated[list[Path], typer.Argument(help="Parts written by `sge2hist generate --slide --part i/n`.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Generated set to write.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier generated set.")] = False,
+    parts: Annotated[list[Path], typer.Argument(help="Parts written by `sge2hist generate-slide --part i/n`.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Generated slide to write.")],
+    overwrite: Overwrite = False,
 ) -> None:
-    """Join the parts of a slide that were drawn apart; the result is that of one run.
+    """Join the parts of a slide that were generated apart; the result is that of one run.
 
-    `sge2hist merge kidney.part*.generated -o kidney.generated`
+    Example: `sge2hist merge kidney.part*.generated -o kidney.generated`
     """
     from sge2hist.generation.slide.merge import merge_slides
 
     typer.echo(f"wrote {merge_slides([*parts], output, overwrite=overwrite)}")
+
+
+def view(
+    slide: Annotated[Path, typer.Argument(help="Slide made by `sge2hist generate-slide`.")],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Paired dataset with the real section; default: the one that the slide names."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder to write; default: `view` inside the slide's folder.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a page that shows a slide in a browser: real, generated, cell types and uncertainty, zoomed together.
+
+    Example: `sge2hist view kidney.generated --data kidney.paired`, then open kidney.generated/view/slide.html
+    """
+    from sge2hist.data.artifacts import read_manifest
+    from sge2hist.data.paired import PairedDataset
+    from sge2hist.progress import bar
+    from sge2hist.viewer.build import build_viewer, n_tiles, open_layers
+
+    manifest = read_manifest(slide, "generated")
+    if data is None and Path(manifest.get("data_path") or "/nowhere", "manifest.json").is_file():
+        data = Path(manifest["data_path"])
+    dataset = None if data is None else PairedDataset.open(data)
+    layers, _, _ = open_layers(slide, dataset)
+    with bar("tiles", n_tiles(layers)) as progress:
+        page = build_viewer(slide, output or slide / "view", data=dataset, overwrite=overwrite, progress=progress)
+    log(f"open it in a browser: {', '.join(layer.title.lower() for layer in layers)}")
+    typer.echo(f"wrote {page}")

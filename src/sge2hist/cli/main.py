@@ -1,4 +1,4 @@
-"""`sge2hist`: one verb per step, each in its own short file. Nothing heavy is imported before a verb runs."""
+"""`sge2hist`: one verb per step of the work. Nothing heavy is imported before a verb runs."""
 
 from __future__ import annotations
 
@@ -9,42 +9,46 @@ from typing import Annotated
 import typer
 
 from sge2hist import __version__
+from sge2hist.cli.command import Verb, Verbs, with_running_options
 from sge2hist.cli.demo import demo
-from sge2hist.cli.distill import distill
 from sge2hist.cli.evaluate import evaluate
 from sge2hist.cli.export import export
+from sge2hist.cli.finetune import distill, sharpen, train_upsampler
 from sge2hist.cli.generate import generate
-from sge2hist.cli.generate_slide import merge
+from sge2hist.cli.generate_slide import generate_slide, merge, view
 from sge2hist.cli.inspect import inspect
 from sge2hist.cli.prepare import prepare
-from sge2hist.cli.sharpen import sharpen
 from sge2hist.cli.train import train
-from sge2hist.cli.train_upsampler import train_upsampler
 from sge2hist.cli.types import types
-from sge2hist.cli.view import view
 from sge2hist.data.errors import InputError
 
 HELP = """Generate H&E histology images from spatially resolved single-cell gene expression.
 
 Data goes one way, each step is a folder on disk:
 
-  prepare   instrument folder + image ->  X.paired     (look at X.paired/alignment.png)
-
-  train     X.paired                  ->  X.model      (the same command resumes)
-
-  generate  X.model + expression      ->  X.generated  (from RNA, or by cell type)
-
-  evaluate  X.generated + X.paired    ->  report/      (open report/report.html)
+- `prepare`: instrument folder and image to X.paired (look at X.paired/alignment.png)
+- `train`: X.paired to X.model (the same command resumes)
+- `generate`: X.model and expression to X.generated, patches from RNA or by cell type
+- `generate-slide`: X.model and expression to X.generated, a whole section; `view` shows it
+- `evaluate`: X.generated and X.paired to report/ (open report/report.html)
 
 Start with `sge2hist demo`: all of it on a toy tissue, in minutes.
 """
 
 app = typer.Typer(
-    help=HELP, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, add_completion=False
+    cls=Verbs, help=HELP, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
 )
-TRAINING = (train, sharpen, distill, train_upsampler)
-for verb in (prepare, *TRAINING, generate, merge, view, types, evaluate, inspect, export, demo):
-    app.command()(verb)
+PANELS = {
+    "Data": (prepare, inspect, export),
+    "Training": (train, sharpen, distill, train_upsampler, types),
+    "Images": (generate, generate_slide, merge, view, evaluate),
+    "Example": (demo,),
+}
+AT_ONCE = (inspect, types)
+"""Verbs that only read and print: they need neither --threads nor --quiet."""
+for panel, verbs in PANELS.items():
+    for verb in verbs:
+        app.command(cls=Verb, rich_help_panel=panel)(verb if verb in AT_ONCE else with_running_options(verb))
 
 
 def _show_version(wanted: bool) -> None:
@@ -64,7 +68,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; a user's error is one message and exit code 2, an interruption 130."""
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds wrong comes back as our one error
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds wrong becomes our one error
     try:
         app()
     except InputError as error:

@@ -14,20 +14,22 @@ if TYPE_CHECKING:
 def types(
     model: Annotated[Path, typer.Argument(help="Model folder made by `sge2hist train`, or pretrained:NAME.")],
     rename: Annotated[
-        list[str] | None, typer.Option(help='Give a type or component another name: --rename "type 3=Thick limb".')
+        list[str] | None, typer.Option(help='New name of a type or component: "old name=new name".')
     ] = None,
-    kinds: Annotated[
+    groups: Annotated[
         int | None,
         typer.Option(
-            help="Without labels: group the components into so many kinds, each called after its largest one."
+            help="Without labels: group similar components into so many types, each named after its largest component."
         ),
     ] = None,
 ) -> None:
-    """List the cell types that a model can be asked for, rename them, or group them.
+    """List the cell types that a model can generate, rename them, or group them.
 
-    Several components of the mixture may carry one name. Purity is the share of a component's labelled training cells
+    Several components of the mixture may share a name. Purity is the share of a component's labelled training cells
     that carry its name; markers are its most over-expressed genes. A model that was trained without labels has one name
-    for each component: --kinds puts those that lie side by side under one, and may be asked again with another number.
+    for each component: --groups gives similar components a common one, and may be repeated with another number.
+
+    Example: `sge2hist types kidney.model --rename "type 3=Thick limb"`
     """
     from rich.console import Console
     from rich.markup import escape
@@ -36,10 +38,10 @@ def types(
     from sge2hist.data.errors import InputError
     from sge2hist.models.bundle import CONFIG_NAME, is_shipped, model_folder, read_types, write_types
 
-    asked = "--rename" if rename else "--kinds"
-    if rename and kinds is not None:
-        raise InputError(found="--rename and --kinds", expected="one after the other")
-    if (rename or kinds is not None) and is_shipped(model):
+    asked = "--rename" if rename else "--groups"
+    if rename and groups is not None:
+        raise InputError(found="--rename and --groups", expected="one after the other")
+    if (rename or groups is not None) and is_shipped(model):
         raise InputError(found=f"{asked} on {model}", expected="a model folder of your own", repair="copy its folder")
     model = model_folder(model)
     if not (model / CONFIG_NAME).is_file():
@@ -48,8 +50,8 @@ def types(
     if rename:
         table = table_renamed(table, rename)
         write_types(model, table)
-    if kinds is not None:
-        table = table_grouped(model, kinds)
+    if groups is not None:
+        table = table_grouped(model, groups)
         write_types(model, table)
     shown = Table("component", "name", "cells", "purity", "weight", "markers")
     for row in sorted(table.rows, key=lambda row: -row.n_cells):
@@ -84,31 +86,31 @@ def table_renamed(table: TypeTable, pairs: list[str]) -> TypeTable:
     return renamed
 
 
-def table_grouped(model: Path, n_kinds: int) -> TypeTable:
-    """Return the table of a model with its components grouped into kinds, or raise `InputError`."""
+def table_grouped(model: Path, n_groups: int) -> TypeTable:
+    """Return the table of a model with its components grouped into types, or raise `InputError`."""
     import numpy as np
 
     from sge2hist.data.errors import InputError
     from sge2hist.models.bundle import ModelBundle
-    from sge2hist.models.gene.cell_types import kinds_of_components, name_by_markers
+    from sge2hist.models.gene.cell_types import group_components, name_by_markers
 
     bundle = ModelBundle.load(model)
     rows = bundle.types.rows
     if any(row.n_labelled for row in rows):
-        raise InputError(found="--kinds on a model whose types are named by labels", expected="one without labels")
-    after_markers = {name_by_markers(row.component, row.markers) for row in rows}
-    given = next((row.name for row in rows if row.name not in after_markers), None)
-    if given is not None:
+        raise InputError(found="--groups on a model whose types are named by labels", expected="one without labels")
+    marker_names = {name_by_markers(row.component, row.markers) for row in rows}
+    renamed = next((row.name for row in rows if row.name not in marker_names), None)
+    if renamed is not None:
         raise InputError(
-            found=f"--kinds on a model with a type that was renamed, {given!r}",
-            expected="types called after their markers, so that no given name is lost",
+            found=f"--groups on a model with a type that was renamed, {renamed!r}",
+            expected="types named after their markers, so that no given name is lost",
             repair="group first and rename then, or rename components one by one, by number",
         )
     n_cells_K = np.array([row.n_cells for row in rows])
-    if not 1 <= n_kinds <= (n_cells_K > 0).sum():
+    if not 1 <= n_groups <= (n_cells_K > 0).sum():
         raise InputError(
-            found=f"--kinds {n_kinds}", expected=f"1 to {(n_cells_K > 0).sum()}, the components that hold cells"
+            found=f"--groups {n_groups}", expected=f"1 to {(n_cells_K > 0).sum()}, the components that hold cells"
         )
     mixture = bundle.model.gene.mixture
     means_KT, vars_KT = mixture.means_KT.detach().numpy(), mixture.log_vars_KT.detach().exp().numpy()
-    return bundle.types.grouped(kinds_of_components(means_KT, vars_KT, n_cells_K, n_kinds))
+    return bundle.types.grouped(group_components(means_KT, vars_KT, n_cells_K, n_groups))

@@ -32,7 +32,7 @@ def build_viewer(
     generated: str | Path,
     output: str | Path,
     *,
-    against: PairedDataset | None = None,
+    data: PairedDataset | None = None,
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda n: None,
 ) -> Path:
@@ -41,19 +41,19 @@ def build_viewer(
     Parameters
     ----------
     generated
-        A set made by ``generate --slide``.
-    against
-        The paired dataset that it was drawn from; the real section is then shown beside it.
+        A slide made by ``sge2hist generate-slide``.
+    data
+        The paired dataset that it was generated from; the real section is then shown beside it.
     progress
-        Counts tiles of the finest level; :func:`n_tiles` tells how many there will be at most.
+        Counts tiles of the finest level; at most :func:`n_tiles` of them.
 
     Raises
     ------
     InputError
-        If the output exists, `generated` is no slide, or `against` lacks its slide.
+        If the output exists, `generated` is no slide, or `data` lacks its slide.
     """
     check_output(output, overwrite=overwrite, kind="viewer")
-    layers, legend, manifest = open_layers(Path(generated), against)
+    layers, legend, manifest = open_layers(Path(generated), data)
     with atomic_directory(output, overwrite=overwrite, kind="viewer") as partial:
         shown = [write_pyramid(partial / "tiles" / layer.key, layer, progress=progress) for layer in layers]
         assets = files("sge2hist.viewer").joinpath("assets")
@@ -77,24 +77,24 @@ def build_viewer(
     return Path(output) / PAGE_NAME
 
 
-def open_layers(path: Path, against: PairedDataset | None) -> tuple[list[Layer], list[dict[str, Any]], dict[str, Any]]:
-    """The layers that there are, the legend of the types, and the manifest of the generated slide."""
+def open_layers(path: Path, data: PairedDataset | None) -> tuple[list[Layer], list[dict[str, Any]], dict[str, Any]]:
+    """Return the layers of a slide, the legend of its types, and its manifest."""
     slide = GeneratedSlide.open(path)
     manifest = slide.manifest
     picture = generated_layer(slide)
     layers, cells = [picture], stored_cells(slide)
-    if against is not None:
+    if data is not None:
         made_from = manifest.get("data_fingerprint")
-        if manifest.get("data_path") and made_from != against.fingerprint:
+        if manifest.get("data_path") and made_from != data.fingerprint:
             raise InputError(
-                found=f"another dataset than the slide was drawn from (fingerprint {made_from})",
-                where=str(against.path),
-                expected="the dataset itself, not prepared anew",
-                repair="draw the slide again, or give the old one as --against",
+                found=f"another dataset than the slide was generated from (fingerprint {made_from})",
+                where=str(data.path),
+                expected="the dataset itself, not one prepared again",
+                repair="generate the slide again, or give the dataset that it was generated from as --data",
             )
-        number = slide.slide_number(against)
-        layers.append(real_layer(against, number, slide.region_um))
-        cells = cells or paired_cells(against, number, slide.region_um, slide.um_per_px)
+        number = slide.slide_number(data)
+        layers.append(real_layer(data, number, slide.region_um))
+        cells = cells or paired_cells(data, number, slide.region_um, slide.um_per_px)
     legend: list[dict[str, Any]] = []
     if cells is not None and len(cells.xy_px_N2):
         layer, legend = type_layer(cells, picture.width_px, picture.height_px)

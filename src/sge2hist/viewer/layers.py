@@ -1,4 +1,4 @@
-"""What there is to look at: the real section, the generated one, the types of its cells, its uncertainty.
+"""Layers of the viewer: the real section, the generated one, the types of its cells, its uncertainty.
 
 Every layer shows the same rectangle of the section, each at its own resolution. Positions are px of the generated slide
 (corner-based) unless a name says otherwise.
@@ -23,7 +23,7 @@ UNKNOWN_RGB = (200, 200, 200)
 def generated_layer(generated: GeneratedSlide) -> Layer:
     """The generated slide."""
     slide = generated.image
-    note = "drawn from RNA and positions alone" + ("; toy tissue" if generated.is_toy else "")
+    note = "generated from RNA and positions alone" + ("; toy tissue" if generated.is_toy else "")
     return Layer(
         key="generated",
         title="Generated",
@@ -40,7 +40,7 @@ def real_layer(dataset: PairedDataset, slide_number: int, region_um: tuple[float
     x_px, y_px, width_px, height_px = (value / um for value in region_um)
     n_columns, n_rows = max(1, round(width_px)), max(1, round(height_px))
 
-    kind = "H&E" if is_rgb(slide.channels) else ", ".join(slide.channels)
+    stain = "H&E" if is_rgb(slide.channels) else ", ".join(slide.channels)
 
     def read(x: int, y: int, width: int, height: int) -> np.ndarray:
         return composite(slide.read_window(x_px + x, y_px + y, width, height, width, height), slide.channels)
@@ -48,7 +48,7 @@ def real_layer(dataset: PairedDataset, slide_number: int, region_um: tuple[float
     return Layer(
         key="real",
         title="Real",
-        note=f"{kind} of {dataset.slide_ids[slide_number]}",
+        note=f"{stain} of {dataset.slide_ids[slide_number]}",
         width_px=n_columns,
         height_px=n_rows,
         read=read,
@@ -119,7 +119,7 @@ def type_colours(names: list[str]) -> np.ndarray:
 
 
 def type_layer(cells: TypedCells, width_px: int, height_px: int) -> tuple[Layer, list[dict[str, Any]]]:
-    """Every place in the colour of the nearest cell, if it is near. Returns the layer and its legend."""
+    """Colour every pixel by its nearest cell, if one lies within 0.75 cell spacings. Returns the layer and its legend."""
     from scipy.spatial import cKDTree
 
     tree = cKDTree(cells.xy_px_N2)

@@ -1,0 +1,141 @@
+"""Arguments and options that several verbs share, and the objects that they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import anndata
+
+    from sge2hist.models.bundle import ModelBundle
+    from sge2hist.models.image.image_model import SamplerConfig
+
+SAMPLER, RUNNING, ADVANCED = "Sampler", "Running", "Advanced"
+
+Model = Annotated[
+    Path, typer.Argument(help="Model folder made by `sge2hist train`, or pretrained:NAME, which needs no data.")
+]
+Exclude = Annotated[
+    Path | None,
+    typer.Option(help="GeoJSON of areas to exclude from training (pen, folds, deposits), outlined on slide.ome.tif."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an earlier output of this name.", rich_help_panel=RUNNING)
+]
+ImageSeed = Annotated[
+    int, typer.Option(help="The seed of every image is derived from this and its cell.", rich_help_panel=SAMPLER)
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.", rich_help_panel=RUNNING)]
+Batch = Annotated[
+    int, typer.Option(min=1, help="Images generated at once; does not change them.", rich_help_panel=RUNNING)
+]
+Steps = Annotated[
+    int | None, typer.Option(help="Sampler steps; default: the model's.", show_default=False, rich_help_panel=SAMPLER)
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        help="dpmpp-2m, heun, euler or ancestral; default: the model's.", show_default=False, rich_help_panel=SAMPLER
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        help="Guidance weight; 1: no guidance. Default: the model's.", show_default=False, rich_help_panel=SAMPLER
+    ),
+]
+GuidanceLevels = Annotated[
+    str | None,
+    typer.Option(help="Lowest and highest noise level of guidance, e.g. 1.2,4.5.", rich_help_panel=ADVANCED),
+]
+Eta = Annotated[
+    float | None,
+    typer.Option(
+        help="Fresh noise in every step of dpmpp-2m: 0 none, 1 as in the reverse SDE.", rich_help_panel=ADVANCED
+    ),
+]
+
+
+def load_model(path: Path, device: str) -> ModelBundle:
+    """Load a model onto a device; "auto" takes a GPU if there is one."""
+    from sge2hist.api import SGE2Hist
+
+    return SGE2Hist.from_pretrained(path, device=device).bundle
+
+
+def load_teacher(model: Path, output: Path) -> ModelBundle:
+    """Load the model that a fine-tuning starts from; the one that is written must be another folder."""
+    from sge2hist.data.errors import InputError
+
+    if model.resolve() == output.resolve():
+        raise InputError(found=f"-o {output}, the model itself", expected="another folder: the trained model stays")
+    return load_model(model, "auto")
+
+
+def sampler_config(
+    bundle: ModelBundle,
+    *,
+    sampler: str | None,
+    steps: int | None,
+    guidance: float | None,
+    guidance_levels: str | None,
+    eta: float | None,
+) -> SamplerConfig:
+    """Return the model's sampler settings with what the user changed."""
+    from dataclasses import replace
+
+    from sge2hist.data.errors import InputError
+
+    wanted: dict[str, Any] = {"sampler": sampler, "n_steps": steps, "guidance": guidance, "eta": eta}
+    if guidance_levels is not None:
+        low, high = numbers(guidance_levels, 2, "--guidance-levels", "two noise levels, e.g. 1.2,4.5")
+        wanted["guidance_interval"] = (low, high)
+    try:
+        config = replace(bundle.config.sampler, **{k: v for k, v in wanted.items() if v is not None})
+    except ValueError as error:
+        raise InputError(found=f"sampler settings that do not work ({error})") from error
+    if guidance_levels is not None and config.guidance == 1:
+        raise InputError(found="--guidance-levels without guidance", expected="--guidance other than 1 as well")
+    return config
+
+
+def numbers(text: str, count: int, option: str, expected: str) -> tuple[float, ...]:
+    """Return `count` numbers between commas, or raise `InputError`."""
+    from sge2hist.data.errors import InputError
+
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != count:
+        raise InputError(found=f"{option} {text}", expected=expected)
+    return values
+
+
+def names(text: str) -> list[str]:
+    """Names between commas; one that holds a comma is quoted.
+
+    >>> names('Podocyte, "Cell, injured",')
+    ['Podocyte', 'Cell, injured']
+    """
+    import csv
+
+    rows = csv.reader([text.replace("\n", " ")], skipinitialspace=True)
+    return [name.strip() for row in rows for name in row if name.strip()]
+
+
+def read_h5ad(path: Path) -> anndata.AnnData:
+    """Read an AnnData file, or raise `InputError`."""
+    import anndata
+
+    from sge2hist.data.errors import InputError
+
+    if not path.is_file():
+        raise InputError(found="no such file", where=str(path))
+    try:
+        return anndata.read_h5ad(path)
+    except Exception as error:  # anndata wraps whatever h5py met in its own error types
+        raise InputError(found=f"a file that cannot be read ({error})", where=str(path), expected="an .h5ad") from error
