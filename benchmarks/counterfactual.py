@@ -19,10 +19,10 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from sge2hist.api import SGE2Hist
+from sge2hist.data.he_stain import stain_statistics
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
 from sge2hist.evaluation.features.extractors import resolve_extractor
-from sge2hist.evaluation.features.stain import stain_statistics
 from sge2hist.evaluation.metrics.counterfactual import covered_share
 from sge2hist.generation.encode import around_in, encode_cells
 from sge2hist.generation.windows import Windows, draw, image_seed, neighbourhoods
@@ -66,7 +66,7 @@ def main() -> None:
         dataset.slide_of_cell[cells],
         centre_um[cells],
         side_um=bundle.config.patch_um,
-        reach_um=bundle.config.reach_um,
+        reach_um=bundle.config.receptive_radius_um,
         stain=0,
     )
     needed = np.unique(row_M)

@@ -172,8 +172,8 @@ def image_seconds(bundle: ModelBundle, sampler: SamplerConfig, batch: int, repea
 
 def compare(bundle: ModelBundle, dataset: PairedDataset, split: str, n: int, seed: int, tries: list[Try]) -> None:
     """Draw the same cells in several ways; print distances, correlations with the real patches, and spreads."""
+    from sge2hist.data.he_stain import stain_statistics
     from sge2hist.evaluation.features.extractors import resolve_extractor
-    from sge2hist.evaluation.features.stain import stain_statistics
     from sge2hist.evaluation.metrics.frechet import frechet_of
 
     rng = np.random.default_rng(seed)
@@ -205,7 +205,7 @@ def compare(bundle: ModelBundle, dataset: PairedDataset, split: str, n: int, see
 
 def glass(bundle: ModelBundle, n: int) -> None:
     """Draw canvases without any cell: they should be glass."""
-    from sge2hist.evaluation.features.stain import stain_statistics
+    from sge2hist.data.he_stain import stain_statistics
 
     nothing = np.zeros((0, bundle.config.gene.n_latent), np.float32)
     none, B = np.zeros(0, np.int64), np.zeros(n, np.int64)

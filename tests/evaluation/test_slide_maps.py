@@ -14,7 +14,7 @@ from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.data.slides.slide_writer import write_slide
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
-from sge2hist.evaluation.features.stain import stain_statistics
+from sge2hist.data.he_stain import stain_statistics
 from sge2hist.evaluation.open_images import open_image_set
 from sge2hist.evaluation.metrics.slide_maps import evaluate_slide, held_out_windows, r2_estimate, statistic_maps
 from sge2hist.evaluation.resampling import make_resampling

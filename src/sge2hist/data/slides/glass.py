@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from sge2hist.data.he_stain import GLASS_OD, optical_density
 from sge2hist.data.slides.channels import is_rgb
 from sge2hist.data.slides.slide_image import SlideImage
 
-GLASS_OD = 0.15  # mean optical density (natural logarithm) below which a pixel is glass
 GLASS_LIGHT = 0.04  # of the full scale above the darkest pixels of fluorescence: below it a pixel is glass
 MIN_SHARE = 0.002  # of the slide; less glass than this says nothing
 THUMBNAIL_PX = 1500
@@ -18,7 +18,7 @@ def glass_colour(slide: SlideImage) -> tuple[int, ...] | None:
     pixels, _ = slide.thumbnail(THUMBNAIL_PX)
     # distance from pure glass, which is white in bright field and black in fluorescence
     if is_rgb(slide.channels):
-        tissue, limit = -np.log((pixels.astype(np.float32) + 1) / 256).mean(axis=-1), GLASS_OD
+        tissue, limit = optical_density(pixels).mean(axis=-1), GLASS_OD
     else:
         light = pixels.mean(axis=-1, dtype=np.float32) / 255
         tissue, limit = light - light.min(), GLASS_LIGHT

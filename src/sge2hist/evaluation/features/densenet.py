@@ -139,8 +139,8 @@ def find_archive() -> Path | None:
 def read_weights(archive: Path, *, sha256: str | None = WEIGHTS_SHA256) -> bytes:
     """Return the HDF5 bytes inside a Keras archive, after checking their hash.
 
-    Raises `InputError` when the archive cannot be read, lacks the weights, or has other weights than those that the
-    figures are named after.
+    Raises `InputError` when the archive cannot be read, lacks the weights, or has other weights than the expected
+    ones.
     """
     import hashlib
 

@@ -1,6 +1,6 @@
-"""Everything that is computed from pixels, in one pass over batches of images.
+"""Descriptors of images: features, morphometry and thumbnails, computed in one pass over batches.
 
-Images are read, described and forgotten: memory is one batch plus the descriptions.
+Memory is one batch of images plus the descriptors.
 
 Shape letters: N images, D features, P pixels of the side.
 """
@@ -24,12 +24,12 @@ Morphometry = Callable[[np.ndarray], dict[str, np.ndarray]]  # images -> name ->
 
 @dataclass(frozen=True, kw_only=True)
 class ImageDescriptors:
-    """What was computed for N images.
+    """Descriptors of N images.
 
     Attributes:
         features_ND: float32, from the extractor.
-        morphometry: name -> float64 [N]; empty where it was not asked for.
-        thumbnails_NK: float16 [N, 8 * 8 * C] in [0, 1]; empty where not asked for.
+        morphometry: name -> float64 [N]; empty where it was not requested.
+        thumbnails_NK: float16 [N, 8 * 8 * C] in [0, 1]; empty where not requested.
     """
 
     features_ND: np.ndarray
@@ -40,7 +40,7 @@ class ImageDescriptors:
         return len(self.features_ND)
 
     def take(self, rows: np.ndarray) -> ImageDescriptors:
-        """Return the description of some of the images."""
+        """Return the descriptors of some of the images."""
         return ImageDescriptors(
             features_ND=self.features_ND[rows],
             morphometry={name: values[rows] for name, values in self.morphometry.items()},
@@ -58,7 +58,7 @@ def thumbnails(image_NHWC: np.ndarray) -> np.ndarray:
 
 
 def to_rgb(image_NHWC: np.ndarray, channels: Channels, extractor: Extractor) -> np.ndarray:
-    """Return the RGB that an extractor is given: H&E as it is, the colour composite of fluorescence, or its negative."""
+    """Return the RGB input of an extractor: H&E unchanged, the colour composite of fluorescence, or its negative."""
     shown = composite(image_NHWC, channels)
     return 255 - shown if extractor.bright_field and not is_rgb(channels) else shown
 

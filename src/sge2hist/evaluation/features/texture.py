@@ -2,7 +2,7 @@
 
 No weights, no download, about 1 ms per image. Layout of the 98 features:
 
-| columns | what |
+| columns | content |
 | --- | --- |
 | 0-23 | haematoxylin, eosin, total optical density: mean, SD, skewness, percentiles 5, 25, 50, 75, 95 of the pixels |
 | 24-32 | optical density of R, G, B: means and the six covariances |
@@ -11,7 +11,7 @@ No weights, no download, about 1 ms per image. Layout of the 98 features:
 | 58-97 | haematoxylin and density at 2 scales: rotation-invariant uniform local binary patterns (Ojala et al. 2002),
 10 bins |
 
-It sees stain, sharpness and grain well, anatomy hardly: figures with it rank degradations, they do not compare with
+It measures stain, sharpness and noise well, anatomy hardly: scores with it rank degradations and do not compare with
 those of a trained network.
 
 Shape letters: N images, H x W pixels.
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sge2hist.evaluation.features.stain import GLASS_OD, optical_density, unmixing_matrix
+from sge2hist.data.he_stain import GLASS_OD, optical_density, unmixing_matrix
 
 FEATURES = 98
 SCALES = 4
@@ -79,8 +79,8 @@ def energies(values_NHW: np.ndarray) -> np.ndarray:
         dx, dy = np.diff(values_NHW, axis=2), np.diff(values_NHW, axis=1)
         gradient = (dx**2).mean(axis=(1, 2)) + (dy**2).mean(axis=(1, 2))
         middle = values_NHW[:, 1:-1, 1:-1]
-        around = values_NHW[:, :-2, 1:-1] + values_NHW[:, 2:, 1:-1] + values_NHW[:, 1:-1, :-2] + values_NHW[:, 1:-1, 2:]
-        laplacian = ((around - 4 * middle) ** 2).mean(axis=(1, 2))
+        ring = values_NHW[:, :-2, 1:-1] + values_NHW[:, 2:, 1:-1] + values_NHW[:, 1:-1, :-2] + values_NHW[:, 1:-1, 2:]
+        laplacian = ((ring - 4 * middle) ** 2).mean(axis=(1, 2))
         columns += [np.log(gradient + MIN_ENERGY) / 4, np.log(laplacian + MIN_ENERGY) / 4]
         values_NHW = halved(values_NHW)
     return np.column_stack(columns)

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from sge2hist.data.he_stain import stain_statistics
 from sge2hist.data.slides.channels import Channels, is_rgb
 from sge2hist.evaluation.features.descriptors import Morphometry
-from sge2hist.evaluation.features.stain import stain_statistics
 from sge2hist.evaluation.metrics.expression_recovery import gene_correlations
 from sge2hist.evaluation.metrics.nuclei import NucleiSegmenter, nuclear_statistics
 from sge2hist.evaluation.resampling import Estimate, Resampling, finite
@@ -61,7 +61,7 @@ class Distribution:
 
 
 def compare_distributions(real_N: np.ndarray, other_N: np.ndarray) -> Distribution:
-    """Return the distances between two samples of a statistic; nan is left out, all nan when either is empty."""
+    """Return the distances between two samples of a statistic; nan is ignored, all nan when either is empty."""
     real, other = real_N[np.isfinite(real_N)], other_N[np.isfinite(other_N)]
     if len(real) == 0 or len(other) == 0:
         return Distribution(

@@ -2,12 +2,12 @@
 
 Segmenter: haematoxylin amount, minus its mean over a window of about four nuclei (stain drifts over a slide),
 smoothed at a quarter of a nuclear radius;
-above one threshold that is fitted once on real training patches (Otsu) it is nucleus; touching nuclei are parted by a
+above one threshold that is fitted once on real training patches (Otsu) it is nucleus; touching nuclei are separated by a
 watershed from the local
 maxima of the haematoxylin smoothed at half a nuclear radius. It is no match for a trained network, but errors that
 are the same on both sides cancel in a comparison.
 
-All patches of a batch are labelled in one go, side by side in a mosaic with a gap, and shapes come from sums over
+All patches of a batch are labelled at once, in one mosaic with gaps, and shapes come from sums over
 pixels: linear in pixels.
 Solidity is area over the area of the nucleus' circumscribed polygon with 16 fixed directions, a fast stand-in for the
 convex hull.
@@ -24,7 +24,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
-from sge2hist.evaluation.features.stain import stain_amounts
+from sge2hist.data.he_stain import stain_amounts
 
 GAP_PX = 2
 DIRECTIONS = 16
@@ -49,7 +49,7 @@ class NucleiSegmenter:
 
     @classmethod
     def fit(cls, image_NHWC: np.ndarray, um_per_px: float) -> NucleiSegmenter:
-        """Return a segmenter whose threshold parts the haematoxylin contrast of real training patches in two (Otsu
+        """Return a segmenter whose threshold splits the haematoxylin contrast of real training patches in two (Otsu
         1979).
         """
         contrast = haematoxylin_contrast(image_NHWC, um_per_px)
@@ -95,7 +95,7 @@ def haematoxylin_contrast(image_NHWC: np.ndarray, um_per_px: float) -> np.ndarra
 
 
 def mosaic(values_NHW: np.ndarray) -> np.ndarray:
-    """Return [H, N (W + gap)]: the images side by side, lowest value in the gaps so that nothing crosses them."""
+    """Return [H, N (W + gap)]: one row of images, lowest value in the gaps so that nothing crosses them."""
     padded = np.pad(values_NHW, ((0, 0), (0, 0), (0, GAP_PX)), constant_values=-1e6)
     return padded.transpose(1, 0, 2).reshape(values_NHW.shape[1], -1)
 
@@ -154,7 +154,7 @@ def nuclear_statistics(segmenter: NucleiSegmenter, image_NHWC: np.ndarray) -> di
     """Return, per image: nuclei_count, and the means over its nuclei of area (um2), eccentricity and solidity
     (float64 [N]).
 
-    Means are nan in an image without nuclei; eccentricity and solidity are left out where pixels are too coarse.
+    Means are nan in an image without nuclei; eccentricity and solidity are omitted where pixels are too coarse.
     """
     found = shapes(segmenter.label(image_NHWC))
     image = found["image"].astype(np.int64)

@@ -16,10 +16,10 @@ import numpy as np
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.generated import GeneratedSlide
+from sge2hist.data.he_stain import stain_statistics
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import Channels, is_rgb
 from sge2hist.data.slides.slide_image import SlideImage
-from sge2hist.evaluation.features.stain import stain_statistics
 from sge2hist.evaluation.metrics.morphometry import light_statistics, pearson_estimate
 from sge2hist.evaluation.metrics.seams import seam_score
 from sge2hist.evaluation.resampling import Estimate, Resampling, finite, make_resampling, spatial_blocks, weighted_mean
@@ -89,10 +89,10 @@ def held_out_windows(
     x, y, width, height = region_um
     rows, columns = int(height // window_um), int(width // window_um)
     own = data.slide_of_cell == slide
-    place = np.floor((data.centre_xy_px[own] * data.um_per_px - (x, y)) / window_um).astype(np.int64)
+    window = np.floor((data.centre_xy_px[own] * data.um_per_px - (x, y)) / window_um).astype(np.int64)
     wanted = np.isin(np.flatnonzero(own), data.rows(split))
-    inside = ((place >= 0) & (place < (columns, rows))).all(1)
-    number = place[inside, 1] * columns + place[inside, 0]
+    inside = ((window >= 0) & (window < (columns, rows))).all(1)
+    number = window[inside, 1] * columns + window[inside, 0]
     n_all = np.bincount(number, minlength=rows * columns)
     n_wanted = np.bincount(number[wanted[inside]], minlength=rows * columns)
     return ((n_all > 0) & (n_wanted == n_all)).reshape(rows, columns)
@@ -109,10 +109,10 @@ def compare_maps(
 ) -> list[MapScore]:
     """Scores of every statistic over the windows that count."""
     rng = np.random.default_rng(seed)
-    place = np.argwhere(counts_RC)
-    blocks = spatial_blocks(place[:, ::-1] * window_um, np.zeros(len(place), np.int64), BLOCK_UM)
+    window = np.argwhere(counts_RC)
+    blocks = spatial_blocks(window[:, ::-1] * window_um, np.zeros(len(window), np.int64), BLOCK_UM)
     resampling = make_resampling(blocks, n_replicates=n_bootstrap, n_groups=20, rng=rng)
-    order = rng.permutation(len(place))
+    order = rng.permutation(len(window))
     scores = []
     for name in real:
         r, g = real[name][counts_RC], generated[name][counts_RC]
@@ -128,13 +128,13 @@ def compare_maps(
     return scores
 
 
-def r2_estimate(real_N: np.ndarray, told_N: np.ndarray, resampling: Resampling) -> Estimate:
-    """1 - squared error / variance of the real values; nan where these are all alike."""
+def r2_estimate(real_N: np.ndarray, generated_N: np.ndarray, resampling: Resampling) -> Estimate:
+    """1 - squared error / variance of the real values; nan where they are all equal."""
     centred_N = real_N - real_N.mean()
 
     def statistic(weights_RN: np.ndarray) -> np.ndarray:
         variance_R = weighted_mean(centred_N**2, weights_RN) - weighted_mean(centred_N, weights_RN) ** 2
-        error_R = weighted_mean((real_N - told_N) ** 2, weights_RN)
+        error_R = weighted_mean((real_N - generated_N) ** 2, weights_RN)
         return 1 - np.divide(error_R, variance_R, out=np.full_like(error_R, np.nan), where=variance_R > 0)
 
     return resampling.bootstrap(statistic)
@@ -191,7 +191,7 @@ def score_slide(
 
     Seams are looked for every `window_step_um` of the manifest, else every half patch of the dataset. The report holds
     maps (name, correlation, shuffled, r2, spread_ratio), seams and real_seams, n_windows; seams_alike is the seam score
-    against lines that lie like the borders in the network's own grid (`network_px` of the manifest).
+    against lines at the same phase of the network's own grid (`network_px` of the manifest).
 
     Raises
     ------
@@ -210,17 +210,17 @@ def score_slide(
         raise InputError(
             found=f"{int(counts.sum())} windows of {WINDOW_UM:g} um with cells of split {split} alone",
             expected="at least 3",
-            repair="draw a larger region of held-out tissue, or use another split",
+            repair="generate a larger region of held-out tissue, or use another split",
         )
-    drawn = [statistic_maps(slide.image, um, (0.0, 0.0, width, height), um) for slide in slides]
-    mean = {name: np.mean([maps[name] for maps in drawn], axis=0) for name in drawn[0]}
+    maps = [statistic_maps(slide.image, um, (0.0, 0.0, width, height), um) for slide in slides]
+    mean = {name: np.mean([single[name] for single in maps], axis=0) for name in maps[0]}
     real = statistic_maps(data.slides[number], data.um_per_px, (x, y, width, height), um)
     scores = compare_maps(real, mean, counts, n_bootstrap=n_bootstrap, seed=seed)
     step_px = max(2, round((first.manifest.get("window_step_um") or data.patch_um / 2) / um))
     origin = (-round(x / um), -round(y / um))
     grid_px = int(first.manifest.get("network_px", 1))
     same = SlideImage.from_array(
-        _as_drawn(data.slides[number], data.um_per_px, (x, y, width, height), um), channels=data.channels
+        _real_pixels(data.slides[number], data.um_per_px, (x, y, width, height), um), channels=data.channels
     )
     seams = {
         "seams": seams_of(first.image, origin, step_px, seed=seed),
@@ -249,7 +249,7 @@ def score_slide(
     return SlideScores(report=report, real=real, generated=mean, counts_RC=counts)
 
 
-def _as_drawn(
+def _real_pixels(
     slide: SlideImage, um_per_px: float, region_um: tuple[float, float, float, float], out_um_per_px: float
 ) -> np.ndarray:
     """The first (at most) 4096 px of the real region, at the resolution of the generated slide."""

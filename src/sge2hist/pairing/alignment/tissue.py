@@ -6,16 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sge2hist.data.he_stain import optical_density_log10, unmixing_matrix
 from sge2hist.data.section import Section
 from sge2hist.data.slides.channels import is_rgb, nuclear_channel
 
-TISSUE_DENSITY = (0.05, 0.09)  # glass lies below the first, the palest eosin above the second
+TISSUE_DENSITY = (0.05, 0.09)  # optical density (log10): glass lies below the first, the palest eosin above the second
 TISSUE_LIGHT = (0.01, 0.05)  # the same for fluorescence, of the full scale above the darkest part of the slide
 DARKEST_PERCENTILE = 1.0
 MAX_HOLE_UM = 100.0  # a lumen is part of the tissue, the outside is not
-# Haematoxylin and eosin absorb in these directions of (R, G, B) optical density: Ruifrok & Johnston 2001.
-HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
-EOSIN = np.array([0.07, 0.99, 0.11])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +71,8 @@ def map_tissue(section: Section, um_per_px: float) -> TissueMap:
 
 def _absorbed(pixels_HWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean optical density and haematoxylin of bright field, float32 [H, W]."""
-    density_RGB = -np.log10((pixels_HWC.astype(np.float32) + 1) / 256)
-    stains = np.stack([HAEMATOXYLIN / np.linalg.norm(HAEMATOXYLIN), EOSIN / np.linalg.norm(EOSIN)])
-    amounts = density_RGB.reshape(-1, 3) @ np.linalg.pinv(stains).astype(np.float32)
+    density_RGB = optical_density_log10(pixels_HWC)
+    amounts = density_RGB.reshape(-1, 3) @ unmixing_matrix()
     return density_RGB.mean(axis=-1), amounts[:, 0].reshape(pixels_HWC.shape[:2])
 
 

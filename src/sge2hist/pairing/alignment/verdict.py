@@ -24,7 +24,7 @@ def shifted(section: Section, shift_um: tuple[float, float]) -> Section:
     return section.moved(lambda centre_xy_px: centre_xy_px + by_px)
 
 
-def judge_shift(
+def check_shift(
     shift: Shift | None, section: Section, applied_um: tuple[float, float], *, one_of_several: bool = False
 ) -> list[str]:
     """Warnings about the shift that was measured; among several slides the option that corrects it names this one.

@@ -17,10 +17,7 @@ from skimage.morphology import disk
 from skimage.segmentation import watershed
 
 from sge2hist.data.errors import InputError
-
-# Stain vectors of haematoxylin, eosin and the residual in optical density (Ruifrok & Johnston 2001, as in
-# skimage.color.hed_from_rgb).
-STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+from sge2hist.data.he_stain import haematoxylin_log10, optical_density_log10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,24 +43,6 @@ class NucleiConfig:
             raise InputError(
                 found=f"{self}", where="NucleiConfig", expected="lengths >= 0 and 0 <= min_area_um2 < max_area_um2"
             )
-
-
-def optical_density(image: np.ndarray) -> np.ndarray:
-    """-log10 of the transmitted light, uint8 [..., 3] -> float32 [..., 3] in [0, 2.41]; white is 0 (by a table)."""
-    return (-np.log10((np.arange(256) + 1.0) / 256)).astype(np.float32)[image]
-
-
-def haematoxylin(image: np.ndarray) -> np.ndarray:
-    """Amount of haematoxylin, uint8 [H, W, 3] -> float32 [H, W]; 0 on white, about 0.1-1.5 in nuclei.
-
-    Linear in optical density, so three look-up tables and two sums (Ruifrok & Johnston 2001).
-    """
-    per_stain = np.linalg.inv(STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True))[:, 0]
-    tables = optical_density(np.arange(256, dtype=np.uint8))[:, None] * per_stain.astype(np.float32)
-    amount = tables[:, 0][image[..., 0]]
-    amount += tables[:, 1][image[..., 1]]
-    amount += tables[:, 2][image[..., 2]]
-    return amount
 
 
 class ClassicalSegmenter:
@@ -109,8 +88,8 @@ class ClassicalSegmenter:
     def haematoxylin_in_tissue(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Smoothed amount of haematoxylin float32 [H, W], and which pixels are tissue bool [H, W]."""
         sigma_px = self.config.smoothing_um / self.um_per_px
-        amount = ndimage.gaussian_filter(haematoxylin(image), sigma_px, truncate=3.0)
-        mean_density = optical_density(image).mean(-1)
+        amount = ndimage.gaussian_filter(haematoxylin_log10(image), sigma_px, truncate=3.0)
+        mean_density = optical_density_log10(image).mean(-1)
         return amount, ndimage.uniform_filter(mean_density, 9) > self.config.tissue_density
 
     def _local_threshold(self, amount: np.ndarray, tissue: np.ndarray, threshold: float) -> np.ndarray:

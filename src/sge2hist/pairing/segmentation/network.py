@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sge2hist.data.errors import InputError
-from sge2hist.pairing.segmentation.classical import NucleiConfig, labels_of_seeds, optical_density
+from sge2hist.data.he_stain import optical_density_log10
+from sge2hist.pairing.segmentation.classical import NucleiConfig, labels_of_seeds
 
 NETWORK_UM_PER_PX = 0.5
 MULTIPLE_PX = 8  # the coarsest level of the network is 1/8 of the image
@@ -181,7 +182,7 @@ class NetworkSegmenter:
     def _predict(self, image: np.ndarray) -> np.ndarray:
         pad = [(0, -side % MULTIPLE_PX) for side in image.shape[:2]]
         padded = np.pad(image, [*pad, (0, 0)], mode="edge")
-        density = torch.from_numpy(optical_density(padded)).permute(2, 0, 1)[None]
+        density = torch.from_numpy(optical_density_log10(padded)).permute(2, 0, 1)[None]
         with torch.inference_mode():
             maps = self.network(density.to(memory_format=torch.channels_last))[0].numpy()
         return maps[:, : image.shape[0], : image.shape[1]]

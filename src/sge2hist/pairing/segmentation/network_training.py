@@ -16,8 +16,8 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from sge2hist.data.errors import InputError
+from sge2hist.data.he_stain import optical_density_log10
 from sge2hist.devices import fast_arithmetic
-from sge2hist.pairing.segmentation.classical import optical_density
 from sge2hist.pairing.segmentation.network import NucleiUNet
 
 
@@ -76,7 +76,7 @@ class TileSampler:
         self.config = config
         self.layers = []
         for tile in tiles:
-            density = optical_density(tile.image)
+            density = optical_density_log10(tile.image)
             layer = np.concatenate(
                 [density, (tile.labels > 0)[..., None], normalised_depth(tile.labels)[..., None]], -1
             )

@@ -11,7 +11,7 @@ from sge2hist.pairing.segmentation.stardist import StarDistSegmenter, stardist_i
 from sge2hist.pairing.segmentation.tiles import Segmenter
 
 SEGMENTERS = ("auto", "network", "classical", "stardist")
-COARSEST_UM_PER_PX = 1.0  # a nucleus of 6 um is 6 px here; coarser images show dots that cannot be outlined
+MAX_UM_PER_PX = 1.0  # a nucleus of 6 um is 6 px here; coarser images show dots that cannot be outlined
 
 
 def choose_segmenter(
@@ -33,11 +33,11 @@ def choose_segmenter(
     """
     if name not in SEGMENTERS:
         raise InputError(found=f"segmenter {name!r}", where="--segmenter", expected=" | ".join(SEGMENTERS))
-    if um_per_px > COARSEST_UM_PER_PX:
+    if um_per_px > MAX_UM_PER_PX:
         raise InputError(
             found=f"{um_per_px:.3g} um per px",
             where=str(slide.path),
-            expected=f"at most {COARSEST_UM_PER_PX:g} um per px to find nuclei",
+            expected=f"at most {MAX_UM_PER_PX:g} um per px to find nuclei",
             repair="--cells bins, or give outlines with --labels",
         )
     if name == "auto":

@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 from skimage.color import hed2rgb, hed_from_rgb, rgb2hed
 
-from sge2hist.evaluation.features.stain import (
+from sge2hist.data.he_stain import (
     EOSIN_OD_RGB,
     HAEMATOXYLIN_OD_RGB,
     glass_mask,
+    haematoxylin_log10,
     optical_density,
+    optical_density_log10,
     stain_amounts,
     stain_statistics,
 )
@@ -54,3 +56,19 @@ def test_statistics_of_a_half_empty_patch() -> None:
     assert found["lumen_fraction"].item() == 0.5
     assert found["haematoxylin_mean"].item() == pytest.approx(0.5, abs=0.02)
     assert found["haematoxylin_sd"].item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_haematoxylin_is_the_first_row_of_ruifroks_unmixing():
+    image = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    # skimage stores the inverse of rows that are normalised up to rounding of the published numbers
+    expected = optical_density_log10(image) @ np.linalg.inv(np.linalg.inv(hed_from_rgb) / _norms())[:, 0]
+    np.testing.assert_allclose(haematoxylin_log10(image), expected, atol=1e-5)
+
+
+def _norms() -> np.ndarray:
+    return np.linalg.norm(np.linalg.inv(hed_from_rgb), axis=1, keepdims=True)
+
+
+def test_the_two_units_of_density_differ_by_the_logarithm_of_ten():
+    levels = np.arange(256, dtype=np.uint8)
+    np.testing.assert_allclose(optical_density(levels), np.log(10) * optical_density_log10(levels), atol=1e-6)

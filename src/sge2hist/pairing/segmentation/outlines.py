@@ -1,0 +1,172 @@
+"""Where outlines of cells come from: Space Ranger's segmentation, nuclei found in the H&E, or the user's own labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.section import Section
+from sge2hist.pairing.segmentation.bins_to_cells import BinCells
+from sge2hist.pairing.segmentation.label_images import read_label_image
+from sge2hist.pairing.segmentation.label_rle import LabelRuns
+from sge2hist.pairing.segmentation.polygons import polygon_at
+from sge2hist.pairing.segmentation.segmenters import choose_segmenter
+from sge2hist.pairing.segmentation.tiles import Progress, TilingConfig, segment_slide
+from sge2hist.readers.geojson import Polygons, read_geojson
+from sge2hist.readers.tenx import barcode_mappings, space_ranger
+
+NUCLEUS_EXPANSION_UM = 8.0  # Space Ranger 4: 4 bins
+POLYGON_FILES = (
+    "cell_segmentations.geojson",
+    "graphclust_annotated_cell_segmentations.geojson",
+    "nucleus_segmentations.geojson",
+    "graphclust_annotated_nucleus_segmentations.geojson",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlined:
+    """Bins inside outlines. N bins, P outlines."""
+
+    group_of_obs: np.ndarray  # int64 [N]: outline that holds the bin, -1 = none
+    ids: list[str]  # [P]
+    source: str  # for people
+    nuclei: bool  # the outlines are those of nuclei
+    expand_um: float  # growth unless the user says otherwise
+    one_piece: bool  # only the largest 8-connected piece of bins counts
+    on_image: bool  # the outlines lie on the image (a correction of the registration moves the bins against them)
+    in_nucleus: np.ndarray | None = None  # bool [N], where known without outlines of nuclei
+    centroid_xy_px: np.ndarray | None = None  # float64 [P, 2]
+    area_um2: np.ndarray | None = None  # float64 [P]
+    clusters: list[str | None] | None = None  # [P]
+
+    def as_cells(self) -> BinCells:
+        """The outlines as they are, each with at least one bin."""
+        has_bin = self.group_of_obs >= 0
+        present, group = np.unique(self.group_of_obs[has_bin], return_inverse=True)
+        group_of_obs = np.full(len(self.group_of_obs), -1, np.int64)
+        group_of_obs[has_bin] = group
+        in_nucleus = has_bin & self.nuclei if self.in_nucleus is None else has_bin & self.in_nucleus
+        return BinCells(group_of_obs=group_of_obs, in_nucleus=in_nucleus, nucleus_of_cell=present)
+
+
+def find_segmentation(folder: Path) -> Path | None:
+    """Space Ranger 4's barcode mappings, else its polygons (cells before nuclei), in `folder` or the run it is part of."""
+    places = [folder, folder / "outs"] if folder.is_dir() else []
+    folder = folder.resolve()
+    while places and (folder.name.startswith("square_") or folder.name.endswith("binned_outputs")):
+        folder = folder.parent  # never further than the run's own folder: beside it lie other runs
+        places.append(folder)
+    for pattern in (barcode_mappings.FILE, *POLYGON_FILES):
+        for place in places:
+            found = [*place.glob(pattern), *place.glob(f"*_{pattern}"), *place.glob(f"*segmented_outputs/{pattern}")]
+            if found:
+                return found[0]
+    return None
+
+
+def from_segmentation(section: Section, folder: Path | None) -> Outlined:
+    """Space Ranger's own cells."""
+    path = find_segmentation(folder) if folder is not None else None
+    if path is None:
+        raise InputError(
+            found=f"no {barcode_mappings.FILE} and no {POLYGON_FILES[0]}",
+            where=str(folder or section.name),
+            expected="outs/ of Space Ranger 4 or later",
+            repair="--cells nuclei finds nuclei in the H&E; --cells labels --labels FILE takes outlines of your own",
+        )
+    if path.name.endswith(barcode_mappings.FILE):
+        return _from_mappings(section, path)
+    nuclei = "nucleus_seg" in path.name
+    polygons = read_geojson(path)
+    return _from_polygons(section, polygons, path.name, nuclei=nuclei, on_image=False)
+
+
+def from_labels(section: Section, path: Path) -> Outlined:
+    """Outlines of the user: polygons (.geojson, .json) or a label image, in px of the slide."""
+    if path.suffix.lower() in (".geojson", ".json"):
+        return _from_polygons(section, read_geojson(path), path.name, nuclei=False, on_image=True)
+    runs, ids = read_label_image(path, width_px=section.image.width_px, height_px=section.image.height_px)
+    return _from_runs(section, runs, ids, path.name, nuclei=False)
+
+
+def from_nuclei(section: Section, segmenter: str, processes: int, progress: Progress | None) -> Outlined:
+    """Nuclei that a segmenter finds in the H&E."""
+    name, find = choose_segmenter(segmenter, section.image, section.um_per_px)
+    runs = segment_slide(
+        section.image, section.um_per_px, find, config=TilingConfig(processes=processes), progress=progress
+    )
+    ids = [f"nucleus_{number:08d}" for number in range(1, runs.n_labels + 1)]
+    return _from_runs(section, runs, ids, f"nuclei found in the H&E ({name})", nuclei=True)
+
+
+def _from_runs(section: Section, runs: LabelRuns, ids: list[str], source: str, *, nuclei: bool) -> Outlined:
+    return Outlined(
+        group_of_obs=runs.at(section.centre_xy_px),
+        ids=ids,
+        source=source,
+        nuclei=nuclei,
+        expand_um=NUCLEUS_EXPANSION_UM if nuclei else 0.0,
+        one_piece=nuclei,
+        on_image=True,
+        centroid_xy_px=runs.centroid_xy_px(),
+        area_um2=runs.area_px() * (runs.image_px * section.um_per_px) ** 2,
+    )
+
+
+def _from_polygons(section: Section, polygons: Polygons, source: str, *, nuclei: bool, on_image: bool) -> Outlined:
+    area_px2, centroid_xy_px = polygons.area_px2_and_centroid()
+    return Outlined(
+        group_of_obs=polygon_at(polygons, section.centre_xy_px),
+        ids=[f"cellid_{int(name):09d}-1" if name.isdecimal() else name for name in polygons.ids],
+        source=source,
+        nuclei=nuclei,
+        expand_um=NUCLEUS_EXPANSION_UM if nuclei else 0.0,
+        one_piece=nuclei,
+        on_image=on_image,
+        centroid_xy_px=centroid_xy_px,
+        area_um2=area_px2 * section.um_per_px**2,
+        clusters=[name.replace("-", " ") if name else None for name in polygons.classes]
+        if any(polygons.classes)
+        else None,
+    )
+
+
+def _from_mappings(section: Section, path: Path) -> Outlined:
+    if section.observation_um != 2.0:
+        raise InputError(
+            found=f"{section.observation_um:g} um bins", where=str(path), expected="2 um bins", repair="--bin-um 2"
+        )
+    mappings = barcode_mappings.read_barcode_mappings(path)
+    row, column = section.obs["array_row"].to_numpy(np.int64), section.obs["array_col"].to_numpy(np.int64)
+    width = int(max(column.max(initial=0), mappings.column.max())) + 1
+    height = int(max(row.max(initial=0), mappings.row.max())) + 1
+    place_of_bin, place = row * width + column, mappings.row * width + mappings.column
+    cell_at = np.full(height * width, -1, np.int32)
+    cell_at[place] = mappings.cell
+    nuclear_at = np.zeros(height * width, bool)
+    nuclear_at[place] = mappings.in_nucleus
+    clusters = _clusters(path.parent, mappings.cell_ids)
+    return Outlined(
+        group_of_obs=cell_at[place_of_bin].astype(np.int64),
+        ids=mappings.cell_ids,
+        source=path.name,
+        nuclei=False,
+        expand_um=0.0,
+        one_piece=False,
+        on_image=False,
+        in_nucleus=nuclear_at[place_of_bin],
+        clusters=clusters,
+    )
+
+
+def _clusters(outs: Path, cell_ids: list[str]) -> list[str | None] | None:
+    """Space Ranger's graph clusters of its cells, where the folder has them."""
+    for folder in sorted(outs.glob("*segmented_outputs")):
+        clusters = space_ranger.clusters_of(folder, cell_ids, [])  # cells that its filter left out have none
+        if clusters is not None:
+            return clusters
+    return None
