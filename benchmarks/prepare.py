@@ -22,7 +22,8 @@ import numpy as np
 
 def ours_cells(outs: Path, image: Path, _scratch: Path) -> int:
     """2 um bins and polygons -> counts of cells, streamed."""
-    from sge2hist.pairing.cells import CellsConfig, cells_of_section
+    from sge2hist.pairing.cells import cells_of_section
+    from sge2hist.pairing.config import CellsConfig
     from sge2hist.readers import open_sections
 
     (section,) = open_sections(outs, image=image, bin_um=2)
@@ -32,15 +33,12 @@ def ours_cells(outs: Path, image: Path, _scratch: Path) -> int:
 
 def ours_prepare(outs: Path, image: Path, scratch: Path) -> int:
     """The whole preparation with its alignment report, written to disk."""
-    from sge2hist.pairing.cells import CellsConfig, cells_of_section
-    from sge2hist.pairing.config import PrepareConfig
+    from sge2hist.pairing.config import CellsConfig, PrepareConfig
     from sge2hist.pairing.prepare import prepare
-    from sge2hist.readers import open_sections
 
-    (section,) = open_sections(outs, image=image, bin_um=2)
-    cells = cells_of_section(section, config=CellsConfig(method="segmentation"), folder=outs)
-    config = PrepareConfig(types="none", min_counts=1, min_genes=1)
-    return len(prepare([cells], scratch / "out.paired", config=config))
+    cells = CellsConfig(method="segmentation")
+    config = PrepareConfig(bin_um=2, cells=cells, types="none", min_counts=1, min_genes=1)
+    return len(prepare(outs, scratch / "out.paired", config, images=image, log=lambda line: None))
 
 
 def naive_cells(outs: Path, _image: Path, _scratch: Path) -> int:

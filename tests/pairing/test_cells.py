@@ -12,8 +12,8 @@ from fixtures.tissue import make_tissue
 from fixtures.visium_hd import VisiumHDTruth, turned_homography, write_visium_hd
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
-from sge2hist.pairing.cells import CellsConfig, cells_of_section, choose_method
-from sge2hist.pairing.count_matrix import bin_totals
+from sge2hist.pairing.cells import bin_totals, cells_of_section, choose_method
+from sge2hist.pairing.config import CellsConfig
 from sge2hist.pairing.segmentation.bins_to_cells import destripe_factors
 from sge2hist.readers.tenx import visium_hd
 
@@ -111,17 +111,6 @@ def test_label_image_of_the_user(version4, tmp_path):
     np.testing.assert_allclose(cells.centre_xy_px, TISSUE.centre_xy_px, atol=0.5)
 
 
-def test_shift_moves_bins_against_the_image_and_centres_back(version4):
-    section, shift_um = open_bins(version4), (4.0, -6.0)
-    moved = dataclasses.replace(section, centre_xy_px=section.centre_xy_px - np.array(shift_um) / section.um_per_px)
-    config = CellsConfig(method="nuclei", segmenter="classical", processes=1)
-    straight = cells_of_section(section, config=config)
-    corrected = cells_of_section(moved, config=config, shift_um=shift_um)
-    np.testing.assert_array_equal(counts_of(corrected), counts_of(straight))
-    back = corrected.centre_xy_px + np.array(shift_um) / section.um_per_px
-    np.testing.assert_allclose(back, straight.centre_xy_px)
-
-
 @pytest.mark.parametrize("segmenter", ["network", "classical"])
 def test_nuclei_of_the_image(version4, segmenter):
     section = open_bins(version4)
@@ -170,7 +159,7 @@ def test_messages(version4, tmp_path):
 
 def test_what_bins_cannot_have_is_not_ignored(version4):
     for given in ({"expand_um": 4.0}, {"volume_ratio": 3.0}, {"destripe": True}):
-        with pytest.raises(InputError, match="with bins as they are"):
+        with pytest.raises(InputError, match="with bins that stay bins"):
             cells_of_section(open_bins(version4), config=CellsConfig(method="bins", **given))
 
 
@@ -191,7 +180,7 @@ def _square(corner: float) -> str:
 
 
 def test_bin_totals_are_read_in_pieces(version4, monkeypatch):
-    monkeypatch.setattr("sge2hist.pairing.count_matrix._BINS_AT_ONCE", 77)
+    monkeypatch.setattr("sge2hist.pairing.cells._BINS_AT_ONCE", 77)
     monkeypatch.setattr("sge2hist.readers.tenx.tenx_matrix.CHUNK_NONZEROS", 91)
     section = open_bins(version4)
     np.testing.assert_array_equal(bin_totals(section), counts_of(section).sum(1))

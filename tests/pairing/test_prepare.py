@@ -153,7 +153,7 @@ def test_bad_requests_stop_before_work(tmp_path, monkeypatch) -> None:
         prepare([make_section()], tmp_path / "old", config=CONFIG)
     with pytest.raises(InputError, match="did not write"):
         prepare([make_section()], tmp_path / "old", config=CONFIG, overwrite=True)
-    with pytest.raises(InputError, match="no section"):
+    with pytest.raises(InputError, match="no input"):
         prepare([], tmp_path / "a.paired", config=CONFIG)
     for held, message in ((("x",), "--holdout-slide x"), (("one",), "every slide")):
         with pytest.raises(InputError, match=message):

@@ -190,7 +190,7 @@ def _train(folder: Path, config: DemoConfig, dataset: PairedDataset, say: Say) -
         checkpoint_every_s=60.0,
         mixed_precision="no" if config.tiny else "auto",
     )
-    return train(dataset, folder / "toy.model", options, say=say)
+    return train(dataset, folder / "toy.model", options, log=say)
 
 
 def _names(bundle: ModelBundle, dataset: PairedDataset) -> list[str]:
@@ -242,7 +242,9 @@ def _evaluate(folder: Path, config: DemoConfig, dataset: PairedDataset) -> None:
         umap=False,
         seed=config.seed,
     )
-    evaluate([folder / "genes.generated", folder / "shuffled.generated"], dataset, output, config=options, progress=False)
+    evaluate(
+        [folder / "genes.generated", folder / "shuffled.generated"], dataset, output, config=options, progress=False
+    )
 
 
 def _gallery(folder: Path, dataset: PairedDataset, sets: dict[str, GeneratedSet]) -> None:

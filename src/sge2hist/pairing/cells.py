@@ -1,102 +1,71 @@
-"""A section of 2 um bins -> a section of cells, by the outlines that there are or that the H&E shows.
-
-Ways (`CellsConfig.method`): ``segmentation`` (Space Ranger 4's own: barcode mappings, else polygons), ``nuclei``
-(found in the H&E), ``labels`` (a label image or polygons that the user gives), ``bins`` (no cells: each bin stays an
-observation), ``auto``.
-"""
+"""A section of 2 um bins -> a section of cells, inside outlines of Space Ranger, of the user, or of nuclei in the H&E."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.section import Section
+from sge2hist.data.section import CountPlaces, Section
 from sge2hist.data.slides.channels import describe_channels, is_rgb
-from sge2hist.pairing.alignment.image_checks import check_image
-from sge2hist.pairing.alignment.verdict import shifted
-from sge2hist.pairing.cell_sources import Outlined, find_segmentation, from_labels, from_nuclei, from_segmentation
-from sge2hist.pairing.count_matrix import bin_totals, count_places
-from sge2hist.pairing.segmentation.bins_to_cells import BinCells, ExpansionConfig, bins_to_cells
-from sge2hist.pairing.segmentation.segmenters import COARSEST_UM_PER_PX, SEGMENTERS
+from sge2hist.pairing.config import CellsConfig
+from sge2hist.pairing.segmentation.bins_to_cells import BinCells, bins_to_cells, destriped_totals
+from sge2hist.pairing.segmentation.outlines import (
+    Outlined,
+    find_segmentation,
+    from_labels,
+    from_nuclei,
+    from_segmentation,
+)
+from sge2hist.pairing.segmentation.segmenters import MAX_UM_PER_PX
 from sge2hist.pairing.segmentation.tiles import Progress
 from sge2hist.readers.count_rows import regrouped
 
-METHODS = ("auto", "segmentation", "nuclei", "labels", "bins")
-COARSEST_BIN_UM = 4.0  # a nucleus of 8 um is two such bins across: coarser ones cannot be told apart
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellsConfig:
-    """How bins become cells."""
-
-    method: str = "auto"  # segmentation | nuclei | labels | bins; auto takes what is there
-    labels: Path | None = None  # label image or GeoJSON of the user
-    segmenter: str = "auto"  # network | classical | stardist; auto: StarDist when installed, else the network
-    expand_um: float | None = (
-        None  # growth beyond the outline; None: 8 um around nuclei, 0 around outlines of cells or labels
-    )
-    volume_ratio: float | None = None  # grow each nucleus to this volume ratio instead of by a distance
-    processes: int = 0  # for finding nuclei; 0 = one for each core
-    destripe: bool = False  # also report the counts of each cell after destriping of the 2 um array
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise InputError(found=f"--cells {self.method}", expected=" | ".join(METHODS))
-        if self.segmenter not in SEGMENTERS:
-            raise InputError(found=f"--segmenter {self.segmenter}", expected=" | ".join(SEGMENTERS))
-        if self.method == "labels" and self.labels is None:
-            raise InputError(found="--cells labels without labels", repair="--labels FILE (label image or GeoJSON)")
-        if self.labels is not None and self.method not in ("auto", "labels"):
-            raise InputError(found=f"--labels with --cells {self.method}", repair="--cells labels")
-        self.expansion(0.0)  # checks the ranges now, not after minutes of segmentation
-
-    def expansion(self, default_um: float) -> ExpansionConfig:
-        """Growth for outlines that grow by `default_um` unless the user says otherwise."""
-        distance_um = default_um if self.expand_um is None else self.expand_um
-        return ExpansionConfig(distance_um=distance_um, volume_ratio=self.volume_ratio)
+PLACE_UM = 8.0  # bins are summed to squares of about this side: 2 um bins hold too few UMI, cells are this large
+_BINS_AT_ONCE = 400_000
+MAX_BIN_UM = 4.0  # a nucleus of 8 um is two such bins across: coarser bins do not resolve nuclei
 
 
 def choose_method(section: Section, folder: Path | None, config: CellsConfig) -> str:
-    """What `auto` means for a section that was read from `folder`."""
+    """The method of `CellsConfig` for a section that was read from `folder`; "bins" where no cells are to be made."""
     if config.method != "auto":
         return config.method
+    if section.observation != "bin":
+        return "bins"
     if config.labels is not None:
         return "labels"
-    if section.observation != "bin" or (section.observation_um or 0) > COARSEST_BIN_UM:
+    if (section.observation_um or 0) > MAX_BIN_UM:
         return "bins"
     if folder is not None and find_segmentation(folder) is not None:
         return "segmentation"
-    return "nuclei" if section.um_per_px <= COARSEST_UM_PER_PX and is_rgb(section.image.channels) else "bins"
+    return "nuclei" if section.um_per_px <= MAX_UM_PER_PX and is_rgb(section.image.channels) else "bins"
 
 
 def cells_of_section(
     section: Section,
     *,
     config: CellsConfig | None = None,
+    method: str | None = None,
     folder: Path | None = None,
-    shift_um: tuple[float, float] = (0.0, 0.0),
     progress: Progress | None = None,
 ) -> Section:
-    """Turn a section of bins into a section of cells; a section of cells or spots comes back as it is.
+    """Turn a section of bins into a section of cells; where no cells are to be made, return the section unchanged.
 
     Parameters
     ----------
     section
-        2 um bins with `array_row` and `array_col` in `obs`, as the Visium HD reader returns them.
+        2 um bins with `array_row` and `array_col` in `obs`, as the Visium HD reader returns them. For ``nuclei`` and
+        ``labels`` the positions must match the image: after `check_image` and the correction of a shift.
     config
-        The way, see `CellsConfig`.
+        See `CellsConfig`.
+    method
+        What `choose_method` returned; None calls it.
     folder
         What the section was read from: Space Ranger's segmentation is looked for there.
-    shift_um
-        Correction of the registration that `prepare` applies to positions (x to the right, y downwards): bins are
-        moved by it before they are looked up in outlines on the image, and the centres of the cells are moved back by
-        as much.
     progress
-        Called with (tiles done, tiles in all) while nuclei are searched.
+        Called with (tiles done, tiles in all) while nuclei are segmented.
 
     Returns
     -------
@@ -111,18 +80,16 @@ def cells_of_section(
         Bins too coarse, outlines that are missing or damaged, an image too coarse for nuclei, or no cell with a bin.
     """
     config = config or CellsConfig()
-    method = choose_method(section, folder, config)
-    segmented = method == "segmentation" and section.observation == "cell"
-    if method == "bins" or segmented or (section.observation != "bin" and config.method == "auto"):
+    method = method or choose_method(section, folder, config)
+    if method == "bins" or (method == "segmentation" and section.observation == "cell"):
         _refuse_unused(config, section)
         return section
     _require_fine_bins(section, method)
     if method == "segmentation":
-        outlined = from_segmentation(section, folder)
+        outlines = from_segmentation(section, folder)
     elif method == "labels":
         assert config.labels is not None
-        section = check_image(section)[0]
-        outlined = from_labels(shifted(section, shift_um), config.labels)
+        outlines = from_labels(section, Path(config.labels))
     else:
         if not is_rgb(section.image.channels):
             raise InputError(
@@ -131,15 +98,14 @@ def cells_of_section(
                 expected="an H&E: the segmenters know no other stain",
                 repair="segment it yourself and give --cells labels --labels FILE, or --cells bins",
             )
-        section = check_image(section)[0]
-        outlined = from_nuclei(shifted(section, shift_um), config.segmenter, config.processes, progress)
-    cells = _grown(section, outlined, config)
-    return _cell_section(section, outlined, cells, config, shift_um if outlined.on_image else (0.0, 0.0))
+        outlines = from_nuclei(section, config.segmenter, config.processes, progress)
+    return _cell_section(section, outlines, _grown(section, outlines, config), config)
 
 
 def _refuse_unused(config: CellsConfig, section: Section) -> None:
-    """What only cells made of bins can have must not be ignored in silence."""
+    """Options that apply to cells made of bins only must not be ignored in silence."""
     options = {
+        "--labels": config.labels is not None,
         "--expand-um": config.expand_um is not None,
         "--volume-ratio": config.volume_ratio is not None,
         "--destripe": config.destripe,
@@ -147,20 +113,20 @@ def _refuse_unused(config: CellsConfig, section: Section) -> None:
     given = [name for name, is_given in options.items() if is_given]
     if given:
         raise InputError(
-            found=f"{' and '.join(given)} with {section.observation}s as they are",
+            found=f"{' and '.join(given)} with {section.observation}s that stay {section.observation}s",
             where=section.name,
             expected="cells made of 2 um bins (--cells segmentation, nuclei or labels)",
-            repair="leave it out",
+            repair="omit it",
         )
 
 
 def _require_fine_bins(section: Section, method: str) -> None:
     bin_um = section.observation_um or 0.0
-    if section.observation != "bin" or bin_um > COARSEST_BIN_UM or "array_row" not in section.obs.columns:
+    if section.observation != "bin" or bin_um > MAX_BIN_UM or "array_row" not in section.obs.columns:
         raise InputError(
             found=f"{bin_um:g} um {section.observation}s",
             where=section.name,
-            expected=f"bins of at most {COARSEST_BIN_UM:g} um on an array for --cells {method}",
+            expected=f"bins of at most {MAX_BIN_UM:g} um on an array for --cells {method}",
             repair="--bin-um 2 with binned_outputs/square_002um, or --cells bins",
         )
 
@@ -179,9 +145,7 @@ def _grown(section: Section, outlined: Outlined, config: CellsConfig) -> BinCell
     )
 
 
-def _cell_section(
-    section: Section, outlined: Outlined, cells: BinCells, config: CellsConfig, shift_um: tuple[float, float]
-) -> Section:
+def _cell_section(section: Section, outlined: Outlined, cells: BinCells, config: CellsConfig) -> Section:
     import pandas as pd
 
     if not len(cells):
@@ -203,17 +167,14 @@ def _cell_section(
         table["cluster"] = [outlined.clusters[index] for index in kept]
     totals = bin_totals(section)
     if config.destripe:
-        from sge2hist.pairing.segmentation.bins_to_cells import destriped_totals
-
         table["n_counts_destriped"] = destriped_totals(section, totals, cells.group_of_obs, len(cells))
     index = pd.Index([outlined.ids[number] for number in kept], name="cell_id")
-    back_px = np.array(shift_um) / section.um_per_px
     return dataclasses.replace(
         section,
         observation="cell",
         observation_um=None,
         obs=pd.DataFrame(table, index=index),
-        centre_xy_px=_centres(section, outlined, cells) - back_px,
+        centre_xy_px=_centres(section, outlined, cells),
         read_counts=regrouped(section.read_counts, cells.group_of_obs, len(cells)),
         read_totals=None,
         caught=count_places(section, totals),
@@ -240,3 +201,38 @@ def _note(outlined: Outlined, cells: BinCells, n_bins: int) -> str:
         f"cells from {outlined.source}: {len(outlined.ids):,} outlines, {len(cells):,} with bins; "
         f"{share:.0%} of {n_bins:,} bins belong to a cell"
     )
+
+
+def bin_totals(section: Section) -> np.ndarray:
+    """UMI of each observation: int64 [N]; read in pieces where the reader offers no shorter way."""
+    if section.read_totals is not None:
+        return section.read_totals()
+    totals = np.zeros(section.n_obs, np.int64)
+    for first in range(0, section.n_obs, _BINS_AT_ONCE):
+        last = min(first + _BINS_AT_ONCE, section.n_obs)
+        group = np.full(section.n_obs, -1, np.int64)
+        group[first:last] = np.arange(last - first)
+        totals[first:last] = np.asarray(section.read_counts(group, last - first).sum(axis=1)).ravel()
+    return totals
+
+
+def count_places(section: Section, totals: np.ndarray) -> CountPlaces:
+    """Squares of about 8 um made of the section's bins.
+
+    Parameters
+    ----------
+    section
+        Bins with `array_row` and `array_col` in `obs`.
+    totals
+        UMI of each bin, [N]. A square at the edge of the tissue, with bins missing, counts as if it were full.
+    """
+    bin_um = float(section.observation_um or PLACE_UM)
+    k = max(1, round(PLACE_UM / bin_um))
+    row, column = (section.obs[name].to_numpy(np.int64) // k for name in ("array_row", "array_col"))
+    place = (row - row.min()) * (int(column.max() - column.min()) + 1) + column - column.min()
+    n_bins = np.bincount(place)
+    present = np.flatnonzero(n_bins)
+    share = 1 / n_bins[present]
+    centre = [np.bincount(place, section.centre_xy_px[:, axis])[present] * share for axis in (0, 1)]
+    n_counts = np.bincount(place, totals)[present] * share * k**2
+    return CountPlaces(centre_xy_px=np.column_stack(centre), n_counts=n_counts, side_um=k * bin_um)

@@ -1,48 +1,105 @@
-"""Everything that `prepare` can be told."""
+"""Options of `prepare`, with their ranges."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from sge2hist.data.errors import Problems
+from sge2hist.data.errors import InputError, Problems
+from sge2hist.pairing.segmentation.bins_to_cells import ExpansionConfig
+from sge2hist.pairing.segmentation.segmenters import SEGMENTERS
+
+METHODS = ("auto", "segmentation", "nuclei", "labels", "bins")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellsConfig:
+    """How 2 um bins become cells.
+
+    `method` is ``segmentation`` (Space Ranger 4's own: barcode mappings, else polygons), ``nuclei`` (found in the
+    H&E), ``labels`` (a label image or polygons of the user), ``bins`` (no cells: each bin stays an observation) or
+    ``auto`` (the first of these that is possible).
+    """
+
+    method: str = "auto"
+    labels: str | Path | None = None  # label image or GeoJSON of the user, in px of the image
+    segmenter: str = "auto"  # network | classical | stardist; auto: StarDist when installed, else the network
+    expand_um: float | None = None  # growth beyond the outline; None: 8 around nuclei, 0 around cells and labels
+    volume_ratio: float | None = None  # grow each nucleus to this volume ratio instead of by a distance
+    processes: int = 0  # for finding nuclei; 0 = one for each core
+    destripe: bool = False  # also store the counts of each cell after destriping of the 2 um array
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(found=f"--cells {self.method}", expected=" | ".join(METHODS))
+        if self.segmenter not in SEGMENTERS:
+            raise InputError(found=f"--segmenter {self.segmenter}", expected=" | ".join(SEGMENTERS))
+        if self.method == "labels" and self.labels is None:
+            raise InputError(found="--cells labels without labels", repair="--labels FILE (label image or GeoJSON)")
+        if self.labels is not None and self.method not in ("auto", "labels"):
+            raise InputError(found=f"--labels with --cells {self.method}", repair="--cells labels")
+        if self.processes < 0:
+            raise InputError(found=f"processes = {self.processes}", expected="0 (one for each core) or more")
+        self.expansion(0.0)  # checks the ranges before minutes of segmentation
+
+    def expansion(self, default_um: float) -> ExpansionConfig:
+        """Growth for outlines that grow by `default_um` unless the user says otherwise."""
+        distance_um = default_um if self.expand_um is None else self.expand_um
+        return ExpansionConfig(distance_um=distance_um, volume_ratio=self.volume_ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
     """Options of `prepare`; lengths in um."""
 
-    patch_um: float = 64.0  # default side of the H&E patch around a cell
+    # How the inputs are read (see `readers.open_sections`)
+    format: str = "auto"  # a key of `readers.detect.FORMATS`; auto recognises it
+    bin_um: int | None = None  # side of the bins of Visium HD: 2, 8, 16, ...; None = cells where possible, else 16
+    image_um_per_px: float | None = None  # scale of the image, where the format does not state it
+    channels: str | tuple[str, ...] | None = None  # of a fluorescence image: names or "all"; None = the image is an H&E
+    alignment: str | Path | None = None  # Xenium: csv that maps H&E px to DAPI px
+    genes: str | Path | None = None  # published pickle: csv gene_id,symbol in the order of its vectors
+    layer: str | None = None  # AnnData, SpatialData: layer of the raw counts
+    table: str | None = None  # SpatialData: table to read
+    cells: CellsConfig = field(default_factory=CellsConfig)
+
+    # Patches and the stored slide
+    patch_um: float = 64.0  # default side of the H&E patch of a cell
     patch_px: int = 64  # default pixels of that side
     um_per_px: float | None = None  # resolution of the stored slides; None = native (several slides: the coarsest)
     shift_um: tuple[float, float] = (0.0, 0.0)  # added to the positions: x to the right, y downwards
-    slide_shifts_um: tuple[tuple[str, tuple[float, float]], ...] = ()  # (slide, shift) that goes before `shift_um`
+    slide_shifts_um: dict[str, tuple[float, float]] = field(
+        default_factory=dict
+    )  # slide -> shift instead of `shift_um`
+    check_alignment: bool = True  # measure the shift between image and counts; refuse 50 um or more
 
-    min_counts: int = 20  # a cell needs this many UMI
-    min_genes: int = 10  # and this many genes with a count
-    min_cells_per_gene: int = 3  # a gene must be seen in this many of the cells kept
-    nucleus_um2: tuple[float, float] = (8.0, 250.0)  # area of the nucleus, where it is known: least and most
+    # Filters
+    min_counts: int = 20  # UMI of a cell
+    min_genes: int = 10  # genes of a cell
+    min_cells_per_gene: int = 3  # cells, of those kept, in which a gene has counts
+    nucleus_um2: tuple[float, float] = (8.0, 250.0)  # min and max area of the nucleus, where it is known
     min_tissue_fraction: float = 0.1  # share of a patch that must be tissue (holes up to 100 um count as tissue)
-    keep_border: bool = False  # keep cells whose patch reaches past the image (filled with white)
+    keep_border: bool = False  # keep cells whose patch extends beyond the image (filled with white)
 
-    # leiden | clusters | markers:NAME | markers:FILE.csv | none | FILE.csv (cell, type) | a column of the cells
+    # Cell types: leiden | clusters | markers:NAME | markers:FILE.csv | none | FILE.csv (cell, type) | a column
     types: str = "leiden"
     resolution: float = 1.0  # of Leiden: higher gives more clusters
-    marker_margin: float = 0.3  # least difference of score between the best and the next type
+    marker_margin: float = 0.3  # min difference of score between the best and the next type
 
+    # Split
     split_block_um: float | None = None  # side of the spatial blocks; None = 500, or 8 patch sides where that is more
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)  # of train, val, test, before the gap is cut
     holdout_slides: tuple[str, ...] = ()  # these slides become the test set, whole
     seed: int = 0  # of the split and of Leiden
 
-    check_alignment: bool = True  # estimate the shift between image and counts; refuse when it is gross and certain
-    toy: bool = False  # made by this program: written into everything that comes of it
+    toy: bool = False  # the tissue is simulated: written into everything that is made from it
 
     def __post_init__(self) -> None:
         problems = Problems()
         for name in ("patch_um", "resolution"):
             if not getattr(self, name) > 0:
                 problems.add(found=f"{name} = {getattr(self, name)}", expected="a positive number")
-        for name in ("um_per_px", "split_block_um"):
+        for name in ("bin_um", "image_um_per_px", "um_per_px", "split_block_um"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 problems.add(found=f"{name} = {value}", expected="a positive number")
@@ -52,16 +109,24 @@ class PrepareConfig:
             if getattr(self, name) < 0:
                 problems.add(found=f"{name} = {getattr(self, name)}", expected="0 or more")
         if not 0 <= self.nucleus_um2[0] < self.nucleus_um2[1]:
-            problems.add(found=f"nucleus_um2 = {self.nucleus_um2}", expected="least and most, the first smaller")
+            problems.add(found=f"nucleus_um2 = {self.nucleus_um2}", expected="min and max, the first smaller")
         if not 0 <= self.min_tissue_fraction <= 1:
             problems.add(found=f"min_tissue_fraction = {self.min_tissue_fraction}", expected="0 to 1")
         if len(self.fractions) != 3 or min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             problems.add(found=f"fractions {self.fractions}", expected="three shares (train, val, test) that sum to 1")
+        if isinstance(self.holdout_slides, str):
+            problems.add(
+                found=f"holdout_slides = {self.holdout_slides!r}", expected="a tuple", repair="a comma after the name"
+            )
+        if not isinstance(self.cells, CellsConfig):
+            problems.add(
+                found=f"cells = {self.cells!r}", expected="a CellsConfig", repair="cells=CellsConfig(method=...)"
+            )
         problems.raise_if_any()
 
     def shift_of(self, slide: str) -> tuple[float, float]:
         """The shift for one slide: its own if it has one."""
-        return dict(self.slide_shifts_um).get(slide, self.shift_um)
+        return self.slide_shifts_um.get(slide, self.shift_um)
 
     @property
     def block_um(self) -> float:

@@ -1,10 +1,16 @@
-"""Sections -> paired dataset: check, filter, split, label, and write, in that order."""
+"""Instrument folders and images -> paired dataset.
+
+The steps in their order: open the inputs (`inputs`), check the images and make cells of bins (`alignment`, `cells`),
+collect the cells that pass the filters (`collect`), split them (`split`), label them (`labels`), write (`write`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,9 +21,11 @@ from sge2hist.data.section import Section
 from sge2hist.data.slides.channels import is_rgb, require_same_channels
 from sge2hist.pairing.alignment.image_checks import check_image
 from sge2hist.pairing.alignment.tissue import map_tissue
-from sge2hist.pairing.alignment.verdict import alignment_record, judge_shift, shifted
+from sge2hist.pairing.alignment.verdict import alignment_record, check_shift, shifted
+from sge2hist.pairing.cells import cells_of_section, choose_method
 from sge2hist.pairing.collect import Cells, Progress, SectionCells, collect_section, merge_sections
 from sge2hist.pairing.config import PrepareConfig
+from sge2hist.pairing.inputs import Input, Log, open_inputs
 from sge2hist.pairing.labels import LabelInputs, Labels, label_cells
 from sge2hist.pairing.report import ReportInputs, write_report
 from sge2hist.pairing.split import split_cells
@@ -27,50 +35,75 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 MAX_MAP_SIDE = 2500  # px of the low-resolution map on which tissue and shift are measured
-FINEST_MAP_UM = 4.0
+MIN_MAP_UM_PER_PX = 4.0
 BYTES_PER_NONZERO = 5  # of the compressed counts, generously
 
 
-def _silent(stage: str, done: int, total: int) -> None:
+def _no_progress(stage: str, done: int, total: int) -> None:
     """No progress shown."""
 
 
 def prepare(
-    sections: list[Section],
+    inputs: Input | Sequence[Input],
     output: str | Path,
-    *,
     config: PrepareConfig | None = None,
-    progress: Progress = _silent,
+    *,
+    images: str | Path | Sequence[str | Path | None] | None = None,
+    log: Log = print,
+    progress: Progress = _no_progress,
     overwrite: bool = False,
+    **options: Any,
 ) -> PairedDataset:
-    """Write a paired dataset from sections and open it.
+    """Pair gene expression with images: open the inputs, check the images, make cells, pair, write, open the dataset.
 
     Parameters
     ----------
-    sections
-        What the readers return; several become one dataset with a column `slide`.
+    inputs
+        What the instrument wrote (Space Ranger's ``outs/``, a Xenium folder, ``.h5ad``, ``.zarr``, ...) or a
+        `Section` that is open; several become one dataset with one slide each.
     output
-        Folder to write, by custom ``NAME.paired``; it appears only when it is complete.
+        Folder to write, by custom ``NAME.paired``; it appears only when it is complete. Of each slide it has an
+        ``alignment.png``: look at it.
+    config
+        All options with their units; `PrepareConfig` lists them.
+    images
+        The microscope image of each input, in the same order: H&E, or fluorescence with `channels`. None where the
+        input holds the image.
+    log
+        Called with lines of text: the sections, the cells made of bins, warnings.
     progress
         Called as ``progress(stage, done, total)``.
+    overwrite
+        Replace an earlier dataset at `output`; anything else there is never replaced.
+    options
+        Fields of `PrepareConfig`, instead of those in `config`.
 
     Raises
     ------
     InputError
-        If the image does not match, nothing passes the filters, a split is empty, labels are not found, the output
-        exists, or the disk is full; nothing is left behind then.
+        If an option is wrong, an input cannot be read, an image does not match, nothing passes the filters, a split is
+        empty, labels are not found, the output exists, or the disk is full; nothing is left behind then.
+
+    Example
+    -------
+    >>> from sge2hist.pairing.prepare import prepare
+    >>> dataset = prepare(
+    ...     "run/outs", "kidney.paired", images="he.tif", bin_um=16, patch_um=64.0, types="markers:kidney"
+    ... )  # doctest: +SKIP
+
+    Cells from nuclei that are found in the H&E, with the cells nearer than 12 um to the nucleus:
+
+    >>> from sge2hist.pairing.config import CellsConfig
+    >>> cells = CellsConfig(method="nuclei", expand_um=12.0)
+    >>> dataset = prepare("run/outs", "kidney.paired", images="he.tif", cells=cells)  # doctest: +SKIP
     """
-    config = _with_toy_flag(config or PrepareConfig(), sections)
+    config = _with_options(config or PrepareConfig(), options)
     check_output(output, overwrite=overwrite, kind="paired")
-    if not sections:
-        raise InputError(found="no section", expected="at least one")
-    _check_slide_names(sections, config)
-    for section in sections[1:]:
-        require_same_channels(section.image.channels, sections[0].image.channels, where=section.name)
-    checked = []
-    for section in sections:
-        section, warnings = check_image(section)
-        checked.append((shifted(section, config.shift_of(section.name)), warnings))
+    opened = open_inputs(inputs, images, config, log)
+    sections = [section for section, _ in opened]
+    config = _with_toy_flag(config, sections)
+    _check_sections(sections, config)
+    checked = [_check_and_make_cells(section, path, config, log, progress) for section, path in opened]
     um_per_px = config.um_per_px or max(section.um_per_px for section, _ in checked)
     parts, counts, alignment = [], [], []
     for number, (section, warnings) in enumerate(checked):
@@ -78,7 +111,7 @@ def prepare(
         part, part_counts = _collect(section, config)
         applied_um = config.shift_of(section.name)
         if config.check_alignment:
-            warnings += judge_shift(part.shift, section, applied_um, one_of_several=len(checked) > 1)
+            warnings += check_shift(part.shift, section, applied_um, one_of_several=len(checked) > 1)
         parts.append(part)
         counts.append(part_counts)
         del part_counts
@@ -91,6 +124,9 @@ def prepare(
     labels = _label(cells, parts, split, config)
     alignment[0]["warnings"] = [*alignment[0]["warnings"], *labels.warnings]
     progress("splitting and labelling", 1, 1)
+    for record in alignment:
+        for warning in record["warnings"]:
+            log(f"warning: {record['slide']}: {warning}")
     prepared = Prepared(
         parts=parts,
         cells=cells,
@@ -105,11 +141,40 @@ def prepare(
     return PairedDataset.open(output)
 
 
-def _check_slide_names(sections: list[Section], config: PrepareConfig) -> None:
+def _with_options(config: PrepareConfig, options: dict[str, Any]) -> PrepareConfig:
+    """The config with fields replaced; unknown names and values of a wrong type are errors of the caller."""
+    names = [field.name for field in dataclasses.fields(PrepareConfig)]
+    for name in options:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            raise InputError(
+                found=f"option {name!r}",
+                where="prepare",
+                expected=f"fields of PrepareConfig ({', '.join(names)})",
+                repair=f"{near[0]}=..." if near else "",
+            )
+    try:
+        return dataclasses.replace(config, **options)
+    except TypeError as error:  # a comparison in the checks of ranges
+        raise InputError(
+            found=f"an option of a wrong type ({error})",
+            where="prepare, " + ", ".join(f"{name}={value!r}" for name, value in options.items()),
+            expected="the types that PrepareConfig states",
+        ) from error
+
+
+def _with_toy_flag(config: PrepareConfig, sections: list[Section]) -> PrepareConfig:
+    """Mark the dataset as toy when a section says that this program simulated it."""
+    toy = config.toy or any(section.software.startswith("sge2hist toy") for section in sections)
+    return dataclasses.replace(config, toy=toy)
+
+
+def _check_sections(sections: list[Section], config: PrepareConfig) -> None:
+    """What must be right before anything slow: names of slides, patch side, channels."""
     names = [section.name for section in sections]
-    asked = [("--holdout-slide", name) for name in config.holdout_slides]
-    asked += [("--shift-um", name) for name, _ in config.slide_shifts_um]
-    for option, name in asked:
+    requested = [("--holdout-slide", name) for name in config.holdout_slides]
+    requested += [("--shift-um", name) for name in config.slide_shifts_um]
+    for option, name in requested:
         if name not in names:
             raise InputError(found=f"{option} {name}", expected=f"one of {', '.join(names)}")
     for section in sections:
@@ -123,11 +188,42 @@ def _check_slide_names(sections: list[Section], config: PrepareConfig) -> None:
             )
     if config.holdout_slides and set(config.holdout_slides) == set(names):
         raise InputError(found="every slide held out", expected="at least one slide to train on")
+    for section in sections[1:]:
+        require_same_channels(section.image.channels, sections[0].image.channels, where=section.name)
+
+
+def _check_and_make_cells(
+    section: Section, path: Path | None, config: PrepareConfig, log: Log, progress: Progress
+) -> tuple[Section, list[str]]:
+    """Check the image, correct the shift, make cells of bins; returns the section and warnings.
+
+    Space Ranger's outlines lie in px of the image that it was run with, before any scaling and shift, so its cells
+    are made first. Outlines on the given image need positions that match it, so those cells are made last.
+    """
+    method = choose_method(section, path, config.cells)
+
+    def with_cells(section: Section) -> Section:
+        cells = cells_of_section(
+            section,
+            config=config.cells,
+            method=method,
+            folder=path,
+            progress=lambda done, total: progress("finding nuclei", done, total),
+        )
+        if cells is not section:
+            log(cells.notes[-1])
+        return cells
+
+    if method == "segmentation":
+        section = with_cells(section)
+    section, warnings = check_image(section)
+    section = shifted(section, config.shift_of(section.name))
+    return section if method == "segmentation" else with_cells(section), warnings
 
 
 def _collect(section: Section, config: PrepareConfig) -> tuple[SectionCells, csr_array]:
     longest_um = max(section.image.width_px, section.image.height_px) * section.um_per_px
-    map_um_per_px = max(FINEST_MAP_UM, longest_um / MAX_MAP_SIDE, section.um_per_px)
+    map_um_per_px = max(MIN_MAP_UM_PER_PX, longest_um / MAX_MAP_SIDE, section.um_per_px)
     return collect_section(section, map_tissue(section, map_um_per_px), config)
 
 
@@ -194,9 +290,3 @@ def _report(folder: Path, prepared: Prepared, number: int) -> None:
     )
     name = "alignment.png" if number == 0 else f"alignment.{number}.png"
     write_report(folder / name, inputs)
-
-
-def _with_toy_flag(config: PrepareConfig, sections: list[Section]) -> PrepareConfig:
-    """Mark the dataset as toy when a section says that this program simulated it."""
-    toy = config.toy or any(section.software.startswith("sge2hist toy") for section in sections)
-    return dataclasses.replace(config, toy=toy)

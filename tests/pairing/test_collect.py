@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from sge2hist.pairing import count_matrix as matrix_rows
+from sge2hist.pairing import collect
 
 
 @settings(max_examples=60, deadline=None)
@@ -15,8 +15,8 @@ def test_in_place_selection_agrees_with_scipy(seed, chunk) -> None:
     rows = np.flatnonzero(rng.uniform(size=dense.shape[0]) < 0.6)
     keep = rng.uniform(size=dense.shape[1]) < 0.6
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matrix_rows, "CHUNK_NONZEROS", chunk)
-        np.testing.assert_array_equal(matrix_rows.select_rows(csr_array(dense), rows).toarray(), dense[rows])
-        columns = matrix_rows.select_columns(csr_array(dense), keep)
+        patch.setattr(collect, "CHUNK_NONZEROS", chunk)
+        np.testing.assert_array_equal(collect.select_rows(csr_array(dense), rows).toarray(), dense[rows])
+        columns = collect.select_columns(csr_array(dense), keep)
     np.testing.assert_array_equal(columns.toarray(), dense[:, keep])
     assert columns.has_sorted_indices

@@ -10,10 +10,9 @@ from pairing.sections import make_section
 from sge2hist.pairing.alignment.image_checks import check_image
 from sge2hist.pairing.alignment.tissue import map_tissue
 from sge2hist.pairing.alignment.verdict import alignment_record, shifted
-from sge2hist.pairing.cells import CellsConfig, cells_of_section
+from sge2hist.pairing.cells import bin_totals, cells_of_section, count_places
 from sge2hist.pairing.collect import collect_section
-from sge2hist.pairing.config import PrepareConfig
-from sge2hist.pairing.count_matrix import bin_totals, count_places
+from sge2hist.pairing.config import CellsConfig, PrepareConfig
 
 KNOWN_UM = (14.0, -6.0)  # to be added to the positions
 CONFIG = PrepareConfig(patch_um=20.0, patch_px=20, min_counts=1, min_genes=1, types="none")

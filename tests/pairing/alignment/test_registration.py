@@ -8,7 +8,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.pairing.alignment import registration
 from sge2hist.pairing.alignment.registration import estimate_shift
 from sge2hist.pairing.alignment.tissue import map_tissue
-from sge2hist.pairing.alignment.verdict import judge_shift, shifted
+from sge2hist.pairing.alignment.verdict import check_shift, shifted
 
 
 def measure(section) -> registration.Shift:
@@ -31,7 +31,7 @@ def test_shuffled_counts_give_no_confidence() -> None:
     counts = np.random.default_rng(0).permutation(np.asarray(section.read_counts(None, None).sum(axis=1)).ravel())
     shift = estimate_shift(map_tissue(section, 4.0), section.centre_xy_px, counts)
     assert shift.confidence == "low"
-    assert "could not be measured" in judge_shift(shift, section, (0.0, 0.0))[0]
+    assert "could not be measured" in check_shift(shift, section, (0.0, 0.0))[0]
 
 
 def test_surface_agrees_with_a_slow_correlation() -> None:
@@ -52,16 +52,16 @@ def test_surface_agrees_with_a_slow_correlation() -> None:
 def test_judgement() -> None:
     section = make_section(width_px=700, height_px=600)
     good = measure(section)
-    assert judge_shift(good, section, (0.0, 0.0)) == []
+    assert check_shift(good, section, (0.0, 0.0)) == []
     near = dataclasses.replace(good, x_um=9.0, y_um=0.0)
-    assert "--shift-um 12,0" in judge_shift(near, section, (3.0, 0.0))[0]
-    assert "--shift-um one=12,0" in judge_shift(near, section, (3.0, 0.0), one_of_several=True)[0]
+    assert "--shift-um 12,0" in check_shift(near, section, (3.0, 0.0))[0]
+    assert "--shift-um one=12,0" in check_shift(near, section, (3.0, 0.0), one_of_several=True)[0]
     gross = dataclasses.replace(good, x_um=80.0, y_um=0.0)
     with pytest.raises(InputError, match="--shift-um 80,0"):
-        judge_shift(gross, section, (0.0, 0.0))
+        check_shift(gross, section, (0.0, 0.0))
     unsure = dataclasses.replace(gross, confidence="moderate")
-    assert "confidence moderate" in judge_shift(unsure, section, (0.0, 0.0))[0]
-    assert "too few" in judge_shift(None, section, (0.0, 0.0))[0]
+    assert "confidence moderate" in check_shift(unsure, section, (0.0, 0.0))[0]
+    assert "too few" in check_shift(None, section, (0.0, 0.0))[0]
 
 
 def test_correction_moves_by_um() -> None:

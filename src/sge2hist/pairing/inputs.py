@@ -1,0 +1,118 @@
+"""What `prepare` is given -> opened sections, each with a name of its own; counts and pixels are read later."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.section import Section
+from sge2hist.data.slides.channels import read_request
+from sge2hist.pairing.cells import choose_method
+from sge2hist.pairing.config import PrepareConfig
+from sge2hist.readers import open_sections
+from sge2hist.readers.detect import detect_format
+from sge2hist.readers.tenx.visium_hd_folder import find_squares
+from sge2hist.readers.tenx.visium_hd_segmented import find_segmented
+
+Input = str | Path | Section  # what an instrument wrote, or a section that the caller has opened
+Log = Callable[[str], None]
+
+
+def open_inputs(
+    inputs: Input | Sequence[Input],
+    images: str | Path | Sequence[str | Path | None] | None,
+    config: PrepareConfig,
+    log: Log,
+) -> list[tuple[Section, Path | None]]:
+    """Open all inputs: the sections, and what each was read from (None for a section that the caller opened).
+
+    Raises
+    ------
+    InputError
+        Without an input, with an input given twice, with another number of images, or if a reader finds something
+        wrong.
+    """
+    given = [inputs] if isinstance(inputs, str | Path | Section) else list(inputs)
+    opened: list[tuple[Section, Path | None]] = []
+    for source, image in zip(given, _image_of_each(given, images), strict=True):
+        path = None if isinstance(source, Section) else Path(source)
+        sections = [source] if isinstance(source, Section) else open_input(Path(source), image, config)
+        for section in sections:
+            section = _with_own_name(section, path, {other.name for other, _ in opened}, log)
+            log(section.describe())
+            log(_describe_scale(section))
+            opened.append((section, path))
+    return opened
+
+
+def _image_of_each(
+    inputs: list[Input], images: str | Path | Sequence[str | Path | None] | None
+) -> list[str | Path | None]:
+    if not inputs:
+        raise InputError(found="no input", expected="at least one instrument folder, file or section")
+    paths = [Path(source).resolve() for source in inputs if not isinstance(source, Section)]
+    if len(set(paths)) < len(paths):
+        raise InputError(
+            found="one input given twice", expected="each once: its cells would be in both training and test"
+        )
+    if images is None:
+        return [None] * len(inputs)
+    listed: list[str | Path | None] = [images] if isinstance(images, str | Path) else list(images)
+    if len(listed) != len(inputs):
+        raise InputError(
+            found=f"{len(listed)} images for {len(inputs)} inputs", expected="one --image for each, in the same order"
+        )
+    for source, image in zip(inputs, listed, strict=True):
+        if isinstance(source, Section) and image is not None:
+            raise InputError(found=f"an image ({image}) for a section that is open", where=source.name, expected="None")
+    return listed
+
+
+def open_input(path: Path, image: str | Path | None, config: PrepareConfig) -> list[Section]:
+    """Open one input; Visium HD without `bin_um` is read at 2 um when cells can be made of its bins.
+
+    Where there are no 2 um bins but Space Ranger's own table of cells, that is read instead.
+    """
+    format = detect_format(path).format if config.format == "auto" else config.format
+    options: dict[str, Any] = {
+        "image": image,
+        "um_per_px": config.image_um_per_px,
+        "alignment": config.alignment,
+        "genes": config.genes,
+        "layer": config.layer,
+        "table": config.table,
+        "channels": _channels(config.channels),
+    }
+    method = config.cells.method
+    if format == "visium_hd" and config.bin_um is None and method != "bins":
+        if 2 in find_squares(path):
+            sections = open_sections(path, format=format, bin_um=2, **options)
+            if choose_method(sections[0], path, config.cells) != "bins":
+                return sections  # else the image is too coarse to show nuclei: bins of the usual side
+        elif method in ("auto", "segmentation") and find_segmented(path) is not None:
+            format = "visium_hd_segmented"
+    return open_sections(path, format=format, bin_um=config.bin_um, **options)
+
+
+def _channels(channels: str | tuple[str, ...] | None) -> tuple[str, ...] | None:
+    return read_request(channels if channels is None or isinstance(channels, str) else ",".join(channels))
+
+
+def _with_own_name(section: Section, path: Path | None, taken: set[str], log: Log) -> Section:
+    """Instruments call every run "region_1": a name that is taken gets a number."""
+    if section.name not in taken:
+        return section
+    number = 2
+    while f"{section.name}_{number}" in taken:
+        number += 1
+    name = f"{section.name}_{number}"
+    log(f"{path or 'the section'} is called {name} here: an earlier input is {section.name} already")
+    return dataclasses.replace(section, name=name)
+
+
+def _describe_scale(section: Section) -> str:
+    sources = "; ".join(f"{value:.4g} ({name})" for name, value in section.um_per_px_sources.items())
+    return f"  um per px: {sources}; positions in px of {section.image.path.name}, x = column, y = row"
