@@ -33,7 +33,7 @@ class ImageReference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CountPlaces:
+class CountGrid:
     """Where counts were caught before they were given to cells: M places on the instrument's own array."""
 
     centre_xy_px: np.ndarray  # float64 [M, 2]
@@ -73,7 +73,7 @@ class Section:
         None  # UMI of each observation, int64 [N], where that is cheap to read
     )
     max_patch_um: float | None = None  # where each observation came with a picture of its own, cut out already
-    caught: CountPlaces | None = None  # for cells made of bins: the bins, which no outline has drawn to the image
+    count_grid: CountGrid | None = None  # for cells made of bins: the bins, which no outline has drawn to the image
 
     def __post_init__(self) -> None:
         problems = Problems()
@@ -103,10 +103,10 @@ class Section:
 
     def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> Section:
         """The section with every position put through `move` (float64 [N, 2] px -> the same shape)."""
-        caught = self.caught
-        if caught is not None:
-            caught = dataclasses.replace(caught, centre_xy_px=move(caught.centre_xy_px))
-        return dataclasses.replace(self, centre_xy_px=move(self.centre_xy_px), caught=caught)
+        count_grid = self.count_grid
+        if count_grid is not None:
+            count_grid = dataclasses.replace(count_grid, centre_xy_px=move(count_grid.centre_xy_px))
+        return dataclasses.replace(self, centre_xy_px=move(self.centre_xy_px), count_grid=count_grid)
 
     def describe(self) -> str:
         """One line for people: technology, software, observation, size, scale."""

@@ -1,10 +1,8 @@
 """Latent good? Clustering of `z1`, active units, and linear probes of `z1` and `z2`.
 
-K-means (as many clusters as types) on `z1`, beside Leiden on principal components of the same cells' expression, both
-over several seeds; agreement with
-the dataset's types by accuracy under the best one-to-one matching (Hungarian), NMI and ARI. When the dataset's types
-were themselves made by Leiden,
-that comparison flatters Leiden, and the report says so.
+K-means (as many clusters as types) on `z1`, and Leiden on principal components of the same cells' expression, both over
+several seeds; agreement with the dataset's types by accuracy under the best one-to-one matching (Hungarian), NMI and
+ARI. When the dataset's types were themselves made by Leiden, that comparison flatters Leiden, and the report notes it.
 
 Shape letters: N cells, T/M latent dims, K clusters.
 """
@@ -17,6 +15,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
+from sge2hist.data.leiden import leiden_partition, nearest_neighbour_graph
 from sge2hist.evaluation.metrics.expression_recovery import frequent_genes, log_normalised
 from sge2hist.evaluation.resampling import finite
 
@@ -81,29 +80,12 @@ def principal_components(counts_NG: csr_array, n_genes: int = 2000) -> np.ndarra
     return expression @ vectors[:, best]
 
 
-def leiden_clusters(points_NC: np.ndarray, seed: int, resolution: float = 1.0) -> np.ndarray:
-    """Return Leiden clusters of the 15-nearest-neighbour graph (modularity; Traag et al. 2019)."""
-    import random
-
-    import igraph
-    from sklearn.neighbors import kneighbors_graph
-
-    graph = kneighbors_graph(points_NC, min(NEIGHBOURS, len(points_NC) - 1)).tocoo()
-    edges = np.unique(np.sort(np.column_stack([graph.row, graph.col]), axis=1), axis=0)
-    network = igraph.Graph(n=len(points_NC), edges=edges.tolist())
-    # igraph draws from Python's generator: one of our own is lent to it for this call.
-    igraph.set_random_number_generator(random.Random(seed))
-    try:
-        found = network.community_leiden(objective_function="modularity", resolution=resolution, n_iterations=-1)
-    finally:
-        igraph.set_random_number_generator(random)
-    return np.asarray(found.membership)
-
-
 def leiden_scores(counts_NG: csr_array, type_N: np.ndarray) -> dict[str, Any]:
     """Return the agreement of Leiden on principal components, over five seeds."""
-    points = principal_components(counts_NG)
-    return over_seeds([agreement(type_N, leiden_clusters(points, seed)) for seed in SEEDS])
+    graph = nearest_neighbour_graph(principal_components(counts_NG), NEIGHBOURS)
+    return over_seeds(
+        [agreement(type_N, leiden_partition(graph, resolution=1.0, seed=seed, n_iterations=-1)) for seed in SEEDS]
+    )
 
 
 def active_units(latent_NT: np.ndarray) -> int:
@@ -187,9 +169,10 @@ def latent_report(
     block_N: np.ndarray,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Return clustering, active units and probes for cells of known type (at most 5,000, drawn at random).
+    """Return clustering, active units and probes for cells of known type (at most 5,000, sampled at random).
 
-    `predicted_type_N`: type that the model's mixture gives to each cell; a clustering of z1, too, told the types of training cells.
+    `predicted_type_N`: type that the model predicts for each cell: a clustering of z1, supervised by the types of training
+    cells.
     """
     known = np.flatnonzero(type_N >= 0)
     chosen = np.sort(rng.choice(known, min(len(known), MAX_CELLS), replace=False))
