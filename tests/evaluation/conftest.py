@@ -1,4 +1,4 @@
-"""A small synthetic tissue as a paired dataset on disk: expression and picture share their cause, so that every judge
+"""A small synthetic tissue as a paired dataset on disk: expression and picture share their cause, so that every metric
 has a right answer.
 """
 
@@ -24,13 +24,13 @@ GENES = 30
 EOSIN, HAEMATOXYLIN, GLASS = (225, 130, 180), (90, 60, 140), (244, 242, 243)
 
 
-def draw_patch(kind: int, lumen: float, rng: np.random.Generator) -> np.ndarray:
+def render_patch(type_index: int, lumen: float, rng: np.random.Generator) -> np.ndarray:
     """Eosin ground, a lumen of a given radius (share of the side), and 3, 7 or 12 dark discs by type."""
     y, x = np.mgrid[:SIDE_PX, :SIDE_PX] + 0.5
     patch = np.array(EOSIN) + rng.normal(0, 6, (SIDE_PX, SIDE_PX, 1)) + rng.normal(0, 8)
     centre = rng.uniform(10, 22, 2)
     patch = np.where(((x - centre[0]) ** 2 + (y - centre[1]) ** 2 < (lumen * SIDE_PX) ** 2)[..., None], GLASS, patch)
-    for _ in range((3, 7, 12)[kind]):
+    for _ in range((3, 7, 12)[type_index]):
         cx, cy = rng.uniform(2, 30, 2)
         disc = (x - cx) ** 2 + (y - cy) ** 2 < rng.uniform(2.0, 3.0) ** 2
         patch = np.where(disc[..., None], np.array(HAEMATOXYLIN) + rng.normal(0, 8, 3), patch)
@@ -39,15 +39,15 @@ def draw_patch(kind: int, lumen: float, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tissue:
-    """The dataset, and a way to draw new patches with a cell's own cause (a perfect generator)."""
+    """The dataset, and a function that renders new patches from a cell's own cause (a perfect generator)."""
 
     data: PairedDataset
-    kind: np.ndarray
+    type_N: np.ndarray
     lumen: np.ndarray
 
     def fresh(self, rows: np.ndarray, seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
-        return np.stack([draw_patch(self.kind[row], self.lumen[row], rng) for row in rows])
+        return np.stack([render_patch(self.type_N[row], self.lumen[row], rng) for row in rows])
 
     def write(self, folder: Path, images: np.ndarray, rows: np.ndarray) -> Path:
         """Write images as a folder with a table."""
@@ -65,18 +65,18 @@ def tissue(tmp_path_factory: pytest.TempPathFactory) -> Tissue:
     rng = np.random.default_rng(3)
     n = COLUMNS * ROWS
     column, row = np.arange(n) % COLUMNS, np.arange(n) // COLUMNS
-    kind, lumen = rng.integers(0, 3, n), rng.uniform(0, 0.3, n)
+    type_N, lumen = rng.integers(0, 3, n), rng.uniform(0, 0.3, n)
     slide = np.zeros((ROWS * SIDE_PX, COLUMNS * SIDE_PX, 3), np.uint8)
     for i in range(n):
         at = (slice(row[i] * SIDE_PX, (row[i] + 1) * SIDE_PX), slice(column[i] * SIDE_PX, (column[i] + 1) * SIDE_PX))
-        slide[at] = draw_patch(kind[i], lumen[i], rng)
+        slide[at] = render_patch(type_N[i], lumen[i], rng)
     rate = np.full((n, GENES), 4.0)
-    rate[np.arange(n), kind] = 40.0
+    rate[np.arange(n), type_N] = 40.0
     rate[:, 3:10] += 120 * lumen[:, None]
     split = np.array(["train", "val", "test"])[np.searchsorted([22, 28], column, side="right")]
     obs = pd.DataFrame(
         {
-            "cell_type": pd.Categorical([f"type {k}" for k in kind]),
+            "cell_type": pd.Categorical([f"type {k}" for k in type_N]),
             "split": pd.Categorical(split),
             "slide": pd.Categorical(["s"] * n),
         },
@@ -105,4 +105,4 @@ def tissue(tmp_path_factory: pytest.TempPathFactory) -> Tissue:
         "toy": True,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    return Tissue(PairedDataset.open(folder), kind, lumen)
+    return Tissue(PairedDataset.open(folder), type_N, lumen)

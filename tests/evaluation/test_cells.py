@@ -31,7 +31,7 @@ def test_derangement_moves_everything(n: int) -> None:
     assert (found != np.arange(n)).all()
 
 
-def test_sets_are_judged_on_shared_cells_with_the_right_images(tissue) -> None:
+def test_sets_are_evaluated_on_shared_cells_with_the_right_images(tissue) -> None:
     rng = np.random.default_rng(0)
     test = tissue.data.rows("test")
     a, b = image_set("a", rng.permutation(test[:60])), image_set("b", rng.permutation(test[20:90]))
@@ -44,7 +44,7 @@ def test_sets_are_judged_on_shared_cells_with_the_right_images(tissue) -> None:
     assert any("largest set shows 70" in note for note in found.notes)
 
 
-def test_samples_are_told_apart(tissue) -> None:
+def test_samples_are_separated(tissue) -> None:
     rows = np.repeat(tissue.data.rows("test")[:30], 4)
     images = image_set("a", rows, samples=np.tile(np.arange(4), 30))
     found = choose_cells([images], tissue.data, EvaluateConfig(max_samples=3), 32.0, np.random.default_rng(0))

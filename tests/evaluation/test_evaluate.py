@@ -1,4 +1,4 @@
-"""End to end on a synthetic tissue: each kind of bad generator is exposed by the metric that is there for it, and
+"""End to end on a synthetic tissue: each type of bad generator is exposed by the metric that measures its fault, and
 only by it.
 """
 
@@ -11,31 +11,32 @@ import numpy as np
 import pytest
 
 from sge2hist.data.errors import InputError
+from sge2hist.data.generated import GeneratedSet
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
-from tests.evaluation.generated_set import table_for, write_generated
+from tests.evaluation.generated_sets import table_for, write_generated
 
 CONFIG = EvaluateConfig(extractor="texture-v1", n_bootstrap=60, max_train=500, umap=False, min_type=20, gallery=3)
 
 
 @pytest.fixture(scope="module")
-def judged(tissue, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def evaluated(tissue, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """One report on five generators for the same cells."""
-    folder = tmp_path_factory.mktemp("judged")
+    folder = tmp_path_factory.mktemp("evaluated")
     rows, rng = tissue.data.rows("test")[::2], np.random.default_rng(0)
     fresh = tissue.fresh(rows, 1)
     collapsed = np.empty_like(fresh)
-    for kind in range(3):
-        mine = tissue.kind[rows] == kind
+    for type_index in range(3):
+        mine = tissue.type_N[rows] == type_index
         collapsed[mine] = fresh[mine][:1]
     train = tissue.data.rows("train")
-    copied = np.array([rng.choice(train[tissue.kind[train] == tissue.kind[row]]) for row in rows])
+    copied = np.array([rng.choice(train[tissue.type_N[train] == tissue.type_N[row]]) for row in rows])
     sets = {
         "good": fresh,
         "other cells": tissue.fresh(rng.permutation(rows), 2),
         "collapsed": collapsed,
         "copied": tissue.data.patches(copied),
-        "grainy": np.clip(fresh + rng.normal(0, 30, fresh.shape), 0, 255).astype(np.uint8),
+        "noisy": np.clip(fresh + rng.normal(0, 30, fresh.shape), 0, 255).astype(np.uint8),
     }
     paths = [tissue.write(folder / name, images, rows) for name, images in sets.items()]
     report = evaluate(paths, tissue.data, folder / "report", config=CONFIG)
@@ -47,8 +48,8 @@ def value(report: dict[str, Any], metric: str, name: str, field: str = "value") 
     return float(entry["real"]["value"] if name == "real" else entry["sets"][name][field])
 
 
-def test_a_good_generator_passes_everything(judged) -> None:
-    report, _ = judged
+def test_a_good_generator_passes_everything(evaluated) -> None:
+    report, _ = evaluated
     assert value(report, "frechet", "good") < 2 * value(report, "frechet", "real")
     assert value(report, "coverage", "good") > 0.7
     assert value(report, "type_f1", "good") > 0.8 * value(report, "type_f1", "real")
@@ -57,8 +58,8 @@ def test_a_good_generator_passes_everything(judged) -> None:
     assert value(report, "copied", "good") < 0.05
 
 
-def test_shuffling_is_exposed_by_every_right_metric_and_by_no_realism_metric(judged) -> None:
-    report, _ = judged
+def test_shuffling_is_exposed_by_every_right_metric_and_by_no_realism_metric(evaluated) -> None:
+    report, _ = evaluated
     assert value(report, "frechet", "other cells") < 2 * value(report, "frechet", "real")
     assert value(report, "coverage", "other cells") > 0.7
     assert value(report, "type_f1_normalised", "other cells") < 0.3
@@ -68,8 +69,8 @@ def test_shuffling_is_exposed_by_every_right_metric_and_by_no_realism_metric(jud
     assert value(report, "copied", "other cells") < 0.05
 
 
-def test_collapse_is_exposed_by_variety_and_not_by_precision_or_type(judged) -> None:
-    report, _ = judged
+def test_collapse_is_exposed_by_variety_and_not_by_precision_or_type(evaluated) -> None:
+    report, _ = evaluated
     assert value(report, "recall", "collapsed") < 0.1
     assert value(report, "coverage", "collapsed") < 0.3
     assert value(report, "precision", "collapsed") > 0.6
@@ -77,25 +78,25 @@ def test_collapse_is_exposed_by_variety_and_not_by_precision_or_type(judged) -> 
     assert value(report, "copied", "collapsed") < 0.05
 
 
-def test_copying_is_exposed_by_memorisation_alone(judged) -> None:
+def test_copying_is_exposed_by_memorisation_alone(evaluated) -> None:
     """Training patches of the right type: real in every way, and the type is right."""
-    report, _ = judged
+    report, _ = evaluated
     assert value(report, "copied", "copied") > 0.95
     assert value(report, "frechet", "copied") < 2.5 * value(report, "frechet", "real")
     assert value(report, "coverage", "copied") > 0.7
     assert value(report, "type_f1", "copied") > 0.8 * value(report, "type_f1", "real")
 
 
-def test_grain_is_exposed_by_realism_and_not_by_memorisation(judged) -> None:
-    report, _ = judged
-    assert value(report, "frechet", "grainy") > 5 * value(report, "frechet", "real")
-    assert value(report, "kid", "grainy") > 10 * value(report, "kid", "good")
-    assert value(report, "precision", "grainy") < 0.1
-    assert value(report, "copied", "grainy") < 0.05
+def test_noise_is_exposed_by_realism_and_not_by_memorisation(evaluated) -> None:
+    report, _ = evaluated
+    assert value(report, "frechet", "noisy") > 5 * value(report, "frechet", "real")
+    assert value(report, "kid", "noisy") > 10 * value(report, "kid", "good")
+    assert value(report, "precision", "noisy") < 0.1
+    assert value(report, "copied", "noisy") < 0.05
 
 
-def test_every_figure_has_n_interval_and_baselines(judged) -> None:
-    report, _ = judged
+def test_every_estimate_has_n_interval_and_baselines(evaluated) -> None:
+    report, _ = evaluated
     for metric in report["metrics"]:
         for entry in metric["sets"].values():
             assert entry["n"] > 0
@@ -109,16 +110,16 @@ def test_every_figure_has_n_interval_and_baselines(judged) -> None:
     assert {row["minus"] for row in report["differences"]} == {"good"}
 
 
-def test_report_file_is_the_returned_report_and_plain_json(judged) -> None:
-    report, folder = judged
+def test_report_file_is_the_returned_report_and_plain_json(evaluated) -> None:
+    report, folder = evaluated
     text = (folder / "report.json").read_text()
     assert json.loads(text)["metrics"] == json.loads(json.dumps(report["metrics"]))
     assert "NaN" not in text
     assert json.loads((folder / "manifest.json").read_text())["kind"] == "report"
 
 
-def test_page_is_self_contained_and_marked(judged) -> None:
-    _, folder = judged
+def test_page_is_self_contained_and_marked(evaluated) -> None:
+    _, folder = evaluated
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "http" not in page.replace("http-equiv", "")
@@ -127,7 +128,7 @@ def test_page_is_self_contained_and_marked(judged) -> None:
     assert "<script" not in page
     for question in ("Does it look real?", "Does it follow the RNA?", "Is it a copy?"):
         assert question in page
-    assert "Drawn at random (seed 0)" in page
+    assert "Sampled at random (seed 0)" in page
 
 
 def test_same_seed_gives_the_same_report(tissue, tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_generated_set_with_shuffled_partner_samples_and_latents(tissue, tmp_pat
     cells = tissue.data.rows("test")[:60]
     rows = np.repeat(cells, 2)
     rng = np.random.default_rng(0)
-    latents = {"X_sge2hist_z1": np.eye(3)[tissue.kind[rows]] + 0.05 * rng.normal(size=(120, 3))}
+    latents = {"X_sge2hist_z1": np.eye(3)[tissue.type_N[rows]] + 0.05 * rng.normal(size=(120, 3))}
     table = table_for(tissue.data, rows).assign(sample=np.tile([0, 1], 60))
     images = np.concatenate([tissue.fresh(rows, 3)])
     own = write_generated(tmp_path / "m.generated", images, table, latents)
@@ -166,7 +167,9 @@ def test_generated_set_with_shuffled_partner_samples_and_latents(tissue, tmp_pat
 
 def test_images_of_types_are_scored_without_own_cells(tissue, tmp_path: Path) -> None:
     rows = tissue.data.rows("test")[:60]
-    table = table_for(tissue.data, rows).assign(row=-1, cell_id="", cell_type=[f"type {k}" for k in tissue.kind[rows]])
+    table = table_for(tissue.data, rows).assign(
+        row=-1, cell_id="", cell_type=[f"type {k}" for k in tissue.type_N[rows]]
+    )
     path = write_generated(tmp_path / "t.generated", tissue.fresh(rows, 3), table)
     config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, max_train=300, umap=False)
     report = evaluate([path], tissue.data, tmp_path / "report", config=config)
@@ -192,6 +195,38 @@ def test_inputs_that_do_not_fit_are_refused_before_any_work(tissue, tmp_path: Pa
     )
     with pytest.raises(InputError, match="patches of one size"):
         evaluate([path, small], tissue.data)
+
+
+def test_wrong_arguments_are_named(tissue, tmp_path: Path) -> None:
+    rows = tissue.data.rows("test")[:30]
+    path = tissue.write(tmp_path / "a", tissue.fresh(rows, 0), rows)
+    for generated in (3, [3], {"a": None}):
+        with pytest.raises(InputError, match="images of type"):
+            evaluate(generated, tissue.data)
+    with pytest.raises(InputError, match="data of type int"):
+        evaluate(path, 3)
+    with pytest.raises(InputError, match="EvaluateConfig"):
+        evaluate(path, tissue.data, config={"max_cells": 30})
+
+
+def test_sets_come_as_one_a_list_a_dict_or_opened_and_progress_is_reported(tissue, tmp_path: Path) -> None:
+    rows = tissue.data.rows("test")[:30]
+    path = write_generated(tmp_path / "a.generated", tissue.fresh(rows, 0), table_for(tissue.data, rows))
+    config = EvaluateConfig(extractor="texture-v1", n_bootstrap=5, max_train=50, umap=False)
+    stages: dict[str, tuple[int, int]] = {}
+
+    def progress(stage: str, done: int, total: int) -> None:
+        stages[stage] = (done, total)
+
+    reports = {
+        "a": evaluate(path, tissue.data, config=config, progress=progress),
+        "b": evaluate({"b": GeneratedSet.open(path)}, tissue.data.path, config=config),
+        "c": evaluate([f"c={path}"], tissue.data, config=config),
+    }
+    assert [report["sets"][0]["name"] for report in reports.values()] == list(reports)
+    assert len({json.dumps([m["real"] for m in report["metrics"]]) for report in reports.values()}) == 1
+    assert "real patches" in stages
+    assert all(done == total for done, total in stages.values())
 
 
 @pytest.mark.parametrize("bad", [{"max_cells": 3}, {"split": "holdout"}, {"block_um": 0.0}, {"n_groups": 1}])

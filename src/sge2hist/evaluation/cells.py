@@ -1,8 +1,7 @@
-"""Which cells are evaluated, which real patches stand beside them, and how images are paired with cells.
+"""Choose the evaluated cells and the other real patches (floor), and pair images with cells.
 
-All sets are judged on the same cells, those that every set shows. The floor is made of other real cells, from the
-same split, first those whose patches share
-no pixel with an evaluated one.
+All sets are evaluated on the same cells, those that every set shows. The floor consists of other real cells of the
+same split, first those whose patches share no pixel with an evaluated one.
 
 Shape letters: N evaluated cells.
 """
@@ -29,13 +28,13 @@ class Cells:
     Attributes:
         rows_N: evaluated cells, ascending.
         floor_rows: other real cells, at most N, for the floor.
-        floor_note: where they come from, in words.
-        train_rows, val_rows: cells on which judges are fitted and tuned.
+        floor_note: where they come from.
+        train_rows, val_rows: cells on which the reference models are fitted and tuned.
         shuffle_N: for each cell, the position of another one (a derangement).
         images: set name -> one int64 [N] per sample, the image of each cell.
-        type_N: type index of each evaluated cell (for images without own cell: the type asked for), -1 = unknown.
+        type_N: type index of each evaluated cell (for images without own cell: the requested type), -1 = unknown.
         own_cells: whether images claim to show these very cells (False: only cells of the same type).
-        notes: what a reader should know about the choice.
+        notes: remarks for the reader of the report.
     """
 
     rows_N: np.ndarray
@@ -92,21 +91,21 @@ def choose_cells(
     )
 
 
-def subsample(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """Return at most `most` of the rows, drawn at random, ascending."""
-    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
+def subsample(rows: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
+    """Return at most `limit` of the rows, sampled at random, ascending."""
+    return rows if len(rows) <= limit else np.sort(rng.choice(rows, limit, replace=False))
 
 
 def derangement(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a permutation that leaves nothing in its place: a random cycle through all."""
+    """Return a permutation that leaves nothing in place: a random cycle through all."""
     order = rng.permutation(n)
     result = np.empty(n, np.int64)
     result[order] = np.roll(order, -1)
     return result
 
 
-def shared_rows(sets: list[ImageSet], most: int, rng: np.random.Generator, notes: list[str]) -> np.ndarray:
-    """Return the cells that every set shows, at most `most`; notes what was left out."""
+def shared_rows(sets: list[ImageSet], limit: int, rng: np.random.Generator, notes: list[str]) -> np.ndarray:
+    """Return the cells that every set shows, at most `limit`; notes how many are excluded."""
     shared = set(sets[0].row_M.tolist())
     for images in sets[1:]:
         shared &= set(images.row_M.tolist())
@@ -121,9 +120,9 @@ def shared_rows(sets: list[ImageSet], most: int, rng: np.random.Generator, notes
     largest = max(len(np.unique(images.row_M)) for images in sets)
     if len(rows) < largest:
         notes.append(f"{len(rows)} cells are shown by every set; the largest set shows {largest}.")
-    if len(rows) > most:
-        notes.append(f"{most} of {len(rows)} cells were drawn at random.")
-    return subsample(rows, most, rng)
+    if len(rows) > limit:
+        notes.append(f"{limit} of {len(rows)} cells were sampled at random.")
+    return subsample(rows, limit, rng)
 
 
 def images_of_rows(images: ImageSet, rows: np.ndarray, max_samples: int) -> list[np.ndarray]:
@@ -145,7 +144,7 @@ def images_of_rows(images: ImageSet, rows: np.ndarray, max_samples: int) -> list
             found="no sample number that is there for every cell",
             where=images.name,
             expected="a column `sample` that starts at 0 for each cell",
-            repair="leave the column out: repeats are then numbered",
+            repair="omit the column: repeats are then numbered",
         )
     return found
 
@@ -153,15 +152,13 @@ def images_of_rows(images: ImageSet, rows: np.ndarray, max_samples: int) -> list
 def rows_of_same_type(
     images: ImageSet, data: PairedDataset, config: EvaluateConfig, rng: np.random.Generator, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return real cells of the same types as images that name no cell, the images that found one, and their types."""
+    """Return real cells of the same types as images that name no cell, the images that have one, and their types."""
     pool = data.rows(config.split)
     code = {name: number for number, name in enumerate(data.types)}
     wanted = np.array([code.get(name, -1) for name in images.type_M])
     if (wanted < 0).any():
         names = ", ".join(sorted({str(name) or "none" for name in images.type_M[wanted < 0]})[:5])
-        notes.append(
-            f"{int((wanted < 0).sum())} images name no type of this dataset ({names}): any real cell stands in."
-        )
+        notes.append(f"{int((wanted < 0).sum())} images name no type of this dataset ({names}): any real cell is used.")
     rows, indices = [], []
     for type_index in np.unique(wanted):
         candidates = pool if type_index < 0 else pool[data.type_of_cell[pool] == type_index]
@@ -170,8 +167,8 @@ def rows_of_same_type(
         rows.append(rng.choice(candidates, count, replace=False))
         indices.append(mine[:count])
     notes.append(
-        "Images name no cell: each stands beside a random real cell of its type, "
-        "and metrics that need the own cell are left out."
+        "Images name no cell: each is paired with a random real cell of its type, "
+        "and metrics that need the own cell are omitted."
     )
     order = np.argsort(np.concatenate(rows), kind="stable")
     if len(order) < MIN_CELLS:
@@ -185,7 +182,7 @@ def rows_of_same_type(
 
 
 def note_split(rows: np.ndarray, data: PairedDataset, split: str, notes: list[str]) -> None:
-    """Note how many evaluated cells lie outside the split: scores on training cells prove nothing."""
+    """Note how many evaluated cells lie outside the split: scores on training cells are no evidence."""
     if split != "all":
         outside = int((~np.isin(rows, data.rows(split))).sum())
         if outside:

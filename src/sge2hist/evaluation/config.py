@@ -1,4 +1,4 @@
-"""How an evaluation is run: every choice in one place, written into the report."""
+"""Settings of an evaluation; the report repeats them."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ class EvaluateConfig:
         None  # side to which images are resized for the extractor; None = the extractor's own
     )
     split: str = "test"  # split of the paired dataset from which evaluated cells and floor come
-    max_cells: int = 10_000  # at most so many cells are evaluated, drawn at random
-    max_train: int = 5_000  # real training patches to which classifier and expression head are fitted
+    max_cells: int = 10_000  # the largest number of evaluated cells, sampled at random
+    max_train: int = 5_000  # real training patches on which classifier and expression head are fitted
     max_val: int = 2_000  # real validation patches on which genes and penalties are chosen
     max_train_for_copies: int = 200_000  # training patches searched for copies
-    max_copies_checked: int = 2_000  # evaluated images whose nearest training patch is looked for
+    max_copies_checked: int = 2_000  # evaluated images whose nearest training patch is searched
     max_samples: int = 3  # samples per cell that are scored when a set holds several
     n_bootstrap: int = 200  # resamples for cheap statistics
-    n_groups: int = 10  # leave-out groups of the jackknife for Frechet distance and KID
+    n_groups: int = 10  # delete-one groups of the jackknife for Frechet distance and KID
     block_um: float | None = None  # side of the spatial blocks that are resampled; None = twice the patch side
     neighbours: int = 5  # k of precision, recall, density and coverage
     n_genes: int = 2_000  # genes (highest mean in training cells) that the expression head predicts
-    min_type: int = 50  # a type is listed by itself from so many evaluated cells on
+    min_type: int = 50  # fewest evaluated cells of a type in the table of types
     gallery: int = 8  # cells in each gallery row
-    umap: bool = True  # draw a UMAP of the features (some ten seconds)
-    seed: int = 0  # seed of every random choice made here
+    umap: bool = True  # show a UMAP of the features (some ten seconds)
+    seed: int = 0  # seed of every random choice
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         problems = Problems()
-        smallest = {
+        minimum = {
             "max_cells": 20,
             "max_train": 50,
             "max_val": 20,
@@ -50,10 +50,10 @@ class EvaluateConfig:
             "seed": 0,
             "max_samples": 1,
         }
-        for name, least in smallest.items():
-            if getattr(self, name) < least:
+        for name, low in minimum.items():
+            if getattr(self, name) < low:
                 problems.add(
-                    found=f"{name} = {getattr(self, name)}", where="EvaluateConfig", expected=f"at least {least}"
+                    found=f"{name} = {getattr(self, name)}", where="EvaluateConfig", expected=f"at least {low}"
                 )
         if self.split not in ("train", "val", "test", "all"):
             problems.add(found=f"split {self.split!r}", where="EvaluateConfig", expected="train, val, test or all")

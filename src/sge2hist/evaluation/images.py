@@ -29,7 +29,7 @@ class ImageSet:
         seed_M: seed of the image, -1 = unknown.
         type_M: name of the requested cell type or of the cell, "" = unknown.
         manifest: content of manifest.json ({} for a folder).
-        note: what a reader should know about how its cells were found, or "".
+        note: remark for the reader of the report, or "".
         channels: names of the C channels of the images.
         z1, z2: latent means [M, T], [M, Z], if stored.
         predicted_type_M: type that the model predicts for the cell whose expression was used, if stored.

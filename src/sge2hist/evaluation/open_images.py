@@ -92,7 +92,8 @@ def source_path(source: ImageSource) -> Path:
 
 def open_image_set(path: str | Path, data: PairedDataset, name: str | None = None, split: str = "test") -> ImageSet:
     """Open a generated set (folder with manifest.json), or a csv table of images
-    (`image,cell_id[,sample][,seed][,condition_cell_id][,cell_type]`). Of a generated slide the windows at cells of `split`.
+    (`image,cell_id[,sample][,seed][,condition_cell_id][,cell_type]`). Of a generated slide the windows at cells of
+    `split`.
 
     A folder without a manifest is searched for its table: `images.csv`, else the only csv in it. Image names are
         relative to the table.

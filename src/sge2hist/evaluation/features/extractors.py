@@ -1,8 +1,7 @@
 """Extractors, which turn images into features: named extractors, a callable of the user, or a saved torch module.
 
-Every extractor takes uint8 images [N, P, P, 3] and returns float32 [N, D]; how images are resized and scaled is part
-of the extractor and written into
-the report, because a Frechet distance cannot be interpreted without it.
+Every extractor takes uint8 images [N, P, P, 3] and returns float32 [N, D]; how images are resized and scaled is part of
+the extractor and written into the report, because a Frechet distance cannot be interpreted without it.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ CATALOGUE = (
         name="Precision",
         better="higher",
         real="floor",
-        definition="share of generated patches inside the real manifold",
+        definition="share of generated patches inside the estimated manifold of real patches",
     ),
     Metric(
         id="recall",
@@ -71,7 +71,7 @@ CATALOGUE = (
         name="Recall",
         better="higher",
         real="floor",
-        definition="share of real patches inside the generated manifold",
+        definition="share of real patches inside the estimated manifold of generated patches",
     ),
     Metric(
         id="density",
@@ -111,7 +111,7 @@ CATALOGUE = (
         name="Expression recovery, best 50 genes",
         better="higher",
         real="ceiling",
-        definition="median over genes of the correlation between expression read from the picture and measured",
+        definition="median over genes of the correlation between expression predicted from the image and measured",
     ),
     Metric(
         id="expression_500",

@@ -1,10 +1,8 @@
-"""Do edits act? Images of edited cells between where they started and what the edit asked for.
+"""Do edits act? Images of edited cells between the unedited images and the target of the edit.
 
-An edit (another type, a gene changed, a neighbour moved) is drawn with the same noise as the unedited cell. For each
-morphometric statistic:
-`1 - W1(edited, target) / W1(start, target)`: 1 when edited images are distributed as the target's, 0 when the edit
-did nothing, negative when it
-went the wrong way.
+An edit (another type, a gene changed, a neighbour moved) is generated with the same noise as the unedited cell. For
+each morphometric statistic: `1 - W1(edited, target) / W1(start, target)`: 1 when edited images are distributed like the
+target, 0 when the edit has no effect, negative when it goes the wrong way.
 
 Shape letters: N images.
 """
@@ -24,7 +22,7 @@ MIN_STEP = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class EditEffect:
-    """The effect of an edit on one statistic: the share of the way covered, and the distance that there was to cover
+    """The effect of an edit on one statistic: the covered share of the distance to the target, and that distance
     (in target SD).
     """
 
@@ -59,7 +57,7 @@ def edit_effects(
     start, edited
         Morphometry of the same cells before and after the edit (name -> float64 [N], same order, same noise).
     target
-        Morphometry of what the edit asks for: real patches of the other type, or images generated for it.
+        Morphometry of the target: real patches of the other type, or images generated for it.
     n_bootstrap
         Resamples over cells (start and edited together, target apart) for the intervals.
     """
@@ -67,9 +65,9 @@ def edit_effects(
     effects = []
     for name, target_N in target.items():
         known = target_N[np.isfinite(target_N)]
-        begun = start[name][np.isfinite(start[name])]
+        before = start[name][np.isfinite(start[name])]
         sd = float(known.std()) if len(known) else 0.0
-        step = wasserstein_distance(begun, known) / sd if sd > 0 and len(begun) else float("nan")
+        step = wasserstein_distance(before, known) / sd if sd > 0 and len(before) else float("nan")
         if not step >= MIN_STEP:
             continue
         replicates = []

@@ -1,4 +1,4 @@
-"""Right genes? Expression predicted from the picture, compared with what was measured in the cell.
+"""Right genes? Expression predicted from the image, compared with the measured expression of the cell.
 
 Ridge regression from standardised image features to `log1p(counts per 10,000)`, fitted on real training patches; the
 penalty and the best-predicted genes

@@ -1,10 +1,9 @@
 """Frechet distance between two clouds of features (Dowson & Landau 1982; Heusel et al. 2017).
 
-`|mu_a - mu_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^(1/2))`, in float64, from means and covariances gathered in one pass.
-The last trace is the sum of the
-singular values of `S_a^(1/2) S_b^(1/2)`: unlike the square root of the eigenvalues of `S_a S_b` it loses no digits
-when there are fewer images than
-features. It is called FID only with the original Inception weights.
+`|mu_a - mu_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^(1/2))`, in float64, from means and covariances gathered in one pass. The
+last trace is the sum of the singular values of `S_a^(1/2) S_b^(1/2)`: unlike the square root of the eigenvalues of
+`S_a S_b` it loses no digits when there are fewer images than features. It is called FID only with the original
+Inception weights.
 
 Shape letters: N images, D features, G jackknife groups.
 """
@@ -103,15 +102,15 @@ def merged(parts: Iterable[Moments]) -> Moments:
 
 
 def frechet_estimate(real_ND: np.ndarray, generated_ND: np.ndarray, resampling: Resampling) -> Estimate:
-    """Return the Frechet distance of images paired by cell, with a jackknife that leaves the same cells out of both
+    """Return the Frechet distance of images paired by cell, with a jackknife that excludes the same cells from both
     sides.
     """
     groups = range(resampling.n_groups)
     real_G = grouped_moments(real_ND, resampling.group_N, resampling.n_groups)
     generated_G = grouped_moments(generated_ND, resampling.group_N, resampling.n_groups)
 
-    def without(left_out: int | None) -> float:
-        kept = [group for group in groups if group != left_out]
+    def without(excluded: int | None) -> float:
+        kept = [group for group in groups if group != excluded]
         return frechet_distance(merged(real_G[k] for k in kept), merged(generated_G[k] for k in kept))
 
     return resampling.jackknifed(without(None), np.array([without(group) for group in groups]))

@@ -2,8 +2,7 @@
 with a cubic polynomial kernel.
 
 `k(x, y) = (x.y / D + 1)^3`. All pairs are used (no random subsets), in blocks, so memory is linear in the number of
-images. Sums are kept per pair of
-jackknife groups, from which every leave-one-group-out value follows by subtraction.
+images. Sums are kept per pair of jackknife groups, from which every leave-one-group-out value follows by subtraction.
 
 Shape letters: N images, D features, G groups.
 """
@@ -77,7 +76,7 @@ def grouped_kid(
 
 
 def kid_estimate(real_ND: np.ndarray, generated_ND: np.ndarray, resampling: Resampling) -> Estimate:
-    """Return KID of images paired by cell, with a jackknife that leaves the same cells out of both sides."""
+    """Return KID of images paired by cell, with a jackknife that excludes the same cells from both sides."""
     return resampling.jackknifed(*grouped_kid(real_ND, generated_ND, resampling.group_N, resampling.n_groups))
 
 

@@ -7,10 +7,9 @@ watershed from the local
 maxima of the haematoxylin smoothed at half a nuclear radius. It is no match for a trained network, but errors that
 are the same on both sides cancel in a comparison.
 
-All patches of a batch are labelled at once, in one mosaic with gaps, and shapes come from sums over
-pixels: linear in pixels.
-Solidity is area over the area of the nucleus' circumscribed polygon with 16 fixed directions, a fast stand-in for the
-convex hull.
+All patches of a batch are labelled at once, in one mosaic with gaps, and shapes come from sums over pixels: linear in
+pixels. Solidity is area over the area of the nucleus' circumscribed polygon with 16 fixed directions, a fast stand-in
+for the convex hull.
 
 Shape letters: N images, H x W pixels, L nuclei.
 """

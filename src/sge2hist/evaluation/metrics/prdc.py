@@ -2,10 +2,9 @@
 in feature space.
 
 A ball around each real image reaches to its k-th nearest other real image. Precision: share of generated images in at
-least one real ball. Recall: share
-of real images in at least one generated ball. Density: number of real balls that hold a generated image, over k.
-Coverage: share of real balls that hold a
-generated image. Distances are computed in blocks; memory is linear in the number of images.
+least one real ball. Recall: share of real images in at least one generated ball. Density: number of real balls that
+hold a generated image, over k. Coverage: share of real balls that hold a generated image. Distances are computed in
+blocks; memory is linear in the number of images.
 
 Shape letters: N images, D features.
 """

@@ -1,8 +1,7 @@
 """Right place? Does a generated patch look more like its own cell's real patch than like those of the other cells?
 
 Features are centred and scaled by the real patches' mean and SD; distance is Euclidean. The rank of a cell's own real
-patch among all N is turned
-into a share: 0 = first, 1 = last, ties in the middle; chance is 0.5.
+patch among all N is turned into a share: 0 = first, 1 = last, ties in the middle; chance is 0.5.
 
 Shape letters: N cells, D features.
 """

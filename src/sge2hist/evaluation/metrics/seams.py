@@ -1,6 +1,6 @@
 """Seamless? Gradient energy across the borders of tiles over gradient energy elsewhere, on a generated slide.
 
-A slide drawn in tiles shows its grid when neighbouring tiles do not agree: the squared difference between the two
+A slide generated in tiles shows its grid when neighbouring tiles do not agree: the squared difference between the two
 pixels on either side of a border is
 then larger than between any other two neighbours. 1.0 is perfect; below 1 means borders smoother than the tissue
 (blended too much).
@@ -32,7 +32,7 @@ def border_energies(
         A corner of the grid.
     grid_px
         Distance of the lines elsewhere, which are counted from the borders: every line by default. A network that halves its
-        image draws lines of its own, with or without borders; those that lie alike tell the two apart.
+        image leaves lines of its own, with or without borders; a comparison with those lines only separates the two.
     """
     if tile_px < 2:
         raise ValueError(f"tiles must be at least 2 px wide, got {tile_px}")
@@ -43,9 +43,9 @@ def border_energies(
     for axis, origin in ((1, origin_xy_px[0]), (0, origin_xy_px[1])):
         line_energy = (np.diff(values, axis=axis) ** 2).mean(axis=(1 - axis, 2))
         # Difference number i lies between pixels i and i + 1: a border runs there when i + 1 is a multiple of the tile.
-        place = (np.arange(len(line_energy)) + 1 - origin) % tile_px
-        borders.append(line_energy[place == 0])
-        elsewhere.append(line_energy[(place != 0) & (place % grid_px == 0)])
+        line = (np.arange(len(line_energy)) + 1 - origin) % tile_px
+        borders.append(line_energy[line == 0])
+        elsewhere.append(line_energy[(line != 0) & (line % grid_px == 0)])
     return np.concatenate(borders), np.concatenate(elsewhere)
 
 

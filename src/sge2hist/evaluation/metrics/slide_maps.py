@@ -1,9 +1,9 @@
 """Right over the section? Local haematoxylin, eosin and lumen (or light of each channel) of a generated slide against the real
 one, and its seams.
 
-Both slides are cut into the same windows (64 um); a window counts when its cells are held-out ones alone. A shuffled baseline
-gives each real window another window of the generated slide.
-Shape letters: R x C windows of a region, N windows that count.
+Both slides are cut into the same windows (64 um); a window counts when its cells are held-out ones alone. A shuffled
+baseline gives each real window another window of the generated slide. Shape letters: R x C windows of a region, N
+windows that count.
 """
 
 from __future__ import annotations

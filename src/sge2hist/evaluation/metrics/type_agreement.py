@@ -1,10 +1,9 @@
-"""Right type? A classifier trained on real training patches names the type of each generated patch.
+"""Right type? A classifier trained on real training patches predicts the type of each generated patch.
 
 Multinomial logistic regression on standardised features, classes weighted to equal total weight, penalty chosen on
-validation cells. Macro-F1 over the
-types that occur among the evaluated cells; `normalised = (F1_generated - chance) / (F1_real - chance)`, where chance
-is the macro-F1 of
-the same predictions on real patches with the cells' labels permuted.
+validation cells. Macro-F1 over the types that occur among the evaluated cells; `normalised = (F1_generated - chance) /
+(F1_real - chance)`, where chance is the macro-F1 of the same predictions on real patches with the cells' labels
+permuted.
 
 Shape letters: N cells, D features, R resamples, T types.
 """
@@ -41,8 +40,8 @@ class TypeClassifier:
 def fit_type_classifier(
     train_ND: np.ndarray, type_train_N: np.ndarray, val_ND: np.ndarray, type_val_N: np.ndarray, seed: int = 0
 ) -> TypeClassifier | None:
-    """Return the classifier with the best macro-F1 on validation cells; None with fewer than two types (-1 = unknown
-    is left out).
+    """Return the classifier with the best macro-F1 on validation cells; None with fewer than two types (cells of
+    unknown type, -1, are ignored).
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -55,7 +54,7 @@ def fit_type_classifier(
     best: tuple[float, TypeClassifier] | None = None
     for strength in STRENGTHS:
         model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300, tol=1e-3, random_state=seed)
-        # Iterations are capped: a slightly unconverged judge is still one fixed judge for all sets.
+        # Iterations are capped: a slightly unconverged classifier is still one fixed classifier for all sets.
         fit_quietly(model, scaled, labels)
         weights, offsets = one_row_per_class(model.coef_, model.intercept_)
         fitted = TypeClassifier(
@@ -90,7 +89,7 @@ def one_row_per_class(coefficients: np.ndarray, intercepts: np.ndarray) -> tuple
 
 
 def macro_f1(truth_N: np.ndarray, predicted_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
-    """Return [R] macro-F1 over the types that occur in the truth; cells of unknown type (-1) are left out."""
+    """Return [R] macro-F1 over the types that occur in the truth; cells of unknown type (-1) are ignored."""
     per_type = f1_per_type(truth_N, predicted_N, weights_RN)
     with np.errstate(invalid="ignore"):
         return np.nansum(per_type, axis=1) / np.maximum(np.isfinite(per_type).sum(axis=1), 1)

@@ -57,7 +57,7 @@ def header(report: dict[str, Any], names: str) -> str:
         if report["toy"]
         else ""
     )
-    line = f"{data['n_cells']:,} cells · patches of {data['patch_um']:g} µm · judged by {report['extractor']['name']}"
+    line = f"{data['n_cells']:,} cells · patches of {data['patch_um']:g} µm · features of {report['extractor']['name']}"
     return (
         f"<header>{toy}<div class=marks>{''.join(marks)}</div><h1>{escape(names)}</h1>"
         f"<p class=sub>against {escape(data['name'])} · {escape(line)}</p></header>"
@@ -209,7 +209,7 @@ def label(entry: dict[str, Any]) -> str:
 
 
 def map_section(report: dict[str, Any], pictures: Pictures) -> str:
-    """Return the maps: real beside each set."""
+    """Return the maps: real next to each set."""
     return "".join(map_row(found) for found in pictures.maps)
 
 
@@ -240,7 +240,7 @@ def projection_section(report: dict[str, Any], pictures: Pictures) -> str:
     n = len(next(iter(pictures.projection.values())))
     lead = (
         f"UMAP of the features of {n:,} real and as many generated patches. Where the "
-        f"colours mix, the judge cannot tell them apart; "
+        f"colours mix, the extractor cannot separate them; "
         "an island of one colour is missing or invented tissue."
     )
     return f'<p class="lead">{lead}</p><p class=keys>{keys}</p>{charts.scatter(pictures.projection)}'

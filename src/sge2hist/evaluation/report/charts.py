@@ -17,7 +17,7 @@ MAP_PX = 300
 
 
 def png_uri(image_HWC: np.ndarray) -> str:
-    """Return an image (uint8 RGB or RGBA) as a data URI; the PNG says that it is for a report."""
+    """Return an image (uint8 RGB or RGBA) as a data URI; without metadata."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -45,37 +45,37 @@ def calibration_chart(entry: dict[str, Any], set_number: int = 0) -> str:
     sd = np.array([p["generated_sd"] or 0.0 for p in points])
     low, high = limits(x, y)
 
-    def place(value: float) -> float:
+    def position(value: float) -> float:
         return MARGIN_PX + (value - low) / (high - low) * (CHART_PX - MARGIN_PX - 8)
 
     def up(value: float) -> float:
-        return CHART_PX - place(value)
+        return CHART_PX - position(value)
 
     bars = "".join(
-        f'<line class="whisker s{set_number}" x1="{place(a):.1f}" x2="{place(a):.1f}" '
+        f'<line class="whisker s{set_number}" x1="{position(a):.1f}" x2="{position(a):.1f}" '
         f'y1="{up(max(b - s, low)):.1f}" y2="{up(min(b + s, high)):.1f}"/>'
         for a, b, s in zip(x, y, sd, strict=True)
     )
-    path = " ".join(f"{place(a):.1f},{up(b):.1f}" for a, b in zip(x, y, strict=True))
+    path = " ".join(f"{position(a):.1f},{up(b):.1f}" for a, b in zip(x, y, strict=True))
     dots = "".join(
-        f'<circle class="dot s{set_number}" cx="{place(a):.1f}" cy="{up(b):.1f}" r="3"/>'
+        f'<circle class="dot s{set_number}" cx="{position(a):.1f}" cy="{up(b):.1f}" r="3"/>'
         for a, b in zip(x, y, strict=True)
     )
-    ticks = axis(low, high, place)
+    ticks = axis(low, high, position)
     return (
         f'<svg class="chart" viewBox="0 0 {CHART_PX} {CHART_PX}" role="img" aria-label="calibration of '
         f'{escape(entry["statistic"])}">'
-        f'{ticks}<line class="ideal" x1="{place(low):.1f}" y1="{up(low):.1f}" x2="{place(high):.1f}" '
+        f'{ticks}<line class="ideal" x1="{position(low):.1f}" y1="{up(low):.1f}" x2="{position(high):.1f}" '
         f'y2="{up(high):.1f}"/>'
         f'{bars}<polyline class="line s{set_number}" points="{path}"/>{dots}</svg>'
     )
 
 
-def axis(low: float, high: float, place: Any) -> str:
+def axis(low: float, high: float, position: Any) -> str:
     """Return two axes with three ticks each; x and y share their range."""
     parts = []
     for value in nice_ticks(low, high):
-        at = place(value)
+        at = position(value)
         label = f"{value:.4g}".replace("-", "−")
         parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="8" y2="{CHART_PX - MARGIN_PX}"/>')
         parts.append(
@@ -106,33 +106,35 @@ def nice_ticks(low: float, high: float) -> list[float]:
 def gauge(value: float | None, shuffled: float | None, low: float | None, high: float | None) -> str:
     """Return a small bar from -0.2 to 1: value with interval, and a tick at the shuffled value."""
 
-    def place(v: float) -> float:
+    def position(v: float) -> float:
         return 2 + 116 * (min(max(v, -0.2), 1.0) + 0.2) / 1.2
 
     if value is None:
         return ""
-    zero = place(0)
+    zero = position(0)
     parts = [f'<line class="grid" x1="{zero:.1f}" x2="{zero:.1f}" y1="1" y2="15"/>']
-    left, right = sorted((zero, place(value)))
+    left, right = sorted((zero, position(value)))
     parts.append(f'<rect class="bar" x="{left:.1f}" y="5" width="{max(right - left, 0.5):.1f}" height="6" rx="1.5"/>')
     if low is not None and high is not None:
-        parts.append(f'<line class="whisker" x1="{place(low):.1f}" x2="{place(high):.1f}" y1="8" y2="8"/>')
+        parts.append(f'<line class="whisker" x1="{position(low):.1f}" x2="{position(high):.1f}" y1="8" y2="8"/>')
     if shuffled is not None:
-        parts.append(f'<line class="shuffled" x1="{place(shuffled):.1f}" x2="{place(shuffled):.1f}" y1="2" y2="14"/>')
+        parts.append(
+            f'<line class="shuffled" x1="{position(shuffled):.1f}" x2="{position(shuffled):.1f}" y1="2" y2="14"/>'
+        )
     return f'<svg class="gauge" viewBox="0 0 120 16" aria-hidden="true">{"".join(parts)}</svg>'
 
 
 def scatter(points: dict[str, np.ndarray]) -> str:
-    """Return a scatter of several sources; drawn in turn so that none hides the others."""
+    """Return a scatter of several sources; points alternate so that none hides the others."""
     joined = np.concatenate(list(points.values()))
     low, high = joined.min(axis=0), joined.max(axis=0)
     scaled = {name: 10 + (p - low) / np.maximum(high - low, 1e-9) * (460, 340) for name, p in points.items()}
-    longest = max(len(p) for p in points.values())
+    n_points = max(len(p) for p in points.values())
     dots = [
         f'<circle class="dot s{number_of - 1}" cx="{p[i, 0]:.1f}" cy="{p[i, 1]:.1f}" r="1.9"/>'
         if number_of
         else f'<circle class="dot real" cx="{p[i, 0]:.1f}" cy="{p[i, 1]:.1f}" r="1.9"/>'
-        for i in range(longest)
+        for i in range(n_points)
         for number_of, p in enumerate(scaled.values())
         if i < len(p)
     ]
@@ -154,7 +156,7 @@ TYPE_COLOURS = (
     "#bcbd22",
     "#5d3fd3",
 )
-"""Okabe and Ito's palette and four more, told apart on light and dark grounds."""
+"""Okabe and Ito's palette and four more, distinct on light and dark backgrounds."""
 
 
 def type_colour(i: int) -> str:

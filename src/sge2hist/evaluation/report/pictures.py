@@ -1,7 +1,7 @@
 """What the page shows besides numbers: galleries of cells, maps over the slide, and the features in two dimensions.
 
 Cells of the galleries are chosen by rule, never by eye: the best, middle and worst ranks of the first set's own
-retrieval, and cells drawn with the
+retrieval, and cells sampled with the
 evaluation's seed. All sets show the same cells.
 
 Shape letters: N evaluated cells.
@@ -53,7 +53,7 @@ class SlideMap:
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """Everything that the page draws.
+    """Everything that the page shows besides numbers.
 
     Attributes:
         galleries: title -> cells.
@@ -102,7 +102,9 @@ def gallery_cells(reference: Reference, rank_share_N: np.ndarray) -> dict[str, n
     count = min(reference.config.gallery, len(rank_share_N) // 4)
     rng = np.random.default_rng([reference.config.seed, 1])
     galleries = {
-        f"Drawn at random (seed {reference.config.seed})": np.sort(rng.choice(len(rank_share_N), count, replace=False))
+        f"Sampled at random (seed {reference.config.seed})": np.sort(
+            rng.choice(len(rank_share_N), count, replace=False)
+        )
     }
     if np.isfinite(rank_share_N).all():
         # Ties are common among the best: they are broken at random, not by place in the file.
@@ -146,7 +148,7 @@ def shown_cell(
 
 
 def slide_maps(reference: Reference, sets: dict[str, ImageDescriptors]) -> list[SlideMap]:
-    """Return maps of the chief statistics for the slide with the most evaluated cells, at most 6,000 cells."""
+    """Return maps of the main statistics for the slide with the most evaluated cells, at most 6,000 cells."""
     if not reference.cells.own_cells:
         return []
     data, rows = reference.data, reference.cells.rows_N
@@ -213,8 +215,8 @@ def type_plane(reference: Reference, images: ImageSet) -> dict[str, np.ndarray]:
 def scored_maps(found: SlideScores) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the maps of a whole slide where they were scored."""
     return {
-        name: (np.where(found.counts_RC, found.real[name], np.nan), np.where(found.counts_RC, drawn, np.nan))
-        for name, drawn in found.generated.items()
+        name: (np.where(found.counts_RC, found.real[name], np.nan), np.where(found.counts_RC, generated, np.nan))
+        for name, generated in found.generated.items()
     }
 
 

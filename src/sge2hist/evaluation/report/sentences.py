@@ -1,4 +1,4 @@
-"""The three sentences that open the report, from the figures, in words that a biologist reads without a dictionary.
+"""The three sentences that open the report, from the figures, in plain words.
 
 Every sentence names its figures. Thresholds for the first word are fixed here, for every report.
 """
@@ -71,7 +71,7 @@ def looks_real(metrics: dict[str, Any], name: str) -> Sentence:
         )
         return Sentence(question=question, answer="Too uniform", text=text, tone="bad")
     if ratio <= NEAR_FLOOR:
-        return Sentence(question=question, answer="Yes, to this judge", text=text, tone="good")
+        return Sentence(question=question, answer="Yes, to this extractor", text=text, tone="good")
     if ratio <= FAR_FROM_FLOOR:
         return Sentence(question=question, answer="Nearly", text=text, tone="middle")
     return Sentence(question=question, answer="Not yet", text=text, tone="bad")
@@ -82,7 +82,7 @@ def follows_rna(metrics: dict[str, Any], name: str, of_stain: bool = True) -> Se
     question = "Does it follow the RNA?"
     found = entry(metrics, "morphometry_correlation", name)
     if found is None or found["shuffled"] is None:
-        text = "These images name no cell of their own, so there is no measured tissue to hold each one against."
+        text = "These images name no cell of their own, so there is no measured tissue to compare each one with."
         return Sentence(question=question, answer="Not measured", text=text, tone="none")
     gain = found["conditioning_gain"]
     certain = gain["low"] is not None and gain["low"] > 0
@@ -110,7 +110,7 @@ def is_copy(metrics: dict[str, Any], name: str) -> Sentence:
         return Sentence(
             question=question,
             answer="Not measured",
-            text="The evaluated cells are training cells: copies cannot be told apart.",
+            text="The evaluated cells are training cells: copies cannot be recognised.",
             tone="none",
         )
     text = (

@@ -57,16 +57,16 @@ def slide_table(name: str, found: dict[str, Any]) -> str:
         f"{figure(found['real_seams'])}</tr>"
     )
     if found["seams_alike"]:
-        seams += f"<tr><td>against lines of the network's own grid alone</td>{figure(found['seams_alike'])}{figure(None)}</tr>"
+        seams += f"<tr><td>against lines of the network's own grid only</td>{figure(found['seams_alike'])}{figure(None)}</tr>"
     head = "<tr><th></th><th class=n>generated</th><th class=n>real</th></tr>"
     return table + scroll(f"<table class=metrics><thead>{head}</thead><tbody>{seams}</tbody></table>")
 
 
-def overview_pair(real: np.ndarray, drawn: np.ndarray) -> str:
+def overview_pair(real: np.ndarray, generated: np.ndarray) -> str:
     """Return the whole region, real and generated."""
     panels = "".join(
         f'<figure><img class="map" src="{charts.png_uri(image)}" alt="{title} slide"><figcaption>{title}</figcaption></figure>'
-        for title, image in (("real", real), ("generated", drawn))
+        for title, image in (("real", real), ("generated", generated))
     )
     return f"<div class=maps>{panels}</div>"
 
@@ -74,12 +74,12 @@ def overview_pair(real: np.ndarray, drawn: np.ndarray) -> str:
 def window_maps(maps: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
     """Return the scored maps of every statistic, real and generated on one scale."""
     parts = []
-    for statistic, (real, drawn) in maps.items():
+    for statistic, (real, generated) in maps.items():
         low, high = np.nanpercentile(real, [2, 98])
         panels = "".join(
             f'<figure><img class="map" src="{charts.png_uri(window_image(values, low, high))}" '
             f'alt="{escape(statistic)} {title}"><figcaption>{title}</figcaption></figure>'
-            for title, values in (("real", real), ("generated", drawn))
+            for title, values in (("real", real), ("generated", generated))
         )
         parts.append(
             f"<h3>{escape(statistic.replace('_', ' '))}</h3><div class=maps>{panels}</div>"

@@ -196,7 +196,7 @@ def sample_table(report: dict[str, Any]) -> str:
 
 
 def definition_list(report: dict[str, Any]) -> str:
-    """Return how the report was made: data, judge, settings."""
+    """Return how the report was made: data, extractor, settings."""
     data, extractor = report["data"], report["extractor"]
     facts = {
         "Dataset": f"{data['name']} ({data['technology']}, {data['observation']}), fingerprint "
@@ -204,7 +204,7 @@ def definition_list(report: dict[str, Any]) -> str:
         "Evaluated": f"{data['n_cells']:,} cells of split '{data['split']}', patches of {data['patch_um']:g} µm "
         f"in {data['patch_px']} px",
         "Floor": f"{data['n_floor']:,} other real patches: {data['floor']}",
-        "Judges fitted on": f"{data['n_train']:,} training patches, tuned on {data['n_val']:,} validation patches",
+        "Reference classifiers fitted on": f"{data['n_train']:,} training patches, tuned on {data['n_val']:,} validation patches",
         "Intervals": f"95 %, resampling {data['resampled']}",
         "Features": f"{extractor['name']}: "
         + ", ".join(f"{k} {v}" for k, v in extractor.items() if k not in ("name", "note") and v is not None),

@@ -14,7 +14,7 @@ def test_known_answers_for_shifted_samples() -> None:
     assert covered_share(start, start - 4, target) == pytest.approx(-1.0)
 
 
-def test_unknown_values_are_left_out_and_nothing_gives_nan() -> None:
+def test_unknown_values_are_ignored_and_nothing_gives_nan() -> None:
     values = np.array([1.0, np.nan, 2.0])
     assert covered_share(values, values + 1, values + 1) == 1.0
     assert np.isnan(covered_share(values, values, values))

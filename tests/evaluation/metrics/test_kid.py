@@ -47,7 +47,7 @@ def test_is_unbiased() -> None:
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(len(values))
 
 
-def test_groups_give_the_same_leave_out_values_as_doing_it_again() -> None:
+def test_groups_give_the_same_jackknife_values_as_recomputation() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.normal(size=(50, 4)), rng.normal(0.3, 1, size=(50, 4))
     resampling = make_resampling(np.arange(50), n_replicates=3, n_groups=5, rng=rng)

@@ -10,13 +10,13 @@ from sklearn.metrics import r2_score
 
 from sge2hist.data.artifacts import atomic_directory, write_manifest
 from sge2hist.data.errors import InputError
+from sge2hist.data.he_stain import stain_statistics
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.data.slides.slide_writer import write_slide
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
-from sge2hist.data.he_stain import stain_statistics
-from sge2hist.evaluation.open_images import open_image_set
 from sge2hist.evaluation.metrics.slide_maps import evaluate_slide, held_out_windows, r2_estimate, statistic_maps
+from sge2hist.evaluation.open_images import open_image_set
 from sge2hist.evaluation.resampling import make_resampling
 
 REGION_UM = (64.0, 32.0, 512.0, 600.0)
@@ -73,13 +73,13 @@ def test_a_copy_scores_one_and_noise_scores_nothing(tiny_paired, real, tmp_path)
 
 def test_r2_and_its_resamples_are_those_of_scikit_learn():
     rng = np.random.default_rng(0)
-    real, told = 3 + rng.normal(size=(2, 200))
+    real, generated = 3 + rng.normal(size=(2, 200))
     resampling = make_resampling(np.arange(200) // 10, n_replicates=5, n_groups=4, rng=rng)
-    found = r2_estimate(real, told, resampling)
-    assert found.value == pytest.approx(r2_score(real, told))
+    found = r2_estimate(real, generated, resampling)
+    assert found.value == pytest.approx(r2_score(real, generated))
     for replicate, weights in zip(found.replicates, resampling.bootstrap_RN, strict=True):
-        assert replicate == pytest.approx(r2_score(real, told, sample_weight=weights))
-    assert np.isnan(r2_estimate(np.full(200, 3.0), told, resampling).value)
+        assert replicate == pytest.approx(r2_score(real, generated, sample_weight=weights))
+    assert np.isnan(r2_estimate(np.full(200, 3.0), generated, resampling).value)
     assert r2_estimate(real, real, resampling).minus(found).value == pytest.approx(1 - found.value)
 
 
@@ -115,7 +115,7 @@ def _of_tissue(tissue, path: Path, pixels: np.ndarray, column: int) -> Path:
     return _slide(path, pixels, um_per_px=1.0, slide="s", region_um=region, model_fingerprint="m", seed=5)
 
 
-def test_a_slide_is_judged_like_any_set_and_as_a_whole(tissue, tmp_path):
+def test_a_slide_is_evaluated_like_any_set_and_as_a_whole(tissue, tmp_path):
     """The real slide given as a generated one: its windows are the cells' own patches, its maps are right."""
     data = tissue.data
     held_out = data.slides[0].as_array()[:, 28 * 32 :]  # columns of cells from 28 on are test
@@ -142,7 +142,7 @@ def test_a_slide_is_judged_like_any_set_and_as_a_whole(tissue, tmp_path):
     assert page.count('alt="haematoxylin_mean generated"') == 1
 
 
-def test_a_slide_without_held_out_windows_is_judged_by_its_cells_or_refused(tissue, tmp_path):
+def test_a_slide_without_held_out_windows_is_evaluated_by_its_cells_or_refused(tissue, tmp_path):
     real = tissue.data.slides[0].as_array()
     small = _of_tissue(tissue, tmp_path / "b.generated", real[:, 39 * 32 :], 39)  # one column: no window of 64 um
     config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, max_train=100, umap=False, gallery=3)

@@ -77,7 +77,7 @@ def test_groups_are_balanced_and_keep_blocks_whole() -> None:
     assert all(len(np.unique(group[block == b])) == 1 for b in range(20))
 
 
-def test_unknown_values_are_left_out() -> None:
+def test_unknown_values_are_ignored() -> None:
     found = weighted_mean(np.array([1.0, np.nan, 3.0]), np.array([[1.0, 5.0, 1.0], [0.0, 1.0, 0.0]]))
     assert found[0] == 2.0
     assert np.isnan(found[1])

@@ -1,4 +1,4 @@
-"""DenseNet-121 against a slow NumPy evaluation of the same stored weights, and what its head says about simple
+"""DenseNet-121 against a slow NumPy evaluation of the same stored weights, and predictions of its head for simple
 pictures.
 """
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from sge2hist.data.errors import InputError
 from sge2hist.evaluation.open_images import open_image_set
-from tests.evaluation.generated_set import table_for, write_generated
+from tests.evaluation.generated_sets import table_for, write_generated
 
 
 def test_generated_set_with_latents(tissue, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_empty_patches_have_no_nuclei_and_unknown_shape() -> None:
     assert np.isnan(found["nuclear_area_um2"]).all()
 
 
-def test_coarse_pixels_leave_shape_out() -> None:
+def test_coarse_pixels_give_no_shape() -> None:
     image = patch_with([(20, 20, 2, 2)])[None]
     found = nuclear_statistics(NucleiSegmenter.fit(image, 2.0), image)
     assert set(found) == {"nuclei_count", "nuclear_area_um2"}

@@ -1,4 +1,4 @@
-"""The page: its sentences say what the figures say, its charts hold the data, and a browser draws it."""
+"""The page: its sentences say what the figures say, its charts hold the data, and a browser renders it."""
 
 import shutil
 import subprocess
@@ -29,7 +29,7 @@ def report_with(**metrics: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("distance", "coverage", "answer"),
-    [(1.0, 0.9, "Yes, to this judge"), (3.0, 0.9, "Nearly"), (9.0, 0.9, "Not yet"), (1.2, 0.2, "Too uniform")],
+    [(1.0, 0.9, "Yes, to this extractor"), (3.0, 0.9, "Nearly"), (9.0, 0.9, "Not yet"), (1.2, 0.2, "Too uniform")],
 )
 def test_looks_real(distance: float, coverage: float, answer: str) -> None:
     report = report_with(
@@ -99,7 +99,7 @@ def test_map_paints_each_cell_at_its_place() -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this computer")
-def test_a_browser_draws_it_without_asking_the_network(tissue, tmp_path: Path) -> None:
+def test_a_browser_renders_it_without_asking_the_network(tissue, tmp_path: Path) -> None:
     from PIL import Image
 
     rows = tissue.data.rows("test")[:30]
@@ -123,5 +123,5 @@ def test_a_browser_draws_it_without_asking_the_network(tissue, tmp_path: Path) -
     with Image.open(shot) as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels.shape == (1400, 1100, 3)
-    # Something is drawn over most of the page's height: text, tables and patches, not an empty sheet.
+    # Something is shown over most of the page's height: text, tables and patches, not an empty sheet.
     assert (pixels.std(axis=(1, 2)) > 1).mean() > 0.5
