@@ -10,7 +10,7 @@ from pairing.sections import make_section
 from sge2hist.pairing.alignment.image_checks import check_image
 from sge2hist.pairing.alignment.tissue import map_tissue
 from sge2hist.pairing.alignment.verdict import alignment_record, shifted
-from sge2hist.pairing.cells import bin_totals, cells_of_section, count_places
+from sge2hist.pairing.cells import bin_totals, cells_of_section, count_grid_of_bins
 from sge2hist.pairing.collect import collect_section
 from sge2hist.pairing.config import CellsConfig, PrepareConfig
 
@@ -52,7 +52,7 @@ def test_the_correction_moves_what_is_measured(cells) -> None:
 def test_places_keep_the_counts_of_whole_squares(bins) -> None:
     totals = bin_totals(bins)
     np.testing.assert_array_equal(totals, bins.read_counts(None, None).sum(axis=1))
-    places = count_places(bins, totals)
+    places = count_grid_of_bins(bins, totals)
     assert places.side_um == 8
     assert len(places.n_counts) == 55 * 50
     assert places.n_counts.sum() == pytest.approx(totals.sum())
@@ -62,7 +62,7 @@ def test_places_keep_the_counts_of_whole_squares(bins) -> None:
 def test_a_square_with_bins_missing_counts_as_full(bins) -> None:
     kept = np.flatnonzero((bins.obs["array_row"] > 1) | (bins.obs["array_col"] > 1))
     some = dataclasses.replace(bins, obs=bins.obs.iloc[kept], centre_xy_px=bins.centre_xy_px[kept])
-    places = count_places(some, np.full(len(kept), 3))
+    places = count_grid_of_bins(some, np.full(len(kept), 3))
     np.testing.assert_allclose(places.n_counts, 48)
     assert len(places.n_counts) == 55 * 50
 
@@ -73,4 +73,4 @@ def test_a_scaled_image_scales_them_too(cells) -> None:
     reference = ImageReference(size_px=(880.0, 800.0), source="a preview")  # the image is half the size expected
     section, warnings = check_image(dataclasses.replace(cells, reference=reference))
     assert any("positions were scaled" in warning for warning in warnings)
-    np.testing.assert_allclose(section.caught.centre_xy_px, cells.caught.centre_xy_px / 2)
+    np.testing.assert_allclose(section.count_grid.centre_xy_px, cells.count_grid.centre_xy_px / 2)

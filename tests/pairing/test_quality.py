@@ -6,19 +6,19 @@ from pairing.sections import make_section
 from sge2hist.data.errors import InputError
 from sge2hist.pairing.alignment.tissue import map_tissue
 from sge2hist.pairing.config import PrepareConfig
-from sge2hist.pairing.quality import counts_per_cell, filter_by_counts, filter_by_place, filter_genes
+from sge2hist.pairing.quality import counts_per_cell, filter_by_counts, filter_by_position, filter_genes
 
 
 def test_filters_by_place_agree_with_slow_rules() -> None:
     section = make_section(um_per_px=2.0)
-    filters, fraction = filter_by_place(section, map_tissue(section, 4.0), PrepareConfig(patch_um=60.0, patch_px=30))
+    filters, fraction = filter_by_position(section, map_tissue(section, 4.0), PrepareConfig(patch_um=60.0, patch_px=30))
     half = 15
     x, y = section.centre_xy_px.T
     expected = (x - half >= -0.5) & (y - half >= -0.5) & (x + half <= 500.5) & (y + half <= 400.5)
     np.testing.assert_array_equal(filters.keep, expected)
     assert filters.removals[1]["removed"] == int((~expected).sum())
     assert fraction[filters.keep].min() > 0.9  # the made slide is tissue everywhere
-    kept, _ = filter_by_place(section, map_tissue(section, 4.0), PrepareConfig(patch_um=60.0, keep_border=True))
+    kept, _ = filter_by_position(section, map_tissue(section, 4.0), PrepareConfig(patch_um=60.0, keep_border=True))
     assert kept.keep.all()
 
 
@@ -27,10 +27,10 @@ def test_nuclei_too_small_and_too_large_go_and_unknown_ones_stay() -> None:
     area_um2 = np.resize([7.9, 8.0, 250.0, 250.1, np.nan], section.n_obs)
     section.obs["nucleus_area_um2"] = area_um2
     tissue = map_tissue(section, 4.0)
-    filters, _ = filter_by_place(section, tissue, PrepareConfig(keep_border=True))
+    filters, _ = filter_by_position(section, tissue, PrepareConfig(keep_border=True))
     np.testing.assert_array_equal(filters.keep, np.resize([False, True, True, False, True], section.n_obs))
     assert filters.removals[-1]["filter"] == "nucleus of 8 to 250 um2"
-    filters, _ = filter_by_place(section, tissue, PrepareConfig(keep_border=True, nucleus_um2=(0.0, 1e9)))
+    filters, _ = filter_by_position(section, tissue, PrepareConfig(keep_border=True, nucleus_um2=(0.0, 1e9)))
     assert filters.keep.all()
 
 
@@ -49,7 +49,7 @@ def test_glass_is_no_tissue_but_a_lumen_is() -> None:
 def test_filters_by_counts_and_genes() -> None:
     counts = csr_array(np.array([[30, 0, 0], [5, 5, 15], [1, 0, 0], [0, 25, 3]]))
     section = make_section(width_px=40, height_px=20, bin_um=20.0)
-    filters, _ = filter_by_place(section, map_tissue(section, 4.0), PrepareConfig(keep_border=True))
+    filters, _ = filter_by_position(section, map_tissue(section, 4.0), PrepareConfig(keep_border=True))
     filters.keep[:] = False
     filters.keep[[1, 3, 4, 6]] = True
     config = PrepareConfig(min_counts=20, min_genes=2, min_cells_per_gene=2)
@@ -63,7 +63,7 @@ def test_filters_by_counts_and_genes() -> None:
 def test_nothing_left_shows_the_table() -> None:
     section = make_section(width_px=40, height_px=20, bin_um=20.0)
     with pytest.raises(InputError, match=r"patch of 200 um inside the image: -8.*--min-counts"):
-        filter_by_place(section, map_tissue(section, 4.0), PrepareConfig(patch_um=200.0))
+        filter_by_position(section, map_tissue(section, 4.0), PrepareConfig(patch_um=200.0))
 
 
 @pytest.mark.parametrize(

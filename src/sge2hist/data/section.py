@@ -34,7 +34,7 @@ class ImageReference:
 
 @dataclass(frozen=True, kw_only=True)
 class CountGrid:
-    """Where counts were caught before they were given to cells: M places on the instrument's own array."""
+    """Counts before they were assigned to cells, summed on a grid of M squares of the instrument's own array."""
 
     centre_xy_px: np.ndarray  # float64 [M, 2]
     n_counts: np.ndarray  # float64 [M]: UMI
@@ -73,7 +73,7 @@ class Section:
         None  # UMI of each observation, int64 [N], where that is cheap to read
     )
     max_patch_um: float | None = None  # where each observation came with a picture of its own, cut out already
-    count_grid: CountGrid | None = None  # for cells made of bins: the bins, which no outline has drawn to the image
+    count_grid: CountGrid | None = None  # for cells made of bins: counts that do not depend on outlines
 
     def __post_init__(self) -> None:
         problems = Problems()

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.section import CountPlaces, Section
+from sge2hist.data.section import CountGrid, Section
 from sge2hist.data.slides.channels import describe_channels, is_rgb
 from sge2hist.pairing.config import CellsConfig
 from sge2hist.pairing.segmentation.bins_to_cells import BinCells, bins_to_cells, destriped_totals
 from sge2hist.pairing.segmentation.outlines import (
-    Outlined,
+    OutlinedBins,
     find_segmentation,
     from_labels,
     from_nuclei,
@@ -23,7 +23,7 @@ from sge2hist.pairing.segmentation.segmenters import MAX_UM_PER_PX
 from sge2hist.pairing.segmentation.tiles import Progress
 from sge2hist.readers.count_rows import regrouped
 
-PLACE_UM = 8.0  # bins are summed to squares of about this side: 2 um bins hold too few UMI, cells are this large
+COUNT_GRID_UM = 8.0  # bins are summed to squares of about this side: 2 um bins hold too few UMI, cells are this large
 _BINS_AT_ONCE = 400_000
 MAX_BIN_UM = 4.0  # a nucleus of 8 um is two such bins across: coarser bins do not resolve nuclei
 
@@ -131,7 +131,7 @@ def _require_fine_bins(section: Section, method: str) -> None:
         )
 
 
-def _grown(section: Section, outlined: Outlined, config: CellsConfig) -> BinCells:
+def _grown(section: Section, outlined: OutlinedBins, config: CellsConfig) -> BinCells:
     expansion = config.expansion(outlined.expand_um)
     whole = expansion.distance_um == 0 and expansion.volume_ratio is None
     if whole and not outlined.one_piece:
@@ -145,7 +145,7 @@ def _grown(section: Section, outlined: Outlined, config: CellsConfig) -> BinCell
     )
 
 
-def _cell_section(section: Section, outlined: Outlined, cells: BinCells, config: CellsConfig) -> Section:
+def _cell_section(section: Section, outlined: OutlinedBins, cells: BinCells, config: CellsConfig) -> Section:
     import pandas as pd
 
     if not len(cells):
@@ -177,12 +177,12 @@ def _cell_section(section: Section, outlined: Outlined, cells: BinCells, config:
         centre_xy_px=_centres(section, outlined, cells),
         read_counts=regrouped(section.read_counts, cells.group_of_obs, len(cells)),
         read_totals=None,
-        caught=count_places(section, totals),
+        count_grid=count_grid_of_bins(section, totals),
         notes=[*section.notes, _note(outlined, cells, section.n_obs)],
     )
 
 
-def _centres(section: Section, outlined: Outlined, cells: BinCells) -> np.ndarray:
+def _centres(section: Section, outlined: OutlinedBins, cells: BinCells) -> np.ndarray:
     """Centre of mass of the outline, else the mean of the bins of the nucleus, else of all bins: float64 [C, 2]."""
     if outlined.centroid_xy_px is not None:
         return outlined.centroid_xy_px[cells.nucleus_of_cell]
@@ -195,7 +195,7 @@ def _centres(section: Section, outlined: Outlined, cells: BinCells) -> np.ndarra
     return np.stack(sums, 1) / n_used
 
 
-def _note(outlined: Outlined, cells: BinCells, n_bins: int) -> str:
+def _note(outlined: OutlinedBins, cells: BinCells, n_bins: int) -> str:
     share = float((cells.group_of_obs >= 0).mean())
     return (
         f"cells from {outlined.source}: {len(outlined.ids):,} outlines, {len(cells):,} with bins; "
@@ -216,7 +216,7 @@ def bin_totals(section: Section) -> np.ndarray:
     return totals
 
 
-def count_places(section: Section, totals: np.ndarray) -> CountPlaces:
+def count_grid_of_bins(section: Section, totals: np.ndarray) -> CountGrid:
     """Squares of about 8 um made of the section's bins.
 
     Parameters
@@ -226,8 +226,8 @@ def count_places(section: Section, totals: np.ndarray) -> CountPlaces:
     totals
         UMI of each bin, [N]. A square at the edge of the tissue, with bins missing, counts as if it were full.
     """
-    bin_um = float(section.observation_um or PLACE_UM)
-    k = max(1, round(PLACE_UM / bin_um))
+    bin_um = float(section.observation_um or COUNT_GRID_UM)
+    k = max(1, round(COUNT_GRID_UM / bin_um))
     row, column = (section.obs[name].to_numpy(np.int64) // k for name in ("array_row", "array_col"))
     place = (row - row.min()) * (int(column.max() - column.min()) + 1) + column - column.min()
     n_bins = np.bincount(place)
@@ -235,4 +235,4 @@ def count_places(section: Section, totals: np.ndarray) -> CountPlaces:
     share = 1 / n_bins[present]
     centre = [np.bincount(place, section.centre_xy_px[:, axis])[present] * share for axis in (0, 1)]
     n_counts = np.bincount(place, totals)[present] * share * k**2
-    return CountPlaces(centre_xy_px=np.column_stack(centre), n_counts=n_counts, side_um=k * bin_um)
+    return CountGrid(centre_xy_px=np.column_stack(centre), n_counts=n_counts, side_um=k * bin_um)

@@ -14,7 +14,7 @@ from sge2hist.data.section import Section
 from sge2hist.pairing.alignment.registration import Shift, estimate_shift
 from sge2hist.pairing.alignment.tissue import TissueMap
 from sge2hist.pairing.config import PrepareConfig
-from sge2hist.pairing.quality import Removal, counts_per_cell, filter_by_counts, filter_by_place, filter_genes
+from sge2hist.pairing.quality import Removal, counts_per_cell, filter_by_counts, filter_by_position, filter_genes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ def collect_section(section: Section, tissue: TissueMap, config: PrepareConfig) 
 
     They are apart so that they can be freed when the sections are merged: they are the largest thing in memory.
     """
-    filters, fraction = filter_by_place(section, tissue, config)
+    filters, fraction = filter_by_position(section, tissue, config)
     placed = np.flatnonzero(filters.keep)
     group = np.full(section.n_obs, -1, np.int64)
     group[placed] = np.arange(len(placed))
@@ -84,11 +84,11 @@ def _shift(
 
     Outlines of cells lie on the image's nuclei by construction, so cells look aligned whatever their counts are.
     """
-    caught = section.caught
-    if caught is None:
+    count_grid = section.count_grid
+    if count_grid is None:
         return estimate_shift(tissue, section.centre_xy_px[placed], n_counts)
-    on_tissue = tissue.fraction(caught.centre_xy_px, config.patch_um) >= config.min_tissue_fraction
-    return estimate_shift(tissue, caught.centre_xy_px[on_tissue], caught.n_counts[on_tissue])
+    on_tissue = tissue.fraction(count_grid.centre_xy_px, config.patch_um) >= config.min_tissue_fraction
+    return estimate_shift(tissue, count_grid.centre_xy_px[on_tissue], count_grid.n_counts[on_tissue])
 
 
 def merge_sections(parts: list[SectionCells], counts: list[csr_array], config: PrepareConfig) -> Cells:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TYPE_COLUMNS = ("cell_type", "type")
 MANY_TYPES = 50
-SMOOTH_SIDES = 1.6  # bins within this many sides are neighbours: the eight around a bin
+NEIGHBOUR_SIDES = 1.6  # bins within this many sides are neighbours: the eight around a bin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def _by_markers(inputs: LabelInputs, name: str, config: PrepareConfig) -> Labels
     columns, warnings = markers.marker_columns(markers.read_markers(name), inputs.genes)
     neighbours = None
     if inputs.bin_um is not None:
-        radius_um = SMOOTH_SIDES * inputs.bin_um
+        radius_um = NEIGHBOUR_SIDES * inputs.bin_um
         neighbours = markers.neighbour_weights(inputs.centre_xy_um, inputs.slide_of_cell, radius_um)
     names = markers.marker_types(
         inputs.counts_NG, columns, inputs.train_rows, margin=config.marker_margin, neighbours=neighbours

@@ -54,7 +54,7 @@ class Filters:
             )
 
 
-def filter_by_place(section: Section, tissue: TissueMap, config: PrepareConfig) -> tuple[Filters, np.ndarray]:
+def filter_by_position(section: Section, tissue: TissueMap, config: PrepareConfig) -> tuple[Filters, np.ndarray]:
     """Filters that need no counts: centre and patch inside the image, tissue in the patch, area of the nucleus.
 
     Returns

@@ -97,18 +97,18 @@ def _contours(axes: Axes, inputs: ReportInputs, box_um: tuple[float, float, floa
     """Contours at the 50th, 75th and 90th percentile of the smoothed UMI per observation inside the box."""
     from scipy.ndimage import gaussian_filter
 
-    section, caught = inputs.part.section, inputs.part.section.caught
+    section, count_grid = inputs.part.section, inputs.part.section.count_grid
     centre_um = section.centre_xy_px[inputs.part.rows] * section.um_per_px
     counts = inputs.part.n_counts
-    if caught is not None:  # cells lie on nuclei by construction: only the bins show a shift
-        centre_um, counts = caught.centre_xy_px * section.um_per_px, caught.n_counts
+    if count_grid is not None:  # cells lie on nuclei by construction: only the bins show a shift
+        centre_um, counts = count_grid.centre_xy_px * section.um_per_px, count_grid.n_counts
     step = max((box_um[2] - box_um[0]) / 500, smooth_um / 4)
     margin = 3 * smooth_um
     edges = [np.arange(box_um[axis] - margin, box_um[axis + 2] + margin + step, step) for axis in (0, 1)]
     sums, _, _ = np.histogram2d(centre_um[:, 1], centre_um[:, 0], bins=[edges[1], edges[0]], weights=counts)
     number, _, _ = np.histogram2d(centre_um[:, 1], centre_um[:, 0], bins=[edges[1], edges[0]])
     density = gaussian_filter(sums, smooth_um / step)
-    on_a_grid = caught is not None or section.observation != "cell"
+    on_a_grid = count_grid is not None or section.observation != "cell"
     if on_a_grid:  # bins and spots: per observation, so that gaps do not show
         weight = gaussian_filter(number, smooth_um / step)
         density = np.where(weight > 0.02 * weight.max(), density / np.maximum(weight, 1e-9), 0)

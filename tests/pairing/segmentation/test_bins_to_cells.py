@@ -4,7 +4,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from sge2hist.data.errors import InputError
-from sge2hist.pairing.segmentation.bins_to_cells import ExpansionConfig, bins_to_cells, grow, max_pieces
+from sge2hist.pairing.segmentation.bins_to_cells import ExpansionConfig, bins_to_cells, grow, keep_largest_piece
 
 
 def nuclei_grid(seed: int, shape: tuple[int, int] = (60, 70), n: int = 12) -> np.ndarray:
@@ -40,7 +40,7 @@ def test_four_bins_are_exactly_four_bins():
 
 def test_largest_piece_agrees_with_scipy_label_by_label():
     grid = np.random.default_rng(3).integers(0, 3, (25, 25)).astype(np.int32)
-    kept = max_pieces(grid)
+    kept = keep_largest_piece(grid)
     for label in (1, 2):
         pieces, n_pieces = ndimage.label(grid == label, np.ones((3, 3)))
         sizes = np.bincount(pieces.ravel())[1:]
@@ -50,7 +50,7 @@ def test_largest_piece_agrees_with_scipy_label_by_label():
 
 
 def test_diagonal_neighbours_are_one_piece():
-    np.testing.assert_array_equal(max_pieces(np.eye(5, dtype=np.int32)), np.eye(5, dtype=np.int32))
+    np.testing.assert_array_equal(keep_largest_piece(np.eye(5, dtype=np.int32)), np.eye(5, dtype=np.int32))
 
 
 def test_bins_in_any_order_with_gaps_and_an_offset():
@@ -61,7 +61,7 @@ def test_bins_in_any_order_with_gaps_and_an_offset():
     cells = bins_to_cells(grid[row, column] - 1, row + 500, column + 900, bin_um=2.0)
     present = np.zeros_like(grid)
     present[row, column] = grid[row, column]
-    pieces = max_pieces(present)
+    pieces = keep_largest_piece(present)
     np.testing.assert_array_equal(cells.in_nucleus, pieces[row, column] > 0)
     np.testing.assert_array_equal(cells.nucleus_of_cell, np.unique(pieces[pieces > 0]) - 1)
     np.testing.assert_array_equal(
@@ -75,7 +75,7 @@ def test_no_expansion_keeps_nuclei_only():
     grid = nuclei_grid(6)
     row, column = np.indices(grid.shape).reshape(2, -1)
     cells = bins_to_cells(grid.ravel() - 1, row, column, bin_um=2.0, expansion=ExpansionConfig(distance_um=0))
-    np.testing.assert_array_equal(cells.group_of_obs >= 0, max_pieces(grid).ravel() > 0)
+    np.testing.assert_array_equal(cells.group_of_obs >= 0, keep_largest_piece(grid).ravel() > 0)
 
 
 def test_volume_ratio_of_a_lonely_disc():

@@ -43,7 +43,7 @@ def test_area_limits_and_numbering():
 @pytest.mark.parametrize("tile_px", [64, 96, 160])
 def test_tiles_give_what_the_whole_image_gives(painted, tile_px):
     image, _ = painted
-    segmenter = ClassicalSegmenter(threshold=0.35, config=NucleiConfig(surroundings_um=6.0))
+    segmenter = ClassicalSegmenter(threshold=0.35, config=NucleiConfig(local_window_um=6.0))
     slide = SlideImage.from_array(image)
     config = TilingConfig(tile_px=tile_px, halo_um=24.0, processes=1)
     tiled = segment_slide(slide, 0.5, segmenter, config=config)
@@ -118,7 +118,7 @@ def test_scores_of_images_are_pooled_and_nothing_is_perfect():
 
 
 def test_configs_check_their_ranges():
-    for bad in ({"min_area_um2": 500.0}, {"smoothing_um": -1.0}, {"surroundings_um": 0.0}):
+    for bad in ({"min_area_um2": 500.0}, {"smoothing_um": -1.0}, {"local_window_um": 0.0}):
         with pytest.raises(InputError):
             NucleiConfig(**bad)
     for bad in ({"tile_px": 8}, {"halo_um": -1.0}, {"processes": -1}, {"white_level": 300}):

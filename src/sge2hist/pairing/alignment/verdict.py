@@ -73,7 +73,7 @@ def alignment_record(part: SectionCells, applied_um: tuple[float, float], warnin
 
 
 def _measured_on(section: Section) -> str:
-    caught = section.caught
-    if caught is None:
+    count_grid = section.count_grid
+    if count_grid is None:
         return f"{section.observation}s"
-    return f"{len(caught.n_counts):,} places of {caught.side_um:g} um, before bins became cells"
+    return f"{len(count_grid.n_counts):,} places of {count_grid.side_um:g} um, before bins became cells"

@@ -92,11 +92,11 @@ def bins_to_cells(
     expansion = expansion or ExpansionConfig()
     row, column = np.asarray(array_row, np.int64), np.asarray(array_col, np.int64)
     grid, place = _grid(nucleus_of_bin, row, column)
-    nuclei = max_pieces(grid)
+    nuclei = keep_largest_piece(grid)
     present, index = np.unique(nuclei[nuclei > 0], return_inverse=True)
     cell_at = np.zeros(nuclei.shape, np.int32)
     cell_at[nuclei > 0] = index + 1  # 1..C
-    limit_bins = _reach_um(np.bincount(index, minlength=len(present)), bin_um, expansion) / bin_um
+    limit_bins = _expansion_um(np.bincount(index, minlength=len(present)), bin_um, expansion) / bin_um
     grown = grow(cell_at, limit_bins) if len(present) else cell_at
     return BinCells(
         group_of_obs=grown[place].astype(np.int64) - 1,
@@ -124,7 +124,7 @@ def _grid(
     return grid, (row, column)
 
 
-def max_pieces(grid: np.ndarray) -> np.ndarray:
+def keep_largest_piece(grid: np.ndarray) -> np.ndarray:
     """Largest 8-connected piece of each positive label (of equal ones, the first in reading order): int [R, C]."""
     piece, n_pieces = label_pieces(grid, background=0, connectivity=2, return_num=True)
     if n_pieces == 0:
@@ -141,7 +141,7 @@ def max_pieces(grid: np.ndarray) -> np.ndarray:
     return np.where(keep[piece], grid, 0)
 
 
-def _reach_um(n_nucleus_bins: np.ndarray, bin_um: float, expansion: ExpansionConfig) -> np.ndarray:
+def _expansion_um(n_nucleus_bins: np.ndarray, bin_um: float, expansion: ExpansionConfig) -> np.ndarray:
     """How far each cell may reach from its nucleus, um [C].
 
     By volume ratio v, a disc of the nucleus' area, seen as a sphere, grows to v times its volume:

@@ -28,7 +28,7 @@ class NucleiConfig:
     opening_um: float = 0.5  # radius of the opening that cuts thin bridges (classical)
     min_peak_distance_um: float = 2.0  # two seeds are at least this far apart (classical)
     min_depth_um: float = 1.0  # a seed lies at least this far from the outline (classical)
-    surroundings_um: float = 25.0  # side of the window that the local part of the threshold looks at (classical)
+    local_window_um: float = 25.0  # side of the window that the local part of the threshold looks at (classical)
     min_area_um2: float = 8.0  # smaller pieces are dropped
     max_area_um2: float = 400.0  # larger pieces are dropped (folds, pigment, ink)
     tissue_density: float = 0.08  # mean optical density above which a pixel is tissue
@@ -37,7 +37,7 @@ class NucleiConfig:
         lengths = (self.smoothing_um, self.opening_um, self.min_peak_distance_um, self.min_depth_um)
         if (
             min(*lengths, self.tissue_density) < 0
-            or self.surroundings_um <= 0
+            or self.local_window_um <= 0
             or not 0 <= self.min_area_um2 < self.max_area_um2
         ):
             raise InputError(
@@ -94,7 +94,7 @@ class ClassicalSegmenter:
 
     def _local_threshold(self, amount: np.ndarray, tissue: np.ndarray, threshold: float) -> np.ndarray:
         """Mean of the slide's threshold and of (local mean + half a local standard deviation), inside the tissue."""
-        side_px = max(3, round(self.config.surroundings_um / self.um_per_px))
+        side_px = max(3, round(self.config.local_window_um / self.um_per_px))
         share = np.maximum(ndimage.uniform_filter(tissue.astype(np.float32), side_px), 1e-3)
         inside = np.where(tissue, amount, 0)
         mean = ndimage.uniform_filter(inside, side_px) / share

@@ -28,7 +28,7 @@ POLYGON_FILES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlined:
+class OutlinedBins:
     """Bins inside outlines. N bins, P outlines."""
 
     group_of_obs: np.ndarray  # int64 [N]: outline that holds the bin, -1 = none
@@ -68,7 +68,7 @@ def find_segmentation(folder: Path) -> Path | None:
     return None
 
 
-def from_segmentation(section: Section, folder: Path | None) -> Outlined:
+def from_segmentation(section: Section, folder: Path | None) -> OutlinedBins:
     """Space Ranger's own cells."""
     path = find_segmentation(folder) if folder is not None else None
     if path is None:
@@ -85,7 +85,7 @@ def from_segmentation(section: Section, folder: Path | None) -> Outlined:
     return _from_polygons(section, polygons, path.name, nuclei=nuclei, on_image=False)
 
 
-def from_labels(section: Section, path: Path) -> Outlined:
+def from_labels(section: Section, path: Path) -> OutlinedBins:
     """Outlines of the user: polygons (.geojson, .json) or a label image, in px of the slide."""
     if path.suffix.lower() in (".geojson", ".json"):
         return _from_polygons(section, read_geojson(path), path.name, nuclei=False, on_image=True)
@@ -93,7 +93,7 @@ def from_labels(section: Section, path: Path) -> Outlined:
     return _from_runs(section, runs, ids, path.name, nuclei=False)
 
 
-def from_nuclei(section: Section, segmenter: str, processes: int, progress: Progress | None) -> Outlined:
+def from_nuclei(section: Section, segmenter: str, processes: int, progress: Progress | None) -> OutlinedBins:
     """Nuclei that a segmenter finds in the H&E."""
     name, find = choose_segmenter(segmenter, section.image, section.um_per_px)
     runs = segment_slide(
@@ -103,8 +103,8 @@ def from_nuclei(section: Section, segmenter: str, processes: int, progress: Prog
     return _from_runs(section, runs, ids, f"nuclei found in the H&E ({name})", nuclei=True)
 
 
-def _from_runs(section: Section, runs: LabelRuns, ids: list[str], source: str, *, nuclei: bool) -> Outlined:
-    return Outlined(
+def _from_runs(section: Section, runs: LabelRuns, ids: list[str], source: str, *, nuclei: bool) -> OutlinedBins:
+    return OutlinedBins(
         group_of_obs=runs.at(section.centre_xy_px),
         ids=ids,
         source=source,
@@ -117,9 +117,9 @@ def _from_runs(section: Section, runs: LabelRuns, ids: list[str], source: str, *
     )
 
 
-def _from_polygons(section: Section, polygons: Polygons, source: str, *, nuclei: bool, on_image: bool) -> Outlined:
+def _from_polygons(section: Section, polygons: Polygons, source: str, *, nuclei: bool, on_image: bool) -> OutlinedBins:
     area_px2, centroid_xy_px = polygons.area_px2_and_centroid()
-    return Outlined(
+    return OutlinedBins(
         group_of_obs=polygon_at(polygons, section.centre_xy_px),
         ids=[f"cellid_{int(name):09d}-1" if name.isdecimal() else name for name in polygons.ids],
         source=source,
@@ -135,7 +135,7 @@ def _from_polygons(section: Section, polygons: Polygons, source: str, *, nuclei:
     )
 
 
-def _from_mappings(section: Section, path: Path) -> Outlined:
+def _from_mappings(section: Section, path: Path) -> OutlinedBins:
     if section.observation_um != 2.0:
         raise InputError(
             found=f"{section.observation_um:g} um bins", where=str(path), expected="2 um bins", repair="--bin-um 2"
@@ -150,7 +150,7 @@ def _from_mappings(section: Section, path: Path) -> Outlined:
     nuclear_at = np.zeros(height * width, bool)
     nuclear_at[place] = mappings.in_nucleus
     clusters = _clusters(path.parent, mappings.cell_ids)
-    return Outlined(
+    return OutlinedBins(
         group_of_obs=cell_at[place_of_bin].astype(np.int64),
         ids=mappings.cell_ids,
         source=path.name,
