@@ -42,11 +42,13 @@ def open_image_sets(
     InputError
         When there is no set, two have the same name, one is of an unknown type, or one does not open.
     """
+    named: list[tuple[str | None, ImageSource]]
     if isinstance(sources, Mapping):
         named = list(sources.items())
+    elif isinstance(sources, str | Path | GeneratedSet | GeneratedSlide):
+        named = [split_name(sources)]
     else:
-        single = isinstance(sources, ImageSource)
-        named = [split_name(source) for source in ([sources] if single else as_list(sources))]
+        named = [split_name(source) for source in as_list(sources)]
     if not named:
         raise InputError(found="no set of images", expected="at least one generated set or folder of images")
     sets = [open_image_set(source_path(source), data, name, split) for name, source in named]

@@ -2,9 +2,8 @@
 distributions, and cell by cell.
 
 For each statistic: `1 - KS` (1 = same distribution), W1 in the statistic's unit and in real standard deviations,
-Pearson's correlation over cells between
-generated and real, the ratio of spreads (below 1: too uniform), and a calibration curve (mean generated value in ten
-equal groups of the real one).
+Pearson's correlation over cells between generated and real, the ratio of spreads (below 1: too uniform), and a
+calibration curve (mean generated value in ten equal groups of the real one).
 
 Shape letters: N cells, R resamples.
 """
@@ -26,6 +25,32 @@ from sge2hist.evaluation.resampling import Estimate, Resampling, finite
 
 CALIBRATION_GROUPS = 10
 UNITS = {"nuclei_count": "per patch", "nuclear_area_um2": "um2", "lumen_fraction": "share of pixels"}
+
+
+# Statistics of a patch that mean something to a person. Haematoxylin, eosin, lumen and nuclei have no meaning in
+# fluorescence: the light of each channel replaces them there.
+
+
+def fit_morphometry(train_NHWC: np.ndarray, um_per_px: float, channels: Channels) -> Morphometry:
+    """Return what measures images of these channels; what has to be fitted is fitted to real training patches."""
+    if not is_rgb(channels):
+        return lambda image_NHWC: light_statistics(image_NHWC, channels)
+    segmenter = NucleiSegmenter.fit(train_NHWC, um_per_px)
+    return lambda image_NHWC: stain_statistics(image_NHWC) | nuclear_statistics(segmenter, image_NHWC)
+
+
+def light_statistics(image_NHWC: np.ndarray, channels: Channels) -> dict[str, np.ndarray]:
+    """Return mean and standard deviation of each channel over the pixels of each image, in grey levels: float64 [N] each.
+
+    >>> light_statistics(np.full((1, 8, 8, 1), 7, np.uint8), ("DAPI",))
+    {'DAPI light mean': array([7.]), 'DAPI light SD': array([0.])}
+    """
+    pixels = (1, 2)
+    found = {}
+    for number, name in enumerate(channels):
+        found[f"{name} light mean"] = image_NHWC[..., number].mean(axis=pixels, dtype=np.float64)
+        found[f"{name} light SD"] = image_NHWC[..., number].std(axis=pixels, dtype=np.float64)
+    return found
 
 
 def unit_of(name: str) -> str:
@@ -132,32 +157,3 @@ def morphometry_row(
         "generated_mean": finite(np.nanmean(generated_N)) if np.isfinite(generated_N).any() else None,
     }
     return entry, matched, shuffled
-
-
-# Statistics of a patch that mean something to a person: stain, lumen and nuclei of H&E; light of each channel of fluorescence.
-#
-# Haematoxylin, eosin, lumen and the nuclei that the segmenter finds have no meaning in fluorescence: they are left out there.
-#
-# Shape letters: N images.
-
-
-def fit_morphometry(train_NHWC: np.ndarray, um_per_px: float, channels: Channels) -> Morphometry:
-    """Return what measures images of these channels; what has to be fitted is fitted to real training patches."""
-    if not is_rgb(channels):
-        return lambda image_NHWC: light_statistics(image_NHWC, channels)
-    segmenter = NucleiSegmenter.fit(train_NHWC, um_per_px)
-    return lambda image_NHWC: stain_statistics(image_NHWC) | nuclear_statistics(segmenter, image_NHWC)
-
-
-def light_statistics(image_NHWC: np.ndarray, channels: Channels) -> dict[str, np.ndarray]:
-    """Return mean and standard deviation of each channel over the pixels of each image, in grey levels: float64 [N] each.
-
-    >>> light_statistics(np.full((1, 8, 8, 1), 7, np.uint8), ("DAPI",))
-    {'DAPI light mean': array([7.]), 'DAPI light SD': array([0.])}
-    """
-    pixels = (1, 2)
-    found = {}
-    for number, name in enumerate(channels):
-        found[f"{name} light mean"] = image_NHWC[..., number].mean(axis=pixels, dtype=np.float64)
-        found[f"{name} light SD"] = image_NHWC[..., number].std(axis=pixels, dtype=np.float64)
-    return found
