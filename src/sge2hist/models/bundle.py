@@ -155,7 +155,7 @@ def _range_of(values: Any, n_micro: int, path: Path) -> np.ndarray | None:
 
 def _is_weight(name: str, value: torch.Tensor) -> bool:
     small_enough = value.is_floating_point() and float(value.abs().max()) < 1e4  # float16 ends at 65,504
-    return small_enough and value.dim() >= 2 and "mixture" not in name
+    return small_enough and value.dim() >= 2 and not name.startswith(("gene.mixture.", "gene.micro."))
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from torch import nn
 from sge2hist.models.gene.config import GeneModelConfig
 from sge2hist.models.gene.vae import GeneVAE
 from sge2hist.models.image.conditioning import HALO_NODES
-from sge2hist.models.image.image_model import ImageModel, ImageModelConfig, SamplerConfig
-from sge2hist.models.version_0_1 import OLD_FIELDS
+from sge2hist.models.image.denoiser import LearntGuidance
+from sge2hist.models.image.image_model import ImageModel, ImageModelConfig
+from sge2hist.models.image.samplers import SamplerConfig
+from sge2hist.models.version_0_1 import OLD_FIELDS, current_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,9 @@ class ModelConfig:
     image: ImageModelConfig
     channels: tuple[str, ...] = ("red", "green", "blue")  # of its images, by name; models written before had no other
     sampler: SamplerConfig = field(default_factory=SamplerConfig)  # defaults for generation
+    learnt_guidance: LearntGuidance = field(
+        default_factory=LearntGuidance
+    )  # of the weights, which no sampler setting changes
 
     def __post_init__(self) -> None:
         if self.um_per_px <= 0 or self.patch_px < 8:
@@ -61,7 +66,7 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """Rebuild from :meth:`to_dict`'s output; raises TypeError or ValueError when it does not fit."""
-        return from_plain(cls, values)
+        return from_plain(cls, current_config(values))
 
 
 def from_plain(annotation: Any, values: Any) -> Any:
@@ -83,4 +88,4 @@ class JointModel(nn.Module):
         super().__init__()
         self.config = config
         self.gene = GeneVAE(config.gene)
-        self.image = ImageModel(config.image)
+        self.image = ImageModel(config.image, config.learnt_guidance)

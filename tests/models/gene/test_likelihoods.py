@@ -5,15 +5,10 @@ import pytest
 import scipy.stats
 import torch
 
-from sge2hist.models.gene.likelihoods import (
-    _NegativeBinomial,
-    gaussian_log_prob,
-    negative_binomial_log_prob,
-    zero_inflated_log_prob,
-)
+from sge2hist.models.gene.likelihoods import _NegativeBinomial, gaussian_log_prob, negative_binomial_log_prob
 
 
-def draw(n: int = 6, g: int = 9, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def make_inputs(n: int = 6, g: int = 9, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng(seed)
     counts = rng.poisson(1.5, (n, g)) * (rng.random((n, g)) < 0.5)
     return torch.tensor(counts).float(), torch.tensor(rng.normal(0, 1, (n, g))), torch.tensor(rng.normal(0, 1, g))
@@ -25,13 +20,13 @@ def scipy_log_prob(counts: torch.Tensor, log_mean: torch.Tensor, log_theta: torc
 
 
 def test_negative_binomial_equals_scipy() -> None:
-    counts, log_mean, log_theta = draw()
+    counts, log_mean, log_theta = make_inputs()
     expected = scipy_log_prob(counts, log_mean, log_theta).sum(1)
     np.testing.assert_allclose(negative_binomial_log_prob(counts, log_mean, log_theta).numpy(), expected, rtol=1e-5)
 
 
 def test_closed_form_gradient_is_the_numerical_one() -> None:
-    counts, log_mean, log_theta = draw(3, 4)
+    counts, log_mean, log_theta = make_inputs(3, 4)
     log_mean.requires_grad_()
     log_theta.requires_grad_()
     function = lambda m, t: _NegativeBinomial.apply(counts.double(), m, t)  # noqa: E731
@@ -39,7 +34,7 @@ def test_closed_form_gradient_is_the_numerical_one() -> None:
 
 
 def test_large_theta_is_poisson_and_stays_precise_in_float32() -> None:
-    counts, log_mean, _ = draw()
+    counts, log_mean, _ = make_inputs()
     expected = scipy.stats.poisson.logpmf(counts.numpy(), np.exp(log_mean.numpy())).sum(1)
     result = negative_binomial_log_prob(counts, log_mean.float(), torch.full((9,), 50.0))
     np.testing.assert_allclose(result.numpy(), expected, rtol=0.02)
@@ -53,21 +48,10 @@ def test_extremes_are_finite(count: float, log_mean: float) -> None:
     counts = torch.full((2, 3), count)
     mean = torch.full((2, 3), log_mean, requires_grad=True)
     theta = torch.tensor([-50.0, 0.0, 50.0], requires_grad=True)
-    inflation = torch.zeros(2, 3, requires_grad=True)
-    value = negative_binomial_log_prob(counts, mean, theta) + zero_inflated_log_prob(counts, mean, theta, inflation)
+    value = negative_binomial_log_prob(counts, mean, theta)
     value.sum().backward()
-    for tensor in (value, mean.grad, theta.grad, inflation.grad):
+    for tensor in (value, mean.grad, theta.grad):
         assert torch.isfinite(tensor).all()
-
-
-def test_zero_inflation_mixes_a_point_mass_at_zero() -> None:
-    counts, log_mean, log_theta = draw()
-    logit = torch.randn(6, 9, generator=torch.Generator().manual_seed(1)).double()
-    pi = torch.sigmoid(logit).numpy()
-    plain = np.exp(scipy_log_prob(counts, log_mean, log_theta))
-    expected = np.log(pi * (counts.numpy() == 0) + (1 - pi) * plain).sum(1)
-    result = zero_inflated_log_prob(counts, log_mean, log_theta, logit)
-    np.testing.assert_allclose(result.numpy(), expected, rtol=1e-4)
 
 
 def test_gaussian_is_summed_over_genes() -> None:
@@ -76,7 +60,7 @@ def test_gaussian_is_summed_over_genes() -> None:
 
 
 def test_bfloat16_inputs_are_computed_in_float32() -> None:
-    counts, log_mean, log_theta = draw()
+    counts, log_mean, log_theta = make_inputs()
     with torch.autocast("cpu", torch.bfloat16):
         result = negative_binomial_log_prob(counts, log_mean.bfloat16(), log_theta)
     assert result.dtype == torch.float32

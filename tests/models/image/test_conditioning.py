@@ -7,8 +7,8 @@ import torch
 
 from sge2hist.models.image.conditioning import (
     MODE_ALL,
-    MODE_SINGLE_CELL,
     MODE_NONE,
+    MODE_SINGLE_CELL,
     CellMapEncoder,
     CellVectorEncoder,
     ConditionConfig,

@@ -1,4 +1,4 @@
-"""The image model: seeds, canvas sizes, the loss at the optimum, and networks that look at a neighbourhood only."""
+"""The image model: seeds, canvas sizes, the loss at the optimum, and training."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from sge2hist.models.image.autoencoder import Autoencoder, AutoencoderConfig
+from sge2hist.models.image.autoencoder import AutoencoderConfig
 from sge2hist.models.image.conditioning import MODE_ALL, ConditionConfig, PlacedCells
-from sge2hist.models.image.image_model import ImageModel, ImageModelConfig, SamplerConfig
+from sge2hist.models.image.image_model import ImageModel, ImageModelConfig
 from sge2hist.models.image.preconditioning import DiffusionConfig
-from sge2hist.models.image.unet import UNet, UNetConfig
+from sge2hist.models.image.samplers import SamplerConfig
+from sge2hist.models.image.unet import UNetConfig
 
 TINY = ImageModelConfig(
     autoencoder=AutoencoderConfig(latent_channels=4, width=16, n_blocks=1, decoder_noise_channels=2),
@@ -91,93 +92,10 @@ def test_loss_is_zero_for_the_network_that_knows_the_target():
         def read_map(self, cond_map):
             return []
 
-    model.unet = Oracle()
+    model.unet = model.denoiser.network = Oracle()
     loss = model.loss(latent, _cells(4), torch.Generator().manual_seed(1))
     assert torch.allclose(loss, torch.zeros(4), atol=1e-6)
     assert seen["sigma"].unique().numel() == 4
-
-
-def test_autoencoder_is_local_and_standardises_its_latents():
-    torch.manual_seed(0)
-    model = Autoencoder(AutoencoderConfig(latent_channels=4, width=16, n_blocks=1)).eval()
-    image = torch.rand(2, 3, 96, 96) * 2 - 1
-    model.set_latent_statistics(image)
-    latent = model.encode(image)
-    assert latent.shape == (2, 4, 24, 24)
-    assert torch.allclose(latent.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
-    assert torch.allclose(latent.std((0, 2, 3)), torch.ones(4), atol=1e-4)
-    window = model.encode(image[:, :, 16:80, 16:80])
-    assert torch.allclose(window[:, :, 5:-5, 5:-5], latent[:, :, 9:15, 9:15], atol=1e-4)
-
-
-def test_grain_is_of_its_place_and_leaves_the_latents_their_say():
-    torch.manual_seed(0)
-    model = Autoencoder(AutoencoderConfig(latent_channels=4, width=16, n_blocks=1, decoder_noise_channels=2)).eval()
-    latent, grain = torch.randn(1, 4, 24, 24), torch.randn(1, model.n_decoder_noise, 24, 24)
-    assert model.n_decoder_noise == 8
-    torch.nn.init.zeros_(model.noise_proj.bias)
-    even, first = model.decode(latent), model.decode(latent, grain)
-    assert torch.equal(even, model.decode(latent, torch.zeros_like(grain)))
-    other = grain.clone()
-    other[..., :6] = torch.randn(1, 8, 24, 6)
-    second = model.decode(latent, other)
-    assert not torch.allclose(first[..., :24], second[..., :24], atol=1e-3)
-    assert torch.allclose(first[..., 48:], second[..., 48:], atol=1e-5)
-
-
-def test_unet_with_pixel_norm_sees_a_neighbourhood_only():
-    torch.manual_seed(0)
-    net = UNet(UNetConfig(channels=(16, 16), n_blocks=1), image_channels=2, map_channels=4, vector_dim=4).eval()
-    for parameter in net.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    x, cond, noise, vector = torch.randn(1, 2, 16, 96), torch.randn(1, 4, 16, 96), torch.zeros(1), torch.zeros(1, 4)
-    changed = x.clone()
-    changed[..., 0] += 5
-    a, b = (net(of, noise, net.read_map(cond), vector) for of in (x, changed))
-    assert torch.allclose(a[..., 64:], b[..., 64:], atol=1e-5)
-    assert not torch.allclose(a[..., :4], b[..., :4], atol=1e-3)
-
-
-def test_a_map_that_is_read_once_says_what_it_says_beside_the_image():
-    """Against the plain way: stem over image and map joined, every block with its own look at the map."""
-    torch.manual_seed(0)
-    config = UNetConfig(channels=(16, 24), n_blocks=1)
-    net = UNet(config, image_channels=2, map_channels=4, vector_dim=4).eval()
-    for parameter in net.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    x, cond = torch.randn(2, 2, 8, 8), torch.randn(2, 4, 8, 8)
-    seen: dict[str, torch.Tensor] = {}
-    joined = net.stem(torch.cat([x, cond], dim=1))
-    net.down[0][0][0].register_forward_pre_hook(lambda _, given: seen.update(stem=given[0]))
-    blocks = [*net.down[0], *net.down[1], *net.middle, *net.up[0], *net.up[1]]
-    coarse = torch.nn.functional.avg_pool2d(cond, 2)
-    expected = [block.cond_proj(coarse if block.cond_proj.out_channels == 24 else cond) for block, _ in blocks]
-
-    def hook(block, given):
-        seen[str(id(block))] = given[2].clone()
-
-    for block, _ in blocks:
-        block.register_forward_pre_hook(hook)
-    with_gradients = net(x, torch.zeros(2), net.read_map(cond), torch.ones(2, 4))
-    assert torch.allclose(seen["stem"], joined, atol=1e-5)
-    for (block, _), share in zip(blocks, expected, strict=True):
-        assert torch.allclose(seen[str(id(block))], share, atol=1e-5)
-    with torch.no_grad():  # where maps are overwritten
-        assert torch.allclose(net(x, torch.zeros(2), net.read_map(cond), torch.ones(2, 4)), with_gradients, atol=1e-4)
-
-
-def test_a_bottom_in_a_row_leaves_no_map_for_a_way_up():
-    config = UNetConfig(channels=(16, 24), n_blocks=3, bottom=2)
-    net = UNet(config, image_channels=2, map_channels=4, vector_dim=4)
-    assert [len(blocks) for blocks in net.down] == [3, 0]
-    assert [len(blocks) for blocks in net.up] == [0, 4]  # coarsest first
-    assert len(net.middle) == 2
-    x, cond = torch.randn(2, 2, 8, 8), torch.randn(2, 4, 8, 8)
-    out = net(x, torch.zeros(2), net.read_map(cond), torch.zeros(2, 4))
-    assert out.shape == x.shape
-    torch.nn.init.normal_(net.head[-1].weight)
-    net(x, torch.zeros(2), net.read_map(cond), torch.zeros(2, 4)).square().sum().backward()
-    assert all(p.grad is not None for p in net.parameters())  # every block is on the way
 
 
 def test_configs_refuse_what_cannot_work():

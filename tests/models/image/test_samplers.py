@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sge2hist.models.image.samplers import consistency_sigmas, evaluations, guided, in_interval, karras_sigmas, sample
+from sge2hist.models.image.samplers import consistency_sigmas, evaluations, karras_sigmas, sample
 
 MU, S = 0.7, 0.5
 
@@ -127,18 +127,3 @@ def test_karras_sigmas_are_the_published_formula():
     assert sigmas[2] == pytest.approx(expected)
     assert sigmas[0] == pytest.approx(80)
     assert sigmas[-2:] == [pytest.approx(0.002), 0.0]
-
-
-def test_guidance_acts_inside_its_interval_only():
-    calls = []
-
-    def weak(x: Tensor, sigma: float) -> Tensor:
-        calls.append(sigma)
-        return torch.zeros_like(x)
-
-    denoise = guided(lambda x, sigma: torch.ones_like(x), weak, in_interval(2.0, (0.5, 2.0)))
-    x = torch.zeros(1, 1, 1, 1)
-    assert [float(denoise(x, sigma)) for sigma in (0.4, 1.0, 3.0)] == [1.0, 2.0, 1.0]
-    assert calls == [1.0]
-    assert float(guided(lambda x, sigma: torch.ones_like(x), weak, in_interval(1.0, (0.0, 9.0)))(x, 1.0)) == 1.0
-    assert calls == [1.0]

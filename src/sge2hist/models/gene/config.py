@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LIKELIHOODS = ("nb", "zinb", "mse")
+LIKELIHOODS = ("nb", "mse")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class GeneModelConfig:
     n_type: int = 16  # dims of z1, the cell type
     n_micro: int = 48  # dims of z2, the microenvironment
     n_components: int = 24  # Gaussians of the mixture prior of z1 before pruning
-    likelihood: str = "nb"  # "nb" or "zinb" on raw counts, "mse" on log1p of counts per 10,000
+    likelihood: str = "nb"  # "nb" on raw counts, "mse" on log1p of counts per 10,000
     dropout: float = 0.1  # of hidden units, in encoder and decoder
     gene_dropout: float = 0.5  # share of mask groups of a batch whose encoder sees only a random part of the genes
     min_observed: float = 0.02  # smallest share of genes that such a group keeps

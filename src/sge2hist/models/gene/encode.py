@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sge2hist.data.spatial_index import CellIndex
 from sge2hist.models.gene.cell_types import pool_posteriors
 from sge2hist.models.gene.vae import GeneVAE, Posterior
 
@@ -132,31 +131,25 @@ def log_depth(model: GeneVAE, library_N: np.ndarray, observed_G: np.ndarray | No
     return np.clip(log_N, -MAX_LOG_DEPTH, MAX_LOG_DEPTH).astype(np.float32)
 
 
-def type_posterior(
-    encoded: EncodedCells, index: CellIndex | None = None, pool_um: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+def type_posterior(encoded: EncodedCells, pooled_NN: csr_array | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Mean and log-variance of z1 from which types are assigned, float32 [N, T] each.
 
-    With `pool_um` and the positions of the cells (`index`): of each cell and all cells within that distance together
-    (:func:`pool_posteriors`); else of each cell's own counts.
+    `pooled_NN`: the cells that are assigned one type with each cell (`CellIndex.around`; see :func:`pool_posteriors`); None:
+    each cell by its own counts.
     """
-    if not pool_um or index is None:
+    if pooled_NN is None:
         return encoded.z1, encoded.z1_log_var
-    around = index.around(np.arange(len(encoded.mean_NZ)), pool_um)
-    mean_NT, var_NT = pool_posteriors(encoded.z1, np.exp(encoded.z1_log_var), around)
+    mean_NT, var_NT = pool_posteriors(encoded.z1, np.exp(encoded.z1_log_var), pooled_NN)
     return mean_NT, np.log(var_NT)
 
 
 def assign_components(
-    model: GeneVAE, encoded: EncodedCells, index: CellIndex | None = None, type_N: np.ndarray | None = None
+    model: GeneVAE, encoded: EncodedCells, pooled_NN: csr_array | None = None, type_N: np.ndarray | None = None
 ) -> np.ndarray:
     """Responsibilities q(c | x) that minimise the bound, float32 [N, K]; `type_N`: a labelled cell takes those of its type."""
-    return model.mixture.assign(*type_posterior(encoded, index, model.config.pool_um), type_N)
+    return model.mixture.assign(*type_posterior(encoded, pooled_NN), type_N)
 
 
-def component_posterior(
-    model: GeneVAE, encoded: EncodedCells, index: CellIndex | None = None, pool_um: float | None = None
-) -> np.ndarray:
-    """Component posterior p(c | z1) at the posterior mean, float32 [N, K]; `pool_um` None: as the model was trained."""
-    pool_um = model.config.pool_um if pool_um is None else pool_um
-    return model.mixture.component_posterior(type_posterior(encoded, index, pool_um)[0])
+def component_posterior(model: GeneVAE, encoded: EncodedCells, pooled_NN: csr_array | None = None) -> np.ndarray:
+    """Component posterior p(c | z1) at the posterior mean, float32 [N, K]."""
+    return model.mixture.component_posterior(type_posterior(encoded, pooled_NN)[0])

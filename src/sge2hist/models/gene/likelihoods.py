@@ -1,4 +1,4 @@
-"""Log-likelihoods of expression, summed over genes: negative binomial, zero-inflated, Gaussian.
+"""Log-likelihoods of expression, summed over genes: negative binomial and Gaussian.
 
 Shapes: N cells, G genes. All functions work in float32 and return one value per cell, in nats.
 
@@ -37,23 +37,6 @@ def negative_binomial_log_prob(counts_NG: Tensor, log_mean_NG: Tensor, log_theta
     log_theta_G = log_theta_G.float().clamp(*LOG_THETA_RANGE)
     result: Tensor = _NegativeBinomial.apply(counts_NG.float(), log_mean_NG.float(), log_theta_G)
     return result
-
-
-def zero_inflated_log_prob(
-    counts_NG: Tensor, log_mean_NG: Tensor, log_theta_G: Tensor, zero_logit_NG: Tensor
-) -> Tensor:
-    """Log-probability under a zero-inflated negative binomial, summed over genes.
-
-    A count is zero by inflation with probability ``sigmoid(zero_logit)``, else drawn from the negative binomial.
-    Parameters and result as in :func:`negative_binomial_log_prob`.
-    """
-    counts_NG, zero_logit_NG = counts_NG.float(), zero_logit_NG.float()
-    log_theta_G = log_theta_G.float().clamp(*LOG_THETA_RANGE)
-    at_zero_NG = -log_theta_G.exp() * F.softplus(log_mean_NG.float() - log_theta_G)
-    log_counted_NG = F.logsigmoid(-zero_logit_NG)
-    zero_NG = torch.logaddexp(F.logsigmoid(zero_logit_NG), log_counted_NG + at_zero_NG) - at_zero_NG
-    correction_N = torch.where(counts_NG > 0, log_counted_NG, zero_NG).sum(1)
-    return negative_binomial_log_prob(counts_NG, log_mean_NG, log_theta_G) + correction_N
 
 
 def gaussian_log_prob(target_NG: Tensor, mean_NG: Tensor) -> Tensor:

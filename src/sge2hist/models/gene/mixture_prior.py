@@ -6,13 +6,13 @@ Shapes: N cells, K components, T dims of z1. Weights are kept as logits and ever
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-GROUP = 16_384  # cells whose responsibilities are found at one time
-FOLLOWS = 0.02  # weight of a batch in the running centres of z2
+CHUNK = 16_384  # cells whose responsibilities are computed at one time
 LOG_VAR_RANGE = (-8.0, 4.0)  # of a component; a collapsed component would otherwise reach an infinite density
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -22,32 +22,20 @@ class MixturePrior(nn.Module):
 
     Until :meth:`initialise` is called, all components are the same standard normal and receive no gradient, so that
     :meth:`kl` is exactly the KL to N(0, I). A component may belong to a named type (`type_of_component_K`, -1 = none).
-
-    It also remembers where z2, the microenvironment, of each component's training cells lies (`micro_means_KM`,
-    `micro_vars_KM`: the aggregated posterior, no part of the prior), so that a type can be drawn in its usual surroundings;
-    and where z2 would lie before it is centred (`centres_KM`, followed over batches with a weight of `centre_mass_K`).
     """
 
     logits_K: Tensor
     means_KT: Tensor
     log_vars_KT: Tensor
     type_of_component_K: Tensor
-    micro_means_KM: Tensor
-    micro_vars_KM: Tensor
-    centres_KM: Tensor
-    centre_mass_K: Tensor
     initialised: Tensor
 
-    def __init__(self, n_components: int, n_dims: int, n_micro: int = 0) -> None:
+    def __init__(self, n_components: int, n_dims: int) -> None:
         super().__init__()
         self.logits_K = nn.Parameter(torch.zeros(n_components))
         self.means_KT = nn.Parameter(torch.zeros(n_components, n_dims))
         self.log_vars_KT = nn.Parameter(torch.zeros(n_components, n_dims))
         self.register_buffer("type_of_component_K", torch.full((n_components,), -1, dtype=torch.long))
-        self.register_buffer("micro_means_KM", torch.zeros(n_components, n_micro))
-        self.register_buffer("micro_vars_KM", torch.ones(n_components, n_micro))
-        self.register_buffer("centres_KM", torch.zeros(n_components, n_micro))
-        self.register_buffer("centre_mass_K", torch.zeros(n_components))
         self.register_buffer("initialised", torch.tensor(False))
 
     @property
@@ -59,7 +47,7 @@ class MixturePrior(nn.Module):
     def initialise(
         self, weights_K: Tensor, means_KT: Tensor, vars_KT: Tensor, type_of_component_K: Tensor | None = None
     ) -> None:
-        """Copy a fitted mixture (any number of components: parameters are replaced) and let it train from here.
+        """Copy a fitted mixture, of any number of components (parameters are replaced); from now on they are trained.
 
         Parameters
         ----------
@@ -73,10 +61,6 @@ class MixturePrior(nn.Module):
         self.log_vars_KT = nn.Parameter(vars_KT.float().clamp_min(1e-12).log().clamp(*LOG_VAR_RANGE).to(device))
         owner_K = torch.full((len(weights_K),), -1) if type_of_component_K is None else type_of_component_K
         self.type_of_component_K = owner_K.long().to(device)
-        self.micro_means_KM = torch.zeros(len(weights_K), self.micro_means_KM.shape[1], device=device)
-        self.micro_vars_KM = torch.ones_like(self.micro_means_KM)
-        self.centres_KM = torch.zeros_like(self.micro_means_KM)
-        self.centre_mass_K = torch.zeros(len(weights_K), device=device)
         self.initialised.fill_(True)
 
     def _log_space(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,37 +107,40 @@ class MixturePrior(nn.Module):
             score_NK = score_NK.masked_fill(~allowed_NK, -torch.inf)
         return torch.softmax(score_NK, 1)
 
-    @torch.no_grad()
     def assign(self, mean_NT: np.ndarray, log_var_NT: np.ndarray, type_N: np.ndarray | None = None) -> np.ndarray:
         """:meth:`best_responsibilities` of many cells, float32 [N, K]; `type_N`: as in :meth:`allowed_components`."""
-        parts, device = [], self.means_KT.device
-        for start in range(0, max(1, len(mean_NT)), GROUP):
-            part = slice(start, start + GROUP)
-            allowed_NK = None if type_N is None else self.allowed_components(torch.from_numpy(type_N[part]).to(device))
-            mean, log_var = (torch.from_numpy(values[part]).to(device) for values in (mean_NT, log_var_NT))
-            parts.append(self.best_responsibilities(mean, log_var, allowed_NK).cpu().numpy())
-        return np.concatenate(parts)
+
+        def best(mean_NT: Tensor, log_var_NT: Tensor, type_N: Tensor | None = None) -> Tensor:
+            allowed_NK = None if type_N is None else self.allowed_components(type_N)
+            return self.best_responsibilities(mean_NT, log_var_NT, allowed_NK)
+
+        columns = (mean_NT, log_var_NT) if type_N is None else (mean_NT, log_var_NT, type_N)
+        return self._in_chunks(best, *columns)
+
+    def component_posterior(self, z1_NT: np.ndarray) -> np.ndarray:
+        """p(c | z1) at posterior means of z1, float32 [N, K], rows sum to 1: from it the types of cells are predicted.
+
+        Unlike :meth:`assign`, which minimises the bound that is trained on, it does not depend on the width of a posterior: a
+        component that is much narrower than the posteriors of shallow cells stays likely for them, and the largest component
+        does not swallow them. When no component belongs to a named type, all have the same prior weight: the number of
+        components that a type was split into says nothing about a cell.
+        """
+        named = bool((self.type_of_component_K >= 0).any())
+        return self._in_chunks(self.responsibilities if named else self._equal_weight_posterior, z1_NT)
+
+    def _equal_weight_posterior(self, z1_NT: Tensor) -> Tensor:
+        """p(c | z1) of components with the same prior weight, [N, K]."""
+        return torch.softmax(self.joint_log_prob(z1_NT) - self._log_space()[0], 1)
 
     @torch.no_grad()
-    def component_posterior(self, z1_NT: np.ndarray) -> np.ndarray:
-        """What cells with these posterior means are told to be, float32 [N, K], rows sum to 1: p(c | z1).
-
-        Other than :meth:`assign`, which minimises the bound that is trained on, this does not ask how wide a posterior is: a
-        component that is much narrower than the posteriors of shallow cells is not thereby unlikely for them, and the largest
-        one does not swallow them. Where no component belongs to a named type, all are equally likely beforehand: into how many
-        components a kind was cut says nothing of a cell.
-        """
-        parts, device = [], self.means_KT.device
-        named = bool((self.type_of_component_K >= 0).any())
-        for start in range(0, max(1, len(z1_NT)), GROUP):
-            z1 = torch.from_numpy(z1_NT[start : start + GROUP]).to(device)
-            told_NK = self.responsibilities(z1) if named else self._likelihood_alone(z1)
-            parts.append(told_NK.cpu().numpy())
+    def _in_chunks(self, function: Callable[..., Tensor], *columns: np.ndarray) -> np.ndarray:
+        """Apply a function of tensors to arrays with one row per cell, a chunk of cells at a time."""
+        device = self.means_KT.device
+        parts = []
+        for start in range(0, max(1, len(columns[0])), CHUNK):
+            chunk = (torch.from_numpy(values[start : start + CHUNK]).to(device) for values in columns)
+            parts.append(function(*chunk).cpu().numpy())
         return np.concatenate(parts)
-
-    def _likelihood_alone(self, z1_NT: Tensor) -> Tensor:
-        """p(c | z1) of components that are equally likely beforehand, [N, K]."""
-        return torch.softmax(self.joint_log_prob(z1_NT) - self._log_space()[0], 1)
 
     def kl(self, mean_NT: Tensor, log_var_NT: Tensor, responsibilities_NK: Tensor | None = None) -> Tensor:
         """KL( q(z1|x) q(c|x) || p(z1, c) ) per cell (VaDE eq. 12), [N], nats.
@@ -177,54 +164,26 @@ class MixturePrior(nn.Module):
         return own_NK | (type_N < 0)[:, None] | ~own_NK.any(1, keepdim=True)
 
     @torch.no_grad()
-    def follow_centres(self, uncentred_NM: Tensor, gamma_NK: Tensor) -> None:
-        """Move the centres of the components towards the means of a batch; a component without cells in it stays."""
-        mass_K = (1 - FOLLOWS) * self.centre_mass_K
-        sum_KM = mass_K[:, None] * self.centres_KM + FOLLOWS * gamma_NK.T @ uncentred_NM.float() / len(uncentred_NM)
-        mass_K = mass_K + FOLLOWS * gamma_NK.mean(0)
-        self.centres_KM.copy_(sum_KM / mass_K.clamp_min(1e-9)[:, None])
-        self.centre_mass_K.copy_(mass_K)
-
-    @torch.no_grad()
     def sample(self, component_N: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw z1 ~ N(mu_c, var_c) for given components, [N, T]. The noise is drawn on the generator's device."""
+        """Sample z1 ~ N(mu_c, var_c) for given components, [N, T]; noise comes from the generator's device."""
         device = generator.device if generator is not None else self.means_KT.device
         noise_NT = torch.randn(len(component_N), self.means_KT.shape[1], generator=generator, device=device)
         component_N = component_N.to(self.means_KT.device)
         _, means_KT, log_vars_KT = self._log_space()
         return means_KT[component_N] + (0.5 * log_vars_KT[component_N]).exp() * noise_NT.to(self.means_KT.device)
 
-    @torch.no_grad()
-    def sample_micro(self, component_N: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw z2 as among the training cells of given components, [N, M]. The noise is drawn on the generator's device."""
-        device = generator.device if generator is not None else self.micro_means_KM.device
-        noise_NM = torch.randn(len(component_N), self.micro_means_KM.shape[1], generator=generator, device=device)
-        component_N = component_N.to(self.micro_means_KM.device)
-        spread_NM = self.micro_vars_KM[component_N].sqrt()
-        return self.micro_means_KM[component_N] + spread_NM * noise_NM.to(spread_NM.device)
-
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object, **kwargs: object) -> None:
-        """Take the number of components from the file: pruning changes it."""
-        sized = (
-            "logits_K",
-            "means_KT",
-            "log_vars_KT",
-            "type_of_component_K",
-            "micro_means_KM",
-            "micro_vars_KM",
-            "centres_KM",
-            "centre_mass_K",
-        )
-        written = state_dict.get(prefix + "micro_means_KM")
-        if written is not None:  # models that were written before z2 was centred
-            state_dict.setdefault(prefix + "centres_KM", torch.zeros_like(written))
-            state_dict.setdefault(prefix + "centre_mass_K", torch.zeros(len(written)))
-        for name in sized:
-            stored, own = state_dict.get(prefix + name), getattr(self, name)
-            if stored is not None and stored.shape[0] != own.shape[0] and stored.shape[1:] == own.shape[1:]:
-                fresh = torch.empty_like(stored, device=own.device)
-                setattr(self, name, nn.Parameter(fresh) if isinstance(own, nn.Parameter) else fresh)
+        resize_components(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[arg-type]
+
+
+def resize_components(module: nn.Module, state_dict: dict[str, Tensor], prefix: str) -> None:
+    """Give the parameters and buffers of a module as many rows as in the state to be loaded: pruning drops components."""
+    for name, own in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+        stored = state_dict.get(prefix + name)
+        if stored is not None and own.dim() and stored.shape[0] != own.shape[0] and stored.shape[1:] == own.shape[1:]:
+            resized = torch.empty_like(stored, device=own.device)
+            setattr(module, name, nn.Parameter(resized) if isinstance(own, nn.Parameter) else resized)
 
 
 def _scaled_squares(z_NT: Tensor, means_KT: Tensor, log_vars_KT: Tensor, var_NT: Tensor | None = None) -> Tensor:

@@ -150,14 +150,9 @@ class GeneDecoder(nn.Module):
         self.bias_G = nn.Parameter(torch.zeros(n_genes))
         nn.init.normal_(self.weight.weight, std=0.1 / hidden[0] ** 0.5)
 
-    def hidden(self, z_NZ: Tensor) -> Tensor:
-        """Last hidden layer [N, hidden[0]]."""
-        hidden: Tensor = self.trunk(z_NZ)
-        return hidden
-
     def forward(self, z_NZ: Tensor) -> Tensor:
         """Float32 [N, G]: logits of the gene proportions (counts) or predicted log1p values (mse)."""
-        logits: Tensor = self.weight(self.hidden(z_NZ)).float() + self.bias_G
+        logits: Tensor = self.weight(self.trunk(z_NZ)).float() + self.bias_G
         return logits
 
 

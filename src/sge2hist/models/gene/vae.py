@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from sge2hist.models.gene.auxiliary_losses import Neighbourhood, NeighbourhoodHeads, dependence
 from sge2hist.models.gene.config import GeneModelConfig
-from sge2hist.models.gene.likelihoods import gaussian_log_prob, negative_binomial_log_prob, zero_inflated_log_prob
+from sge2hist.models.gene.likelihoods import gaussian_log_prob, negative_binomial_log_prob
+from sge2hist.models.gene.micro_statistics import MicroStatistics
 from sge2hist.models.gene.mixture_prior import MixturePrior
 from sge2hist.models.gene.networks import GeneDecoder, GeneEncoder, library_size, log_normalised
 from sge2hist.models.gene.novelty import NoveltyReference, fit_score, latent_score
@@ -94,15 +95,22 @@ class GeneVAE(nn.Module):
             n_neighbour_features=config.n_neighbour_features,
         )
         self.decoder = GeneDecoder(config.n_genes, config.hidden, config.n_latent, config.dropout)
-        self.mixture = MixturePrior(config.n_components, config.n_type, config.n_micro)
+        self.mixture = MixturePrior(config.n_components, config.n_type)
+        self.micro = MicroStatistics(config.n_components, config.n_micro)
         self.novelty = NoveltyReference()
         self.log_theta_G = nn.Parameter(torch.full((config.n_genes,), 2.0))
-        self.zero_head = nn.Linear(config.hidden[0], config.n_genes) if config.likelihood == "zinb" else None
         self.heads = None
         if config.has_neighbourhood:
             self.heads = NeighbourhoodHeads(
                 config.n_components, config.n_micro, config.n_composition, config.n_neighbour_embedding
             )
+
+    def initialise_mixture(
+        self, weights_K: Tensor, means_KT: Tensor, vars_KT: Tensor, type_of_component_K: Tensor | None = None
+    ) -> None:
+        """Copy a fitted mixture (see :meth:`MixturePrior.initialise`) and reset the statistics of z2 to its components."""
+        self.mixture.initialise(weights_K, means_KT, vars_KT, type_of_component_K)
+        self.micro.reset(self.mixture.n_components)
 
     @torch.no_grad()
     def set_statistics(self, statistics: GeneStatistics) -> None:
@@ -115,7 +123,9 @@ class GeneVAE(nn.Module):
         start_G = statistics.mean_proportion_G.clamp_min(1e-8).log()
         self.decoder.bias_G.copy_(statistics.mean_log1p_G if self.config.likelihood == "mse" else start_G)
 
-    def encode(self, counts_NG: Tensor, observed_G: Tensor | None = None, neighbour_NA: Tensor | None = None) -> Posterior:
+    def encode(
+        self, counts_NG: Tensor, observed_G: Tensor | None = None, neighbour_NA: Tensor | None = None
+    ) -> Posterior:
         """q(z | x). observed: bool [G] or [N, G]; False = not measured (which is not a zero).
 
         around: what `neighbour_features` says of the cells around, [N, n_axes + 1]; None = not known.
@@ -129,8 +139,8 @@ class GeneVAE(nn.Module):
             n_type = self.config.n_type
             gamma_NK = self.mixture.best_responsibilities(mean_NZ[:, :n_type], log_var_NZ[:, :n_type]).detach()
             if self.training:
-                self.mixture.follow_centres(mean_NZ[:, n_type:].detach(), gamma_NK)
-            mean_NZ = mean_NZ - F.pad(gamma_NK @ self.mixture.centres_KM, (n_type, 0))
+                self.micro.follow_centres(mean_NZ[:, n_type:].detach(), gamma_NK)
+            mean_NZ = mean_NZ - F.pad(gamma_NK @ self.micro.centres_KM, (n_type, 0))
         return Posterior(mean_NZ=mean_NZ, log_var_NZ=log_var_NZ, n_type=self.config.n_type)
 
     def decode(self, z_NZ: Tensor) -> Tensor:
@@ -155,41 +165,14 @@ class GeneVAE(nn.Module):
     def log_likelihood(self, counts_NG: Tensor, z_NZ: Tensor, observed_G: Tensor | None = None) -> Tensor:
         """log p(x | z) over the observed genes (bool [G]), [N], nats. Empty cells count 0."""
         counts_NG = counts_NG.float()
-        hidden_NH = self.decoder.hidden(z_NZ)
-        out_NG = self.decoder.weight(hidden_NH).float() + self.decoder.bias_G
-        zero_NG = None if self.zero_head is None else self.zero_head(hidden_NH).float()
+        out_NG = self.decoder(z_NZ)
         log_theta_G: Tensor = self.log_theta_G
         if observed_G is not None:
             counts_NG, out_NG, log_theta_G = counts_NG[:, observed_G], out_NG[:, observed_G], log_theta_G[observed_G]
-            zero_NG = None if zero_NG is None else zero_NG[:, observed_G]
         if self.config.likelihood == "mse":
             return gaussian_log_prob(log_normalised(counts_NG, COUNTS_PER), out_NG)
         log_mean_NG = torch.log_softmax(out_NG, 1) + library_size(counts_NG).log()
-        if zero_NG is None:
-            log_prob_N = negative_binomial_log_prob(counts_NG, log_mean_NG, log_theta_G)
-        else:
-            log_prob_N = zero_inflated_log_prob(counts_NG, log_mean_NG, log_theta_G, zero_NG)
-        return log_prob_N * (counts_NG.sum(1) > 0)
-
-    def loss(
-        self,
-        counts_NG: Tensor,
-        *,
-        kl_weight: float = 1.0,
-        type_N: Tensor | None = None,
-        neighbour_NA: Tensor | None = None,
-        neighbourhood: Neighbourhood | None = None,
-        generator: torch.Generator | None = None,
-    ) -> dict[str, Tensor]:
-        """Scalar terms of :meth:`training_pass`; minimise "loss"."""
-        return self.training_pass(
-            counts_NG,
-            kl_weight=kl_weight,
-            type_N=type_N,
-            neighbour_NA=neighbour_NA,
-            neighbourhood=neighbourhood,
-            generator=generator,
-        ).terms
+        return negative_binomial_log_prob(counts_NG, log_mean_NG, log_theta_G) * (counts_NG.sum(1) > 0)
 
     def training_pass(
         self,

@@ -24,12 +24,16 @@ class AutoencoderConfig:
     width: int = 64  # channels at half resolution; twice as many at a quarter
     n_blocks: int = 2  # residual blocks per resolution
     noise_std: float = 0.2  # noise put on the (unit-variance) latent in training, so that near latents decode alike
-    decoder_noise_channels: int = 0  # channels of noise, at half resolution, that the decoder reads; `sharpen --grain` teaches it to
+    decoder_noise_channels: int = (
+        0  # channels of noise, at half resolution, that the decoder reads; `sharpen --grain` teaches it to
+    )
     scale_weight: float = 0.5  # of the loss on half-size latents and images, which keeps latents smooth (see `loss`)
 
     def __post_init__(self) -> None:
         if self.width % 8 or self.n_blocks < 1 or self.latent_channels < 1 or self.decoder_noise_channels < 0:
-            raise ValueError("width must be a multiple of 8; n_blocks and latent_channels at least 1; decoder_noise_channels at least 0")
+            raise ValueError(
+                "width must be a multiple of 8; n_blocks and latent_channels at least 1; decoder_noise_channels at least 0"
+            )
 
 
 DOWNSAMPLING = 4

@@ -1,16 +1,16 @@
 """Samplers as pure functions. They know `denoise(x, sigma) -> expected clean image`, noise levels, and nothing else.
 
-A sampler is a list of single evaluations of the network, so that a canvas too large for memory can be stepped piece by
-piece. A state is a tuple of tensors; its first is what the network is asked to denoise next. `update(state, x0, draw)` makes
-the next state from the denoised x0 and acts on every pixel by itself, hence on any piece of a canvas; the last state begins
-with the image. A probability-flow step follows dx/dsigma = (x - D(x; sigma)) / sigma; x is [..., C, H, W] with any noise
-convention x = x0 + sigma n; sigmas fall from the first to 0.
+A sampler is a list of single evaluations of the network, so that a canvas too large for memory can be processed piece by
+piece. A state is a tuple of tensors; the network denoises its first one next. `update(state, x0, fresh_noise)` makes the next
+state from the denoised x0. It acts on every pixel separately, hence on any piece of a canvas; the last state begins with the
+image. A probability-flow step follows dx/dsigma = (x - D(x; sigma)) / sigma; x = x0 + sigma n is [..., C, H, W]; sigmas
+decrease from the first to 0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,25 +19,25 @@ from torch import Tensor
 
 Denoise = Callable[[Tensor, float], Tensor]
 """(x_BCHW, sigma) -> expected clean image, same shape; sigma is one float for the whole batch."""
-DrawNoise = Callable[[], Tensor]
-"""() -> standard normal noise of the shape of the state."""
+FreshNoise = Callable[[], Tensor]
+"""() -> new standard normal noise of the shape of the state."""
 State = tuple[Tensor, ...]
-Update = Callable[[State, Tensor, DrawNoise], State]
+Update = Callable[[State, Tensor, FreshNoise], State]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of the network: the noise level that it is told, and what to do with its answer."""
+    """One evaluation of the network: its noise level, and the update of the state with its output."""
 
     sigma: float
     update: Update
 
 
-def sample(denoise: Denoise, x: Tensor, steps: list[Evaluation], draw: DrawNoise) -> Tensor:
+def sample(denoise: Denoise, x: Tensor, steps: list[Evaluation], fresh_noise: FreshNoise) -> Tensor:
     """Run the evaluations of a sampler on noise `x` of the first noise level; returns the image."""
     state: State = (x,)
     for step in steps:
-        state = step.update(state, denoise(state[0], step.sigma), draw)
+        state = step.update(state, denoise(state[0], step.sigma), fresh_noise)
     return state[0]
 
 
@@ -54,7 +54,7 @@ def heun(sigmas: list[float]) -> list[Evaluation]:
     """Second order (Karras et al. 2022, algorithm 1 without churn): two evaluations per step, one in the last."""
 
     def predict(sigma: float, sigma_next: float) -> Evaluation:
-        def update(state: State, x0: Tensor, _: DrawNoise) -> State:
+        def update(state: State, x0: Tensor, _: FreshNoise) -> State:
             (x,) = state
             slope = (x - x0) / sigma
             x_euler = x + (sigma_next - sigma) * slope
@@ -63,7 +63,7 @@ def heun(sigmas: list[float]) -> list[Evaluation]:
         return Evaluation(sigma, update)
 
     def correct(sigma: float, sigma_next: float) -> Evaluation:
-        def update(state: State, x0: Tensor, _: DrawNoise) -> State:
+        def update(state: State, x0: Tensor, _: FreshNoise) -> State:
             x_euler, x, slope = state
             slope_next = (x_euler - x0) / sigma_next
             return (x + (sigma_next - sigma) * (slope + slope_next) / 2,)
@@ -81,24 +81,24 @@ def heun(sigmas: list[float]) -> list[Evaluation]:
 def dpmpp_2m(sigmas: list[float], eta: float = 0.0, eta_above: float = 0.0) -> list[Evaluation]:
     """Second order, one evaluation per step: DPM-Solver++(2M) (Lu et al. 2022, algorithm 2) in lambda = -ln sigma.
 
-    `eta` above 0 takes as much fresh noise in every step as the reverse SDE with eta times the noise of the published
+    `eta` above 0 adds as much fresh noise in every step as the reverse SDE with eta times the noise of the published
     one (SDE-DPM-Solver++(2M), there equation 18, is eta = 1): with h the step in lambda,
     x' = e^-(1 + eta)h x + (1 - e^-(1 + eta)h) D + sigma' sqrt(1 - e^-2 eta h) n. All of them have the same marginals when
     D is exact; when it is learnt, fresh noise hides errors of earlier steps, and costs detail where steps are long for the noise
-    level. So steps that end below `eta_above` take none (as churn in Karras et al. 2022, algorithm 2, S_tmin).
+    level. So steps that end below `eta_above` add none (as churn in Karras et al. 2022, algorithm 2, S_tmin).
     """
 
     def step(sigma: float, sigma_next: float, h_before: float | None) -> Evaluation:
         if sigma_next == 0:
             return Evaluation(sigma, lambda state, x0, _: (x0,))
-        h, noise = math.log(sigma / sigma_next), eta if sigma_next >= eta_above else 0.0
-        keep = math.exp(-(1 + noise) * h)
-        fresh = sigma_next * math.sqrt(-math.expm1(-2 * noise * h))
+        h, rate = math.log(sigma / sigma_next), eta if sigma_next >= eta_above else 0.0
+        keep = math.exp(-(1 + rate) * h)
+        noise_std = sigma_next * math.sqrt(-math.expm1(-2 * rate * h))
 
-        def update(state: State, x0: Tensor, draw: DrawNoise) -> State:
+        def update(state: State, x0: Tensor, fresh_noise: FreshNoise) -> State:
             target = x0 if h_before is None else x0 + (x0 - state[1]) * (h / (2 * h_before))
             x = keep * state[0] + (1 - keep) * target
-            return (x + fresh * draw() if noise else x), x0
+            return (x + noise_std * fresh_noise() if rate else x), x0
 
         return Evaluation(sigma, update)
 
@@ -110,14 +110,14 @@ def dpmpp_2m(sigmas: list[float], eta: float = 0.0, eta_above: float = 0.0) -> l
 
 
 def ancestral(sigmas: list[float]) -> list[Evaluation]:
-    """Draw each step from the exact posterior q(x_next | x, x0): ancestral sampling of DDPM (Ho et al. 2020, eq. 7)."""
+    """Sample each step from the exact posterior q(x_next | x, x0): ancestral sampling of DDPM (Ho et al. 2020, eq. 7)."""
 
     def step(sigma: float, sigma_next: float) -> Evaluation:
         shrink = (sigma_next / sigma) ** 2
 
-        def update(state: State, x0: Tensor, draw: DrawNoise) -> State:
+        def update(state: State, x0: Tensor, fresh_noise: FreshNoise) -> State:
             x = x0 + shrink * (state[0] - x0)
-            return (x + sigma_next * (1 - shrink) ** 0.5 * draw() if sigma_next > 0 else x,)
+            return (x + sigma_next * (1 - shrink) ** 0.5 * fresh_noise() if sigma_next > 0 else x,)
 
         return Evaluation(sigma, update)
 
@@ -125,10 +125,12 @@ def ancestral(sigmas: list[float]) -> list[Evaluation]:
 
 
 def consistency(sigmas: list[float]) -> list[Evaluation]:
-    """Jump to the image and put less noise on it again (Song et al. 2023, algorithm 1), for a model tuned to jump."""
+    """Denoise to the image and add less noise again (Song et al. 2023, algorithm 1), for a consistency model."""
 
     def step(sigma: float, sigma_next: float) -> Evaluation:
-        return Evaluation(sigma, lambda _, x0, draw: (x0 + sigma_next * draw() if sigma_next > 0 else x0,))
+        return Evaluation(
+            sigma, lambda _, x0, fresh_noise: (x0 + sigma_next * fresh_noise() if sigma_next > 0 else x0,)
+        )
 
     return [step(*pair) for pair in pairwise(sigmas)]
 
@@ -140,11 +142,36 @@ SAMPLERS = {
     "ancestral": ancestral,
     "consistency": consistency,
 }
-"""Falling noise levels that end with 0 -> evaluations, by name."""
+"""Decreasing noise levels that end with 0 -> evaluations, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """How images are sampled."""
+
+    sampler: str = "dpmpp-2m"  # a name of SAMPLERS
+    n_steps: int = 12  # steps; heun evaluates the network twice in each, the others once
+    guidance: float = 1.0  # weight of classifier-free guidance; 1: the plain conditional model
+    guidance_interval: tuple[float, float] = (0.8, 5.0)  # noise levels at which guidance acts
+    eta: float = 0.0  # fresh noise in each step of dpmpp-2m: 0 the ODE, 1 the reverse SDE; the others have their own
+    eta_above: float = 1.0  # noise level below which no fresh noise is added: it costs detail there
+    sigma_range: tuple[float, float] | None = None  # lowest and highest noise level (edm); None: the noise model's
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}; not {self.sampler!r}")
+        if self.n_steps < 1:
+            raise ValueError("n_steps must be at least 1")
+        if not math.isfinite(self.guidance) or not math.isfinite(self.eta):
+            raise ValueError("guidance and eta must be finite numbers")
+        if not 0 <= self.guidance_interval[0] < self.guidance_interval[1]:
+            raise ValueError("the noise levels of guidance_interval must be at least 0 and increasing")
+        if self.eta < 0 or (self.sigma_range is not None and not 0 < self.sigma_range[0] < self.sigma_range[1]):
+            raise ValueError("eta must be at least 0, and the noise levels of sigma_range positive and increasing")
 
 
 def evaluations(sampler: str, sigmas: list[float], eta: float = 0.0, eta_above: float = 0.0) -> list[Evaluation]:
-    """The evaluations of a sampler of `SAMPLERS`; fresh noise is chosen for dpmpp-2m, the others have their own or none."""
+    """The evaluations of a sampler of `SAMPLERS`; `eta` and `eta_above` apply to dpmpp-2m alone."""
     return dpmpp_2m(sigmas, eta, eta_above) if sampler == "dpmpp-2m" else SAMPLERS[sampler](sigmas)
 
 
@@ -162,23 +189,13 @@ def consistency_sigmas(n_steps: int, sigma_max: float, sigma_last: float = 0.03)
     return [*(sigma_max * (sigma_last / sigma_max) ** (i / n_steps) for i in range(n_steps)), 0.0]
 
 
-def guided(conditional: Denoise, unconditional: Denoise, weight: Callable[[float], float]) -> Denoise:
-    """Classifier-free guidance (Ho and Salimans 2022), with a weight that depends on the noise level.
+class ImageNoise:
+    """Standard normal noise for a batch in which image i depends on `seeds[i]` alone, on any device and batch size."""
 
-    Where the weight is 1 it is the plain conditional model and costs one evaluation; elsewhere steps cost two.
-    `unconditional` may as well be a weaker copy of the model (autoguidance, Karras et al. 2024).
-    """
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], device: torch.device) -> None:
+        self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        self.shape, self.device = shape, device
 
-    def denoise(x: Tensor, sigma: float) -> Tensor:
-        x0, w = conditional(x, sigma), weight(sigma)
-        if w == 1:
-            return x0
-        x0_weak = unconditional(x, sigma)
-        return x0_weak + w * (x0 - x0_weak)
-
-    return denoise
-
-
-def in_interval(weight: float, interval: tuple[float, float]) -> Callable[[float], float]:
-    """`weight` at noise levels inside an interval (Kynkäänniemi et al. 2024), 1 outside it."""
-    return lambda sigma: weight if interval[0] <= sigma <= interval[1] else 1.0
+    def __call__(self) -> Tensor:
+        """Return new noise [B, *shape]; sampled on the CPU, so that every device gets the same numbers."""
+        return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(self.device)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sge2hist.models.image.preconditioning import DiffusionConfig, NoiseModel, expand
+from sge2hist.models.image.denoiser import Denoiser
+from sge2hist.models.image.preconditioning import DiffusionConfig, expand
 from sge2hist.training.finetune.consistency import HUBER, consistency_loss, lower_level
 
 
@@ -22,20 +23,28 @@ def test_lower_level_starts_at_zero_and_rises_towards_t():
     assert float(ratios[-1, 1]) == pytest.approx(1 - 2**-7 * (1 + 8 / (1 + math.exp(0.5))), abs=1e-6)
 
 
+class Jump(Denoiser):
+    """The exact jump of data N(0, 1) from level t, x / sqrt(1 + t^2), which `gain` other than 1 spoils."""
+
+    def __init__(self, gain: nn.Parameter) -> None:
+        super().__init__(nn.Identity(), DiffusionConfig())
+        self.gain = gain
+
+    def __call__(self, x: Tensor, t_B: Tensor, condition: object) -> Tensor:
+        exact = x / (1 + expand(t_B).square()).sqrt()
+        return exact + (self.gain - 1) * expand(t_B) / (1 + expand(t_B)) * exact
+
+
 class Scaled(nn.Module):
-    """Data N(0, 1) per pixel: the exact jump from level t is x / sqrt(1 + t^2); `gain` spoils it."""
+    """A model that denoises by `Jump`."""
 
     def __init__(self, gain: float) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.tensor(gain))
-        self.noise_model = NoiseModel(DiffusionConfig())
+        self.denoiser = Jump(self.gain)
 
     def encode_cells(self, cells: object, latent_hw: tuple[int, int]) -> None:
         return None
-
-    def denoise(self, x: Tensor, t_B: Tensor, condition: object) -> Tensor:
-        exact = x / (1 + expand(t_B).square()).sqrt()
-        return exact + (self.gain - 1) * expand(t_B) / (1 + expand(t_B)) * exact
 
 
 def test_the_gradient_leads_to_the_exact_jump_from_both_sides():
