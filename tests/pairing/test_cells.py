@@ -14,7 +14,6 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
 from sge2hist.pairing.cells import bin_totals, cells_of_section, choose_method
 from sge2hist.pairing.config import CellsConfig
-from sge2hist.pairing.segmentation.bins_to_cells import destripe_factors
 from sge2hist.readers.tenx import visium_hd
 
 TISSUE = make_tissue()
@@ -117,12 +116,12 @@ def test_nuclei_of_the_image(version4, segmenter):
     config = CellsConfig(method="nuclei", segmenter=segmenter, processes=1)
     cells = cells_of_section(section, config=config, folder=version4.outs)
     distance_um = np.linalg.norm(cells.centre_xy_px[:, None] - TISSUE.centre_xy_px, axis=2).min(0) * TISSUE.um_per_px
-    assert (distance_um < 2).mean() > 0.7  # flat discs of three colours: no segmenter was made for them
+    assert (distance_um < 2).mean() > 0.7  # flat discs of three colours: far from what the segmenters are made for
     assert cells.obs["nucleus_area_um2"].median() == pytest.approx(np.pi * TISSUE.radius_um**2, rel=0.4)
     assert counts_of(cells).sum() <= counts_of(section).sum()
 
 
-def test_what_auto_means(version4, tmp_path):
+def test_auto_takes_the_first_possible_method(version4, tmp_path):
     section, auto = open_bins(version4), CellsConfig()
     assert choose_method(section, version4.outs, auto) == "segmentation"
     assert choose_method(section, tmp_path, auto) == "nuclei"
@@ -157,14 +156,14 @@ def test_messages(version4, tmp_path):
         CellsConfig(method="nuclei", labels=Path("x.tif"))
 
 
-def test_what_bins_cannot_have_is_not_ignored(version4):
+def test_options_that_do_not_apply_to_bins_are_refused(version4):
     for given in ({"expand_um": 4.0}, {"volume_ratio": 3.0}, {"destripe": True}):
         with pytest.raises(InputError, match="with bins that stay bins"):
             cells_of_section(open_bins(version4), config=CellsConfig(method="bins", **given))
 
 
 def test_segmentation_of_another_run_is_not_found(version4, tmp_path):
-    """A run beside a foreign mapping: the search climbs no further than the run's own folder."""
+    """A run beside a foreign mapping: the search goes no further up than the run's own folder."""
     truth = without(version4, tmp_path / "mine", "barcode_mappings.parquet", "segmented_outputs/*.geojson")
     shutil.copy(version4.outs / "barcode_mappings.parquet", tmp_path / "barcode_mappings.parquet")
     shutil.copy(version4.outs / "barcode_mappings.parquet", tmp_path / "mine" / "barcode_mappings.parquet")
@@ -187,35 +186,10 @@ def test_bin_totals_are_read_in_pieces(version4, monkeypatch):
     np.testing.assert_array_equal(bin_totals(dataclasses.replace(section, read_totals=None)), counts_of(section).sum(1))
 
 
-def test_destriped_totals_stand_beside_raw_counts(version4):
+def test_destriped_totals_do_not_replace_raw_counts(version4):
     cells = cells_of_section(open_bins(version4), folder=version4.outs, config=CellsConfig(destripe=True))
     np.testing.assert_array_equal(counts_of(cells), truth_counts(version4, version4.cell_RC))
     assert (cells.obs["n_counts_destriped"] > 0).all()
-
-
-def test_destriping_is_the_published_rule():
-    rng = np.random.default_rng(0)
-    row, column = (index.ravel() for index in np.indices((12, 15)))
-    keep = rng.random(len(row)) < 0.8
-    row, column = row[keep], column[keep]
-    total = rng.poisson(6, len(row)) * (row != 4)
-    share = np.empty(len(total))
-    for value in np.unique(row):
-        at = row == value
-        share[at] = total[at] / (np.quantile(total[at], 0.99) or 1)
-    for value in np.unique(column):
-        at = column == value
-        share[at] = share[at] / (np.quantile(share[at], 0.99) or 1)
-    expected = share * np.quantile(total, 0.99)
-    np.testing.assert_allclose(destripe_factors(total, row, column) * total, expected)
-
-
-def test_destriping_removes_stripes():
-    row, column = (index.ravel() for index in np.indices((40, 50)))
-    gain = np.random.default_rng(1).uniform(0.5, 2.0, 40)[row] * np.random.default_rng(2).uniform(0.5, 2.0, 50)[column]
-    total = 100 * gain
-    np.testing.assert_allclose(destripe_factors(total, row, column) * gain, np.quantile(gain, 0.99))
-    assert destripe_factors(np.zeros(5), np.arange(5), np.arange(5)).tolist() == [0] * 5
 
 
 def test_counts_stay_sparse_and_whole(version4):

@@ -19,19 +19,19 @@ def inputs() -> LabelInputs:
     rng = np.random.default_rng(0)
     side = 30
     row, column = np.divmod(np.arange(side * side), side)
-    kind = column // 10
+    type_of = column // 10
     rate = np.full((3, 60), 0.5)
     for t in range(3):
         rate[t, t * 8 : t * 8 + 8] = 5.0
-    counts = csr_array(rng.poisson(rate[kind]).astype(np.int32))
-    obs = pd.DataFrame({"truth": [f"T{k}" for k in kind]}, index=[f"c{i}" for i in range(len(kind))])
+    counts = csr_array(rng.poisson(rate[type_of]).astype(np.int32))
+    obs = pd.DataFrame({"truth": [f"T{k}" for k in type_of]}, index=[f"c{i}" for i in range(len(type_of))])
     return LabelInputs(
         counts_NG=counts,
         genes=GenePanel([f"E{g}" for g in range(60)], [f"G{g}" for g in range(60)]),
         obs=obs,
         cell_ids=obs.index,
         centre_xy_um=np.column_stack([column, row]) * 16.0,
-        slide_of_cell=np.zeros(len(kind), np.int64),
+        slide_of_cell=np.zeros(len(type_of), np.int64),
         train_rows=np.flatnonzero(row < 20),
         bin_um=16.0,
     )
@@ -50,7 +50,7 @@ def test_leiden_finds_the_types_and_is_seeded(inputs, monkeypatch) -> None:
     assert adjusted_rand_score(truth(inputs), label_cells(inputs, config).names) > 0.9
 
 
-def test_leiden_does_not_see_cells_outside_train(inputs) -> None:
+def test_leiden_depends_on_train_cells_only(inputs) -> None:
     config = PrepareConfig(types="leiden")
     dense = inputs.counts_NG.toarray()
     other = np.setdiff1d(np.arange(len(dense)), inputs.train_rows)
@@ -71,7 +71,7 @@ def test_markers_name_the_types(inputs, tmp_path) -> None:
     assert (strict.names == "unknown").mean() > (labels.names == "unknown").mean()
 
 
-def test_neighbour_weights_are_the_eight_around_a_bin() -> None:
+def test_neighbours_are_the_eight_bins_that_touch() -> None:
     row, column = np.divmod(np.arange(9), 3)
     centre = np.column_stack([column, row]) * 8.0
     weights = markers.neighbour_weights(centre, np.zeros(9, np.int64), 1.6 * 8).toarray()
@@ -81,7 +81,7 @@ def test_neighbour_weights_are_the_eight_around_a_bin() -> None:
     np.testing.assert_array_equal(apart, np.eye(9))
 
 
-def test_shipped_kidney_set_is_readable() -> None:
+def test_shipped_kidney_set() -> None:
     assert markers.shipped_sets() == ["kidney"]
     kidney = markers.read_markers("kidney")
     assert kidney["Podocyte"] == ["NPHS1", "NPHS2", "PODXL"]
@@ -103,7 +103,7 @@ def test_a_table_with_more_columns_is_read_by_the_name_of_one(inputs, tmp_path) 
     assert labels.names[:3].tolist() == ["A", "B", "unknown"]
 
 
-def test_bins_of_several_slides_are_told_apart(inputs, tmp_path) -> None:
+def test_bins_of_several_slides_are_distinguished(inputs, tmp_path) -> None:
     half = len(inputs.obs) // 2
     plain = [f"c{i % half}" for i in range(len(inputs.obs))]
     ids = [f"{'one' if i < half else 'two'}:{name}" for i, name in enumerate(plain)]
@@ -116,7 +116,7 @@ def test_bins_of_several_slides_are_told_apart(inputs, tmp_path) -> None:
         label_cells(both, PrepareConfig(types=str(tmp_path / "t.csv")))
 
 
-def test_a_type_for_every_cell_is_none(inputs, tmp_path) -> None:
+def test_as_many_types_as_cells_are_refused(inputs, tmp_path) -> None:
     (tmp_path / "t.csv").write_text("cell,type\n" + "".join(f"c{i},{i}\n" for i in range(800)))
     with pytest.raises(InputError, match="800 types of 800 cells"):
         label_cells(inputs, PrepareConfig(types=str(tmp_path / "t.csv")))

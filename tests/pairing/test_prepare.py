@@ -24,10 +24,10 @@ def dataset(tmp_path_factory) -> PairedDataset:
 
 
 @pytest.fixture(autouse=True)
-def _no_drawing(request, monkeypatch):
-    """Drawing takes most of the time; the module's dataset has a real report, each test makes do without."""
+def _without_report(request, monkeypatch):
+    """The report takes most of the time: only the dataset of the module has one."""
     request.getfixturevalue("dataset")
-    monkeypatch.setattr(module, "write_report", lambda path, inputs: path.write_bytes(b"drawn elsewhere"))
+    monkeypatch.setattr(module, "write_report", lambda path, inputs: path.write_bytes(b"not written"))
 
 
 def test_cells_counts_and_positions_are_those_of_the_section(dataset) -> None:
@@ -40,7 +40,7 @@ def test_cells_counts_and_positions_are_those_of_the_section(dataset) -> None:
     assert [dataset.types[t] for t in dataset.type_of_cell] == section.obs["region"].iloc[at].tolist()
 
 
-def test_manifest_says_what_was_done(dataset) -> None:
+def test_manifest_records_what_was_done(dataset) -> None:
     manifest = dataset.manifest
     removed = sum(line["removed"] for line in manifest["qc"]["cells"]["one"])
     assert manifest["qc"]["read"]["one"] - removed == manifest["n_cells"] == len(dataset)
@@ -82,7 +82,7 @@ def test_same_seed_same_fingerprint_other_seed_another(dataset, tmp_path) -> Non
     assert again.fingerprint == dataset.fingerprint != other.fingerprint
 
 
-def test_another_resolution_keeps_places_in_um(dataset, tmp_path) -> None:
+def test_another_resolution_keeps_positions_in_um(dataset, tmp_path) -> None:
     fine = prepare([make_section()], tmp_path / "a.paired", config=dataclasses.replace(CONFIG, um_per_px=4.0))
     assert fine.um_per_px == 4.0
     assert (fine.slides[0].width_px, fine.slides[0].height_px) == (250, 200)
@@ -136,7 +136,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, step) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_disk_space_is_asked_for_before_writing(tmp_path, monkeypatch) -> None:
+def test_disk_space_is_checked_before_writing(tmp_path, monkeypatch) -> None:
     import shutil
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
@@ -179,15 +179,15 @@ def test_progress_is_reported(tmp_path) -> None:
 
 
 def test_counts_are_streamed_by_group(tmp_path) -> None:
-    """Only the cells that pass the filters by place are ever asked for."""
-    section, asked = make_section(), []
+    """Only the cells that pass the filters by position are read."""
+    section, requested = make_section(), []
 
     def spy(group, n_groups):
-        asked.append((group.copy(), n_groups))
+        requested.append((group.copy(), n_groups))
         return section.read_counts(group, n_groups)
 
     prepare([dataclasses.replace(section, read_counts=spy)], tmp_path / "a.paired", config=CONFIG)
-    ((group, n_groups),) = asked
+    ((group, n_groups),) = requested
     assert n_groups == (group >= 0).sum() < section.n_obs
 
 

@@ -82,7 +82,7 @@ def test_an_export_prepared_again_gives_the_same_cells(tmp_path: Path) -> None:
     assert (again.patch(5) == first.patch(5)).all()
 
 
-def test_pictures_of_the_published_pickle_come_back_and_none_is_lost_to_the_gap(tmp_path: Path) -> None:
+def test_pictures_of_the_published_pickle_are_kept_and_none_is_lost_to_the_gap(tmp_path: Path) -> None:
     patches = write_published_pickle(TISSUE, tmp_path / "cells.pkl")
     sections = open_sections(tmp_path / "cells.pkl", um_per_px=0.5)
     config = PrepareConfig(**vars(EVERYTHING) | {"fractions": (0.6, 0.2, 0.2), "split_block_um": 9.0})

@@ -9,7 +9,7 @@ from sge2hist.pairing.config import PrepareConfig
 from sge2hist.pairing.quality import counts_per_cell, filter_by_counts, filter_by_position, filter_genes
 
 
-def test_filters_by_place_agree_with_slow_rules() -> None:
+def test_filters_by_position_agree_with_slow_rules() -> None:
     section = make_section(um_per_px=2.0)
     filters, fraction = filter_by_position(section, map_tissue(section, 4.0), PrepareConfig(patch_um=60.0, patch_px=30))
     half = 15
@@ -22,7 +22,7 @@ def test_filters_by_place_agree_with_slow_rules() -> None:
     assert kept.keep.all()
 
 
-def test_nuclei_too_small_and_too_large_go_and_unknown_ones_stay() -> None:
+def test_nuclei_too_small_and_too_large_are_removed_and_unknown_ones_kept() -> None:
     section = make_section(um_per_px=2.0)
     area_um2 = np.resize([7.9, 8.0, 250.0, 250.1, np.nan], section.n_obs)
     section.obs["nucleus_area_um2"] = area_um2

@@ -45,7 +45,7 @@ def test_fractions_are_met_and_seed_decides() -> None:
     assert (split != split_cells(centre, slide, **{**DEFAULTS, "gap_um": 1.0, "seed": 1})).any()
 
 
-def test_only_what_is_near_another_split_is_dropped() -> None:
+def test_only_cells_close_to_another_split_are_dropped() -> None:
     centre, slide = cells(3000, 1000.0)
     split = split_cells(centre, slide, **DEFAULTS)
     distance = np.abs(centre[:, None] - centre[None]).max(axis=2)
@@ -55,7 +55,7 @@ def test_only_what_is_near_another_split_is_dropped() -> None:
         assert distance[row, foreign].min() < 20.0
 
 
-def test_slides_do_not_count_as_near_each_other() -> None:
+def test_cells_of_different_slides_are_not_close() -> None:
     centre, _ = cells(500, 90.0)
     doubled, slide = np.concatenate([centre, centre]), np.repeat([0, 1], 500)
     split = split_cells(doubled, slide, block_um=100.0, gap_um=50.0, fractions=(0.5, 0.0, 0.5), seed=0)
@@ -72,7 +72,7 @@ def test_whole_slide_holdout() -> None:
     assert (rest == "val").mean() == pytest.approx(1 / 8, abs=0.06)
 
 
-def test_an_empty_split_says_how_to_repair() -> None:
+def test_the_error_of_an_empty_split_names_the_repair() -> None:
     centre, slide = cells(50, 80.0)
     with pytest.raises(InputError, match="--split-block-um"):
         split_cells(centre, slide, **DEFAULTS)

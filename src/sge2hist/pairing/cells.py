@@ -153,7 +153,7 @@ def _cell_section(section: Section, outlined: OutlinedBins, cells: BinCells, con
             found="no bin inside any outline",
             where=f"{section.name}, {outlined.source}",
             expected="outlines in px of the image, where the bins are",
-            repair="look whether the outlines were made on this image, or --cells bins",
+            repair="check that the outlines were made on this image, or --cells bins",
         )
     n_bins, kept = cells.n_bins(), cells.nucleus_of_cell
     table: dict[str, object] = {

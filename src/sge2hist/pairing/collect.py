@@ -52,25 +52,25 @@ class Cells:
 
 
 def collect_section(section: Section, tissue: TissueMap, config: PrepareConfig) -> tuple[SectionCells, csr_array]:
-    """Filter by place, read the counts of what is left, filter by counts; returns the counts beside the rest.
+    """Filter by position, read the counts of the remaining cells, filter by counts; returns the counts beside the rest.
 
-    They are apart so that they can be freed when the sections are merged: they are the largest thing in memory.
+    They are separate so that they can be freed when the sections are merged: nothing in memory is larger.
     """
     filters, fraction = filter_by_position(section, tissue, config)
-    placed = np.flatnonzero(filters.keep)
+    candidates = np.flatnonzero(filters.keep)
     group = np.full(section.n_obs, -1, np.int64)
-    group[placed] = np.arange(len(placed))
-    counts = section.read_counts(group, len(placed))
+    group[candidates] = np.arange(len(candidates))
+    counts = section.read_counts(group, len(candidates))
     n_counts = counts_per_cell(counts)
-    shift = _shift(section, tissue, placed, n_counts, config) if config.check_alignment else None
+    shift = _shift(section, tissue, candidates, n_counts, config) if config.check_alignment else None
     filter_by_counts(n_counts, np.diff(counts.indptr), filters, config, section.name)
-    kept = filters.keep[placed]
+    kept = filters.keep[candidates]
     part = SectionCells(
         section=section,
         tissue=tissue,
-        rows=placed[kept],
+        rows=candidates[kept],
         n_counts=n_counts[kept],
-        tissue_fraction=fraction[placed[kept]],
+        tissue_fraction=fraction[candidates[kept]],
         removals=filters.removals,
         shift=shift,
     )
@@ -78,21 +78,21 @@ def collect_section(section: Section, tissue: TissueMap, config: PrepareConfig) 
 
 
 def _shift(
-    section: Section, tissue: TissueMap, placed: np.ndarray, n_counts: np.ndarray, config: PrepareConfig
+    section: Section, tissue: TissueMap, candidates: np.ndarray, n_counts: np.ndarray, config: PrepareConfig
 ) -> Shift | None:
     """The shift of observations against the image; of the bins where cells are made of bins.
 
-    Outlines of cells lie on the image's nuclei by construction, so cells look aligned whatever their counts are.
+    Outlines lie on the image's nuclei by construction, so cells seem aligned whatever their counts are.
     """
     count_grid = section.count_grid
     if count_grid is None:
-        return estimate_shift(tissue, section.centre_xy_px[placed], n_counts)
+        return estimate_shift(tissue, section.centre_xy_px[candidates], n_counts)
     on_tissue = tissue.fraction(count_grid.centre_xy_px, config.patch_um) >= config.min_tissue_fraction
     return estimate_shift(tissue, count_grid.centre_xy_px[on_tissue], count_grid.n_counts[on_tissue])
 
 
 def merge_sections(parts: list[SectionCells], counts: list[csr_array], config: PrepareConfig) -> Cells:
-    """Stack the sections over the union of their genes and drop genes that are hardly ever seen.
+    """Stack the sections over the union of their genes and drop genes with counts in too few cells.
 
     `counts` (one matrix per section) is emptied.
 

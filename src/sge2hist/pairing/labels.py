@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 TYPE_COLUMNS = ("cell_type", "type")
-MANY_TYPES = 50
-NEIGHBOUR_SIDES = 1.6  # bins within this many sides are neighbours: the eight around a bin
+MANY_TYPES = 50  # more than this, and more than half as many as cells, is no column of types
+NEIGHBOUR_SIDES = 1.6  # bins within this many sides are neighbours: the eight that touch a bin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,11 @@ class Labels:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelInputs:
-    """What labelling may look at; N cells after the filters."""
+    """What cells are labelled by; N cells after the filters."""
 
     counts_NG: csr_array
     genes: GenePanel
-    obs: pd.DataFrame  # index: id that the instrument gave; columns as the reader left them
+    obs: pd.DataFrame  # index: id that the instrument gave; columns of the reader
     cell_ids: pd.Index  # the same in the dataset: with several slides after the slide's name and a colon
     centre_xy_um: np.ndarray
     slide_of_cell: np.ndarray
@@ -46,14 +46,14 @@ class LabelInputs:
 
 
 def label_cells(inputs: LabelInputs, config: PrepareConfig) -> Labels:
-    """Label as `config.types` says.
+    """Label cells by the source that `config.types` names.
 
     Raises
     ------
     InputError
         If the column, table or marker set does not exist or names no cell.
     """
-    kind, _, argument = config.types.partition(":")
+    source, _, argument = config.types.partition(":")
     if config.types == "none":
         return Labels(names=_all_unknown(inputs), source="none")
     if config.types == "leiden":
@@ -61,13 +61,13 @@ def label_cells(inputs: LabelInputs, config: PrepareConfig) -> Labels:
 
         names = leiden_types(inputs.counts_NG, inputs.train_rows, resolution=config.resolution, seed=config.seed)
         return Labels(names=names, source=f"leiden, resolution {config.resolution:g}")
-    if kind == "markers":
+    if source == "markers":
         return _by_markers(inputs, argument, config)
     if config.types == "clusters":
         return _by_column(inputs, "cluster", "Space Ranger has written no clusters for this bin size")
     if config.types.lower().endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
         return _by_table(inputs, Path(config.types))
-    return _by_column(inputs, argument if kind == "column" and argument else config.types, "")
+    return _by_column(inputs, argument if source == "column" and argument else config.types, "")
 
 
 def _all_unknown(inputs: LabelInputs) -> np.ndarray:
@@ -115,11 +115,11 @@ def _by_table(inputs: LabelInputs, path: Path) -> Labels:
         raise InputError(
             found=f"a cell id listed twice ({repeated.iloc[0]!r})", where=str(path), expected="each id once"
         )
-    told = pd.Series(table[column].to_numpy(), index=table.iloc[:, 0])
-    names = told.reindex(inputs.cell_ids)
-    if not names.index.isin(told.index).any():
-        names = told.reindex(inputs.obs.index)
-        if len(told) and not names.index.isin(told.index).any():
+    listed = pd.Series(table[column].to_numpy(), index=table.iloc[:, 0])
+    names = listed.reindex(inputs.cell_ids)
+    if not names.index.isin(listed.index).any():
+        names = listed.reindex(inputs.obs.index)
+        if len(listed) and not names.index.isin(listed.index).any():
             raise InputError(
                 found=f"no id in common: {table.iloc[0, 0]!r} against {inputs.cell_ids[0]!r}",
                 where=str(path),
@@ -137,16 +137,16 @@ def _by_table(inputs: LabelInputs, path: Path) -> Labels:
 
 
 def _type_column(columns: list[str], path: Path) -> str:
-    """The column of types: the second of two, else the one that is called so."""
+    """The column of types: the second of two, else the one that has such a name."""
     if len(columns) < 2:
         raise InputError(found="one column", where=str(path), expected="two: cell id, type (under a header)")
-    called = [name for name in columns[1:] if str(name).strip().casefold() in TYPE_COLUMNS]
-    if len(columns) == 2 or len(called) == 1:
-        return called[0] if called else columns[1]
+    named = [name for name in columns[1:] if str(name).strip().casefold() in TYPE_COLUMNS]
+    if len(columns) == 2 or len(named) == 1:
+        return named[0] if named else columns[1]
     raise InputError(
         found=f"{len(columns)} columns ({', '.join(map(str, columns))})",
         where=str(path),
-        expected=f"two: cell id, type; or one column called {' or '.join(TYPE_COLUMNS)}",
+        expected=f"two: cell id, type; or one column named {' or '.join(TYPE_COLUMNS)}",
     )
 
 

@@ -18,7 +18,7 @@ from sge2hist.pairing.quality import counts_per_cell
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-MIN_SCORE = 0.5  # spreads above the mean over training cells
+MIN_SCORE = 0.5  # standard deviations above the mean over training cells
 NEIGHBOUR_WEIGHT = 0.5  # of a neighbour's counts when smoothing, against 1 for the cell's own
 
 
@@ -48,9 +48,9 @@ def read_markers(name: str) -> dict[str, list[str]]:
             ) from error
     markers: dict[str, list[str]] = {}
     for row in csv.DictReader(text.splitlines()):
-        kind, gene = (row.get("type") or "").strip(), (row.get("gene") or "").strip()
-        if kind and gene and gene not in markers.setdefault(kind, []):
-            markers[kind].append(gene)
+        cell_type, gene = (row.get("type") or "").strip(), (row.get("gene") or "").strip()
+        if cell_type and gene and gene not in markers.setdefault(cell_type, []):
+            markers[cell_type].append(gene)
     if not any(markers.values()):
         raise InputError(found="no row with a type and a gene", where=name, expected="a csv with columns type,gene")
     if UNKNOWN in markers:
@@ -69,12 +69,12 @@ def marker_columns(markers: dict[str, list[str]], genes: GenePanel) -> tuple[dic
     by_name = {
         name: column for names in (genes.symbols, genes.ids) for column, name in reversed(list(enumerate(names)))
     }
-    found = {kind: [by_name[g] for g in listed if g in by_name] for kind, listed in markers.items()}
-    warnings = [f"type '{kind}' left out: none of its markers is in the data" for kind, c in found.items() if not c]
+    found = {name: [by_name[g] for g in listed if g in by_name] for name, listed in markers.items()}
+    warnings = [f"type '{name}' excluded: none of its markers is in the data" for name, c in found.items() if not c]
     missing = [gene for listed in markers.values() for gene in listed if gene not in by_name]
     if missing:
         warnings.append(f"{len(missing)} markers not in the data: {', '.join(missing[:8])}")
-    columns = {kind: np.array(listed, np.int64) for kind, listed in found.items() if listed}
+    columns = {name: np.array(listed, np.int64) for name, listed in found.items() if listed}
     if not columns:
         raise InputError(found=f"none of the markers ({', '.join(missing[:5])}) in the data", expected="gene symbols")
     return columns, warnings
@@ -88,16 +88,16 @@ def marker_types(
     margin: float,
     neighbours: csr_array | None = None,
 ) -> np.ndarray:
-    """Name every cell after the type whose markers stand out most, or "unknown": object array [N].
+    """Name every cell after the type with the highest marker score, or "unknown": object array [N].
 
-    Score of a type: mean over its markers of ``log1p(counts / library x 10,000)``, each in spreads from its mean over
-    training cells; the sum is brought to unit spread. The best type must reach 0.5 and lead the next by `margin`.
+    Score of a type: mean over its markers of ``log1p(counts / library x 10,000)``, each standardised over the
+    training cells; the sum is standardised as well. The best type must score 0.5 and lead the next by `margin`.
 
     Parameters
     ----------
     neighbours
         Weights [N, N] with a unit diagonal (see `neighbour_weights`); counts and library are summed with them, which
-        steadies the score of small bins.
+        reduces the noise of small bins.
     """
     library = counts_per_cell(counts_NG).astype(np.float64)
     all_columns = np.concatenate(list(columns.values()))
@@ -138,5 +138,5 @@ def neighbour_weights(centre_xy_um: np.ndarray, slide_of_cell: np.ndarray, radiu
 
 
 def _standardise(values: np.ndarray, train_rows: np.ndarray) -> np.ndarray:
-    mean, spread = values[train_rows].mean(axis=0), values[train_rows].std(axis=0)
-    return (values - mean) / np.where(spread > 0, spread, 1)
+    mean, std = values[train_rows].mean(axis=0), values[train_rows].std(axis=0)
+    return (values - mean) / np.where(std > 0, std, 1)

@@ -36,7 +36,7 @@ class Filters:
     removals: list[Removal] = field(default_factory=list)
 
     def apply(self, name: str, passes: np.ndarray) -> None:
-        """Keep only what passes as well; `passes` is bool [N]."""
+        """Keep what also passes this filter; `passes` is bool [N]."""
         before = int(self.keep.sum())
         self.keep = self.keep & passes
         left = int(self.keep.sum())
@@ -70,12 +70,15 @@ def filter_by_position(section: Section, tissue: TissueMap, config: PrepareConfi
         inside = np.all((centre - half_px >= -0.5) & (centre + half_px <= size + 0.5), axis=1)
         filters.apply(f"patch of {config.patch_um:g} um inside the image", inside)
     fraction = tissue.fraction(centre, config.patch_um)
-    least = config.min_tissue_fraction
-    filters.apply(f"tissue in at least {least:.0%} of the patch", fraction >= least)
+    filters.apply(
+        f"tissue in at least {config.min_tissue_fraction:.0%} of the patch", fraction >= config.min_tissue_fraction
+    )
     if NUCLEUS_AREA in section.obs.columns:
         low, high = config.nucleus_um2
         area_um2 = section.obs[NUCLEUS_AREA].to_numpy(np.float64)
-        filters.apply(f"nucleus of {low:g} to {high:g} um2", ~((area_um2 < low) | (area_um2 > high)))  # unknown passes
+        filters.apply(
+            f"nucleus of {low:g} to {high:g} um2", ~((area_um2 < low) | (area_um2 > high))
+        )  # an unknown area passes
     filters.require_some(section.name)
     return filters, fraction
 
@@ -85,15 +88,15 @@ def filter_by_counts(
 ) -> None:
     """Filters on UMI and genes, given for the cells that `filters` still keeps."""
     rows = np.flatnonzero(filters.keep)
-    for name, values, least in (("UMI", n_counts, config.min_counts), ("genes", n_genes, config.min_genes)):
+    for name, values, minimum in (("UMI", n_counts, config.min_counts), ("genes", n_genes, config.min_genes)):
         passes = np.zeros(len(filters.keep), bool)
-        passes[rows] = values >= least
-        filters.apply(f"at least {least} {name}", passes)
+        passes[rows] = values >= minimum
+        filters.apply(f"at least {minimum} {name}", passes)
     filters.require_some(where)
 
 
 def filter_genes(counts_NG: csr_array, config: PrepareConfig) -> Filters:
-    """Genes seen in enough of the kept cells."""
+    """Genes with counts in enough of the kept cells."""
     n_cells = np.bincount(counts_NG.indices[counts_NG.data > 0], minlength=counts_NG.shape[1])
     filters = Filters("genes", np.ones(counts_NG.shape[1], bool))
     filters.apply(f"seen in at least {config.min_cells_per_gene} cells", n_cells >= config.min_cells_per_gene)

@@ -1,4 +1,4 @@
-"""``alignment.png``: one page on which a person can judge whether counts and image belong together."""
+"""``alignment.png``: one page that shows whether the counts match the image, what was filtered, the split, and the types."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ReportInputs:
 
 
 def write_report(path: Path, inputs: ReportInputs) -> None:
-    """Draw the page as PNG. The figure is built without pyplot: no global state, no display."""
+    """Write the page as PNG. The figure is made without pyplot: no global state, no display."""
     from matplotlib.figure import Figure
 
     section = inputs.part.section
@@ -41,18 +41,18 @@ def write_report(path: Path, inputs: ReportInputs) -> None:
     title = section.describe() + ("  [TOY TISSUE: simulated]" if inputs.toy else "")
     figure.suptitle(title, fontsize=13)
     grid = figure.add_gridspec(3, 4)
-    _draw_slide(figure.add_subplot(grid[0:2, 0:2]), inputs)
+    _plot_slide(figure.add_subplot(grid[0:2, 0:2]), inputs)
     for column, (side_um, smooth_um) in enumerate(zip(ZOOMS_UM, SMOOTH_UM[1:], strict=True), start=2):
-        _draw_zoom(figure.add_subplot(grid[0, column]), inputs, side_um, smooth_um)
-    _draw_surface(figure.add_subplot(grid[1, 2]), inputs)
-    _write_lines(figure.add_subplot(grid[1, 3]), _alignment_lines(inputs), "alignment")
-    _draw_split(figure.add_subplot(grid[2, 0]), inputs)
-    _draw_types(figure.add_subplot(grid[2, 1:3]), inputs)
-    _write_lines(figure.add_subplot(grid[2, 3]), _filter_lines(inputs), "filters")
+        _plot_zoom(figure.add_subplot(grid[0, column]), inputs, side_um, smooth_um)
+    _plot_surface(figure.add_subplot(grid[1, 2]), inputs)
+    _show_lines(figure.add_subplot(grid[1, 3]), _alignment_lines(inputs), "alignment")
+    _plot_split(figure.add_subplot(grid[2, 0]), inputs)
+    _plot_types(figure.add_subplot(grid[2, 1:3]), inputs)
+    _show_lines(figure.add_subplot(grid[2, 3]), _filter_lines(inputs), "filters")
     figure.savefig(path, format="png")
 
 
-def _draw_slide(axes: Axes, inputs: ReportInputs) -> None:
+def _plot_slide(axes: Axes, inputs: ReportInputs) -> None:
     section = inputs.part.section
     pixels, step_px = section.image.thumbnail(1400)
     step_um = step_px * section.um_per_px
@@ -63,11 +63,11 @@ def _draw_slide(axes: Axes, inputs: ReportInputs) -> None:
     for side_um in ZOOMS_UM:
         x, y = _zoom_corner(inputs, side_um)
         axes.plot([x, x + side_um, x + side_um, x, x], [y, y, y + side_um, y + side_um, y], color=frame, linewidth=1.5)
-    axes.set(title="slide, contours of UMI density", xlabel="x, um", ylabel="y, um")
-    axes.set(xlim=(0, extent_um[1]), ylim=(extent_um[2], 0))  # counts may reach past the image
+    axes.set(title="slide with contours of UMI density", xlabel="x, um", ylabel="y, um")
+    axes.set(xlim=(0, extent_um[1]), ylim=(extent_um[2], 0))  # counts may extend beyond the image
 
 
-def _draw_zoom(axes: Axes, inputs: ReportInputs, side_um: float, smooth_um: float) -> None:
+def _plot_zoom(axes: Axes, inputs: ReportInputs, side_um: float, smooth_um: float) -> None:
     section = inputs.part.section
     x, y = _zoom_corner(inputs, side_um)
     scale = section.um_per_px
@@ -78,7 +78,7 @@ def _draw_zoom(axes: Axes, inputs: ReportInputs, side_um: float, smooth_um: floa
 
 
 def _zoom_corner(inputs: ReportInputs, side_um: float) -> tuple[float, float]:
-    """Upper left corner (x, y in um) of the window where the stain varies most: edges are what alignment shows on."""
+    """Upper left corner (x, y in um) of the window where the stain varies most: edges show a shift best."""
     from scipy.ndimage import uniform_filter
 
     tissue = inputs.part.tissue
@@ -100,7 +100,7 @@ def _contours(axes: Axes, inputs: ReportInputs, box_um: tuple[float, float, floa
     section, count_grid = inputs.part.section, inputs.part.section.count_grid
     centre_um = section.centre_xy_px[inputs.part.rows] * section.um_per_px
     counts = inputs.part.n_counts
-    if count_grid is not None:  # cells lie on nuclei by construction: only the bins show a shift
+    if count_grid is not None:  # outlines put cells on nuclei: only the bins show a shift
         centre_um, counts = count_grid.centre_xy_px * section.um_per_px, count_grid.n_counts
     step = max((box_um[2] - box_um[0]) / 500, smooth_um / 4)
     margin = 3 * smooth_um
@@ -108,8 +108,8 @@ def _contours(axes: Axes, inputs: ReportInputs, box_um: tuple[float, float, floa
     sums, _, _ = np.histogram2d(centre_um[:, 1], centre_um[:, 0], bins=[edges[1], edges[0]], weights=counts)
     number, _, _ = np.histogram2d(centre_um[:, 1], centre_um[:, 0], bins=[edges[1], edges[0]])
     density = gaussian_filter(sums, smooth_um / step)
-    on_a_grid = count_grid is not None or section.observation != "cell"
-    if on_a_grid:  # bins and spots: per observation, so that gaps do not show
+    on_array = count_grid is not None or section.observation != "cell"
+    if on_array:  # bins and spots: UMI per observation, so that gaps leave no contours
         weight = gaussian_filter(number, smooth_um / step)
         density = np.where(weight > 0.02 * weight.max(), density / np.maximum(weight, 1e-9), 0)
     values = density[density > 0]
@@ -121,13 +121,13 @@ def _contours(axes: Axes, inputs: ReportInputs, box_um: tuple[float, float, floa
         axes.contour(middle[0], middle[1], density, levels=levels, cmap="winter", linewidths=0.8)
 
 
-def _draw_surface(axes: Axes, inputs: ReportInputs) -> None:
+def _plot_surface(axes: Axes, inputs: ReportInputs) -> None:
     shift = inputs.part.shift
     if shift is None:
         axes.set_axis_off()
         return
-    reach_um = (shift.surface.shape[0] // 2 + 0.5) * shift.step_um
-    axes.imshow(shift.surface, extent=(-reach_um, reach_um, reach_um, -reach_um), cmap="magma")
+    max_um = (shift.surface.shape[0] // 2 + 0.5) * shift.step_um
+    axes.imshow(shift.surface, extent=(-max_um, max_um, max_um, -max_um), cmap="magma")
     axes.axhline(0, color="white", linewidth=0.4)
     axes.axvline(0, color="white", linewidth=0.4)
     axes.plot(shift.x_um, shift.y_um, "c+", markersize=14)
@@ -138,7 +138,7 @@ def _draw_surface(axes: Axes, inputs: ReportInputs) -> None:
     )
 
 
-def _draw_split(axes: Axes, inputs: ReportInputs) -> None:
+def _plot_split(axes: Axes, inputs: ReportInputs) -> None:
     for name, colour in SPLIT_COLOURS.items():
         _dots(axes, inputs, inputs.split == name, colour, name)
     axes.set(aspect="equal", title="split")
@@ -146,7 +146,7 @@ def _draw_split(axes: Axes, inputs: ReportInputs) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.05), ncols=2, markerscale=6, fontsize=8, frameon=False)
 
 
-def _draw_types(axes: Axes, inputs: ReportInputs) -> None:
+def _plot_types(axes: Axes, inputs: ReportInputs) -> None:
     from matplotlib import colormaps
 
     _dots(axes, inputs, ~np.isin(inputs.cell_type, inputs.types), "#e8e8e8", "unknown")
@@ -172,9 +172,9 @@ def _alignment_lines(inputs: ReportInputs) -> list[str]:
     lines.append(f"shift applied: x {x_um:g}, y {y_um:g} um")
     shift = record["measured_shift"]
     if shift is None:
-        lines.append("shift that remains: not measured")
+        lines.append("remaining shift: not measured")
     else:
-        lines.append(f"shift that remains: x {shift['x_um']:.1f}, y {shift['y_um']:.1f} um")
+        lines.append(f"remaining shift: x {shift['x_um']:.1f}, y {shift['y_um']:.1f} um")
         lines.append(f"  confidence {shift['confidence']} (z {shift['z']:.1f}, prominence {shift['prominence']:.1f})")
         lines.append(f"  correlation {shift['correlation_unshifted']:.3f}, best {shift['correlation']:.3f}")
         lines.append(f"  measured on {record['measured_on']}")
@@ -182,12 +182,12 @@ def _alignment_lines(inputs: ReportInputs) -> list[str]:
 
 
 def _filter_lines(inputs: ReportInputs) -> list[str]:
-    lines = [f"{inputs.part.section.n_obs:>10,}  read"]
+    lines = [f"{inputs.part.section.n_obs:>10,}  {inputs.part.section.observation}s read"]
     lines += [f"{-line['removed']:>10,}  {line['filter']}" for line in inputs.part.removals]
     return [*lines, f"{len(inputs.part.rows):>10,}  kept"]
 
 
-def _write_lines(axes: Axes, lines: list[str], title: str) -> None:
+def _show_lines(axes: Axes, lines: list[str], title: str) -> None:
     import textwrap
 
     wrapped = [

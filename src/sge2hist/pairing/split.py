@@ -1,4 +1,4 @@
-"""Train, val and test by spatial blocks, with a gap so that no patch of one split overlaps a patch of another."""
+"""Train, val and test from spatial blocks, with a gap so that no patch of one split overlaps a patch of another."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ def split_cells(
 ) -> np.ndarray:
     """Assign every cell to "train", "val", "test" or "dropped" (object array [N]).
 
-    Blocks go to the split that lacks most cells, in random order. Then any train cell nearer than `gap_um`
-    (``max(|dx|, |dy|)``) to a val or test cell is dropped, and any val cell that near to a test cell.
+    Blocks, in random order, are assigned to the split that lacks the largest share of its cells. Then train cells closer
+    than `gap_um` (``max(|dx|, |dy|)``) to a val or test cell are dropped, and val cells that close to a test cell.
 
     Parameters
     ----------
     centre_xy_um
         float64 [N, 2], on each slide.
     slide_of_cell
-        int [N]; cells of different slides never count as near.
+        int [N]; cells of different slides have no distance.
     test_slides
         Whole slides that become the test set; the blocks of the others are shared by train and val.
 
     Raises
     ------
     InputError
-        If a split that was asked for ends up empty.
+        If a split with a share above 0 ends up empty.
     """
     shares = np.array(fractions, np.float64)
-    held = np.isin(slide_of_cell, test_slides)
+    held_out = np.isin(slide_of_cell, test_slides)
     label = np.full(len(centre_xy_um), 2, np.int64)
     if len(test_slides):
         shares[2] = 0
         shares /= max(shares.sum(), 1e-12)
     block = np.floor(centre_xy_um / block_um).astype(np.int64)
-    _, block_of_cell = np.unique(np.column_stack([slide_of_cell, block])[~held], axis=0, return_inverse=True)
-    label[~held] = _share_blocks(block_of_cell.reshape(-1), shares, np.random.default_rng(seed))
+    _, block_of_cell = np.unique(np.column_stack([slide_of_cell, block])[~held_out], axis=0, return_inverse=True)
+    label[~held_out] = _share_blocks(block_of_cell.reshape(-1), shares, np.random.default_rng(seed))
     label = _cut_gap(label, centre_xy_um, slide_of_cell, gap_um)
     names = np.array([*SPLITS, DROPPED], dtype=object)[label]
-    wanted = [name for name, share in zip(SPLITS, fractions, strict=True) if share > 0]
-    empty = [name for name in wanted if not (names == name).any()]
+    requested = [name for name, share in zip(SPLITS, fractions, strict=True) if share > 0]
+    empty = [name for name in requested if not (names == name).any()]
     if empty:
         raise InputError(
             found=f"no cell in split {', '.join(empty)} (blocks of {block_um:g} um, gap {gap_um:g} um)",
@@ -61,7 +61,7 @@ def split_cells(
 
 
 def _share_blocks(block_of_cell: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Split index 0, 1, 2 of each cell: the rarest split picks first among shuffled blocks."""
+    """Split index 0, 1, 2 of each cell: each of the shuffled blocks goes to the split that lacks most."""
     size = np.bincount(block_of_cell)
     split_of_block = np.zeros(len(size), np.int64)
     filled = np.zeros(3)
@@ -76,27 +76,27 @@ def _share_blocks(block_of_cell: np.ndarray, shares: np.ndarray, rng: np.random.
 
 def _cut_gap(label: np.ndarray, centre_xy_um: np.ndarray, slide_of_cell: np.ndarray, gap_um: float) -> np.ndarray:
     label = label.copy()
-    for keeper, loser in ((2, 1), (2, 0), (1, 0)):
-        near = _near(centre_xy_um, slide_of_cell, label == loser, label == keeper, gap_um)
-        label[near] = 3
+    for kept, cut in ((2, 1), (2, 0), (1, 0)):
+        close = _close(centre_xy_um, slide_of_cell, label == cut, label == kept, gap_um)
+        label[close] = 3
     for a, b in ((0, 1), (0, 2), (1, 2)):
-        if len(_near(centre_xy_um, slide_of_cell, label == a, label == b, gap_um)):
+        if len(_close(centre_xy_um, slide_of_cell, label == a, label == b, gap_um)):
             raise AssertionError("patches of two splits overlap")
     return label
 
 
-def _near(
-    centre_xy_um: np.ndarray, slide_of_cell: np.ndarray, asked: np.ndarray, others: np.ndarray, gap_um: float
+def _close(
+    centre_xy_um: np.ndarray, slide_of_cell: np.ndarray, cells: np.ndarray, others: np.ndarray, gap_um: float
 ) -> np.ndarray:
-    """Indices among `asked` closer than `gap_um` in the maximum norm to one of `others` on the same slide."""
+    """Indices among `cells` (bool [N]) closer than `gap_um` in the maximum norm to one of `others` on the same slide."""
     from scipy.spatial import cKDTree
 
-    near = []
-    for slide in np.unique(slide_of_cell[asked]):
-        mine = np.flatnonzero(asked & (slide_of_cell == slide))
+    close = []
+    for slide in np.unique(slide_of_cell[cells]):
+        mine = np.flatnonzero(cells & (slide_of_cell == slide))
         theirs = np.flatnonzero(others & (slide_of_cell == slide))
         if len(theirs):
             tree = cKDTree(centre_xy_um[theirs])
             distance, _ = tree.query(centre_xy_um[mine], k=1, p=np.inf, distance_upper_bound=gap_um)
-            near.append(mine[distance < gap_um])
-    return np.concatenate(near) if near else np.empty(0, np.int64)
+            close.append(mine[distance < gap_um])
+    return np.concatenate(close) if close else np.empty(0, np.int64)

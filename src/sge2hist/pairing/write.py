@@ -21,7 +21,7 @@ from sge2hist.pairing.labels import Labels
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """All that goes into the folder."""
+    """Everything that is written to the folder."""
 
     parts: list[SectionCells]
     cells: Cells
@@ -49,7 +49,7 @@ def write_slides(folder: Path, prepared: Prepared, progress: Progress) -> list[d
         n_tiles = -(-height // TILE_PX) * -(-width // TILE_PX)
         path = folder / slide_file(sections, number)
         toy = "TOY TISSUE, simulated; " if prepared.config.toy else ""
-        counted = _counted(tiles, n_tiles, f"slide {section.name}", progress)
+        counted = _with_progress(tiles, n_tiles, f"slide {section.name}", progress)
         description = f"{toy}{section.technology} {section.name}"
         pixels = write_slide(
             path, counted, prepared.um_per_px, (height, width), description, channels=section.image.channels
@@ -72,7 +72,7 @@ def write_slides(folder: Path, prepared: Prepared, progress: Progress) -> list[d
     return entries
 
 
-def _counted(tiles: Iterator[np.ndarray], total: int, stage: str, progress: Progress) -> Iterator[np.ndarray]:
+def _with_progress(tiles: Iterator[np.ndarray], total: int, stage: str, progress: Progress) -> Iterator[np.ndarray]:
     for number, tile in enumerate(tiles, start=1):
         progress(stage, number, total)
         yield tile
@@ -89,7 +89,7 @@ def type_order(names: np.ndarray) -> list[str]:
 
 
 def write_cells(folder: Path, prepared: Prepared) -> str:
-    """Write ``cells.h5ad`` and return a hash of what it says."""
+    """Write ``cells.h5ad`` and return a hash of its content."""
     import anndata
     import pandas as pd
 

@@ -54,7 +54,7 @@ def test_preview_is_named_and_refused_when_too_coarse() -> None:
     ("image", "message"),
     [(blank(400, 500), "transposed"), (blank(500, 200), "another shape"), (blank(200, 250), "transposed")],
 )
-def test_turned_and_foreign_images_are_refused(image, message) -> None:
+def test_rotated_and_other_images_are_refused(image, message) -> None:
     with pytest.raises(InputError, match=message):
         check_image(make_section(um_per_px=0.5, bin_um=4.0, reference=REFERENCE, image=image))
 
@@ -80,7 +80,7 @@ def test_scale_alone(um_per_px, outcome) -> None:
 
 def test_disagreeing_sources_of_scale_are_reported() -> None:
     section = dataclasses.replace(make_section(um_per_px=0.5), um_per_px_sources={"made": 0.5, "image metadata": 0.25})
-    assert any("'image metadata' says 0.25" in warning for warning in check_image(section)[1])
+    assert any("'image metadata' states 0.25" in warning for warning in check_image(section)[1])
 
 
 def test_positions_outside_the_image() -> None:

@@ -49,7 +49,7 @@ def test_surface_agrees_with_a_slow_correlation() -> None:
         assert surface[5 + dy, 5 + dx] == pytest.approx(expected, abs=1e-4)
 
 
-def test_judgement() -> None:
+def test_small_shifts_warn_and_large_ones_are_refused() -> None:
     section = make_section(width_px=700, height_px=600)
     good = measure(section)
     assert check_shift(good, section, (0.0, 0.0)) == []
@@ -76,7 +76,7 @@ def test_few_observations_are_not_measured() -> None:
     assert estimate_shift(map_tissue(section, 4.0), section.centre_xy_px, np.ones(section.n_obs)) is None
 
 
-def test_a_shift_that_leaves_a_sliver_of_a_small_slide_is_not_offered() -> None:
+def test_a_shift_with_a_small_overlap_is_not_reported() -> None:
     section = make_section(width_px=130, height_px=100, bin_um=8.0)
     shift = measure(section)
     overlap = (1 - abs(shift.x_um) / 260) * (1 - abs(shift.y_um) / 200)

@@ -4,7 +4,13 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from sge2hist.data.errors import InputError
-from sge2hist.pairing.segmentation.bins_to_cells import ExpansionConfig, bins_to_cells, grow, keep_largest_piece
+from sge2hist.pairing.segmentation.bins_to_cells import (
+    ExpansionConfig,
+    bins_to_cells,
+    destripe_factors,
+    grow,
+    keep_largest_piece,
+)
 
 
 def nuclei_grid(seed: int, shape: tuple[int, int] = (60, 70), n: int = 12) -> np.ndarray:
@@ -22,12 +28,12 @@ def test_growth_is_to_the_nearest_bin_within_the_limit(seed):
     grid = nuclei_grid(seed)
     limit = np.random.default_rng(seed).uniform(1, 6, grid.max())
     grown = grow(grid, limit)
-    places = np.argwhere(grid > 0)
-    tree = cKDTree(places)
+    bins = np.argwhere(grid > 0)
+    tree = cKDTree(bins)
     for row, column in np.argwhere(grid == 0):
         distance, _ = tree.query([row, column])
-        near = np.unique(grid[tuple(places[tree.query_ball_point([row, column], distance + 1e-9)].T)])
-        allowed = {int(label) if distance <= limit[label - 1] + 1e-9 else 0 for label in near}
+        nearest = np.unique(grid[tuple(bins[tree.query_ball_point([row, column], distance + 1e-9)].T)])
+        allowed = {int(label) if distance <= limit[label - 1] + 1e-9 else 0 for label in nearest}
         assert int(grown[row, column]) in allowed
     np.testing.assert_array_equal(grown[grid > 0], grid[grid > 0])
 
@@ -104,12 +110,37 @@ def test_no_nucleus_and_no_bin():
     assert len(bins_to_cells(empty, empty, empty, bin_um=2.0)) == 0
 
 
-def test_input_that_cannot_be():
-    place = np.zeros(2, int)
-    with pytest.raises(InputError, match="two bins at one place"):
-        bins_to_cells(np.array([0, 1]), place, place, bin_um=2.0)
+def test_impossible_arrays_and_ranges_are_refused():
+    zeros = np.zeros(2, int)
+    with pytest.raises(InputError, match="two bins at one position"):
+        bins_to_cells(np.array([0, 1]), zeros, zeros, bin_um=2.0)
     with pytest.raises(InputError, match="negative"):
         bins_to_cells(np.array([0]), np.array([-1]), np.array([0]), bin_um=2.0)
     for bad in ({"distance_um": -1.0}, {"volume_ratio": 0.5}, {"max_distance_um": 0.0}, {"distance_um": float("nan")}):
         with pytest.raises(InputError):
             ExpansionConfig(**bad)
+
+
+def test_destriping_is_the_published_rule():
+    rng = np.random.default_rng(0)
+    row, column = (index.ravel() for index in np.indices((12, 15)))
+    keep = rng.random(len(row)) < 0.8
+    row, column = row[keep], column[keep]
+    total = rng.poisson(6, len(row)) * (row != 4)
+    share = np.empty(len(total))
+    for value in np.unique(row):
+        at = row == value
+        share[at] = total[at] / (np.quantile(total[at], 0.99) or 1)
+    for value in np.unique(column):
+        at = column == value
+        share[at] = share[at] / (np.quantile(share[at], 0.99) or 1)
+    expected = share * np.quantile(total, 0.99)
+    np.testing.assert_allclose(destripe_factors(total, row, column) * total, expected)
+
+
+def test_destriping_removes_stripes():
+    row, column = (index.ravel() for index in np.indices((40, 50)))
+    gain = np.random.default_rng(1).uniform(0.5, 2.0, 40)[row] * np.random.default_rng(2).uniform(0.5, 2.0, 50)[column]
+    total = 100 * gain
+    np.testing.assert_allclose(destripe_factors(total, row, column) * gain, np.quantile(gain, 0.99))
+    assert destripe_factors(np.zeros(5), np.arange(5), np.arange(5)).tolist() == [0] * 5

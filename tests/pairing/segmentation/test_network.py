@@ -64,7 +64,7 @@ def test_any_image_size_and_no_nucleus_on_white():
     assert segmenter(np.full((70, 61, 3), 250, np.uint8)).max() == 0
 
 
-def test_segmenter_travels_to_other_processes(painted):
+def test_segmenter_can_be_pickled(painted):
     image, _ = painted
     segmenter = NetworkSegmenter()
     copy = pickle.loads(pickle.dumps(segmenter))
@@ -89,12 +89,12 @@ def test_weights_round_trip(tmp_path):
         torch.testing.assert_close(stored(density), folded(network)(density), atol=5e-3, rtol=5e-3)  # stored as float16
 
 
-def test_weights_that_are_none(tmp_path):
+def test_missing_and_damaged_weights(tmp_path):
     path = tmp_path / "w.safetensors"
     with pytest.raises(InputError, match="no weights file"):
         load_network(path)
     path.write_bytes(WEIGHTS_FILE.read_bytes()[:5000])
-    with pytest.raises(InputError, match="unreadable weights"):
+    with pytest.raises(InputError, match="weights that cannot be read"):
         load_network(path)
 
 
@@ -121,7 +121,7 @@ def test_crops_depend_on_seed_and_step_only(painted):
     assert 0.02 < float(nucleus.mean()) < 0.6
 
 
-def test_loss_is_least_at_the_truth():
+def test_loss_is_minimal_at_the_truth():
     nucleus = (torch.rand(2, 16, 16) > 0.7).float()
     depth = nucleus * 0.6
     right = torch.stack([(nucleus * 2 - 1) * 12, depth], 1)

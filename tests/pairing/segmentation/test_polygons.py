@@ -101,7 +101,7 @@ def test_a_list_of_features_in_small_pieces(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
-def test_a_file_that_is_cut_off(tmp_path, share):
+def test_a_truncated_file(tmp_path, share):
     path = write(tmp_path / "c.geojson", [shapely.geometry.mapping(s) for s in star_shaped(30, 8)])
     text = path.read_text()
     path.write_text(text[: int(len(text) * share)])
@@ -109,7 +109,7 @@ def test_a_file_that_is_cut_off(tmp_path, share):
         read_geojson(path)
 
 
-def test_damage_in_the_middle_is_found_without_reading_on(tmp_path):
+def test_damage_in_the_middle_is_found_without_reading_the_rest(tmp_path):
     path = write(tmp_path / "d.geojson", [shapely.geometry.mapping(s) for s in star_shaped(2000, 9)])
     text = path.read_text()
     middle = text.index("[", len(text) // 2)

@@ -9,7 +9,7 @@ from sge2hist.pairing.segmentation.tiles import TilingConfig, segment_slide
 
 
 class StandIn:
-    """Answers as StarDist2D does: labels and a dictionary of details."""
+    """Has the interface of StarDist2D: labels and a dictionary of details."""
 
     def predict_instances(self, image: np.ndarray) -> tuple[np.ndarray, dict[str, object]]:
         assert image.dtype == np.float32
@@ -27,7 +27,7 @@ def test_labels_come_through_and_one_process_is_used():
     np.testing.assert_allclose(runs.centroid_xy_px(), [[40, 50]])
 
 
-def test_it_takes_over_when_it_is_installed(monkeypatch):
+def test_auto_selects_it_when_it_is_installed(monkeypatch):
     monkeypatch.setattr(segmenters, "stardist_installed", lambda: True)
     monkeypatch.setattr(segmenters, "StarDistSegmenter", lambda: StarDistSegmenter(StandIn()))
     slide = SlideImage.from_array(np.zeros((20, 20, 3), np.uint8))
@@ -35,6 +35,6 @@ def test_it_takes_over_when_it_is_installed(monkeypatch):
 
 
 @pytest.mark.skipif(stardist_installed(), reason="StarDist is installed here")
-def test_it_says_what_to_install():
+def test_the_error_names_what_to_install():
     with pytest.raises(InputError, match="pip install stardist"):
         StarDistSegmenter()

@@ -1,4 +1,4 @@
-"""Is this the image that the positions were made for? Wrong scale, turned, preview, CytAssist: told apart."""
+"""Is this the image that the positions were made for? Finds a wrong scale, a rotation, previews and CytAssist images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
 
-SIZE_TOLERANCE = 0.01  # relative difference of the image size that rounding of a preview explains
+SIZE_TOLERANCE = 0.01  # relative difference of image size that the rounding of a preview explains
 SCALE_TOLERANCE = 0.05  # relative difference between sources of um/px that is worth a warning
 COARSE_UM_PER_PX = 1.0  # above this, nuclei are dots
 TOO_COARSE_UM_PER_PX = 3.5  # CytAssist images have 4 to 6 um per px
@@ -21,7 +21,7 @@ def check_image(section: Section) -> tuple[Section, list[str]]:
 
     Returns
     -------
-    The section (with positions and um/px of the image as given) and warnings for people.
+    The section, with positions in px of the given image and its um/px, and warnings.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def check_image(section: Section) -> tuple[Section, list[str]]:
     if inside < MIN_INSIDE:
         raise _outside(section, inside)
     if inside < 0.999:
-        warnings.append(f"{1 - inside:.1%} of the {section.observation}s lie outside the image and are left out")
+        warnings.append(f"{1 - inside:.1%} of the {section.observation}s lie outside the image and are excluded")
     return section, warnings
 
 
@@ -63,7 +63,7 @@ def _match_size(section: Section, warnings: list[str]) -> Section:
                 found=f"{given}: transposed or rotated by 90 degrees",
                 where=where,
                 expected=expected,
-                repair="give the image exactly as it was given to Space Ranger, not turned",
+                repair="give the image exactly as it was given to Space Ranger, not rotated",
             )
         raise InputError(
             found=f"{given}, another shape: not the image that the positions were made for",
@@ -108,7 +108,7 @@ def _check_scale(section: Section, warnings: list[str]) -> None:
         )
     for name, value in section.um_per_px_sources.items():
         if abs(value / section.um_per_px - 1) > SCALE_TOLERANCE:
-            warnings.append(f"um/px {section.um_per_px:.4g} used, but '{name}' says {value:.4g}")
+            warnings.append(f"um/px {section.um_per_px:.4g} used, but '{name}' states {value:.4g}")
 
 
 def share_inside(centre_xy_px: np.ndarray, width_px: int, height_px: int) -> float:

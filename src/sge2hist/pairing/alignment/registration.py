@@ -9,25 +9,27 @@ import numpy as np
 
 from sge2hist.pairing.alignment.tissue import TissueMap
 
-SEARCH_UM = 200.0  # largest shift looked for in x and y
-TREND_UM = 150.0  # structure coarser than this is taken out: it is tissue against tissue, not edge on edge
-PEAK_UM = 60.0  # neighbourhood of the peak that a second peak must lie outside
+MAX_SHIFT_UM = 200.0  # largest shift of the search, in x and in y
+TREND_UM = 150.0  # coarser structure is subtracted: the fine edges determine the shift
+PEAK_UM = 60.0  # a second peak lies at least this far from the first
 MIN_OBSERVATIONS = 200
-MIN_OVERLAP = 0.5  # share of the observations that must stay on the image: what a sliver of it fits proves nothing
+MIN_OVERLAP = 0.5  # share of the observations that must stay on the image: a small overlap correlates by chance
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """Estimate of the shift that, added to the positions, makes the counts fit the image best."""
+    """Estimate of the shift that, added to the positions, aligns the counts with the image."""
 
     x_um: float
     y_um: float
     correlation: float  # at the best shift
     correlation_unshifted: float
-    prominence: float  # best over the best elsewhere; 1 = no preference
-    z: float  # best shift in spreads of the whole correlation surface
+    prominence: float  # best correlation / best correlation elsewhere; 1 = no preference
+    z: float  # best correlation minus the median elsewhere, in standard deviations of the correlation elsewhere
     confidence: str  # "high" | "moderate" | "low"
-    surface: np.ndarray  # correlation at shifts -SEARCH_UM .. SEARCH_UM, rows are y; NaN where too little overlaps
+    surface: (
+        np.ndarray
+    )  # correlation at shifts -MAX_SHIFT_UM .. MAX_SHIFT_UM, rows are y; NaN where too little overlaps
     step_um: float
 
     @property
@@ -61,7 +63,7 @@ def estimate_shift(tissue: TissueMap, centre_xy_px: np.ndarray, n_counts: np.nda
     if len(n_counts) < MIN_OBSERVATIONS:
         return None
     step = tissue.um_per_px
-    reach = round(SEARCH_UM / step)
+    max_steps = round(MAX_SHIFT_UM / step)
     height, width = tissue.nuclear.shape
     column, row = np.floor(centre_xy_px / tissue.step_px).astype(np.int64).T
     inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
@@ -70,8 +72,8 @@ def estimate_shift(tissue: TissueMap, centre_xy_px: np.ndarray, n_counts: np.nda
     value = np.bincount(cell, np.log1p(n_counts[inside]), height * width).reshape(height, width)
     value = _detrend_points(value, number, TREND_UM / step)
     feature = _detrend_map(tissue.nuclear, TREND_UM / step)
-    surface = _correlation_surface(value.astype(np.float32), number.astype(np.float32), feature, reach)
-    return _read_peak(surface, step, reach)
+    surface = _correlation_surface(value.astype(np.float32), number.astype(np.float32), feature, max_steps)
+    return _read_peak(surface, step, max_steps)
 
 
 def _detrend_map(density: np.ndarray, sigma: float) -> np.ndarray:
@@ -89,20 +91,20 @@ def _detrend_points(value: np.ndarray, number: np.ndarray, sigma: float) -> np.n
     return value - local * number
 
 
-def _correlation_surface(value: np.ndarray, number: np.ndarray, feature: np.ndarray, reach: int) -> np.ndarray:
-    """Pearson correlation at shifts -reach..reach (rows y, columns x) over the observations that stay on the map.
+def _correlation_surface(value: np.ndarray, number: np.ndarray, feature: np.ndarray, max_steps: int) -> np.ndarray:
+    """Pearson correlation at shifts -max_steps..max_steps (rows y, columns x) over the observations that stay on the map.
 
     NaN where fewer than `MIN_OVERLAP` of them do.
     """
     from scipy.fft import irfft2, next_fast_len, rfft2
 
-    shape = tuple(next_fast_len(side + reach, real=True) for side in feature.shape)
+    shape = tuple(next_fast_len(side + max_steps, real=True) for side in feature.shape)
     on_map = np.ones_like(feature)
 
     def correlate(points: np.ndarray, field: np.ndarray) -> np.ndarray:
         product = np.conj(rfft2(points, shape)) * rfft2(field, shape)
         full = irfft2(product, shape)
-        rows, columns = np.arange(-reach, reach + 1) % shape[0], np.arange(-reach, reach + 1) % shape[1]
+        rows, columns = (np.arange(-max_steps, max_steps + 1) % side for side in shape)
         return full[np.ix_(rows, columns)].astype(np.float64)
 
     on_image = correlate(number, on_map)
@@ -118,26 +120,28 @@ def _correlation_surface(value: np.ndarray, number: np.ndarray, feature: np.ndar
     return np.where(on_image >= MIN_OVERLAP * number.sum(), correlation, np.nan)
 
 
-def _read_peak(surface: np.ndarray, step: float, reach: int) -> Shift:
+def _read_peak(surface: np.ndarray, step: float, max_steps: int) -> Shift:
     row, column = np.unravel_index(int(np.nanargmax(surface)), surface.shape)
     best = float(surface[row, column])
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1] * step
-    away = (np.hypot(y - y[row, column], x - x[row, column]) > PEAK_UM) & np.isfinite(surface)
-    elsewhere = surface[away] if away.any() else np.array([best])  # a slide smaller than the peak prefers nothing
+    y, x = np.mgrid[-max_steps : max_steps + 1, -max_steps : max_steps + 1] * step
+    outside_peak = (np.hypot(y - y[row, column], x - x[row, column]) > PEAK_UM) & np.isfinite(surface)
+    elsewhere = (
+        surface[outside_peak] if outside_peak.any() else np.array([best])
+    )  # a slide smaller than the peak has no preference
     spread = float(np.std(elsewhere)) or 1e-12
     second = float(elsewhere.max())
     z = (best - float(np.median(elsewhere))) / spread
     prominence = best / second if second > 0 else float("inf")
-    around = np.pad(surface, 1, constant_values=np.nan)[row : row + 3, column : column + 3]
-    at_border = not np.isfinite(around).all()
+    peak = np.pad(surface, 1, constant_values=np.nan)[row : row + 3, column : column + 3]
+    at_border = not np.isfinite(peak).all()
     confidence = "low"
     if not at_border and best > 0.05 and z > 4 and prominence > 1.2:
         confidence = "high" if z > 6 and prominence > 1.5 else "moderate"
     return Shift(
-        x_um=float(x[row, column]) + _vertex(around[1]) * step,
-        y_um=float(y[row, column]) + _vertex(around[:, 1]) * step,
+        x_um=float(x[row, column]) + _vertex(peak[1]) * step,
+        y_um=float(y[row, column]) + _vertex(peak[:, 1]) * step,
         correlation=best,
-        correlation_unshifted=float(surface[reach, reach]),
+        correlation_unshifted=float(surface[max_steps, max_steps]),
         prominence=min(prominence, 99.0),
         z=float(z),
         confidence=confidence,
@@ -147,6 +151,6 @@ def _read_peak(surface: np.ndarray, step: float, reach: int) -> Shift:
 
 
 def _vertex(three: np.ndarray) -> float:
-    """Offset of the top of the parabola through three equally spaced values, -0.5 to 0.5."""
-    curvature = three[0] - 2 * three[1] + three[2]  # NaN beside the border: no top there
+    """Offset of the vertex of the parabola through three equally spaced values, -0.5 to 0.5."""
+    curvature = three[0] - 2 * three[1] + three[2]  # NaN beside the border: no vertex there
     return float(np.clip((three[0] - three[2]) / (2 * curvature), -0.5, 0.5)) if curvature < 0 else 0.0

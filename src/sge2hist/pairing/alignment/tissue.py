@@ -1,4 +1,4 @@
-"""Tissue and stain seen at low resolution: masks and optical density maps of a slide."""
+"""Tissue and stain at low resolution: mask and optical density maps of a slide."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sge2hist.data.slides.channels import is_rgb, nuclear_channel
 
 TISSUE_DENSITY = (0.05, 0.09)  # optical density (log10): glass lies below the first, the palest eosin above the second
 TISSUE_LIGHT = (0.01, 0.05)  # the same for fluorescence, of the full scale above the darkest part of the slide
-DARKEST_PERCENTILE = 1.0
-MAX_HOLE_UM = 100.0  # a lumen is part of the tissue, the outside is not
+BACKGROUND_PERCENTILE = 1.0
+MAX_HOLE_UM = 100.0  # smaller holes (lumens) count as tissue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class TissueMap:
     mask: np.ndarray  # bool: tissue, with small holes filled
 
     def fraction(self, centre_xy_px: np.ndarray, side_um: float) -> np.ndarray:
-        """Share of tissue in a square of `side_um` around each centre (slide px): float [N]; outside counts as none."""
+        """Share of tissue in a square of `side_um` centred on each position (slide px): float [N]; outside the slide is none."""
         from scipy.ndimage import uniform_filter
 
         size = max(1, round(side_um / self.um_per_px))
@@ -38,7 +38,7 @@ class TissueMap:
         return np.where(inside, share[np.where(inside, row, 0), np.where(inside, column, 0)], 0)
 
     def stain(self) -> dict[str, float]:
-        """Mean and spread of the two densities inside the tissue, to compare slides."""
+        """Mean and standard deviation of the two densities inside the tissue, to compare slides."""
         inside = self.mask if self.mask.any() else np.ones_like(self.mask)
         return {
             f"{name}_{statistic.__name__}": float(statistic(values[inside]))
@@ -48,7 +48,7 @@ class TissueMap:
 
 
 def map_tissue(section: Section, um_per_px: float) -> TissueMap:
-    """Look at the slide at about `um_per_px`; tissue is denser than Otsu's threshold, kept within sensible bounds."""
+    """Map the slide at about `um_per_px`; tissue is denser than Otsu's threshold, clipped to plausible bounds."""
     from skimage.filters import threshold_otsu
 
     channels = section.image.channels
@@ -79,7 +79,7 @@ def _absorbed(pixels_HWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _emitted(pixels_HWC: np.ndarray, nuclear: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean light over the channels and that of the nuclear one, each above the slide's darkest part, float32 [H, W]."""
     light_HWC = pixels_HWC.astype(np.float32) / 255
-    light_HWC = light_HWC - np.percentile(light_HWC, DARKEST_PERCENTILE, axis=(0, 1)).astype(np.float32)
+    light_HWC = light_HWC - np.percentile(light_HWC, BACKGROUND_PERCENTILE, axis=(0, 1)).astype(np.float32)
     return light_HWC.mean(axis=-1), light_HWC[..., nuclear]
 
 

@@ -1,4 +1,4 @@
-"""Judging the shift between image and counts: warn, or refuse when it is gross and certain."""
+"""The measured shift between image and counts: warn, or refuse when it is large and certain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sge2hist.pairing.alignment.registration import Shift
 from sge2hist.pairing.collect import SectionCells
 
 WARN_UM = 5.0
-GROSS_UM = 50.0
+REFUSE_UM = 50.0
 
 
 def shifted(section: Section, shift_um: tuple[float, float]) -> Section:
@@ -35,25 +35,25 @@ def check_shift(
         If it is 50 um or more and the confidence is high.
     """
     if shift is None:
-        return ["too few observations to measure the shift between image and counts: look at alignment.png"]
+        return ["too few observations to measure the shift between image and counts: check alignment.png"]
     total = applied_um[0] + shift.x_um, applied_um[1] + shift.y_um
     slide = f"{section.name}=" if one_of_several else ""
     option = f"--shift-um {slide}{total[0]:.0f},{total[1]:.0f}"
     if shift.confidence == "low":
-        return ["the shift between image and counts could not be measured with confidence: look at alignment.png"]
-    if shift.length_um >= GROSS_UM and shift.confidence == "high":
+        return ["the shift between image and counts could not be measured with confidence: check alignment.png"]
+    if shift.length_um >= REFUSE_UM and shift.confidence == "high":
         raise InputError(
             found=f"counts shifted by {shift.length_um:.0f} um against the image "
             f"(x {shift.x_um:.0f}, y {shift.y_um:.0f}; correlation {shift.correlation_unshifted:.3f} "
-            f"as given, {shift.correlation:.3f} shifted)",
+            f"without, {shift.correlation:.3f} with the shift)",
             where=section.name,
-            expected=f"less than {GROSS_UM:g} um: the image that the positions were made for",
-            repair=f"check the image; if it is right, {option} (or --no-check-alignment to go on as it is)",
+            expected=f"less than {REFUSE_UM:g} um: the image that the positions were made for",
+            repair=f"check the image; if it is right, {option} (or --no-check-alignment to continue without the check)",
         )
     if shift.length_um >= WARN_UM:
         return [
             f"counts look shifted by {shift.length_um:.0f} um against the image (confidence {shift.confidence}): "
-            f"look at alignment.png; {option} corrects it"
+            f"check alignment.png; {option} corrects it"
         ]
     return []
 
@@ -76,4 +76,4 @@ def _measured_on(section: Section) -> str:
     count_grid = section.count_grid
     if count_grid is None:
         return f"{section.observation}s"
-    return f"{len(count_grid.n_counts):,} places of {count_grid.side_um:g} um, before bins became cells"
+    return f"{len(count_grid.n_counts):,} squares of {count_grid.side_um:g} um, before bins became cells"

@@ -19,13 +19,13 @@ from sge2hist.data.section import Section
 
 @dataclass(frozen=True, kw_only=True)
 class ExpansionConfig:
-    """How far a cell reaches beyond its nucleus."""
+    """How far a cell extends beyond its nucleus."""
 
     distance_um: float = 8.0  # bins up to this far from the nearest bin of the nucleus; 0 = nuclei only
     volume_ratio: float | None = (
         None  # cell volume / nucleus volume; when given, each nucleus grows by a distance of its own
     )
-    max_distance_um: float = 20.0  # no cell reaches further than this by its volume ratio
+    max_distance_um: float = 20.0  # no cell extends further than this by its volume ratio
 
     def __post_init__(self) -> None:
         problems = Problems()
@@ -73,7 +73,7 @@ def bins_to_cells(
     nucleus_of_bin
         int64 [N], number of the nucleus whose outline holds the centre of the bin, -1 = none.
     array_row, array_col
-        int [N], place of each bin on the array; each place at most once.
+        int [N], indices of each bin on the array; each pair at most once.
     bin_um
         Side of a bin in um.
     expansion
@@ -87,11 +87,11 @@ def bins_to_cells(
     Raises
     ------
     InputError
-        Two bins at one place of the array, or a negative place.
+        Two bins with the same indices, or a negative index.
     """
     expansion = expansion or ExpansionConfig()
     row, column = np.asarray(array_row, np.int64), np.asarray(array_col, np.int64)
-    grid, place = _grid(nucleus_of_bin, row, column)
+    grid, bins = _grid(nucleus_of_bin, row, column)
     nuclei = keep_largest_piece(grid)
     present, index = np.unique(nuclei[nuclei > 0], return_inverse=True)
     cell_at = np.zeros(nuclei.shape, np.int32)
@@ -99,8 +99,8 @@ def bins_to_cells(
     limit_bins = _expansion_um(np.bincount(index, minlength=len(present)), bin_um, expansion) / bin_um
     grown = grow(cell_at, limit_bins) if len(present) else cell_at
     return BinCells(
-        group_of_obs=grown[place].astype(np.int64) - 1,
-        in_nucleus=cell_at[place] > 0,
+        group_of_obs=grown[bins].astype(np.int64) - 1,
+        in_nucleus=cell_at[bins] > 0,
         nucleus_of_cell=present.astype(np.int64) - 1,
     )
 
@@ -108,17 +108,17 @@ def bins_to_cells(
 def _grid(
     nucleus_of_bin: np.ndarray, row: np.ndarray, column: np.ndarray
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Nucleus + 1 on the smallest grid that holds all bins (0 = none), and the place of each bin in it."""
+    """Nucleus + 1 on the smallest grid that holds all bins (0 = none), and the indices of each bin in it."""
     if len(row) == 0:
         return np.zeros((1, 1), np.int32), (row, column)
     if min(row.min(), column.min()) < 0:
-        raise InputError(found="a negative array_row or array_col", expected="places on the array, from 0")
+        raise InputError(found="a negative array_row or array_col", expected="indices on the array, from 0")
     row, column = row - row.min(), column - column.min()
     shape = (int(row.max()) + 1, int(column.max()) + 1)
     taken = np.zeros(shape, bool)
     taken[row, column] = True
     if int(taken.sum()) != len(row):
-        raise InputError(found="two bins at one place of the array", expected="each array_row, array_col once")
+        raise InputError(found="two bins at one position of the array", expected="each array_row, array_col once")
     grid = np.zeros(shape, np.int32)
     grid[row, column] = nucleus_of_bin + 1
     return grid, (row, column)
@@ -142,9 +142,9 @@ def keep_largest_piece(grid: np.ndarray) -> np.ndarray:
 
 
 def _expansion_um(n_nucleus_bins: np.ndarray, bin_um: float, expansion: ExpansionConfig) -> np.ndarray:
-    """How far each cell may reach from its nucleus, um [C].
+    """How far each cell may extend from its nucleus, um [C].
 
-    By volume ratio v, a disc of the nucleus' area, seen as a sphere, grows to v times its volume:
+    By volume ratio v, a sphere with the radius of a disc of the nucleus' area grows to v times its volume:
     its radius r grows by r (v^(1/3) - 1).
     """
     if expansion.volume_ratio is None:
@@ -166,7 +166,7 @@ def grow(cells: np.ndarray, limit_bins: np.ndarray) -> np.ndarray:
     Returns
     -------
     int32 [R, C]
-        One cell for each bin. A bin whose nearest cell does not reach it stays free.
+        One cell for each bin. A bin beyond the limit of its nearest cell stays free.
     """
     largest = float(limit_bins.max(initial=0))
     if largest < 1:
@@ -181,11 +181,11 @@ def grow(cells: np.ndarray, limit_bins: np.ndarray) -> np.ndarray:
     return grown
 
 
-# Destriping of the 2 um array: rows and columns of bins that caught more or less than their neighbours.
+# Destriping of the 2 um array: rows and columns of bins that captured more or fewer UMI than their neighbours.
 #
 # Rule (bin2cell, Polański et al. 2024): with c the UMI of a bin, f = c / Q99(c | row), then f / Q99(f | column), then
-# c' = f Q99(c). Counts are not whole numbers after that, so the raw counts stay in the dataset and the destriped totals
-# stand beside them.
+# c' = f Q99(c). Counts are not whole numbers after that, so the dataset keeps the raw counts and has the destriped
+# totals beside them.
 
 
 QUANTILE = 0.99
@@ -199,7 +199,7 @@ def destripe_factors(total: np.ndarray, array_row: np.ndarray, array_col: np.nda
     total
         UMI of each bin, [N].
     array_row, array_col
-        Place of each bin on the array, int [N].
+        Indices of each bin on the array, int [N].
     """
     total = np.asarray(total, float)
     if not total.any():
@@ -216,10 +216,10 @@ def _quantile_by(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     ordered, sorted_group = values[order], group[order]
     start = np.flatnonzero(np.append(True, sorted_group[1:] != sorted_group[:-1]))
     length = np.diff(np.append(start, len(values)))
-    place = QUANTILE * (length - 1)
-    low = start + np.floor(place).astype(np.int64)
-    high = start + np.ceil(place).astype(np.int64)
-    quantile = ordered[low] + (place - np.floor(place)) * (ordered[high] - ordered[low])
+    rank = QUANTILE * (length - 1)
+    low = start + np.floor(rank).astype(np.int64)
+    high = start + np.ceil(rank).astype(np.int64)
+    quantile = ordered[low] + (rank - np.floor(rank)) * (ordered[high] - ordered[low])
     out = np.empty(len(values))
     out[order] = np.repeat(np.where(quantile > 0, quantile, 1.0), length)
     return out

@@ -2,7 +2,7 @@
 
 The steps and their constants are those of formats.md 6.2: optical density, haematoxylin channel (Ruifrok & Johnston
 2001), Gaussian of 0.6 um, Otsu inside the tissue, opening, hole filling, distance transform, peaks at least 2 um
-apart, watershed, nuclei of at least 8 um2. Every function works on one array; `nuclei_tiles` runs them over a slide.
+apart, watershed, nuclei of at least 8 um2. Every function works on one array; `tiles` runs them over a slide.
 """
 
 from __future__ import annotations

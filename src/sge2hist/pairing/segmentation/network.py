@@ -92,7 +92,7 @@ def folded(network: NucleiUNet) -> NucleiUNet:
 
 
 def save_weights(network: NucleiUNet, path: Path, *, metadata: dict[str, str]) -> None:
-    """Write a folded network as float16 safetensors; `metadata` says where the weights come from (data, recipe)."""
+    """Write a folded network as float16 safetensors; `metadata` states the origin of the weights (data, recipe)."""
     tensors = {name: value.half().contiguous() for name, value in folded(network).state_dict().items()}
     widths = ",".join(str(width) for width in network.widths)
     save_file(tensors, str(path), metadata={"kind": "sge2hist-nuclei-unet", "widths": widths, **metadata})
@@ -101,8 +101,10 @@ def save_weights(network: NucleiUNet, path: Path, *, metadata: dict[str, str]) -
 def load_network(path: Path | None = None) -> NucleiUNet:
     """Open stored weights (the built-in ones by default).
 
-    Raises:
-        InputError: the file is absent, damaged or holds another network.
+    Raises
+    ------
+    InputError
+        The file is absent, damaged or holds another network.
     """
     path = WEIGHTS_FILE if path is None else Path(path)
     expected = "safetensors weights of the nucleus network"
@@ -121,7 +123,7 @@ def load_network(path: Path | None = None) -> NucleiUNet:
     except InputError:
         raise
     except Exception as error:  # safetensors and load_state_dict raise several types on a damaged file
-        raise InputError(found=f"unreadable weights ({error})", where=str(path), expected=expected) from error
+        raise InputError(found=f"weights that cannot be read ({error})", where=str(path), expected=expected) from error
     return network.eval()
 
 
@@ -163,7 +165,7 @@ class NetworkSegmenter:
     def maps(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Probability of nucleus and depth, float32 [H, W] each.
 
-        Windows overlap by the reach of the network (about 44 px), so the maps do not depend on where the windows lie.
+        Windows overlap by the receptive radius of the network (about 44 px), so the maps do not depend on the windows.
         """
         height, width = image.shape[:2]
         probability, depth = np.zeros((2, height, width), np.float32)

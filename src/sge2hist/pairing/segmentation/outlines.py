@@ -1,4 +1,4 @@
-"""Where outlines of cells come from: Space Ranger's segmentation, nuclei found in the H&E, or the user's own labels."""
+"""Outlines of cells: Space Ranger's segmentation, nuclei found in the H&E, or labels of the user."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
 from sge2hist.pairing.segmentation.bins_to_cells import BinCells
-from sge2hist.pairing.segmentation.label_images import read_label_image
-from sge2hist.pairing.segmentation.label_rle import LabelRuns
+from sge2hist.pairing.segmentation.label_rle import LabelRuns, read_label_image
 from sge2hist.pairing.segmentation.polygons import polygon_at
 from sge2hist.pairing.segmentation.segmenters import choose_segmenter
 from sge2hist.pairing.segmentation.tiles import Progress, TilingConfig, segment_slide
@@ -33,18 +32,17 @@ class OutlinedBins:
 
     group_of_obs: np.ndarray  # int64 [N]: outline that holds the bin, -1 = none
     ids: list[str]  # [P]
-    source: str  # for people
+    source: str  # file or segmenter, for messages
     nuclei: bool  # the outlines are those of nuclei
     expand_um: float  # growth unless the user says otherwise
     one_piece: bool  # only the largest 8-connected piece of bins counts
-    on_image: bool  # the outlines lie on the image (a correction of the registration moves the bins against them)
     in_nucleus: np.ndarray | None = None  # bool [N], where known without outlines of nuclei
     centroid_xy_px: np.ndarray | None = None  # float64 [P, 2]
     area_um2: np.ndarray | None = None  # float64 [P]
     clusters: list[str | None] | None = None  # [P]
 
     def as_cells(self) -> BinCells:
-        """The outlines as they are, each with at least one bin."""
+        """One cell for each outline that holds a bin, without growth."""
         has_bin = self.group_of_obs >= 0
         present, group = np.unique(self.group_of_obs[has_bin], return_inverse=True)
         group_of_obs = np.full(len(self.group_of_obs), -1, np.int64)
@@ -55,14 +53,15 @@ class OutlinedBins:
 
 def find_segmentation(folder: Path) -> Path | None:
     """Space Ranger 4's barcode mappings, else its polygons (cells before nuclei), in `folder` or the run it is part of."""
-    places = [folder, folder / "outs"] if folder.is_dir() else []
+    folders = [folder, folder / "outs"] if folder.is_dir() else []
     folder = folder.resolve()
-    while places and (folder.name.startswith("square_") or folder.name.endswith("binned_outputs")):
-        folder = folder.parent  # never further than the run's own folder: beside it lie other runs
-        places.append(folder)
+    while folders and (folder.name.startswith("square_") or folder.name.endswith("binned_outputs")):
+        folder = folder.parent  # no further than the run's own folder: the folder above holds other runs
+        folders.append(folder)
     for pattern in (barcode_mappings.FILE, *POLYGON_FILES):
-        for place in places:
-            found = [*place.glob(pattern), *place.glob(f"*_{pattern}"), *place.glob(f"*segmented_outputs/{pattern}")]
+        for candidate in folders:
+            globs = (pattern, f"*_{pattern}", f"*segmented_outputs/{pattern}")
+            found = [path for glob in globs for path in candidate.glob(glob)]
             if found:
                 return found[0]
     return None
@@ -76,19 +75,19 @@ def from_segmentation(section: Section, folder: Path | None) -> OutlinedBins:
             found=f"no {barcode_mappings.FILE} and no {POLYGON_FILES[0]}",
             where=str(folder or section.name),
             expected="outs/ of Space Ranger 4 or later",
-            repair="--cells nuclei finds nuclei in the H&E; --cells labels --labels FILE takes outlines of your own",
+            repair="--cells nuclei finds nuclei in the H&E; --cells labels --labels FILE takes your own outlines",
         )
     if path.name.endswith(barcode_mappings.FILE):
         return _from_mappings(section, path)
     nuclei = "nucleus_seg" in path.name
     polygons = read_geojson(path)
-    return _from_polygons(section, polygons, path.name, nuclei=nuclei, on_image=False)
+    return _from_polygons(section, polygons, path.name, nuclei=nuclei)
 
 
 def from_labels(section: Section, path: Path) -> OutlinedBins:
     """Outlines of the user: polygons (.geojson, .json) or a label image, in px of the slide."""
     if path.suffix.lower() in (".geojson", ".json"):
-        return _from_polygons(section, read_geojson(path), path.name, nuclei=False, on_image=True)
+        return _from_polygons(section, read_geojson(path), path.name, nuclei=False)
     runs, ids = read_label_image(path, width_px=section.image.width_px, height_px=section.image.height_px)
     return _from_runs(section, runs, ids, path.name, nuclei=False)
 
@@ -111,13 +110,12 @@ def _from_runs(section: Section, runs: LabelRuns, ids: list[str], source: str, *
         nuclei=nuclei,
         expand_um=NUCLEUS_EXPANSION_UM if nuclei else 0.0,
         one_piece=nuclei,
-        on_image=True,
         centroid_xy_px=runs.centroid_xy_px(),
         area_um2=runs.area_px() * (runs.image_px * section.um_per_px) ** 2,
     )
 
 
-def _from_polygons(section: Section, polygons: Polygons, source: str, *, nuclei: bool, on_image: bool) -> OutlinedBins:
+def _from_polygons(section: Section, polygons: Polygons, source: str, *, nuclei: bool) -> OutlinedBins:
     area_px2, centroid_xy_px = polygons.area_px2_and_centroid()
     return OutlinedBins(
         group_of_obs=polygon_at(polygons, section.centre_xy_px),
@@ -126,7 +124,6 @@ def _from_polygons(section: Section, polygons: Polygons, source: str, *, nuclei:
         nuclei=nuclei,
         expand_um=NUCLEUS_EXPANSION_UM if nuclei else 0.0,
         one_piece=nuclei,
-        on_image=on_image,
         centroid_xy_px=centroid_xy_px,
         area_um2=area_px2 * section.um_per_px**2,
         clusters=[name.replace("-", " ") if name else None for name in polygons.classes]
@@ -144,21 +141,20 @@ def _from_mappings(section: Section, path: Path) -> OutlinedBins:
     row, column = section.obs["array_row"].to_numpy(np.int64), section.obs["array_col"].to_numpy(np.int64)
     width = int(max(column.max(initial=0), mappings.column.max())) + 1
     height = int(max(row.max(initial=0), mappings.row.max())) + 1
-    place_of_bin, place = row * width + column, mappings.row * width + mappings.column
+    index_of_bin, index = row * width + column, mappings.row * width + mappings.column
     cell_at = np.full(height * width, -1, np.int32)
-    cell_at[place] = mappings.cell
+    cell_at[index] = mappings.cell
     nuclear_at = np.zeros(height * width, bool)
-    nuclear_at[place] = mappings.in_nucleus
+    nuclear_at[index] = mappings.in_nucleus
     clusters = _clusters(path.parent, mappings.cell_ids)
     return OutlinedBins(
-        group_of_obs=cell_at[place_of_bin].astype(np.int64),
+        group_of_obs=cell_at[index_of_bin].astype(np.int64),
         ids=mappings.cell_ids,
         source=path.name,
         nuclei=False,
         expand_um=0.0,
         one_piece=False,
-        on_image=False,
-        in_nucleus=nuclear_at[place_of_bin],
+        in_nucleus=nuclear_at[index_of_bin],
         clusters=clusters,
     )
 
@@ -166,7 +162,7 @@ def _from_mappings(section: Section, path: Path) -> OutlinedBins:
 def _clusters(outs: Path, cell_ids: list[str]) -> list[str | None] | None:
     """Space Ranger's graph clusters of its cells, where the folder has them."""
     for folder in sorted(outs.glob("*segmented_outputs")):
-        clusters = space_ranger.clusters_of(folder, cell_ids, [])  # cells that its filter left out have none
+        clusters = space_ranger.clusters_of(folder, cell_ids, [])  # cells that its filter excluded have none
         if clusters is not None:
             return clusters
     return None

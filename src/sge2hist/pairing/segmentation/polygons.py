@@ -61,7 +61,7 @@ def polygon_at(polygons: Polygons, xy_px: np.ndarray) -> np.ndarray:
 def _candidates(bounds: np.ndarray, xy_px: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Positions near each polygon, by square buckets of the typical polygon size.
 
-    Returns an order of the positions (row-major over buckets), and ranges in it: polygon, first place and length. A
+    Returns an order of the positions (row-major over buckets), and ranges in it: polygon, first index and length. A
     polygon has one range for each row of buckets that its bounding box meets.
     """
     low, high = xy_px.min(0), xy_px.max(0)
@@ -99,9 +99,9 @@ def _counting(lengths: np.ndarray) -> np.ndarray:
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
 
 
-def _parts(lengths: np.ndarray, most: int) -> list[slice]:
-    """Slices whose lengths sum to about `most`."""
-    part = np.cumsum(lengths) // most
+def _parts(lengths: np.ndarray, target: int) -> list[slice]:
+    """Slices whose lengths sum to about `target`."""
+    part = np.cumsum(lengths) // target
     cuts = np.flatnonzero(np.diff(part)) + 1
     return [slice(*pair) for pair in zip([0, *cuts], [*cuts, len(lengths)], strict=True)]
 

@@ -1,4 +1,4 @@
-"""How well found nuclei agree with outlines drawn by people: detection F1 and overlap."""
+"""Agreement of segmented nuclei with annotated ones: detection F1 and overlap."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import numpy as np
 class NucleiScores:
     """Agreement over one or more images; IoU = intersection over union of two outlines."""
 
-    n_truth: int  # nuclei drawn
-    n_found: int  # nuclei found
+    n_truth: int  # annotated nuclei
+    n_found: int  # segmented nuclei
     n_matched: int  # pairs with IoU above the threshold (one to one when the threshold is at least 0.5)
-    mean_iou: float  # over drawn nuclei, of the best overlapping found one; 0 for one that nothing overlaps
+    mean_iou: float  # over annotated nuclei, of the segmented one that overlaps best; 0 without overlap
     matched_iou: float  # over matched pairs only
 
     @property
     def f1(self) -> float:
-        """2 matched / (drawn + found); 1 when there is nothing to find and nothing was found."""
+        """2 matched / (annotated + segmented); 1 when both are 0."""
         total = self.n_truth + self.n_found
         return 2 * self.n_matched / total if total else 1.0
 
     @property
     def precision(self) -> float:
-        """Share of found nuclei that match."""
+        """Share of segmented nuclei that match."""
         return self.n_matched / self.n_found if self.n_found else 0.0
 
     @property
     def recall(self) -> float:
-        """Share of drawn nuclei that are matched."""
+        """Share of annotated nuclei that are matched."""
         return self.n_matched / self.n_truth if self.n_truth else 0.0
 
 

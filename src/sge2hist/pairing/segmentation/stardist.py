@@ -1,8 +1,7 @@
 """StarDist as the segmenter, where the user has installed it (`pip install stardist tensorflow`).
 
-Not run in this project's tests: its weights are downloaded at first use. What is tested is the way from and to it,
-with a stand-in. Schmidt et al., Cell Detection with Star-convex Polygons, MICCAI 2018; weights "2D_versatile_he" of
-the authors.
+Schmidt et al., Cell Detection with Star-convex Polygons, MICCAI 2018; weights "2D_versatile_he" of the authors. Not run
+in this project's tests: the weights are downloaded at first use. The interface is tested with a stand-in.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def load_stardist(name: str = MODEL) -> Any:
     Raises
     ------
     InputError
-        StarDist or TensorFlow is not installed, or the weights cannot be had.
+        StarDist or TensorFlow is not installed, or the weights cannot be downloaded.
     """
     if not stardist_installed():
         raise InputError(

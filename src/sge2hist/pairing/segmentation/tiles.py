@@ -1,8 +1,7 @@
 """Run a nucleus segmenter over a slide of any size: tiles with a halo, several processes, bounded memory.
 
-Each tile is read with a halo around it, so that nuclei on its border are seen whole; a nucleus belongs to the tile
-that holds its centre of mass, which makes it appear once. What comes back from a tile are runs (see `label_runs`),
-not pixels.
+Each tile is read with a halo around it, so that nuclei on its border are complete; a nucleus belongs to the tile
+that holds its centre of mass, so that it appears once. A tile returns runs (see `label_rle`), not pixels.
 """
 
 from __future__ import annotations
@@ -41,7 +40,9 @@ class TilingConfig:
     """How a slide is cut for segmentation."""
 
     tile_px: int = 1024  # side of a tile, in px of the segmenter's resolution; sets the memory of each process
-    halo_um: float = 32.0  # seen around a tile: more than the reach of the segmenter and half of the largest nucleus
+    halo_um: float = (
+        32.0  # margin of a tile: more than the receptive radius of the segmenter and half of the largest nucleus
+    )
     processes: int = 0  # 0 = one for each core; 1 = in this process
     white_level: int = 225  # a tile whose 1st percentile of green is brighter holds no tissue and is skipped
 

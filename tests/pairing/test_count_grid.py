@@ -1,4 +1,4 @@
-"""The shift between counts and image is measured on the bins, whatever outlines the cells were cut along."""
+"""The shift between counts and image is measured on the grid of counts, whatever the outlines of the cells are."""
 
 import dataclasses
 
@@ -49,25 +49,25 @@ def test_the_correction_moves_what_is_measured(cells) -> None:
     assert "8 um, before bins became cells" in alignment_record(part, KNOWN_UM, [])["measured_on"]
 
 
-def test_places_keep_the_counts_of_whole_squares(bins) -> None:
+def test_the_grid_keeps_the_counts_of_whole_squares(bins) -> None:
     totals = bin_totals(bins)
     np.testing.assert_array_equal(totals, bins.read_counts(None, None).sum(axis=1))
-    places = count_grid_of_bins(bins, totals)
-    assert places.side_um == 8
-    assert len(places.n_counts) == 55 * 50
-    assert places.n_counts.sum() == pytest.approx(totals.sum())
-    np.testing.assert_allclose(places.centre_xy_px[0], [4 - KNOWN_UM[0], 4 - KNOWN_UM[1]])
+    grid = count_grid_of_bins(bins, totals)
+    assert grid.side_um == 8
+    assert len(grid.n_counts) == 55 * 50
+    assert grid.n_counts.sum() == pytest.approx(totals.sum())
+    np.testing.assert_allclose(grid.centre_xy_px[0], [4 - KNOWN_UM[0], 4 - KNOWN_UM[1]])
 
 
 def test_a_square_with_bins_missing_counts_as_full(bins) -> None:
     kept = np.flatnonzero((bins.obs["array_row"] > 1) | (bins.obs["array_col"] > 1))
     some = dataclasses.replace(bins, obs=bins.obs.iloc[kept], centre_xy_px=bins.centre_xy_px[kept])
-    places = count_grid_of_bins(some, np.full(len(kept), 3))
-    np.testing.assert_allclose(places.n_counts, 48)
-    assert len(places.n_counts) == 55 * 50
+    grid = count_grid_of_bins(some, np.full(len(kept), 3))
+    np.testing.assert_allclose(grid.n_counts, 48)
+    assert len(grid.n_counts) == 55 * 50
 
 
-def test_a_scaled_image_scales_them_too(cells) -> None:
+def test_a_scaled_image_scales_the_grid(cells) -> None:
     from sge2hist.data.section import ImageReference
 
     reference = ImageReference(size_px=(880.0, 800.0), source="a preview")  # the image is half the size expected
