@@ -15,7 +15,7 @@ def test_channels_show_the_cells_of_the_he(tiny_tissue):
     assert 150 < np.median(dapi[glass]) < 220
 
 
-def test_a_channel_is_the_same_whichever_others_are_asked_for(tiny_tissue):
+def test_a_channel_is_the_same_whichever_others_are_requested(tiny_tissue):
     every = fluorescence_image(tiny_tissue)
     assert np.array_equal(fluorescence_image(tiny_tissue, ("Cytoplasm", "DAPI")), every[..., [2, 0]])
     with pytest.raises(ValueError, match="CD45"):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sge2hist.toy.patch_traits import TRAIT_NAMES, PatchTraits, measure_patches, true_patches, unmix
-from sge2hist.toy.recovery import correlation, derangement, means_by_type, recover, recover_asked
+from sge2hist.toy.recovery import correlation, derangement, means_by_type, recover, recover_requested
 from sge2hist.toy.render import StainMaps, stain_to_rgb
 
 SIDE_PX = 64
@@ -11,7 +11,7 @@ TRAITS_OF_CELLS = ("nucleus_area_um2", "nucleus_haematoxylin", "cytoplasm_eosin"
 
 @pytest.fixture(scope="module")
 def patches(tiny_tissue):
-    """Rendered patches around 16 um bins with their centres and types."""
+    """Rendered patches at 16 um bins with their centres and types."""
     centre, types = tiny_tissue.bin_centre_xy_px(16), tiny_tissue.bin_types(16)
     inside = (centre > SIDE_PX / 2).all(axis=1) & (centre < tiny_tissue.config.side_px - SIDE_PX / 2).all(axis=1)
     chosen = np.flatnonzero(inside & (types >= 0))
@@ -81,7 +81,7 @@ def test_perfect_images_recover_the_truth_and_shuffled_ones_do_not(tiny_tissue, 
     assert len(recovery.lines()) == 2 + 2 * len(TRAIT_NAMES)
 
 
-def test_images_asked_by_type(tiny_tissue, patches):
+def test_images_requested_by_type(tiny_tissue, patches):
     images, centre, types = patches
     half = np.random.default_rng(0).uniform(size=len(images)) < 0.5
     training = {
@@ -90,10 +90,10 @@ def test_images_asked_by_type(tiny_tissue, patches):
         "training_truth": true_patches(tiny_tissue.cells.xy_um, _traits(tiny_tissue), centre[~half], 64.0),
         "um_per_px": 1.0,
     }
-    right = recover_asked(generated=images[half], asked_N=types[half], **training)
+    right = recover_requested(generated=images[half], requested_type_N=types[half], **training)
     assert right.accuracy > 0.7
     assert min(right.over_types.values()) > 0.5
-    wrong = recover_asked(generated=images[half], asked_N=(types[half] + 1) % 6, **training)
+    wrong = recover_requested(generated=images[half], requested_type_N=(types[half] + 1) % 6, **training)
     assert wrong.accuracy < 0.3
     assert right.as_dict()["toy"] is True
 

@@ -46,7 +46,7 @@ def test_lumens_and_glass_are_white_and_nuclei_dark(tiny_tissue):
     assert grey[row, column].mean() < 130
 
 
-def test_redness_of_the_picture_follows_the_gradient(tiny_tissue):
+def test_redness_of_the_image_follows_the_gradient(tiny_tissue):
     architecture, hed = tiny_tissue.architecture, rgb2hed(tiny_tissue.image)
     for region in (Region.MUSCLE, Region.EPITHELIUM):
         mask = (architecture.region == region) & (tiny_tissue.stains.haematoxylin < 0.2)

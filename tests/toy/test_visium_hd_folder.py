@@ -40,7 +40,7 @@ def test_positions_round_trip_through_the_rotation(tiny_tissue, tiny_paths):
     array_xy_um = (positions[["array_col", "array_row"]].to_numpy() + 0.5) * 8.0
     fitted = EuclideanTransform.from_estimate(array_xy_um, xy_px * tiny_tissue.config.um_per_px)
     assert np.isclose(np.degrees(fitted.rotation), tiny_tissue.config.rotation_deg)
-    # the transcripts of a bin lie around the place that the table gives it
+    # the transcripts of a bin lie at the position of the table
     transcripts, index = tiny_tissue.transcripts, positions.set_index("barcode").index
     assert index.is_unique
     bins = transcripts.bin_of(tiny_tissue.frame, 8)
@@ -48,7 +48,7 @@ def test_positions_round_trip_through_the_rotation(tiny_tissue, tiny_paths):
     assert np.abs(xy_um - xy_px[bins]).max() <= 8.0 * np.sqrt(0.5) + 1e-3
 
 
-def test_scale_factors_pictures_and_slide_agree(tiny_tissue, tiny_paths):
+def test_scale_factors_images_and_slide_agree(tiny_tissue, tiny_paths):
     for bin_um in (8, 16):
         spatial = _bins(tiny_paths, bin_um) / "spatial"
         factors = json.loads((spatial / "scalefactors_json.json").read_text())

@@ -1,4 +1,4 @@
-"""Where the toy tissue has glands, vessels, immune aggregates, muscle, epithelium, stroma and empty glass."""
+"""Regions of the toy tissue: glands, vessels, immune aggregates, muscle, epithelium, stroma and empty glass."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from enum import IntEnum
 import numpy as np
 from scipy import ndimage, special
 
-from sge2hist.toy.array_frame import ArrayFrame
-from sge2hist.toy.config import ToyTissueConfig
+from sge2hist.toy.config import ArrayFrame, ToyTissueConfig
 from sge2hist.toy.noise import Field, resize_field, smooth_noise
 from sge2hist.toy.rings import Outline, place_outlines
 
 SHEATH_UM = 6.0  # of stroma around glands and vessels that lie in epithelium or muscle
-COARSE_UM = 4.0  # grid on which regions are drawn before they are brought to image resolution
+COARSE_UM = 4.0  # grid on which regions are made before they are resampled to image resolution
 
 
 class Region(IntEnum):
@@ -39,11 +38,11 @@ class Architecture:
     region: np.ndarray  # uint8, values of `Region`
     wall_depth: Field  # 0 at the lumen to 1 at the outside of a gland or vessel wall, 0 elsewhere
     sheet_phase_um: Field  # level lines are collagen fibres that run in sheets
-    around_phase_um: Field  # level lines are collagen fibres that wrap around glands, vessels and epithelium
-    around_weight: Field  # 0..1, how much of the second kind
+    wrap_phase_um: Field  # level lines are collagen fibres that wrap glands, vessels and epithelium
+    wrap_weight: Field  # 0..1, weight of the wrapping fibres
     muscle_phase_um: Field  # level lines are muscle fibres
-    gradient: Field  # 0..1, the spatial gradient that genes and eosin follow
-    inflammation: Field  # mean 0, sd 1: where single immune cells wander into other tissue
+    gradient: Field  # 0..1, the spatial gradient of genes and eosin
+    inflammation: Field  # mean 0, sd 1: where single immune cells infiltrate other tissue
     outlines: tuple[Outline, ...]
 
     def at(self, field: np.ndarray, xy_um: np.ndarray) -> np.ndarray:
@@ -55,22 +54,22 @@ class Architecture:
 
     def stroma_angle(self, xy_um: np.ndarray) -> np.ndarray:
         """Direction (radians) of the collagen fibres at each position."""
-        wraps = self.at(self.around_weight, xy_um) > 0.5
+        wraps = self.at(self.wrap_weight, xy_um) > 0.5
         return np.where(
-            wraps, self.fibre_angle(self.around_phase_um, xy_um), self.fibre_angle(self.sheet_phase_um, xy_um)
+            wraps, self.fibre_angle(self.wrap_phase_um, xy_um), self.fibre_angle(self.sheet_phase_um, xy_um)
         )
 
     def fibre_angle(self, phase_um: Field, xy_um: np.ndarray) -> np.ndarray:
         """Direction (radians) of the fibres of one pattern at each position: along the level lines of the phase."""
-        reach = 3.0 * self.um_per_px
-        sideways, downwards = np.array([reach, 0.0]), np.array([0.0, reach])
+        extent = 3.0 * self.um_per_px
+        sideways, downwards = np.array([extent, 0.0]), np.array([0.0, extent])
         slope_x = self.at(phase_um, xy_um + sideways) - self.at(phase_um, xy_um - sideways)
         slope_y = self.at(phase_um, xy_um + downwards) - self.at(phase_um, xy_um - downwards)
         return np.arctan2(-slope_x, slope_y)
 
 
 def build_architecture(config: ToyTissueConfig, rng: np.random.Generator) -> Architecture:
-    """Draw the regions and fields of one toy tissue."""
+    """Sample the regions and fields of one toy tissue."""
     n_coarse = round(config.side_um / COARSE_UM)
     shape = (n_coarse, n_coarse)
     tissue = _tissue_outline(config, rng, shape)
@@ -81,14 +80,14 @@ def build_architecture(config: ToyTissueConfig, rng: np.random.Generator) -> Arc
     for outline in outlines:
         _stamp(region, wall_depth, outline, config.um_per_px)
     sheet_phase, muscle_phase = _sheet_phases(config, rng, shape)
-    around_phase, around_weight = _around_phase(config, rng, shape, region)
+    wrap_phase, wrap_weight = _wrap_phase(config, rng, shape, region)
     return Architecture(
         um_per_px=config.um_per_px,
         region=region,
         wall_depth=wall_depth,
         sheet_phase_um=resize_field(sheet_phase, fine),
-        around_phase_um=resize_field(around_phase, fine),
-        around_weight=resize_field(around_weight, fine),
+        wrap_phase_um=resize_field(wrap_phase, fine),
+        wrap_weight=resize_field(wrap_weight, fine),
         muscle_phase_um=resize_field(muscle_phase, fine),
         gradient=_gradient(config, rng, shape, fine),
         inflammation=resize_field(smooth_noise(rng, shape, 1.6 * config.region_um / COARSE_UM), fine),
@@ -103,7 +102,7 @@ def _grid_xy_um(config: ToyTissueConfig, shape: tuple[int, int]) -> tuple[Field,
 
 
 def _tissue_outline(config: ToyTissueConfig, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Bool mask: a rounded square with a wavy edge, with empty glass around it that stays inside the capture array."""
+    """Bool mask: a rounded square with a wavy edge, with a margin of empty glass, that stays inside the capture array."""
     x_um, y_um = _grid_xy_um(config, shape)
     half = config.side_um / 2.0
     u, v = (x_um - half) / half, (y_um - half) / half
@@ -111,7 +110,7 @@ def _tissue_outline(config: ToyTissueConfig, rng: np.random.Generator, shape: tu
     wave = smooth_noise(rng, shape, 0.25 * shape[0]) * 0.03 + smooth_noise(rng, shape, 30.0 / COARSE_UM) * 0.006
     frame = ArrayFrame.from_config(config)
     array_xy_um = frame.to_array(np.stack([x_um.ravel(), y_um.ravel()], axis=1))
-    margin_um = 30.0  # transcripts spread this far at most: none may fall off the array
+    margin_um = 30.0  # transcripts spread this far at most: all stay on the array
     on_array = ((array_xy_um > margin_um) & (array_xy_um < frame.side_um - margin_um)).all(axis=1)
     return (radius + wave < 0.92) & on_array.reshape(shape)
 
@@ -121,7 +120,7 @@ def _place_all(config: ToyTissueConfig, rng: np.random.Generator, tissue: np.nda
     depth_um = ndimage.distance_transform_edt(tissue) * COARSE_UM
     preference = smooth_noise(rng, tissue.shape, 1.8 * config.region_um / COARSE_UM)
     outlines: list[Outline] = []
-    for kind, per_mm2, sign in (
+    for structure, per_mm2, sign in (
         ("aggregate", config.aggregates_per_mm2, -1.0),
         ("gland", config.glands_per_mm2, 1.0),
         ("vessel", config.vessels_per_mm2, -1.0),
@@ -129,13 +128,13 @@ def _place_all(config: ToyTissueConfig, rng: np.random.Generator, tissue: np.nda
         rows, columns = np.nonzero(depth_um > 45.0)
         order = rng.permutation(len(rows))[: 12 * max(1, round(area_mm2 * 400))]
         rows, columns = rows[order], columns[order]
-        # Glands gather where the preference field is high; the others keep away from there.
+        # Glands cluster where the preference field is high, the others where it is low.
         score = sign * preference[rows, columns] + rng.standard_normal(len(rows)) * 0.6
         order = np.argsort(-score, kind="stable")
         xy_um = (np.stack([columns, rows], axis=1)[order] + 0.5) * (config.side_um / tissue.shape[0])
         n = round(per_mm2 * area_mm2)
         best = xy_um[: max(1, len(xy_um) // 2)]
-        outlines += place_outlines(rng, kind, n, rng.permutation(best), outlines)
+        outlines += place_outlines(rng, structure, n, rng.permutation(best), outlines)
     return outlines
 
 
@@ -159,22 +158,22 @@ def _background_regions(
 
 
 def _stamp(region: np.ndarray, wall_depth: Field, outline: Outline, um_per_px: float) -> None:
-    """Draw one object into the maps, in place."""
+    """Write one outline into the maps, in place."""
     x_um, y_um = outline.centre_xy_um
     height, width = region.shape
-    reach_um = outline.reach_um + SHEATH_UM + 2.0
-    low_x, high_x = (int(np.clip((x_um + d) / um_per_px, 0, width)) for d in (-reach_um, reach_um))
-    low_y, high_y = (int(np.clip((y_um + d) / um_per_px, 0, height)) for d in (-reach_um, reach_um))
+    extent_um = outline.extent_um + SHEATH_UM + 2.0
+    low_x, high_x = (int(np.clip((x_um + d) / um_per_px, 0, width)) for d in (-extent_um, extent_um))
+    low_y, high_y = (int(np.clip((y_um + d) / um_per_px, 0, height)) for d in (-extent_um, extent_um))
     dx = (np.arange(low_x, high_x) + 0.5) * um_per_px - x_um
     dy = ((np.arange(low_y, high_y) + 0.5) * um_per_px - y_um)[:, None]
     beyond = np.hypot(dx, dy) - outline.radius_at(np.arctan2(dy, dx))
     window = region[low_y:high_y, low_x:high_x]
-    if outline.kind == "aggregate":
+    if outline.structure == "aggregate":
         window[(beyond < 0.0) & (window != Region.GLASS)] = Region.AGGREGATE
         return
     lumen, wall = (
         (Region.GLAND_LUMEN, Region.GLAND_WALL)
-        if outline.kind == "gland"
+        if outline.structure == "gland"
         else (Region.VESSEL_LUMEN, Region.VESSEL_WALL)
     )
     in_wall = (beyond >= 0.0) & (beyond < outline.wall_um)
@@ -195,17 +194,17 @@ def _sheet_phases(config: ToyTissueConfig, rng: np.random.Generator, shape: tupl
     return sheet + 2.0 * smooth_noise(rng, shape, 30.0 / COARSE_UM), muscle
 
 
-def _around_phase(
+def _wrap_phase(
     config: ToyTissueConfig, rng: np.random.Generator, shape: tuple[int, int], region: np.ndarray
 ) -> tuple[Field, Field]:
-    """Distance to what stroma fibres wrap around, and the weight (1 to 0 within some 30 um) of that pattern."""
+    """Distance to the structures that stroma fibres wrap, and the weight (1 to 0 within some 30 um) of that pattern."""
     pick = ((np.arange(shape[0]) + 0.5) * (region.shape[0] / shape[0])).astype(np.int64)
     outside = np.isin(region[np.ix_(pick, pick)], _FIBROUS)
     if outside.all():
         return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    around = ndimage.gaussian_filter(ndimage.distance_transform_edt(outside).astype(np.float32) * COARSE_UM, 1.0)
-    weight = special.expit((26.0 - around) / 4.0)
-    return around + 1.5 * smooth_noise(rng, shape, 30.0 / COARSE_UM), weight.astype(np.float32)
+    distance = ndimage.gaussian_filter(ndimage.distance_transform_edt(outside).astype(np.float32) * COARSE_UM, 1.0)
+    weight = special.expit((26.0 - distance) / 4.0)
+    return distance + 1.5 * smooth_noise(rng, shape, 30.0 / COARSE_UM), weight.astype(np.float32)
 
 
 _FIBROUS = [Region.STROMA, Region.GLASS, Region.AGGREGATE]

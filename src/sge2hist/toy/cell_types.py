@@ -1,7 +1,7 @@
-"""The six toy cell types: how each looks under the microscope and how much RNA it holds.
+"""The six toy cell types: the appearance and the amount of RNA of each.
 
 The numbers are of the order seen in real H&E sections (nuclei of 25 to 80 um^2, packed at 8 to 20 um), rounded and
-pulled apart so that a person, and a small model, can tell the types by eye. They describe a toy, not an organ.
+spread so that the types are easy to recognise. They describe a toy, not an organ.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class CellType:
     nucleus_axis_ratio: float  # minor axis / major axis, 1 is round
     nucleus_haematoxylin: float  # optical density of the nucleus
     chromatin_contrast: float  # relative amplitude of the chromatin texture, 0 is smooth
-    nucleus_pallor: float  # 0 is evenly dark, towards 1 a pale centre inside a dark rim
+    nucleus_pallor: float  # 0 is evenly dark, towards 1 a pale centre inside a dark border
     nucleolus: float  # extra optical density of a dot in the nucleus, 0 is none
-    cytoplasm_eosin: float  # optical density of cytoplasm or fibres around the nucleus
+    cytoplasm_eosin: float  # optical density of the cytoplasm or the fibres
     cytoplasm_haematoxylin: float  # blueness of the cytoplasm
-    rna_spread_um: float  # standard deviation of transcript positions around the nucleus
+    rna_spread_um: float  # standard deviation of the distance from nucleus to transcript
     mean_umi: float  # mean number of transcripts
 
 

@@ -1,4 +1,4 @@
-"""Places nuclei in the architecture and gives each its type, shape, stain and surroundings."""
+"""Place nuclei in the architecture, with type, shape, stain and neighbours of each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ToyCells:
         return np.sqrt(1.0 - self.nucleus_axis_ratio**2)
 
     def to_frame(self, um_per_px: float) -> pd.DataFrame:
-        """Table for people and tests: index `cell_id`, positions in um and px, type by name, every trait."""
+        """Table of the truth: index `cell_id`, positions in um and px, type by name, every trait."""
         columns = {
             "x_um": self.xy_um[:, 0],
             "y_um": self.xy_um[:, 1],
@@ -58,9 +58,9 @@ class ToyCells:
 
 
 def place_cells(config: ToyTissueConfig, architecture: Architecture, rng: np.random.Generator) -> ToyCells:
-    """Fill the architecture with cells: positions, then traits that depend on type and surroundings."""
+    """Fill the architecture with cells: positions, then traits that depend on type and neighbours."""
     xy_um, type_N, orientation = _positions(config, architecture, rng)
-    keep = _far_enough(xy_um, type_N)
+    keep = _without_overlap(xy_um, type_N)
     xy_um, type_N, orientation = xy_um[keep], type_N[keep], orientation[keep]
     n = len(type_N)
     immune_fraction = _immune_fraction(xy_um, type_N, config.neighbourhood_radius_um)
@@ -101,11 +101,11 @@ def _lattice(rng: np.random.Generator, side_um: float, spacing_um: float, jitter
 def _positions(
     config: ToyTissueConfig, architecture: Architecture, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Candidates in order of precedence: rings, then filled regions, then wandering immune cells."""
+    """Candidates in order of precedence: rings, then filled regions, then infiltrating immune cells."""
     parts: list[tuple[np.ndarray, np.ndarray, int]] = []
     for outline in architecture.outlines:
-        if outline.kind != "aggregate":
-            index = type_index("Gland" if outline.kind == "gland" else "Vessel")
+        if outline.structure != "aggregate":
+            index = type_index("Gland" if outline.structure == "gland" else "Vessel")
             xy, angle = ring_cells(rng, outline, CELL_TYPES[index].spacing_um)
             parts.append((xy, angle, index))
     for name, region, jitter in _FILLED:
@@ -138,11 +138,11 @@ def _orientation(name: str, architecture: Architecture, xy_um: np.ndarray, rng: 
     return rng.uniform(0.0, np.pi, len(xy_um))
 
 
-def _far_enough(xy_um: np.ndarray, type_N: np.ndarray) -> np.ndarray:
+def _without_overlap(xy_um: np.ndarray, type_N: np.ndarray) -> np.ndarray:
     """Bool [n]: False for a cell whose nucleus would overlap one of higher precedence (earlier in the list)."""
     minor_um = np.sqrt(
         np.asarray(trait("nucleus_area_um2")) * np.asarray(trait("nucleus_axis_ratio")) / np.pi
-    )  # semi-minor axis: elongated nuclei may lie side by side
+    )  # semi-minor axis: elongated nuclei may lie in parallel
     keep = np.ones(len(xy_um), dtype=bool)
     pairs = cKDTree(xy_um).query_pairs(12.0, output_type="ndarray")
     distance = np.hypot(*(xy_um[pairs[:, 0]] - xy_um[pairs[:, 1]]).T)

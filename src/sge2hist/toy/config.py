@@ -1,37 +1,45 @@
-"""Size, resolution, genes and couplings of the toy tissue."""
+"""Settings of the toy tissue, and the capture array under it: a square of bins, rotated a little against the image.
+
+Array coordinates are um from the outer corner of bin (row 0, column 0), x along columns and y along rows. A bin of
+side b covers [column b, (column + 1) b) x [row b, (row + 1) b); `tissue_positions.parquet` stores its centre.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from sge2hist.data.errors import Problems
+
+MAX_BIN_UM = 16  # the array is a whole number of these
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToyTissueConfig:
-    """What `simulate` builds. Lengths in um; raises `InputError` with every field that is out of range."""
+    """Settings of `simulate`. Lengths in um; raises `InputError` with every field that is out of range."""
 
     side_um: float = 3000.0  # side of the square image
     um_per_px: float = 1.0  # resolution of the image
     rotation_deg: float = 3.0  # of the capture array against the image, clockwise on the screen
-    region_um: float = 130.0  # length over which one kind of region gives way to the next
-    glands_per_mm2: float = 34.0  # attempted; those that find no room are left out
+    region_um: float = 130.0  # typical size of a region
+    glands_per_mm2: float = 34.0  # attempted; those without room are omitted
     vessels_per_mm2: float = 22.0  # likewise
     aggregates_per_mm2: float = 6.0  # immune aggregates, likewise
     epithelium_fraction: float = 0.28  # of the tissue outside glands, vessels and immune aggregates
     muscle_fraction: float = 0.22  # likewise
     n_markers: int = 20  # marker genes of each of the six types
     n_gradient_genes: int = 32  # half rise, half fall along the gradient
-    n_neighbourhood_genes: int = 16  # rise with the share of immune cells around
+    n_neighbourhood_genes: int = 16  # rise with the share of immune cells among the neighbours
     n_flat_genes: int = 82  # carry no information
     marker_fold: float = 14.0  # expression of a marker in its own type over its expression elsewhere
     gradient_log_fold: float = 2.2  # change of log expression from gradient 0 to 1
     neighbourhood_log_fold: float = 3.0  # change of log expression from no to only immune neighbours
     dispersion: float = 4.0  # inverse dispersion r of the gamma-Poisson: var = mean + mean^2 / r
     depth_factor: float = 1.0  # multiplies the transcripts of every cell
-    neighbourhood_radius_um: float = 50.0  # who counts as a neighbour
-    eosin_log_gain: float = 1.0  # change of log eosin from gradient 0 to 1: what z2 has to explain
+    neighbourhood_radius_um: float = 50.0  # radius of the neighbourhood
+    eosin_log_gain: float = 1.0  # change of log eosin from gradient 0 to 1: an effect of the microenvironment
     nucleus_log_gain: float = 0.6  # change of log nuclear area from no to only immune neighbours (other types only)
 
     def __post_init__(self) -> None:
@@ -96,3 +104,37 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("eosin_log_gain", 0.0, 3.0),
     ("nucleus_log_gain", 0.0, 1.5),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayFrame:
+    """Rigid map between the image (um from its top left corner) and the capture array."""
+
+    side_um: float
+    centre_xy_um: tuple[float, float]  # of the array, in the image
+    rotation_rad: float  # array x axis seen in the image; positive turns x towards y, clockwise on the screen
+
+    @classmethod
+    def from_config(cls, config: ToyTissueConfig) -> ArrayFrame:
+        """The largest array of whole 16 um bins that stays inside the image when rotated."""
+        rotation = math.radians(config.rotation_deg)
+        largest = config.side_um / (math.cos(rotation) + abs(math.sin(rotation)))
+        side_um = math.floor(largest / MAX_BIN_UM) * MAX_BIN_UM
+        centre = config.side_um / 2.0
+        return cls(side_um=float(side_um), centre_xy_um=(centre, centre), rotation_rad=rotation)
+
+    def n_bins(self, bin_um: int) -> int:
+        """Bins along one side."""
+        return round(self.side_um / bin_um)
+
+    def to_array(self, xy_um: np.ndarray) -> np.ndarray:
+        """Image um [n, 2] -> array um [n, 2]."""
+        return (xy_um - self.centre_xy_um) @ self._rotation() + self.side_um / 2.0
+
+    def to_image(self, array_xy_um: np.ndarray) -> np.ndarray:
+        """Array um [n, 2] -> image um [n, 2]; inverse of `to_array`."""
+        return (array_xy_um - self.side_um / 2.0) @ self._rotation().T + self.centre_xy_um
+
+    def _rotation(self) -> np.ndarray:
+        cos, sin = math.cos(self.rotation_rad), math.sin(self.rotation_rad)
+        return np.array([[cos, -sin], [sin, cos]])  # columns are the array axes seen in the image

@@ -1,8 +1,8 @@
-"""Paints the toy tissue as a fluorescence microscope would see it: the same cells as in the H&E, one channel per stain.
+"""Render the toy tissue as a fluorescence image: the same cells as in the H&E, one channel per stain.
 
-    DAPI        nuclei: their DNA, as much as the H&E shows haematoxylin in them, and a glow around them
+    DAPI        nuclei: their DNA, proportional to the haematoxylin of the H&E, with a halo of out-of-focus light
     Membrane    borders between cells: strong in epithelium and glands, weak in crowds of immune cells
-    Cytoplasm   what eosin stains, gradient included, outside nuclei
+    Cytoplasm   proportional to eosin, gradient included, outside nuclei
 
 Numbers are 16 bits of a camera: an offset, light that nothing absorbs, and noise that grows with it.
 """
@@ -25,11 +25,11 @@ MARKERS = ("DAPI", "Membrane", "Cytoplasm")
 GAIN = {"DAPI": 5200.0, "Membrane": 3500.0, "Cytoplasm": 6000.0}  # camera counts per unit of stain
 OFFSET, READ_NOISE = 180.0, 9.0  # camera counts
 MEMBRANE = {Region.EPITHELIUM: 1.0, Region.GLAND_WALL: 0.8, Region.AGGREGATE: 0.35, Region.MUSCLE: 0.12}
-GLOW, GLOW_UM = 0.12, 5.0  # share of the light that comes from out of focus, and how far
+GLOW, GLOW_UM = 0.12, 5.0  # share of the out-of-focus light, and its standard deviation
 
 
 def fluorescence_image(tissue: ToyTissue, markers: tuple[str, ...] = MARKERS) -> np.ndarray:
-    """Camera counts uint16 [height, width, C] of the channels asked for, on the pixels of `tissue.image`.
+    """Camera counts uint16 [height, width, C] of the requested channels, on the pixels of `tissue.image`.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def fluorescence_image(tissue: ToyTissue, markers: tuple[str, ...] = MARKERS) ->
     unknown = [name for name in markers if name not in MARKERS]
     if unknown:
         raise ValueError(f"markers {unknown}: the toy has {', '.join(MARKERS)}")
-    # one stream per channel: a channel is the same whichever others are asked for
+    # one stream per channel: a channel is the same whichever others are requested
     streams = dict(zip(MARKERS, np.random.default_rng([tissue.seed, 16]).spawn(len(MARKERS)), strict=True))
     nuclei = paint_nuclei(tissue.cells, tissue.architecture.region.shape, tissue.config.um_per_px, streams["DAPI"])
     painted = {
@@ -53,7 +53,7 @@ def fluorescence_image(tissue: ToyTissue, markers: tuple[str, ...] = MARKERS) ->
 
 
 def write_fluorescence(tissue: ToyTissue, path: Path, markers: tuple[str, ...] = MARKERS) -> None:
-    """Write the picture as a 16-bit OME-TIFF, tiled, one page per channel, with names and pixel size."""
+    """Write the image as a 16-bit OME-TIFF, tiled, one page per channel, with names and pixel size."""
     um_per_px = tissue.config.um_per_px
     tifffile.imwrite(
         path,

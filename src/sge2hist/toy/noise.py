@@ -18,7 +18,7 @@ def resize_field(field: Field, shape: tuple[int, int]) -> Field:
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], length_px: float) -> Field:
     """Gaussian field of mean 0 and standard deviation 1, correlated over about `length_px`.
 
-    Drawn on a grid four times finer than its length and interpolated, so the cost does not grow with the length.
+    Sampled on a grid four times finer than its length and interpolated, so the cost does not grow with the length.
     """
     step = max(1.0, length_px / 4.0)
     coarse_shape = (max(2, round(shape[0] / step)) + 1, max(2, round(shape[1] / step)) + 1)

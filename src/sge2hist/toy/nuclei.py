@@ -1,4 +1,4 @@
-"""Draws nuclei: sharp-edged, slightly irregular ellipses with chromatin texture, a rim and a nucleolus."""
+"""Render nuclei: sharp-edged, slightly irregular ellipses with chromatin texture, a dark border and a nucleolus."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sge2hist.toy.cell_types import trait
 from sge2hist.toy.cells import ToyCells
 from sge2hist.toy.noise import Field, smooth_noise
 
-CHUNK = 2000  # nuclei drawn at once: bounds memory
+CHUNK = 2000  # nuclei rendered at once: bounds memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,21 +32,21 @@ class _Shape:
 
 
 def paint_nuclei(cells: ToyCells, shape: tuple[int, int], um_per_px: float, rng: np.random.Generator) -> NucleusMaps:
-    """Stamp every nucleus into the maps; where two touch, the denser one is seen."""
+    """Stamp every nucleus into the maps; where two touch, the denser one is visible."""
     chromatin = 0.75 * smooth_noise(rng, shape, 1.8 / um_per_px) + 0.65 * smooth_noise(rng, shape, 3.6 / um_per_px)
     lobe, lobe_phase = rng.uniform(0.0, 0.09, len(cells)), rng.uniform(0.0, 2.0 * np.pi, len(cells))
     spot = rng.normal(0.0, 0.25, (len(cells), 2))  # nucleolus, in units of the semi-axes
     # A nucleus needs a window of its own reach; sorting by reach lets small ones use small windows.
-    reach_um = np.sqrt(cells.nucleus_area_um2 / np.pi / cells.nucleus_axis_ratio) * 1.1 + 1.5 * um_per_px
-    order = np.argsort(reach_um)
+    extent_um = np.sqrt(cells.nucleus_area_um2 / np.pi / cells.nucleus_axis_ratio) * 1.1 + 1.5 * um_per_px
+    order = np.argsort(extent_um)
     haematoxylin, coverage = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for start in range(0, len(cells), CHUNK):
         chunk = order[start : start + CHUNK]
-        reach_px = int(np.ceil(reach_um[chunk[-1]] / um_per_px))
+        extent_px = int(np.ceil(extent_um[chunk[-1]] / um_per_px))
         _paint_chunk(
             cells,
             chunk,
-            reach_px,
+            extent_px,
             um_per_px,
             chromatin,
             lobe[chunk],
@@ -61,7 +61,7 @@ def paint_nuclei(cells: ToyCells, shape: tuple[int, int], um_per_px: float, rng:
 def _paint_chunk(
     cells: ToyCells,
     chunk: np.ndarray,
-    reach_px: int,
+    extent_px: int,
     um_per_px: float,
     chromatin: Field,
     lobe: np.ndarray,
@@ -74,7 +74,7 @@ def _paint_chunk(
         return np.asarray(values, dtype=np.float32)[:, None, None]
 
     xy_um, type_N = cells.xy_um[chunk], cells.type_N[chunk]
-    offset = np.arange(-reach_px, reach_px + 1)
+    offset = np.arange(-extent_px, extent_px + 1)
     column = (xy_um[:, 0] / um_per_px).astype(np.int64)[:, None, None] + offset[None, None, :]
     row = (xy_um[:, 1] / um_per_px).astype(np.int64)[:, None, None] + offset[None, :, None]
     dx = ((column + 0.5) * um_per_px - xy_um[:, 0, None, None]).astype(np.float32)

@@ -1,6 +1,6 @@
-"""What can be measured in a toy patch, and what the truth says should be found there.
+"""Traits measured in a toy patch, and their true values.
 
-The toy's own stain vectors are known, so the stains are unmixed exactly; a nucleus is a connected blot of haematoxylin.
+The toy's own stain vectors are known, so the stains are unmixed exactly; a nucleus is a connected component of haematoxylin.
 The same rule is applied to rendered and to generated patches: its errors (touching nuclei) are the same on both sides.
 """
 
@@ -49,7 +49,7 @@ def unmix(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure_patches(images: np.ndarray, um_per_px: float) -> PatchTraits:
-    """Measure patches by threshold and connected blots.
+    """Measure patches by threshold and connected components.
 
     Parameters: `images` uint8 [n, height, width, 3], `um_per_px` of those images.
     """
@@ -57,14 +57,14 @@ def measure_patches(images: np.ndarray, um_per_px: float) -> PatchTraits:
     sigma_px = 0.5 / um_per_px
     nucleus = ndimage.gaussian_filter(haematoxylin, (0.0, sigma_px, sigma_px)) > NUCLEUS_DENSITY
     in_plane = np.zeros((3, 3, 3), dtype=bool)
-    in_plane[1] = True  # blots of different patches never join
-    blots, _ = ndimage.label(nucleus, structure=in_plane)
-    area_um2 = np.bincount(blots.ravel()) * um_per_px**2
+    in_plane[1] = True  # components of different patches stay separate
+    components, _ = ndimage.label(nucleus, structure=in_plane)
+    area_um2 = np.bincount(components.ravel()) * um_per_px**2
     is_nucleus = area_um2 >= MIN_NUCLEUS_UM2
     is_nucleus[0] = False
     patch_of = np.zeros(len(area_um2), dtype=np.int64)
-    where = np.nonzero(blots)
-    patch_of[blots[where]] = where[0]
+    where = np.nonzero(components)
+    patch_of[components[where]] = where[0]
     n_patches, pixels = images.shape[0], (1, 2)
     count = np.bincount(patch_of[is_nucleus], minlength=n_patches)
     total_um2 = np.bincount(patch_of[is_nucleus], weights=area_um2[is_nucleus], minlength=n_patches)
@@ -81,7 +81,7 @@ def measure_patches(images: np.ndarray, um_per_px: float) -> PatchTraits:
 def true_patches(
     cells_xy_um: np.ndarray, cell_traits: dict[str, np.ndarray], centre_xy_um: np.ndarray, side_um: float
 ) -> PatchTraits:
-    """What the truth says of square patches.
+    """True traits of square patches.
 
     Parameters
     ----------
@@ -107,15 +107,15 @@ def true_patches(
     )
 
 
-def look_of_patches(images: np.ndarray, um_per_px: float) -> np.ndarray:
-    """Features [n, F] by which a patch's type can be told: stains and whiteness of its middle and of all of it.
+def patch_features(images: np.ndarray, um_per_px: float) -> np.ndarray:
+    """Features [n, F] that predict the type of a patch: stains and whiteness of its middle and of all of it.
 
     Mean, spread and fine texture of both stains, share of nucleus and of white, in the central `CENTRE_UM` and in the
     whole patch; alignment of the stains' gradients (fibres against rings and sheets).
     """
     haematoxylin, eosin = unmix(images)
-    reach_px = max(1, round(CENTRE_UM / um_per_px / 2.0))
-    middle = slice(max(0, images.shape[1] // 2 - reach_px), images.shape[1] // 2 + reach_px)
+    extent_px = max(1, round(CENTRE_UM / um_per_px / 2.0))
+    middle = slice(max(0, images.shape[1] // 2 - extent_px), images.shape[1] // 2 + extent_px)
     columns = []
     for rows in (middle, slice(None)):
         for stain in (haematoxylin[:, rows, rows], eosin[:, rows, rows]):

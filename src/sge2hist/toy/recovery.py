@@ -1,7 +1,7 @@
-"""How much of the toy's known truth is found again in generated patches.
+"""How much of the known truth of the toy is recovered from generated patches.
 
-Every number stands between two others: the same measurement on the real (rendered) patches of the same cells, which is
-the best that can be expected, and on generated patches dealt out to the wrong cells, which is what chance gives.
+Every number has two baselines: the same measurement on the real (rendered) patches of the same cells, the best
+that can be expected, and on generated patches of other cells, the level of chance.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sge2hist.toy.patch_traits import TRAIT_NAMES, PatchTraits, look_of_patches, measure_patches
+from sge2hist.toy.patch_traits import TRAIT_NAMES, PatchTraits, measure_patches, patch_features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class TraitRecovery:
     n_cells: int
     n_types: int
     over_cells: float  # generated patch of a cell against the truth at that cell
-    over_cells_real: float  # rendered patch against the truth: what the measurement itself allows
+    over_cells_real: float  # rendered patch against the truth: the limit of the measurement
     over_cells_shuffled: float  # generated patch of another cell against the truth
     over_types: float  # means per type, generated against the truth
     over_types_real: float
@@ -31,22 +31,22 @@ class TraitRecovery:
 
 @dataclass(frozen=True, kw_only=True)
 class TypeRecovery:
-    """Type of the centre cell told from the patch by a linear discriminant fitted on real patches of other cells."""
+    """Type of the centre cell predicted from the patch by a linear discriminant fitted on real patches of other cells."""
 
     n_cells: int
     n_types: int
     accuracy: float  # balanced over types, on generated patches
     accuracy_real: float  # on the rendered patches of the same cells
-    accuracy_shuffled: float  # on generated patches dealt to the wrong cells
+    accuracy_shuffled: float  # on generated patches of other cells
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskedRecovery:
-    """Images asked for by type name; chance is 1 / n_types."""
+class RequestedTypeRecovery:
+    """Images requested by type name; chance is 1 / n_types."""
 
     n_images: int
     n_types: int
-    accuracy: float  # balanced share of images whose look is that of the type asked for
+    accuracy: float  # balanced share of images that are classified as the requested type
     over_types: dict[str, float]  # per trait, correlation of means per type with the truth
 
     def as_dict(self) -> dict[str, Any]:
@@ -54,15 +54,15 @@ class AskedRecovery:
         return {"toy": True, **_without_nan(asdict(self))}
 
     def lines(self) -> list[str]:
-        """A small table for people."""
-        name = f"asked by name ({self.n_types} types, {self.n_images} images)"
+        """A small table as text."""
+        name = f"requested by name ({self.n_types} types, {self.n_images} images)"
         rows = [f"{name:42s} {self.accuracy:10.2f} {'':>8s} {1.0 / self.n_types:9.2f}"]
         return rows + [f"{f'  means of {trait} over types':42s} {r:10.2f}" for trait, r in self.over_types.items()]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToyRecovery:
-    """What came back of types and morphology."""
+    """Recovery of types and morphology."""
 
     traits: tuple[TraitRecovery, ...]
     types: TypeRecovery
@@ -72,10 +72,10 @@ class ToyRecovery:
         return {"toy": True, **_without_nan(asdict(self))}
 
     def lines(self) -> list[str]:
-        """A small table for people."""
+        """A small table as text."""
         types = self.types
         rows = [
-            f"{'toy truth found again in generated patches':42s} {'generated':>10s} {'real':>8s} {'shuffled':>9s}",
+            f"{'toy truth recovered from generated patches':42s} {'generated':>10s} {'real':>8s} {'shuffled':>9s}",
             f"{f'cell type ({types.n_types} types, {types.n_cells} cells)':42s} "
             f"{types.accuracy:10.2f} {types.accuracy_real:8.2f} {types.accuracy_shuffled:9.2f}",
         ]
@@ -106,9 +106,9 @@ def recover(
     generated, real
         uint8 [n, P, P, 3], the generated and the rendered patch of the same n cells.
     truth
-        `true_patches` around the same cells.
+        `true_patches` at the same cells.
     type_N
-        True type of each cell, int64 [n]; -1 is left out of everything that is about types.
+        True type of each cell, int64 [n]; -1 is excluded from everything that concerns types.
     training_images, training_types
         Rendered patches uint8 [m, P, P, 3] of other (training) cells and their types, for the type classifier.
     um_per_px
@@ -121,34 +121,34 @@ def recover(
     return ToyRecovery(traits=traits, types=types)
 
 
-def recover_asked(
+def recover_requested(
     *,
     generated: np.ndarray,
-    asked_N: np.ndarray,
+    requested_type_N: np.ndarray,
     training_images: np.ndarray,
     training_types: np.ndarray,
     training_truth: PatchTraits,
     um_per_px: float,
-) -> AskedRecovery:
-    """Judge images that were asked for by type, without any cell behind them.
+) -> RequestedTypeRecovery:
+    """Evaluate images that were requested by type, without a cell.
 
-    Parameters: `generated` uint8 [n, P, P, 3] with the type asked for `asked_N` int64 [n]; rendered training patches
-    with types and truth as in `recover`, for the classifier and for what each type looks like.
+    Parameters: `generated` uint8 [n, P, P, 3] with the requested types `requested_type_N` int64 [n]; rendered training patches
+    with types and truth as in `recover`, for the classifier and for the mean traits of each type.
     """
-    n_types = int(max(asked_N.max(), training_types.max())) + 1
-    guess = _fit_type_classifier(training_images, training_types, um_per_px)(generated)
+    n_types = int(max(requested_type_N.max(), training_types.max())) + 1
+    predicted = _fit_type_classifier(training_images, training_types, um_per_px)(generated)
     measured = measure_patches(generated, um_per_px)
     over_types = {
         name: correlation(
-            means_by_type(getattr(measured, name), asked_N, n_types),
+            means_by_type(getattr(measured, name), requested_type_N, n_types),
             means_by_type(getattr(training_truth, name), training_types, n_types),
         )
         for name in TRAIT_NAMES
     }
-    return AskedRecovery(
-        n_images=len(asked_N),
-        n_types=len(np.unique(asked_N)),
-        accuracy=_balanced_accuracy(guess, asked_N),
+    return RequestedTypeRecovery(
+        n_images=len(requested_type_N),
+        n_types=len(np.unique(requested_type_N)),
+        accuracy=_balanced_accuracy(predicted, requested_type_N),
         over_types=over_types,
     )
 
@@ -209,14 +209,14 @@ def _recover_types(
     um_per_px: float,
     shuffle: np.ndarray,
 ) -> TypeRecovery:
-    guess_type = _fit_type_classifier(training_images, training_types, um_per_px)
-    guess, guess_real, known = guess_type(generated), guess_type(real), type_N >= 0
+    predict_type = _fit_type_classifier(training_images, training_types, um_per_px)
+    predicted, predicted_real, known = predict_type(generated), predict_type(real), type_N >= 0
     return TypeRecovery(
         n_cells=int(known.sum()),
         n_types=len(np.unique(type_N[known])),
-        accuracy=_balanced_accuracy(guess[known], type_N[known]),
-        accuracy_real=_balanced_accuracy(guess_real[known], type_N[known]),
-        accuracy_shuffled=_balanced_accuracy(guess[shuffle][known], type_N[known]),
+        accuracy=_balanced_accuracy(predicted[known], type_N[known]),
+        accuracy_real=_balanced_accuracy(predicted_real[known], type_N[known]),
+        accuracy_shuffled=_balanced_accuracy(predicted[shuffle][known], type_N[known]),
     )
 
 
@@ -230,13 +230,13 @@ def _fit_type_classifier(
     n_types = len(np.unique(type_N[labelled]))
     # Equal priors and a shrunk covariance: rare types count as much, and few training patches do not break it.
     classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(n_types, 1.0 / n_types))
-    classifier.fit(look_of_patches(images[labelled], um_per_px), type_N[labelled])
-    return lambda others: classifier.predict(look_of_patches(others, um_per_px))
+    classifier.fit(patch_features(images[labelled], um_per_px), type_N[labelled])
+    return lambda others: classifier.predict(patch_features(others, um_per_px))
 
 
-def _balanced_accuracy(guess: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over the types that occur of the share of their cells that was guessed right."""
-    return float(np.mean([(guess[truth == index] == index).mean() for index in np.unique(truth)]))
+def _balanced_accuracy(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Mean over the types that occur of the share of their cells that is predicted correctly."""
+    return float(np.mean([(predicted[truth == index] == index).mean() for index in np.unique(truth)]))
 
 
 def _without_nan(value: Any) -> Any:

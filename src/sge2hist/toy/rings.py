@@ -1,6 +1,6 @@
-"""Glands, vessels and immune aggregates: round-ish outlines placed without touching each other.
+"""Glands, vessels and immune aggregates: round outlines that do not touch each other.
 
-Outline of one object around its centre, as a function of the angle theta:
+Outline of one structure as a function of the angle theta:
 `R(theta) = radius (1 + a2 cos 2(theta - t2) + a3 cos 3(theta - t3))`; a gland or vessel has its lumen inside R and a
 wall of constant thickness outside it; an aggregate has no wall and is filled.
 """
@@ -16,7 +16,7 @@ import numpy as np
 class Outline:
     """One gland, vessel or aggregate. Lengths in um, angles in radians, x to the right and y down."""
 
-    kind: str  # "gland", "vessel" or "aggregate"
+    structure: str  # "gland", "vessel" or "aggregate"
     centre_xy_um: tuple[float, float]
     radius_um: float  # mean radius of the lumen (of the whole, for an aggregate)
     wall_um: float  # 0 for an aggregate
@@ -26,8 +26,8 @@ class Outline:
     t3: float
 
     @property
-    def reach_um(self) -> float:
-        """No point of the object is further from its centre."""
+    def extent_um(self) -> float:
+        """Largest distance of a point from the centre."""
         return self.radius_um * (1.0 + self.a2 + self.a3) + self.wall_um
 
     def radius_at(self, theta: np.ndarray) -> np.ndarray:
@@ -37,10 +37,10 @@ class Outline:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutlineKind:
-    """Distribution of one kind of object."""
+class OutlineDistribution:
+    """Distribution of the outlines of one structure."""
 
-    kind: str
+    structure: str
     median_um: float  # of the radius
     spread: float  # standard deviation of log radius
     low_um: float
@@ -48,12 +48,12 @@ class OutlineKind:
     wall_um: tuple[float, float]  # range of the wall thickness
     a2: float  # largest elongation
     a3: float  # largest three-lobed deformation
-    clearance_um: float  # kept free around the object
+    clearance_um: float  # distance to the next structure
 
 
-KINDS: dict[str, OutlineKind] = {
-    "aggregate": OutlineKind(
-        kind="aggregate",
+DISTRIBUTIONS: dict[str, OutlineDistribution] = {
+    "aggregate": OutlineDistribution(
+        structure="aggregate",
         median_um=62.0,
         spread=0.35,
         low_um=34.0,
@@ -63,8 +63,8 @@ KINDS: dict[str, OutlineKind] = {
         a3=0.18,
         clearance_um=8.0,
     ),
-    "gland": OutlineKind(
-        kind="gland",
+    "gland": OutlineDistribution(
+        structure="gland",
         median_um=15.0,
         spread=0.35,
         low_um=8.0,
@@ -74,8 +74,8 @@ KINDS: dict[str, OutlineKind] = {
         a3=0.12,
         clearance_um=5.0,
     ),
-    "vessel": OutlineKind(
-        kind="vessel",
+    "vessel": OutlineDistribution(
+        structure="vessel",
         median_um=14.0,
         spread=0.40,
         low_um=8.0,
@@ -88,42 +88,42 @@ KINDS: dict[str, OutlineKind] = {
 }
 
 
-def _draw_outline(rng: np.random.Generator, kind: OutlineKind, centre_xy_um: np.ndarray) -> Outline:
-    radius = float(np.clip(kind.median_um * np.exp(kind.spread * rng.standard_normal()), kind.low_um, kind.high_um))
+def _sample_outline(rng: np.random.Generator, prior: OutlineDistribution, centre_xy_um: np.ndarray) -> Outline:
+    radius = float(np.clip(prior.median_um * np.exp(prior.spread * rng.standard_normal()), prior.low_um, prior.high_um))
     return Outline(
-        kind=kind.kind,
+        structure=prior.structure,
         centre_xy_um=(float(centre_xy_um[0]), float(centre_xy_um[1])),
         radius_um=radius,
-        wall_um=float(rng.uniform(*kind.wall_um)),
-        a2=float(rng.uniform(0.0, kind.a2)),
+        wall_um=float(rng.uniform(*prior.wall_um)),
+        a2=float(rng.uniform(0.0, prior.a2)),
         t2=float(rng.uniform(0.0, np.pi)),
-        a3=float(rng.uniform(0.0, kind.a3)),
+        a3=float(rng.uniform(0.0, prior.a3)),
         t3=float(rng.uniform(0.0, 2.0 * np.pi)),
     )
 
 
 def place_outlines(
-    rng: np.random.Generator, kind_name: str, n: int, candidates_xy_um: np.ndarray, placed: list[Outline]
+    rng: np.random.Generator, structure: str, n: int, candidates_xy_um: np.ndarray, placed: list[Outline]
 ) -> list[Outline]:
-    """Throw up to `n` objects of one kind onto candidate centres, keeping clear of what is placed already.
+    """Place up to `n` structures on candidate centres, at a distance from those that are placed already.
 
     Parameters: `candidates_xy_um` [m, 2] in the order of preference (shuffled by the caller); `placed` is not changed.
-    Returns the new objects, fewer than `n` when the candidates run out.
+    Returns the new outlines, fewer than `n` when the candidates run out.
     """
-    kind = KINDS[kind_name]
-    taken_xyr = [(*other.centre_xy_um, other.reach_um) for other in placed]
+    prior = DISTRIBUTIONS[structure]
+    taken_xyr = [(*other.centre_xy_um, other.extent_um) for other in placed]
     new: list[Outline] = []
     for centre in candidates_xy_um:
         if len(new) >= n:
             break
-        outline = _draw_outline(rng, kind, centre)
+        outline = _sample_outline(rng, prior, centre)
         if taken_xyr:
             taken = np.asarray(taken_xyr)
-            gap = np.hypot(*(taken[:, :2] - centre).T) - taken[:, 2] - outline.reach_um
-            if gap.min() < kind.clearance_um:
+            gap = np.hypot(*(taken[:, :2] - centre).T) - taken[:, 2] - outline.extent_um
+            if gap.min() < prior.clearance_um:
                 continue
         new.append(outline)
-        taken_xyr.append((*outline.centre_xy_um, outline.reach_um))
+        taken_xyr.append((*outline.centre_xy_um, outline.extent_um))
     return new
 
 
@@ -133,7 +133,7 @@ def ring_cells(rng: np.random.Generator, outline: Outline, spacing_um: float) ->
     Gland: one row near the base, each nucleus pointing to the lumen. Vessel: a flat row along the lumen and, in thick
     walls, a second row. Returns `xy_um` [n, 2] and `orientation_rad` [n] of the major axes.
     """
-    is_gland = outline.kind == "gland"
+    is_gland = outline.structure == "gland"
     rows = [0.60] if is_gland else ([0.30, 0.85] if outline.wall_um > 10.5 else [0.40])
     positions, orientations = [], []
     for depth in rows:

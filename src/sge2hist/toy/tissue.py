@@ -1,4 +1,4 @@
-"""The toy tissue: architecture, cells, RNA and picture from one seed.
+"""The toy tissue: architecture, cells, RNA and image from one seed.
 
 Example
 -------
@@ -17,19 +17,27 @@ import numpy as np
 from scipy import sparse
 
 from sge2hist.toy.architecture import Architecture, Region, build_architecture
-from sge2hist.toy.array_frame import ArrayFrame
 from sge2hist.toy.cells import ToyCells, place_cells
-from sge2hist.toy.config import ToyTissueConfig
-from sge2hist.toy.expression import ToyGenes, draw_counts, draw_depth, make_genes, mean_counts
+from sge2hist.toy.config import ArrayFrame, ToyTissueConfig
+from sge2hist.toy.expression import (
+    ToyGenes,
+    Transcripts,
+    count_by_bin,
+    make_genes,
+    mean_counts,
+    sample_counts,
+    sample_depth,
+    scatter_transcripts,
+    type_by_bin,
+)
 from sge2hist.toy.render import StainMaps, paint_stains, stain_to_rgb
-from sge2hist.toy.transcripts import Transcripts, count_by_bin, scatter_transcripts, type_by_bin
 
 __all__ = ["ToyTissue", "ToyTissueConfig", "simulate"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToyTissue:
-    """Everything about one simulated section. N cells, G genes; images [height, width]."""
+    """One simulated section with its truth. N cells, G genes; images [height, width]."""
 
     config: ToyTissueConfig
     seed: int
@@ -38,7 +46,7 @@ class ToyTissue:
     cells: ToyCells
     genes: ToyGenes
     mean_NG: np.ndarray  # expected counts
-    counts_NG: sparse.csr_array  # int32, drawn
+    counts_NG: sparse.csr_array  # int32, sampled
     transcripts: Transcripts
     stains: StainMaps
     image: np.ndarray  # uint8 [height, width, 3]
@@ -68,13 +76,13 @@ class ToyTissue:
 
 def simulate(config: ToyTissueConfig, seed: int = 0) -> ToyTissue:
     """Build one toy section. The same config and seed give the same section, to the last count and pixel."""
-    # One stream per step: changing how a step draws does not change the others.
+    # One stream per step: a change of one step does not change the others.
     streams = np.random.default_rng(seed).spawn(6)
     architecture = build_architecture(config, streams[0])
     cells = place_cells(config, architecture, streams[1])
     genes = make_genes(config, streams[2])
-    mean_NG = mean_counts(genes, cells, draw_depth(cells, config, streams[3]))
-    counts_NG = draw_counts(mean_NG, config.dispersion, streams[3])
+    mean_NG = mean_counts(genes, cells, sample_depth(cells, config, streams[3]))
+    counts_NG = sample_counts(mean_NG, config.dispersion, streams[3])
     frame = ArrayFrame.from_config(config)
     transcripts = scatter_transcripts(counts_NG, cells, frame, streams[4])
     stains = paint_stains(config, architecture, cells, streams[5])

@@ -1,9 +1,9 @@
-"""Writes a toy tissue as Space Ranger would have written a Visium HD run, and the truth beside it.
+"""Write a toy tissue in the folder layout of Space Ranger for Visium HD, and the truth.
 
-    manifest.json                  kind "toy_visium_hd": says that all of this is simulated, with config and seed
-    he.tif                         the microscope picture (Space Ranger never copies it into outs)
-    fluorescence.ome.tif           where asked for: the same cells in 16-bit fluorescence channels (`toy/fluorescence.py`)
-    outs/TOY                       a marker for people
+    manifest.json                  kind "toy_visium_hd": marks the folder as simulated; config and seed
+    he.tif                         the microscope image (Space Ranger never copies it into outs)
+    fluorescence.ome.tif           optional: the same cells in 16-bit fluorescence channels (`toy/fluorescence.py`)
+    outs/TOY                       a text that marks the toy
     outs/binned_outputs/square_{008,016}um/
         filtered_feature_bc_matrix.h5
         spatial/{tissue_positions.parquet,scalefactors_json.json,tissue_hires_image.png,tissue_lowres_image.png}
@@ -11,7 +11,7 @@
     truth/genes.csv                every gene: role and coefficients
     truth/types_square_{008,016}um.csv     barcode,cell_type of the bins with transcripts
 
-Readers know the toy by `software_version`, which starts with `TOY_SOFTWARE`.
+Readers recognise the toy by `software_version`, which starts with `TOY_SOFTWARE`.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from sge2hist.toy.tissue import ToyTissue
 TOY_SOFTWARE = "sge2hist toy"  # start of `software_version` in the matrix files
 MANIFEST_KIND = "toy_visium_hd"
 GENOME = "toy"
-LONGEST_HIRES_PX = 2000
-LONGEST_LOWRES_PX = 600
+MAX_HIRES_PX = 2000
+MAX_LOWRES_PX = 600
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToyPaths:
-    """Where `write_visium_hd` put what."""
+    """Paths of the files of `write_visium_hd`."""
 
     root: Path
     outs: Path  # what `sge2hist prepare` takes
     image: Path  # what `--image` takes
-    fluorescence: Path  # what `--image` takes with `--channels`; there when it was asked for
+    fluorescence: Path  # what `--image` takes with `--channels`; where requested
     truth: Path
     types_csv: dict[int, Path]  # what `--types` takes, by bin side in um
 
@@ -82,7 +82,7 @@ def write_visium_hd(
     bins_um
         Bin sides to write, each a divisor of 16 (2, 4, 8 or 16).
     fluorescence
-        Channels of a fluorescence picture to write beside the H&E, of `toy.fluorescence.MARKERS`; none when empty.
+        Channels of a fluorescence image to write next to the H&E, of `toy.fluorescence.MARKERS`; none when empty.
     overwrite
         Replace an earlier toy at `path`; any other folder is refused.
 
@@ -170,13 +170,12 @@ def _write_matrix(path: Path, counts_NG: sparse.csr_array, barcodes: list[str], 
 def _write_spatial(tissue: ToyTissue, folder: Path, bin_um: int) -> None:
     longest_px = max(tissue.image.shape[:2])
     scale = {
-        name: min(1.0, target / longest_px)
-        for name, target in (("hires", LONGEST_HIRES_PX), ("lowres", LONGEST_LOWRES_PX))
+        name: min(1.0, target / longest_px) for name, target in (("hires", MAX_HIRES_PX), ("lowres", MAX_LOWRES_PX))
     }
-    picture = Image.fromarray(tissue.image)
+    image = Image.fromarray(tissue.image)
     for name, factor in scale.items():
-        size = (round(picture.width * factor), round(picture.height * factor))
-        picture.resize(size, Image.Resampling.BOX).save(folder / f"tissue_{name}_image.png", compress_level=1)
+        size = (round(image.width * factor), round(image.height * factor))
+        image.resize(size, Image.Resampling.BOX).save(folder / f"tissue_{name}_image.png", compress_level=1)
     um_per_px = tissue.config.um_per_px
     factors = {
         "spot_diameter_fullres": bin_um / um_per_px,
@@ -225,7 +224,7 @@ def _write_manifest(tissue: ToyTissue, root: Path) -> None:
         root,
         MANIFEST_KIND,
         toy=True,
-        about="Simulated tissue: picture, cells and RNA are drawn at random and belong to nobody.",
+        about="Simulated tissue: image, cells and RNA are sampled at random and belong to nobody.",
         seed=tissue.seed,
         config=asdict(tissue.config),
         cell_types=list(TYPE_NAMES),
