@@ -1,22 +1,25 @@
-"""The model as a notebook uses it: one object to load, train, and ask for images."""
+"""The trained model as an object: load or train it, generate images, embed cells."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
+from sge2hist.data.slides.channels import describe_channels
 from sge2hist.generation.patches import image_batches
 from sge2hist.generation.requests import GenerationRequest, request_from_adata, request_from_paired, request_from_types
 from sge2hist.models.bundle import ModelBundle, model_folder
 from sge2hist.models.gene.cell_types import TypeTable
-from sge2hist.models.image.image_model import SamplerConfig
+from sge2hist.models.image.samplers import SamplerConfig
+from sge2hist.progress import bar
 
 if TYPE_CHECKING:
     import anndata
@@ -24,41 +27,102 @@ if TYPE_CHECKING:
     from sge2hist.training.config import TrainConfig
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class SGE2Hist:
     """A trained model.
 
+    `sampler` arguments are a `SamplerConfig`, or the name of a sampler, with the model's other settings.
+    `progress` shows a bar; None: in an interactive session only.
+
     Example
     -------
-    >>> model = SGE2Hist.from_pretrained("brain.model")  # doctest: +SKIP
-    >>> model.generate_from_types("Podocyte", n=16, seed=0).shape  # doctest: +SKIP
-    (16, 64, 64, 3)
+    >>> model = SGE2Hist.from_pretrained("pretrained:kidney")
+    >>> model.generate_from_types("Podocyte", n=2, seed=0, sampler=SamplerConfig(n_steps=1)).shape
+    (2, 64, 64, 3)
     """
 
     bundle: ModelBundle
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, device: str = "cpu") -> SGE2Hist:
+    def from_pretrained(cls, name: str | Path, *, device: str | torch.device = "cpu") -> SGE2Hist:
         """Load a model: a folder, "pretrained:kidney" (comes with the package), or "owner/name" on the hub.
+
+        `device`: "cpu", "cuda", or "auto" (a GPU if there is one).
 
         Raises
         ------
         InputError
-            If there is no such model.
+            If there is no such model, or torch cannot use the device.
         """
-        return cls(bundle=ModelBundle.load(model_folder(name), device=device))
+        if not isinstance(name, str | Path):
+            raise _wrong_type("name", name, "a folder or a name", "SGE2Hist.from_pretrained('kidney.model')")
+        found = usable_device(device)
+        return cls(bundle=ModelBundle.load(model_folder(name), device=str(found)))
 
     @classmethod
     def train(
-        cls, dataset: PairedDataset, output: str | Path, config: TrainConfig | None = None, *, overwrite: bool = False
+        cls,
+        dataset: PairedDataset,
+        output: str | Path,
+        config: TrainConfig | None = None,
+        *,
+        overwrite: bool = False,
+        log: Callable[[str], None] = print,
     ) -> SGE2Hist:
-        """Train on a paired dataset, write the model to `output`, and return it; resumes a run that was stopped."""
+        """Train on a paired dataset, write the model to `output`, and return it; the same call resumes a stopped run.
+
+        `log` is called with lines of text: stages, losses, time left.
+        """
+        from sge2hist.training.config import TrainConfig
         from sge2hist.training.train import train
 
-        return cls(bundle=train(dataset, output, config, overwrite=overwrite))
+        _require_dataset("dataset", dataset)
+        if config is not None and not isinstance(config, TrainConfig):
+            raise _wrong_type("config", config, "a TrainConfig", "config=TrainConfig(preset='small')")
+        return cls(bundle=train(dataset, output, config, overwrite=overwrite, log=log))
+
+    def __repr__(self) -> str:
+        config, toy = self.bundle.config, ", toy tissue" if self.bundle.is_toy else ""
+        return (
+            f"SGE2Hist(preset {config.preset!r}, {config.patch_px} px at {config.um_per_px:g} um/px, "
+            f"{len(self.bundle.genes):,} genes, {len(self.types.names)} types, {self.device}{toy})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Facts and types, for notebooks."""
+        from sge2hist.display import html_facts, html_table
+
+        config, sampler = self.bundle.config, self.bundle.config.sampler
+        facts = [
+            ("preset", config.preset + (", trained on toy tissue" if self.bundle.is_toy else "")),
+            ("images", f"{config.patch_px} px of {config.um_per_px:g} um, {describe_channels(config.channels)}"),
+            ("genes", f"{len(self.bundle.genes):,}"),
+            ("sampler", f"{sampler.sampler}, {sampler.n_steps} steps, guidance {sampler.guidance:g}"),
+            ("parameters", f"{sum(p.numel() for p in self.bundle.model.parameters()) / 1e6:.1f} M"),
+            ("device", str(self.device)),
+        ]
+        rows = [
+            (row.name, str(row.component), f"{row.n_cells:,}", " ".join(row.markers))
+            for row in sorted(self.types.rows, key=lambda row: -row.n_cells)
+        ]
+        return html_facts("SGE2Hist", facts) + html_table(("type", "component", "cells", "markers"), rows)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes; can be set, to a name or a `torch.device`."""
+        return next(self.bundle.model.parameters()).device
+
+    @device.setter
+    def device(self, device: str | torch.device) -> None:
+        self.bundle.model.to(usable_device(device))
+
+    def to(self, device: str | torch.device) -> SGE2Hist:
+        """Move the model to a device, in place; returns it."""
+        self.device = device  # type: ignore[assignment]  # mypy: the setter takes names too
+        return self
 
     def save_pretrained(self, path: str | Path, *, half: bool = False) -> None:
-        """Write the model folder with its card; `half` stores the large weights in float16, for a model handed on."""
+        """Write the model folder with its card; `half` stores the large weights in float16, for sharing."""
         from sge2hist.training.card import model_card
 
         self.bundle.save(Path(path), half=half)
@@ -74,11 +138,19 @@ class SGE2Hist:
         """Write latents, types and a novelty flag of the cells into `adata`, in place; returns how its genes were found.
 
         Adds ``obsm["X_sge2hist_z1"]``, ``obsm["X_sge2hist_z2"]``, ``obs["sge2hist_type"]``, ``obs["sge2hist_novel"]`` and the
-        responsibilities (see :func:`sge2hist.generation.embed.embed_adata`). `pool_um`: tell the types of bins from those within
-        this distance as well; needs positions in um, ``obs["x_um"]`` and ``obs["y_um"]``. Default: as the model was trained.
+        component posteriors (see :func:`sge2hist.generation.embed.embed_adata`).
+
+        Parameters
+        ----------
+        layer
+            Layer of the raw counts; default: ``layers["counts"]`` if there is one, else X.
+        pool_um
+            Pool the posteriors of bins within this radius (um) when assigning types; needs ``obs["x_um"]`` and
+            ``obs["y_um"]``. Default: as the model was trained.
         """
         from sge2hist.generation.embed import embed_adata
 
+        _require_adata("adata", adata)
         model = self.bundle.model.gene
         found = embed_adata(adata, model, self.bundle.genes, self.bundle.types, layer=layer, pool_um=pool_um)
         return found.summary()
@@ -91,24 +163,41 @@ class SGE2Hist:
         n_samples: int = 1,
         seed: int = 0,
         context: str | None = None,
-        sampler: SamplerConfig | None = None,
+        sampler: SamplerConfig | str | None = None,
+        progress: bool | None = None,
     ) -> np.ndarray:
         """Images of cells from their RNA, uint8 [cells, samples, H, W, C].
 
-        Cells of a `PairedDataset` are drawn among their "neighbours", those of an AnnData (raw counts in X) each in a "field"
-        of cells like itself, unless another `context` is asked for ("centre": the cell alone). `rows`: numbers of
-        cells from 0, or a mask of all.
+        Parameters
+        ----------
+        cells
+            A `PairedDataset`, or an AnnData with raw counts in X or ``layers["counts"]``.
+        rows
+            Numbers of cells from 0, or a mask of all cells; default: all.
+        n_samples
+            Images of each cell, with different noise.
+        context
+            "neighbours" (default of a dataset): with all cells of the patch at their positions. "homotypic" (default of an
+            AnnData): with cells like it all over the patch. "single_cell": the cell alone.
+
+        Raises
+        ------
+        InputError
+            If an argument is wrong, or no gene is shared with the model.
         """
         _check_counts(n_samples=n_samples, seed=seed)
+        if not isinstance(cells, PairedDataset):
+            _require_adata("cells", cells)
+        settings = self._sampler(sampler)
         if isinstance(cells, PairedDataset):
             chosen = cells.rows("all") if rows is None else _row_numbers(rows, len(cells))
-            job = request_from_paired(
+            request = request_from_paired(
                 self.bundle, cells, chosen, n_samples=n_samples, seed=seed, context=context or "neighbours"
             )
         else:
             chosen_cells = cells if rows is None else cells[_row_numbers(rows, cells.n_obs)]
-            job = request_from_adata(self.bundle, chosen_cells, n_samples=n_samples, seed=seed, context=context)
-        images = self._draw(job, sampler)
+            request = request_from_adata(self.bundle, chosen_cells, n_samples=n_samples, seed=seed, context=context)
+        images = self._generate(request, settings, progress)
         return images.reshape(-1, n_samples, *images.shape[1:])
 
     def generate_from_types(
@@ -119,21 +208,92 @@ class SGE2Hist:
         seed: int = 0,
         context: str | None = None,
         z2: str | np.ndarray = "type",
-        sampler: SamplerConfig | None = None,
+        sampler: SamplerConfig | str | None = None,
+        progress: bool | None = None,
     ) -> np.ndarray:
         """Images of cell types by name, uint8 [types * n, H, W, C], one type after the other.
 
-        `context` "field" (default) fills each patch with cells of the type, "centre" draws one cell and leaves the rest open.
-        `z2`, the microenvironment: "type" (as among cells of the type), "prior" (N(0, I)), or a reference cell's, [n_micro].
+        Parameters
+        ----------
+        names
+            One or several of `types.names`.
+        context
+            "homotypic" (default): cells of the type all over the patch. "single_cell": one cell of the type.
+        z2
+            The microenvironment: "type" (as among cells of the type), "prior" (N(0, I)), or a reference cell's, [n_micro].
+
+        Raises
+        ------
+        InputError
+            If an argument is wrong, or the model has no such type.
         """
         _check_counts(n=n, seed=seed)
-        wanted = [names] if isinstance(names, str) else list(names)
-        return self._draw(request_from_types(self.bundle, wanted, n=n, seed=seed, z2=z2, context=context), sampler)
+        wanted = [names] if isinstance(names, str) else names
+        if not isinstance(wanted, Sequence) or not all(isinstance(name, str) for name in wanted):
+            raise _wrong_type("names", names, "names of cell types", "one of model.types.names")
+        settings = self._sampler(sampler)
+        request = request_from_types(self.bundle, list(wanted), n=n, seed=seed, z2=z2, context=context)
+        return self._generate(request, settings, progress)
 
-    def _draw(self, job: GenerationRequest, sampler: SamplerConfig | None) -> np.ndarray:
-        if len(job) == 0:
-            raise InputError(found="no cell to draw", expected="at least one")
-        return np.concatenate(list(image_batches(self.bundle, job, sampler)))
+    def _sampler(self, sampler: SamplerConfig | str | None) -> SamplerConfig:
+        if sampler is None or isinstance(sampler, SamplerConfig):
+            return sampler or self.bundle.config.sampler
+        try:
+            return replace(self.bundle.config.sampler, sampler=sampler)
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                found=f"sampler={sampler!r} ({error})",
+                expected="a SamplerConfig or the name of a sampler",
+                repair="sampler=SamplerConfig(sampler='heun', n_steps=12)",
+            ) from error
+
+    def _generate(self, request: GenerationRequest, sampler: SamplerConfig, progress: bool | None) -> np.ndarray:
+        if len(request) == 0:
+            raise InputError(found="no cell to generate", expected="at least one")
+        batches = []
+        with bar("generating", len(request), show=progress) as advance:
+            for images in image_batches(self.bundle, request, sampler):
+                batches.append(images)
+                advance(len(images))
+        return np.concatenate(batches)
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """Return a device that torch can use ("auto": a GPU if there is one), or raise `InputError`."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise InputError(
+            found=f"device {device!r}, which torch cannot use ({str(error).splitlines()[0]})",
+            expected="cpu, cuda or auto",
+            repair="device='auto' (--device auto) takes a GPU if there is one",
+        ) from error
+    return found
+
+
+def _require_dataset(name: str, value: object) -> None:
+    if not isinstance(value, PairedDataset):
+        path = str(value) if isinstance(value, str | Path) else "X.paired"
+        raise _wrong_type(name, value, "a PairedDataset", f"PairedDataset.open({path!r})")
+
+
+def _require_adata(name: str, value: object) -> None:
+    import anndata
+
+    if not isinstance(value, anndata.AnnData):
+        path = str(value) if isinstance(value, str | Path) else "X.paired"
+        opened = f"anndata.read_h5ad({path!r})" if path.endswith(".h5ad") else f"PairedDataset.open({path!r})"
+        expected = "an AnnData" if name == "adata" else "a PairedDataset or an AnnData"
+        raise _wrong_type(name, value, expected, f"anndata.read_h5ad({path!r})" if name == "adata" else opened)
+
+
+def _wrong_type(name: str, value: object, expected: str, repair: str) -> InputError:
+    shown = repr(value)
+    short = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return InputError(found=f"{name}={short} of type {type(value).__name__}", expected=expected, repair=repair)
 
 
 def _row_numbers(rows: Sequence[int] | np.ndarray, n_cells: int) -> np.ndarray:
@@ -145,13 +305,13 @@ def _row_numbers(rows: Sequence[int] | np.ndarray, n_cells: int) -> np.ndarray:
         raise InputError(found=f"rows of shape {given.shape}", expected="a list of row numbers, at least one")
     if given.dtype.kind not in "iu" or ((given < 0) | (given >= n_cells)).any():
         raise InputError(
-            found=f"rows of kind {given.dtype}, or beyond the cells", expected=f"numbers from 0 to {n_cells - 1}"
+            found=f"rows of type {given.dtype}, or beyond the cells", expected=f"numbers from 0 to {n_cells - 1}"
         )
     return given.astype(np.int64)
 
 
 def _check_counts(*, seed: int, **numbers: int) -> None:
     """Raise `InputError` for a seed below 0, or numbers of images that are not whole or below 1."""
-    for name, value, least in [("seed", seed, 0), *((name, value, 1) for name, value in numbers.items())]:
-        if not isinstance(value, (int, np.integer)) or value < least:
-            raise InputError(found=f"{name}={value!r}", expected=f"a whole number of {least} or more")
+    for name, value, minimum in [("seed", seed, 0), *((name, value, 1) for name, value in numbers.items())]:
+        if not isinstance(value, (int, np.integer)) or value < minimum:
+            raise InputError(found=f"{name}={value!r}", expected=f"a whole number of {minimum} or more")

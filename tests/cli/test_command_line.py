@@ -14,7 +14,9 @@ VERBS = (
     "train",
     "sharpen",
     "distill",
+    "train-upsampler",
     "generate",
+    "generate-slide",
     "view",
     "merge",
     "types",
@@ -45,15 +47,106 @@ def test_help_names_every_verb_and_imports_nothing_heavy():
         assert verb in shown
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself(verb):
+def _invoke(*words: object):
     from typer.testing import CliRunner
 
     from sge2hist.cli.main import app
 
-    shown = CliRunner().invoke(app, [verb, "--help"])
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_one_example(verb):
+    shown = _invoke(verb, "--help")
     assert shown.exit_code == 0
-    assert len(shown.output) > 300
+    text = " ".join(shown.output.replace("│", " ").split())
+    assert f"sge2hist {verb} " in text.split("Usage:", 1)[1].split("[OPTIONS]", 1)[1]
+    assert ("--quiet" in text) == ("--threads" in text) == (verb not in ("types", "inspect"))
+
+
+def test_help_is_there_in_half_a_second():
+    import time
+
+    def seconds() -> float:
+        started = time.monotonic()
+        _run("--help")
+        return time.monotonic() - started
+
+    assert min(seconds() for _ in range(5)) < 0.5
+
+
+def test_options_mean_the_same_in_all_verbs():
+    """--data is the dataset, --guidance a number, --labels an image or polygons: by their types, in every verb."""
+    import typer
+
+    from sge2hist.cli.main import app
+
+    found: dict[str, set[str]] = {}
+    for command in typer.main.get_command(app).commands.values():
+        for parameter in command.params:
+            for name in parameter.opts:
+                found.setdefault(name, set()).add(parameter.type.name)
+    assert len(found["--data"]) == len(found["--guidance"]) == len(found["--labels"]) == 1
+    assert found["--guidance"] == {"float"}
+    assert not {"--from", "--against", "--on", "--leave-out", "--start"} & set(found)
+
+
+@pytest.mark.parametrize(
+    ("words", "suggestion"),
+    [
+        (("generate", "kidney.model", "--region", "0,0,1,1", "-o", "x"), "option of: sge2hist generate-slide"),
+        (("generate", "--model", "kidney.model", "-o", "x"), "sge2hist generate MODEL"),
+        (("train", "a.paired", "-o", "x", "--min-counts", "3"), "option of: sge2hist prepare"),
+        (("generate", "kidney.model", "--tipes", "a", "-o", "x"), "--types"),
+    ],
+)
+def test_an_option_of_another_verb_is_named_as_such(words, suggestion):
+    shown = _invoke(*words)
+    assert shown.exit_code == 2
+    text = " ".join((shown.output + shown.stderr).replace("│", " ").split())
+    assert "No such option" in text
+    assert suggestion in text
+
+
+def test_quiet_prints_the_result_alone(tiny_paired, tiny_model, tmp_path):
+    done = _run(
+        "generate",
+        tiny_model,
+        "--data",
+        tiny_paired.path,
+        "-n",
+        2,
+        "--steps",
+        1,
+        "--quiet",
+        "-o",
+        tmp_path / "a.generated",
+    )
+    assert done.stdout == f"wrote 2 images to {tmp_path / 'a.generated'}\n"
+    assert done.stderr == ""
+    done = _run("generate", tiny_model, "--types", "nothing", "--quiet", "-o", tmp_path / "b.generated")
+    assert "error: found cell type 'nothing'" in done.stderr
+
+
+def test_quiet_training_names_its_model(tiny_model, tiny_paired):
+    done = _run("train", tiny_paired.path, "-o", tiny_model, "--preset", "tiny", "--mixed-precision", "no", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"wrote {tiny_model}\n"
+
+
+def test_threads_are_set_before_the_work(monkeypatch):
+    import torch
+
+    from sge2hist.cli.command import with_running_options
+
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "2")
+    before, seen = torch.get_num_threads(), []
+    try:
+        with_running_options(lambda: seen.append(torch.get_num_threads()))(threads=3)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [3]
 
 
 def test_version():
@@ -62,7 +155,7 @@ def test_version():
 
 def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
     done = _run(
-        "generate", tiny_model, "--from", tiny_paired.path, "-n", 3, "--steps", 2, "-o", tmp_path / "a.generated"
+        "generate", tiny_model, "--data", tiny_paired.path, "-n", 3, "--steps", 2, "-o", tmp_path / "a.generated"
     )
     assert done.returncode == 0, done.stderr
     assert "toy tissue" in done.stdout
@@ -74,14 +167,14 @@ def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("generate", "{model}", "-o", "{out}"), "neither --from nor --types"),
+        (("generate", "{model}", "-o", "{out}"), "neither --data nor --types"),
         (("generate", "{model}", "--types", "delta", "-o", "{out}"), "cell type 'delta'"),
-        (("generate", "{model}", "--from", "{paired}", "--split", "later", "-o", "{out}"), "split 'later'"),
+        (("generate", "{model}", "--data", "{paired}", "--split", "later", "-o", "{out}"), "split 'later'"),
         (("generate", "{model}", "--types", "alpha", "-o", "{model}"), "existing output"),
         (("generate", "{nothing}", "--types", "alpha", "-o", "{out}"), "no model"),
         (("generate", "{model}", "--types", "alpha", "--sampler", "magic", "-o", "{out}"), "magic"),
         (("generate", "{model}", "--types", "alpha", "--guidance-levels", "5,1", "-o", "{out}"), "must rise"),
-        (("generate", "{model}", "--types", "alpha", "--guidance-levels", "5", "-o", "{out}"), "two numbers"),
+        (("generate", "{model}", "--types", "alpha", "--guidance-levels", "5", "-o", "{out}"), "two noise levels"),
         (
             ("generate", "{model}", "--types", "alpha", "--guidance", "1", "--guidance-levels", "1,5", "-o", "{out}"),
             "without",
@@ -93,17 +186,23 @@ def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
         (("types", "pretrained:liver"), "no model 'liver' in the package"),
         (("generate", "pretrained:liver", "--types", "alpha", "-o", "{out}"), "no model 'liver' in the package"),
         (("generate", "{model}", "--types", "alpha", "--z2", "mine", "-o", "{out}"), "z2 'mine'"),
-        (("distill", "{nothing}", "--on", "{paired}", "-o", "{out}"), "no model"),
-        (("distill", "{model}", "--on", "{paired}", "--steps", "0", "-o", "{out}"), "no length"),
-        (("distill", "{model}", "--on", "{paired}", "--guidance", "--steps", "0", "-o", "{out}"), "no length"),
-        (("distill", "{model}", "--on", "{paired}", "--guidance", "-o", "{out}"), "single evaluations already"),
+        (("distill", "{nothing}", "--data", "{paired}", "-o", "{out}"), "no model"),
+        (("distill", "{model}", "--data", "{paired}", "--steps", "0", "-o", "{out}"), "no length"),
         (
-            ("distill", "{model}", "--on", "{paired}", "--guidance", "--evaluations", "2", "-o", "{out}"),
-            "--guidance keeps the steps",
+            ("distill", "{model}", "--data", "{paired}", "--learn", "guidance", "--steps", "0", "-o", "{out}"),
+            "no length",
         ),
-        (("sharpen", "{model}", "--on", "{paired}", "--hours", "0", "-o", "{out}"), "no length"),
-        (("sharpen", "{model}", "--on", "{paired}", "--grain", "--hours", "0", "-o", "{out}"), "no length"),
-        (("sharpen", "{model}", "--on", "{paired}", "-o", "{model}", "--overwrite"), "the model itself"),
+        (
+            ("distill", "{model}", "--data", "{paired}", "--learn", "guidance", "-o", "{out}"),
+            "single evaluations already",
+        ),
+        (
+            ("distill", "{model}", "--data", "{paired}", "--learn", "guidance", "--evaluations", "2", "-o", "{out}"),
+            "guidance keeps the steps",
+        ),
+        (("sharpen", "{model}", "--data", "{paired}", "--hours", "0", "-o", "{out}"), "no length"),
+        (("sharpen", "{model}", "--data", "{paired}", "--decoder-noise", "--hours", "0", "-o", "{out}"), "no length"),
+        (("sharpen", "{model}", "--data", "{paired}", "-o", "{model}", "--overwrite"), "the model itself"),
         (("types", "{model}", "--rename", "alpha"), "old name=new name"),
     ],
 )

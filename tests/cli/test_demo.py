@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from sge2hist.cli.demo import DemoConfig, run_demo
-from sge2hist.cli.demo_tissue import write_gallery
 from sge2hist.data.artifacts import read_manifest
 from sge2hist.data.errors import InputError
 
@@ -14,15 +13,15 @@ TINY = DemoConfig(tiny=True, n_cells=24, n_per_type=2)
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A tiny demo, run once, with what it said."""
-    said: list[str] = []
+    """A tiny demo, run once, with its log."""
+    lines: list[str] = []
     folder = tmp_path_factory.mktemp("demo") / "demo"
-    run_demo(folder, TINY, say=said.append)
-    return folder, said
+    run_demo(folder, TINY, log=lines.append)
+    return folder, lines
 
 
-def test_every_part_is_there_and_says_toy(finished):
-    folder, said = finished
+def test_every_part_exists_and_is_marked_as_a_toy(finished):
+    folder, lines = finished
     for part, kind in (
         ("", "demo"),
         ("toy", "toy_visium_hd"),
@@ -37,13 +36,13 @@ def test_every_part_is_there_and_says_toy(finished):
     recovery = json.loads((folder / "recovery.json").read_text())
     assert recovery["toy"] is True
     assert recovery["from_genes"]["types"]["n_cells"] == 24
-    # how many types so short a training can name is left to chance
+    # how many types so short a training can name depends on chance
     n_types = recovery["from_types"]["n_types"]
     assert recovery["from_types"]["n_images"] == 2 * n_types > 0
     with Image.open(folder / "gallery.png") as picture:
         assert picture.width > 200
-    assert any("gallery.png" in line for line in said)
-    assert "toy" in said[-4]
+    assert any("gallery.png" in line for line in lines)
+    assert "toy" in lines[-4]
 
 
 def test_matched_and_shuffled_are_the_same_cells(finished):
@@ -58,21 +57,21 @@ def test_matched_and_shuffled_are_the_same_cells(finished):
 def test_the_same_command_does_not_do_anything_twice(finished):
     folder, _ = finished
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    run_demo(folder, TINY, say=lambda line: None)
+    run_demo(folder, TINY, log=lambda line: None)
     again = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     changed = {path.name for path in again if again[path] != before.get(path)}
     assert changed <= {"gallery.png", "recovery.json"}
 
 
-def test_a_stopped_demo_goes_on(finished, tmp_path):
-    """Whatever is missing is made again, from what is there, with the same result."""
+def test_a_stopped_demo_resumes(finished, tmp_path):
+    """A missing part is made again from the others, with the same result."""
     import shutil
 
     folder = tmp_path / "demo"
     shutil.copytree(finished[0], folder)
     shutil.rmtree(folder / "types.generated")
     shutil.rmtree(folder / "report")
-    run_demo(folder, TINY, say=lambda line: None)
+    run_demo(folder, TINY, log=lambda line: None)
     assert (folder / "report" / "report.html").is_file()
     for name in ("000000.png", "000001.png"):
         one, other = (place / "types.generated" / "images" / name for place in (folder, finished[0]))
@@ -94,13 +93,3 @@ def test_other_settings_and_foreign_folders_are_refused(finished, tmp_path):
 def test_settings_out_of_range(settings):
     with pytest.raises(InputError):
         DemoConfig(**settings)
-
-
-def test_gallery_puts_patches_where_they_belong(tmp_path):
-    red, blue = (np.zeros((2, 8, 8, 3), np.uint8) for _ in range(2))
-    red[..., 0], blue[..., 2] = 255, 255
-    write_gallery(tmp_path / "g.png", cells=[("real", red), ("generated", blue)], types=[("A", red)], zoom=2)
-    with Image.open(tmp_path / "g.png") as picture:
-        pixels = np.asarray(picture).astype(int)
-    assert ((pixels == [255, 0, 0]).all(axis=2)).sum() == 4 * 16 * 16
-    assert ((pixels == [0, 0, 255]).all(axis=2)).sum() == 2 * 16 * 16

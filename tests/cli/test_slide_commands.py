@@ -1,4 +1,4 @@
-"""A slide from the command line: drawn in parts, merged, shown."""
+"""A slide from the command line: generated in parts, merged, shown."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def _run(*words: object) -> str:
 
 
 def test_parts_merge_view(tiny_model, tiny_paired, tmp_path: Path):
-    slide = ("generate", tiny_model, "--slide", "--from", tiny_paired.path, "--steps", 1, "--region", "300,400,40,200")
+    slide = ("generate-slide", tiny_model, "--data", tiny_paired.path, "--steps", 1, "--region", "300,400,40,200")
     for i in (1, 2):
         _run(*slide, "--part", f"{i}/2", "-o", tmp_path / "s.generated")
     parts = sorted(tmp_path.glob("s.part*of2.generated"))
     assert [part.name for part in parts] == ["s.part1of2.generated", "s.part2of2.generated"]
     _run("merge", *parts, "-o", tmp_path / "s.generated")
     assert tifffile.imread(tmp_path / "s.generated" / "slide.ome.tif").shape == (100, 20, 3)
-    said = _run("view", tmp_path / "s.generated")
-    assert "real, generated, cell types" in said
+    shown = _run("view", tmp_path / "s.generated")
+    assert "real, generated, cell types" in shown
     assert (tmp_path / "s.generated" / "view" / "slide.html").is_file()
 
 
@@ -37,11 +37,10 @@ def test_parts_merge_view(tiny_model, tiny_paired, tmp_path: Path):
         (("--region", "1,2,3"), "four numbers"),
         (("--part", "3/2"), "i from 1 to n"),
         (("--gene", "UMOD"), "GENE=FACTOR"),
-        (("--seeds", "0"), "--seeds 0"),
         (("--edit", "nowhere.geojson"), "cannot be read"),
     ],
 )
 def test_options_that_do_not_work_are_named(tiny_model, tiny_paired, tmp_path, words, match):
     with pytest.raises(InputError, match=match):
-        _run("generate", tiny_model, "--slide", "--from", tiny_paired.path, "-o", tmp_path / "s.generated", *words)
+        _run("generate-slide", tiny_model, "--data", tiny_paired.path, "-o", tmp_path / "s.generated", *words)
     assert list(tmp_path.iterdir()) == []

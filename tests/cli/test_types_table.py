@@ -1,4 +1,4 @@
-"""Types are renamed to names that can be asked for."""
+"""Types are renamed and grouped; each name can be generated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_new_name(table):
         (["nothing=A"], "known: "),
     ],
 )
-def test_names_that_nobody_could_ask_for_are_refused(table, pairs, message):
+def test_ambiguous_names_are_refused(table, pairs, message):
     with pytest.raises(InputError, match=message):
         table_renamed(table, pairs)
 
@@ -60,12 +60,12 @@ def unlabelled(tiny_model, tmp_path) -> Path:
     return copy
 
 
-def test_components_are_grouped_into_kinds_named_after_the_largest_and_grouped_anew(unlabelled):
+def test_components_are_grouped_into_types_named_after_the_largest_and_grouped_again(unlabelled):
     n_components = len(read_types(unlabelled))
-    for n_kinds in (2, 1, n_components):  # a grouping does not stand in the way of a finer one
-        types(unlabelled, kinds=n_kinds)
+    for n_groups in (2, 1, n_components):  # a grouping does not stand in the way of a finer one
+        types(unlabelled, groups=n_groups)
         table = read_types(unlabelled)
-        assert len(table.names) == n_kinds
+        assert len(table.names) == n_groups
         for name in table.names:
             members = [row for row in table.rows if row.name == name]
             largest = max(members, key=lambda row: row.n_cells)
@@ -76,29 +76,29 @@ def test_components_are_grouped_into_kinds_named_after_the_largest_and_grouped_a
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"kinds": 0}, "--kinds 0"),
-        ({"kinds": 99}, "--kinds 99"),
-        ({"kinds": 2, "rename": ["a=b"]}, "one after the other"),
+        ({"groups": 0}, "--groups 0"),
+        ({"groups": 99}, "--groups 99"),
+        ({"groups": 2, "rename": ["a=b"]}, "one after the other"),
     ],
 )
-def test_kinds_that_cannot_be_made_are_refused_and_nothing_is_changed(unlabelled, asked, message):
+def test_groups_that_cannot_be_made_are_refused_and_nothing_is_changed(unlabelled, asked, message):
     before = (unlabelled / "types.csv").read_bytes()
     with pytest.raises(InputError, match=message):
         types(unlabelled, **asked)
     assert (unlabelled / "types.csv").read_bytes() == before
 
 
-def test_a_name_that_a_person_gave_is_not_lost(unlabelled):
-    types(unlabelled, kinds=2)
+def test_grouping_never_discards_a_given_name(unlabelled):
+    types(unlabelled, groups=2)
     first = read_types(unlabelled).names[0]
     types(unlabelled, rename=[f"{first}=Tubule"])
     with pytest.raises(InputError, match="renamed, 'Tubule'"):
-        types(unlabelled, kinds=1)
+        types(unlabelled, groups=1)
     assert "Tubule" in read_types(unlabelled).names
 
 
 def test_types_that_labels_named_are_not_grouped(tiny_model):
     with pytest.raises(InputError, match="named by labels"):
-        types(tiny_model, kinds=2)
+        types(tiny_model, groups=2)
     with pytest.raises(InputError, match="of your own"):
-        types(Path("pretrained:kidney"), kinds=2)
+        types(Path("pretrained:kidney"), groups=2)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import anndata
 
     from sge2hist.models.bundle import ModelBundle
-    from sge2hist.models.image.image_model import SamplerConfig
+    from sge2hist.models.image.samplers import SamplerConfig
 
 SAMPLER, RUNNING, ADVANCED = "Sampler", "Running", "Advanced"
 

@@ -19,7 +19,7 @@ from sge2hist.progress import is_quiet, quietly
 
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="CPU threads; default: all cores. Does not change the result.", rich_help_panel="Running"),
+    typer.Option(min=1, help="CPU threads; default: all cores.", rich_help_panel="Running"),
 ]
 Quiet = Annotated[
     bool,

@@ -1,19 +1,19 @@
 """`sge2hist demo`: the whole chain on a toy tissue whose truth is known, in minutes on a laptop CPU.
 
-Everything is written under one folder, and every part of it says that it is a toy:
+Everything is written into one folder, and every part of it is marked as a toy:
 
     sge2hist-demo/
         manifest.json             kind "demo", the settings
         toy/                      the toy as Space Ranger would have written it, he.tif and the truth
-        toy.paired/  toy.model/   what `prepare` and `train` make of it
+        toy.paired/  toy.model/   what `prepare` and `train` write
         genes.generated/          test cells, from their RNA
-        shuffled.generated/       the same cells given the RNA of others: the baseline
+        shuffled.generated/       the same cells from the RNA of others: the baseline
         types.generated/          from the names of the cell types
-        report/                   what `evaluate` says
-        recovery.json             how much of the toy's truth was found again
+        report/                   what `evaluate` writes
+        recovery.json             how much of the toy's truth the images reproduce
         gallery.png               the picture to look at
 
-The same command goes on where it was stopped: a step whose output is there is not done again.
+The same command resumes a stopped demo: a step whose output exists is not repeated.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sge2hist import __version__
+from sge2hist.cli.command import log
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sge2hist.data.generated import GeneratedSet
     from sge2hist.data.paired import PairedDataset
     from sge2hist.models.bundle import ModelBundle
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 
 KIND = "demo"
 GUIDANCE = 2.0
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +49,10 @@ class DemoConfig:
 
     minutes: float = 4.0  # of training
     seed: int = 0  # of tissue, split, training and images
-    bin_um: int = 16  # what counts as a cell
-    n_cells: int = 400  # test cells that are generated
+    bin_um: int = 16  # side of the bins that serve as cells
+    n_cells: int = 400  # test cells to generate
     n_per_type: int = 16  # images per cell type name
-    tiny: bool = False  # a tissue and a model so small that only the plumbing is tried
+    tiny: bool = False  # tissue and model of a smoke test
 
     def __post_init__(self) -> None:
         from sge2hist.data.errors import Problems
@@ -66,76 +69,79 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything.")] = Path("sge2hist-demo"),
     minutes: Annotated[float, typer.Option(help="Minutes of training; more gives sharper images.")] = 4.0,
     seed: Annotated[int, typer.Option(help="Of tissue, split, training and images.")] = 0,
-    tiny: Annotated[bool, typer.Option("--tiny", help="A minute of plumbing, no images worth looking at.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw an earlier demo away.")] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Smoke test of a minute; its images show nothing.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier demo.")] = False,
 ) -> None:
-    """Run the whole chain on a toy tissue: simulate, prepare, train, generate, evaluate."""
+    """Run the whole chain on a toy tissue: simulate, prepare, train, generate, evaluate.
+
+    Example: `sge2hist demo --minutes 10 -o my-demo`
+    """
     config = DemoConfig(
         minutes=minutes, seed=seed, tiny=tiny, n_cells=40 if tiny else 400, n_per_type=2 if tiny else 16
     )
-    run_demo(output, config, overwrite=overwrite, say=typer.echo)
+    run_demo(output, config, overwrite=overwrite, log=log)
+    typer.echo(f"wrote {output}")
 
 
-def run_demo(output: str | Path, config: DemoConfig, *, overwrite: bool = False, say: Say = print) -> dict[str, Any]:
-    """Do or finish all steps and return the recovery of the toy's truth.
+def run_demo(output: str | Path, config: DemoConfig, *, overwrite: bool = False, log: Log = print) -> dict[str, Any]:
+    """Do or finish all steps, and return the recovery of the toy's truth.
 
     Raises
     ------
     InputError
         If `output` is something else, or a demo with other settings and `overwrite` is false.
     """
-    from sge2hist.cli.demo_tissue import recover_truth
     from sge2hist.data.artifacts import atomic_path, write_json
 
     folder = _open_folder(Path(output), config, overwrite)
     started = time.monotonic()
 
     def step(what: str) -> None:
-        say(f"\n[{time.monotonic() - started:5.0f} s] {what}")
+        log(f"\n[{time.monotonic() - started:5.0f} s] {what}")
 
     step("1/5 toy tissue, in the layout of a Visium HD run (simulated: no patient, no instrument)")
-    paths = _toy(folder, config, say)
+    paths = _toy(folder, config, log)
     step(f"2/5 prepare {paths.outs}")
-    dataset = _prepare(folder, config, paths, say)
+    dataset = _prepare(folder, config, paths, log)
     step(f"3/5 train on {len(dataset.rows('train')):,} bins for {config.minutes:g} minutes")
-    bundle = _train(folder, config, dataset, say)
+    bundle = _train(folder, config, dataset, log)
     step("4/5 generate: test cells from RNA, the same with shuffled RNA, and types by name")
-    sets = {name: _generate(folder, config, dataset, bundle, name, say) for name in ("genes", "shuffled")}
+    sets = {name: _generate(folder, config, dataset, bundle, name, log) for name in ("genes", "shuffled")}
     if _names(bundle, dataset):
-        sets["types"] = _generate(folder, config, dataset, bundle, "types", say)
+        sets["types"] = _generate(folder, config, dataset, bundle, "types", log)
     else:
-        say("so short a training has named no cell type: none is generated by name")
+        log("no component got the name of a cell type in so short a training: none is generated by name")
     step("5/5 evaluate")
     _evaluate(folder, config, dataset)
-    recovery = recover_truth(dataset, sets, paths, seed=config.seed, say=say)
+    recovery = recover_truth(dataset, sets, paths, seed=config.seed, log=log)
     with atomic_path(folder / "recovery.json") as partial:
         write_json(partial, recovery)
     _gallery(folder, dataset, sets)
     step("done: everything below is toy data, simulated and generated")
-    say(f"pictures  {folder / 'gallery.png'}")
-    say(f"report    {folder / 'report' / 'report.html'}")
-    say(f"truth     {folder / 'recovery.json'}")
+    log(f"pictures  {folder / 'gallery.png'}")
+    log(f"report    {folder / 'report' / 'report.html'}")
+    log(f"truth     {folder / 'recovery.json'}")
     return recovery
 
 
 def _open_folder(folder: Path, config: DemoConfig, overwrite: bool) -> Path:
-    """Begin a demo folder, or check that the one there was begun with the same settings."""
+    """Create a demo folder, or check that the existing one has the same settings."""
     from sge2hist.data.artifacts import check_output, read_manifest, write_manifest
     from sge2hist.data.errors import InputError
 
     settings = asdict(config)
     if folder.is_dir() and any(folder.iterdir()):
-        begun = read_manifest(folder, KIND)
-        changed = [key for key in settings if begun.get("settings", {}).get(key) != settings[key]]
-        changed += ["version of sge2hist"] if begun["sge2hist_version"] != __version__ else []
+        existing = read_manifest(folder, KIND)
+        changed = [key for key in settings if existing.get("settings", {}).get(key) != settings[key]]
+        changed += ["version of sge2hist"] if existing["sge2hist_version"] != __version__ else []
         if not changed and not overwrite:
             return folder
         if not overwrite:
             raise InputError(
                 found=f"a demo with other settings ({', '.join(changed)})",
                 where=str(folder),
-                expected="the same settings, to go on with it",
-                repair="give --overwrite to throw it away, or another --output",
+                expected="the same settings, to resume it",
+                repair="give --overwrite to delete it, or another --output",
             )
         shutil.rmtree(folder)
     check_output(folder, overwrite=True, kind=KIND)
@@ -144,7 +150,7 @@ def _open_folder(folder: Path, config: DemoConfig, overwrite: bool) -> Path:
     return folder
 
 
-def _toy(folder: Path, config: DemoConfig, say: Say) -> ToyPaths:
+def _toy(folder: Path, config: DemoConfig, log: Log) -> ToyPaths:
     from sge2hist.toy.tissue import ToyTissueConfig, simulate
     from sge2hist.toy.visium_hd_folder import ToyPaths, write_visium_hd
 
@@ -152,11 +158,11 @@ def _toy(folder: Path, config: DemoConfig, say: Say) -> ToyPaths:
     if root.is_dir():
         return ToyPaths.at(root)
     tissue = simulate(ToyTissueConfig.tiny() if config.tiny else ToyTissueConfig(), config.seed)
-    say(f"{len(tissue.cells):,} cells of 6 types, {len(tissue.genes)} genes, {len(tissue.transcripts):,} transcripts")
+    log(f"{len(tissue.cells):,} cells of 6 types, {len(tissue.genes)} genes, {len(tissue.transcripts):,} transcripts")
     return write_visium_hd(tissue, root)
 
 
-def _prepare(folder: Path, config: DemoConfig, paths: ToyPaths, say: Say) -> PairedDataset:
+def _prepare(folder: Path, config: DemoConfig, paths: ToyPaths, log: Log) -> PairedDataset:
     from sge2hist.data.paired import PairedDataset
     from sge2hist.pairing.config import PrepareConfig
     from sge2hist.pairing.prepare import prepare
@@ -174,12 +180,12 @@ def _prepare(folder: Path, config: DemoConfig, paths: ToyPaths, say: Say) -> Pai
         seed=config.seed,
         toy=True,
     )
-    dataset = prepare(paths.outs, output, options, images=paths.image, log=say)
-    say(f"{len(dataset):,} bins of {config.bin_um} um kept; alignment to look at: {output / 'alignment.png'}")
+    dataset = prepare(paths.outs, output, options, images=paths.image, log=log)
+    log(f"{len(dataset):,} bins of {config.bin_um} um kept; alignment to look at: {output / 'alignment.png'}")
     return dataset
 
 
-def _train(folder: Path, config: DemoConfig, dataset: PairedDataset, say: Say) -> ModelBundle:
+def _train(folder: Path, config: DemoConfig, dataset: PairedDataset, log: Log) -> ModelBundle:
     from sge2hist.training.config import TrainConfig
     from sge2hist.training.train import train
 
@@ -190,7 +196,7 @@ def _train(folder: Path, config: DemoConfig, dataset: PairedDataset, say: Say) -
         checkpoint_every_s=60.0,
         mixed_precision="no" if config.tiny else "auto",
     )
-    return train(dataset, folder / "toy.model", options, log=say)
+    return train(dataset, folder / "toy.model", options, log=log)
 
 
 def _names(bundle: ModelBundle, dataset: PairedDataset) -> list[str]:
@@ -199,14 +205,14 @@ def _names(bundle: ModelBundle, dataset: PairedDataset) -> list[str]:
 
 
 def _generate(
-    folder: Path, config: DemoConfig, dataset: PairedDataset, bundle: ModelBundle, what: str, say: Say
+    folder: Path, config: DemoConfig, dataset: PairedDataset, bundle: ModelBundle, what: str, log: Log
 ) -> GeneratedSet:
     import numpy as np
 
     from sge2hist.data.generated import GeneratedSet
     from sge2hist.generation.patches import generate
     from sge2hist.generation.requests import request_from_paired, request_from_types
-    from sge2hist.models.image.image_model import SamplerConfig
+    from sge2hist.models.image.samplers import SamplerConfig
 
     output = folder / f"{what}.generated"
     if output.is_dir():
@@ -219,8 +225,8 @@ def _generate(
         rows = dataset.rows("test")
         chosen = np.random.default_rng(config.seed).choice(rows, min(config.n_cells, len(rows)), replace=False)
         job = request_from_paired(bundle, dataset, np.sort(chosen), seed=config.seed, shuffle_cells=what == "shuffled")
-    say(f"{len(job)} images into {output}")
-    # After so short a training images follow their condition better when pushed towards it.
+    log(f"{len(job)} images into {output}")
+    # Guidance makes up for some of the short training.
     return generate(
         bundle, job, output, sampler=SamplerConfig(guidance=GUIDANCE, guidance_interval=(0.2, 5.0)), seed=config.seed
     )
@@ -234,7 +240,7 @@ def _evaluate(folder: Path, config: DemoConfig, dataset: PairedDataset) -> None:
     if output.is_dir():
         return
     options = EvaluateConfig(
-        extractor="texture-v1",  # fast and always there; a real evaluation takes the default
+        extractor="texture-v1",  # fast, needs no download; a real evaluation takes the default
         max_train=1000,
         max_val=500,
         max_train_for_copies=4000,
@@ -247,24 +253,83 @@ def _evaluate(folder: Path, config: DemoConfig, dataset: PairedDataset) -> None:
     )
 
 
+def recover_truth(
+    dataset: PairedDataset, sets: dict[str, GeneratedSet], paths: ToyPaths, *, seed: int, log: Log
+) -> dict[str, Any]:
+    """Compare generated images with the truth at their cells; logs two tables and returns their numbers.
+
+    Parameters: `sets` holds "genes", images of cells of `dataset`, and may hold "types", images of types by name.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from sge2hist.toy.patch_traits import PatchTraits, true_patches
+    from sge2hist.toy.recovery import recover, recover_requested
+
+    cells = pd.read_csv(paths.truth / "cells.csv")
+    traits = {n: cells[n].to_numpy() for n in ("nucleus_area_um2", "nucleus_haematoxylin", "cytoplasm_eosin")}
+    centre_xy_um = dataset.centre_xy_px * dataset.um_per_px
+
+    def truth_at(rows: np.ndarray) -> PatchTraits:
+        return true_patches(cells[["x_um", "y_um"]].to_numpy(), traits, centre_xy_um[rows], dataset.patch_um)
+
+    train_rows = dataset.rows("train")
+    train_rows = np.random.default_rng(seed).choice(train_rows, min(1500, len(train_rows)), replace=False)
+    training_images, training_types = dataset.patches(train_rows), dataset.type_of_cell[train_rows]
+    um_per_px = dataset.patch_um / dataset.patch_px
+    rows = sets["genes"].obs["row"].to_numpy()
+    from_genes = recover(
+        generated=_images(sets["genes"]),
+        real=dataset.patches(rows),
+        truth=truth_at(rows),
+        type_N=dataset.type_of_cell[rows],
+        training_images=training_images,
+        training_types=training_types,
+        um_per_px=um_per_px,
+        seed=seed,
+    )
+    recovered: dict[str, Any] = {"toy": True, "from_genes": from_genes.as_dict(), "from_types": None}
+    lines = from_genes.lines()
+    if "types" in sets:
+        requested = sets["types"].obs["cell_type"].astype(str)
+        from_types = recover_requested(
+            generated=_images(sets["types"]),
+            requested_type_N=np.array([dataset.types.index(name) for name in requested]),
+            training_images=training_images,
+            training_types=training_types,
+            training_truth=truth_at(train_rows),
+            um_per_px=um_per_px,
+        )
+        recovered["from_types"] = from_types.as_dict()
+        lines += from_types.lines()
+    for line in lines:
+        log(line)
+    return recovered
+
+
+def _images(generated: GeneratedSet, rows: Any = None) -> np.ndarray:
+    import numpy as np
+
+    return np.stack([generated.image(int(i)) for i in (range(len(generated)) if rows is None else rows)])
+
+
 def _gallery(folder: Path, dataset: PairedDataset, sets: dict[str, GeneratedSet]) -> None:
     """Two test cells of each type, from different places, and up to twelve images of each name."""
     import numpy as np
 
-    from sge2hist.cli.demo_tissue import write_gallery
-    from sge2hist.data.artifacts import atomic_path
+    from sge2hist.display import sheet_of_rows
 
     obs = sets["genes"].obs.reset_index(drop=True)
-    places = [group.index.to_numpy() for _, group in obs.groupby("cell_type", observed=True)]
-    shown = np.concatenate([np.unique(at[[len(at) // 3, 2 * len(at) // 3]]) for at in places])
+    of_types = [group.index.to_numpy() for _, group in obs.groupby("cell_type", observed=True)]
+    shown = np.concatenate([np.unique(at[[len(at) // 3, 2 * len(at) // 3]]) for at in of_types])
     cells = [
         ("real (toy)", dataset.patches(obs["row"].to_numpy()[shown])),
-        ("from its RNA", np.stack([sets["genes"].image(i) for i in shown])),
-        ("from other RNA", np.stack([sets["shuffled"].image(i) for i in shown])),
+        ("from its RNA", _images(sets["genes"], shown)),
+        ("from other RNA", _images(sets["shuffled"], shown)),
     ]
-    types = []
+    blocks = [("Toy tissue: the same test cells, real and generated from their RNA", cells)]
     if "types" in sets:
         by_name = sets["types"].obs.reset_index(drop=True).groupby("cell_type", observed=True, sort=False)
-        types = [(str(n), np.stack([sets["types"].image(i) for i in group.index[:12]])) for n, group in by_name]
-    with atomic_path(folder / "gallery.png") as partial:
-        write_gallery(partial, cells=cells, types=types)
+        types = [(str(name), _images(sets["types"], group.index[:12])) for name, group in by_name]
+        blocks.append(("Toy tissue: generated from the name of a cell type", types))
+    sheet_of_rows(blocks).save(folder / "gallery.png")

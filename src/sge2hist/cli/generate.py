@@ -283,7 +283,7 @@ def write_contact_sheet(generated: GeneratedSet) -> Path:
     """Write a picture of up to 64 images, spread over the set, into its folder; returns its path."""
     import numpy as np
 
-    from sge2hist.contact_sheet import MAX_IMAGES, SHEET_NAME, contact_sheet
+    from sge2hist.display import MAX_IMAGES, SHEET_NAME, contact_sheet
 
     shown = np.unique(np.linspace(0, len(generated) - 1, MAX_IMAGES).round().astype(int))
     heading = "synthetic images" + (" of toy tissue" if generated.manifest.get("toy") else "")

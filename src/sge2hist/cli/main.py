@@ -12,12 +12,11 @@ from sge2hist import __version__
 from sge2hist.cli.command import Verb, Verbs, with_running_options
 from sge2hist.cli.demo import demo
 from sge2hist.cli.evaluate import evaluate
-from sge2hist.cli.export import export
 from sge2hist.cli.finetune import distill, sharpen, train_upsampler
 from sge2hist.cli.generate import generate
 from sge2hist.cli.generate_slide import generate_slide, merge, view
 from sge2hist.cli.inspect import inspect
-from sge2hist.cli.prepare import prepare
+from sge2hist.cli.prepare import export, prepare
 from sge2hist.cli.train import train
 from sge2hist.cli.types import types
 from sge2hist.data.errors import InputError

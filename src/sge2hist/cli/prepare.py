@@ -1,13 +1,17 @@
-"""`sge2hist prepare`."""
+"""Verbs about paired datasets: `prepare`, which writes one, and `export`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-_CELLS, _FILTERS, _SPLIT = "Cells and types", "Filters", "Split"
+from sge2hist.cli.arguments import ADVANCED, Overwrite, numbers
+from sge2hist.cli.command import log
+
+_SCALE, _CELLS, _TYPES = "Patches and resolution", "Cells", "Cell types"
+_FILTERS, _SPLIT, _ALIGNMENT = "Filters", "Split", "Alignment"
 
 
 def prepare(
@@ -26,7 +30,6 @@ def prepare(
             "order. Space Ranger never copies it into outs/."
         ),
     ] = None,
-    format: Annotated[str, typer.Option(help="Format of the input; auto recognises it.")] = "auto",
     channels: Annotated[
         str | None,
         typer.Option(
@@ -34,31 +37,36 @@ def prepare(
             "percentiles. Default: an RGB H&E."
         ),
     ] = None,
-    bin_um: Annotated[
-        int | None, typer.Option(help="Bins of this side as cells, e.g. 8 or 16; finer ones are summed. Visium HD.")
-    ] = None,
     patch_um: Annotated[
         float,
-        typer.Option(help="Side of the H&E patch: 64 shows a cell and its neighbours, 128 a tubule."),
+        typer.Option(help="Side of a patch: 64 shows a cell and its neighbours, 128 a tubule.", rich_help_panel=_SCALE),
     ] = 64.0,
-    patch_px: Annotated[int, typer.Option(help="Pixels of that side. patch-um / patch-px is what a model sees.")] = 64,
-    um_per_px: Annotated[
-        float | None, typer.Option(help="Resolution of the stored slide; default: that of the image given.")
-    ] = None,
-    image_um_per_px: Annotated[
-        float | None, typer.Option(help="Scale of the image given, where the format does not state it.")
-    ] = None,
-    shift_um: Annotated[
-        list[str] | None,
+    patch_px: Annotated[
+        int,
         typer.Option(
-            help="X,Y added to the positions (right, down), when alignment.png shows a shift; SLIDE=X,Y for one of several."
+            help="Pixels of that side: the model's resolution is patch-um / patch-px.", rich_help_panel=_SCALE
+        ),
+    ] = 64,
+    image_um_per_px: Annotated[
+        float | None,
+        typer.Option(
+            help="INPUT: um per px of the image file, where its format or the instrument does not state it.",
+            rich_help_panel=_SCALE,
         ),
     ] = None,
-    check_alignment: Annotated[bool, typer.Option(help="Measure the shift; refuse 50 um or more.")] = True,
-    alignment: Annotated[Path | None, typer.Option(help="Xenium: csv that maps H&E to DAPI pixels.")] = None,
-    genes: Annotated[Path | None, typer.Option(help="Published pickle: csv gene_id,symbol in its order.")] = None,
-    layer: Annotated[str | None, typer.Option(help="AnnData, SpatialData: layer of the raw counts.")] = None,
-    table: Annotated[str | None, typer.Option(help="SpatialData: table to read.")] = None,
+    um_per_px: Annotated[
+        float | None,
+        typer.Option(
+            help="OUTPUT: um per px of the slide stored in the dataset; default: that of the image file.",
+            rich_help_panel=_SCALE,
+        ),
+    ] = None,
+    bin_um: Annotated[
+        int | None,
+        typer.Option(
+            help="Visium HD: bins of this side as cells, e.g. 8 or 16; finer ones are summed.", rich_help_panel=_CELLS
+        ),
+    ] = None,
     cells: Annotated[
         str,
         typer.Option(
@@ -68,72 +76,102 @@ def prepare(
         ),
     ] = "auto",
     labels: Annotated[
-        Path | None, typer.Option(help="Label image or GeoJSON for --cells labels.", rich_help_panel=_CELLS)
+        Path | None,
+        typer.Option(help="Your cells: label image or GeoJSON, for --cells labels.", rich_help_panel=_CELLS),
     ] = None,
-    expand_um: Annotated[
-        float | None,
-        typer.Option(help="Growth beyond the outline; default 8 for nuclei, else 0.", rich_help_panel=_CELLS),
-    ] = None,
-    volume_ratio: Annotated[
-        float | None, typer.Option(help="Grow each nucleus to this ratio of volumes instead.", rich_help_panel=_CELLS)
-    ] = None,
-    destripe: Annotated[
-        bool, typer.Option("--destripe", help="Add destriped totals of 2 um bins.", rich_help_panel=_CELLS)
-    ] = False,
-    segmenter: Annotated[
-        str, typer.Option(help="network, classical, stardist, auto.", rich_help_panel=_CELLS)
-    ] = "auto",
     types: Annotated[
         str,
         typer.Option(
             help="Cell types from: leiden | clusters (Space Ranger's) | markers:kidney | markers:FILE.csv "
             "(rows type,gene) | FILE.csv (rows cell,type; with several inputs SLIDE:cell) | a column of the cells | none.",
-            rich_help_panel=_CELLS,
+            rich_help_panel=_TYPES,
         ),
     ] = "leiden",
-    resolution: Annotated[float, typer.Option(help="Of Leiden: more gives more types.", rich_help_panel=_CELLS)] = 1.0,
+    resolution: Annotated[float, typer.Option(help="Of Leiden: more gives more types.", rich_help_panel=_TYPES)] = 1.0,
     marker_margin: Annotated[
         float,
-        typer.Option(help="Lead of the best type; more gives more unknown.", rich_help_panel=_CELLS),
+        typer.Option(help="Lead of the best type over the next; more gives more unknown.", rich_help_panel=_TYPES),
     ] = 0.3,
     min_counts: Annotated[int, typer.Option(help="UMI of a cell.", rich_help_panel=_FILTERS)] = 20,
     min_genes: Annotated[int, typer.Option(help="Genes of a cell.", rich_help_panel=_FILTERS)] = 10,
     min_cells: Annotated[int, typer.Option(help="Cells of a gene.", rich_help_panel=_FILTERS)] = 3,
-    nucleus_um2: Annotated[
-        str, typer.Option(help="Min,max area of the nucleus, where it is known.", rich_help_panel=_FILTERS)
-    ] = "8,250",
     min_tissue: Annotated[float, typer.Option(help="Share of tissue in a patch.", rich_help_panel=_FILTERS)] = 0.1,
-    keep_border: Annotated[
-        bool, typer.Option("--keep-border", help="Keep patches that reach past the image.", rich_help_panel=_FILTERS)
-    ] = False,
-    fractions: Annotated[str, typer.Option(help="Of train,val,test.", rich_help_panel=_SPLIT)] = "0.7,0.1,0.2",
-    split_block_um: Annotated[
-        float | None,
-        typer.Option(help="Side of the blocks; default 500, or 8 patch sides if more.", rich_help_panel=_SPLIT),
-    ] = None,
+    fractions: Annotated[str, typer.Option(help="Shares of train,val,test.", rich_help_panel=_SPLIT)] = "0.7,0.1,0.2",
     holdout_slide: Annotated[
         list[str] | None, typer.Option(help="This slide becomes the test set, whole.", rich_help_panel=_SPLIT)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the split and of Leiden.", rich_help_panel=_SPLIT)] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier dataset of this name.")] = False,
+    shift_um: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="X,Y added to the positions (right, down), when alignment.png shows a shift; SLIDE=X,Y for one of several.",
+            rich_help_panel=_ALIGNMENT,
+        ),
+    ] = None,
+    check_alignment: Annotated[
+        bool, typer.Option(help="Measure the shift; refuse 50 um or more.", rich_help_panel=_ALIGNMENT)
+    ] = True,
+    alignment: Annotated[
+        Path | None,
+        typer.Option(help="Xenium: csv that maps H&E to DAPI pixels.", rich_help_panel=_ALIGNMENT),
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="Format of the input; auto recognises it.", rich_help_panel=ADVANCED)
+    ] = "auto",
+    layer: Annotated[
+        str | None, typer.Option(help="AnnData, SpatialData: layer of the raw counts.", rich_help_panel=ADVANCED)
+    ] = None,
+    table: Annotated[str | None, typer.Option(help="SpatialData: table to read.", rich_help_panel=ADVANCED)] = None,
+    genes: Annotated[
+        Path | None,
+        typer.Option(help="Published pickle: csv gene_id,symbol in its order.", rich_help_panel=ADVANCED),
+    ] = None,
+    segmenter: Annotated[
+        str, typer.Option(help="Of --cells nuclei: network, classical, stardist, auto.", rich_help_panel=ADVANCED)
+    ] = "auto",
+    expand_um: Annotated[
+        float | None,
+        typer.Option(
+            help="Growth of cells beyond the outline; default 8 for nuclei, else 0.", rich_help_panel=ADVANCED
+        ),
+    ] = None,
+    volume_ratio: Annotated[
+        float | None, typer.Option(help="Grow each nucleus to this ratio of volumes instead.", rich_help_panel=ADVANCED)
+    ] = None,
+    destripe: Annotated[
+        bool, typer.Option("--destripe", help="Add destriped totals of 2 um bins.", rich_help_panel=ADVANCED)
+    ] = False,
+    nucleus_um2: Annotated[
+        str, typer.Option(help="Min,max area of the nucleus, where it is known.", rich_help_panel=ADVANCED)
+    ] = "8,250",
+    keep_border: Annotated[
+        bool, typer.Option("--keep-border", help="Keep patches that extend past the image.", rich_help_panel=ADVANCED)
+    ] = False,
+    split_block_um: Annotated[
+        float | None,
+        typer.Option(
+            help="Side of the blocks of the split; default 500, or 8 patch sides if more.", rich_help_panel=ADVANCED
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the split and of Leiden.", rich_help_panel=ADVANCED)] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Pair gene expression with H&E or fluorescence: instrument folder and image -> paired dataset.
 
     Checks that the image is the right one, filters cells, splits the tissue into blocks for training and testing (with
-    a gap, so that no picture shows both), names cell types, and writes OUTPUT: cells.h5ad, slide.ome.tif,
+    a gap, so that no patch shows both), names cell types, and writes OUTPUT: cells.h5ad, slide.ome.tif,
     manifest.json and **alignment.png, which you should look at**.
 
     Example: `sge2hist prepare run/outs --image he.tif --bin-um 16 -o kidney.paired`
 
     Fluorescence: `sge2hist prepare xenium --image morphology_focus_0000.ome.tif --channels all -o brain.paired`
     """
-    from sge2hist.progress import stages
     from sge2hist.pairing.config import CellsConfig, PrepareConfig
     from sge2hist.pairing.prepare import prepare as run
+    from sge2hist.progress import stages
 
     shift, slide_shifts = _shifts(shift_um or [])
-    min_um2, max_um2 = _numbers(nucleus_um2, 2, "--nucleus-um2", "min,max")
-    train, val, test = _numbers(fractions, 3, "--fractions", "train,val,test")
+    min_um2, max_um2 = numbers(nucleus_um2, 2, "--nucleus-um2", "min,max")
+    train, val, test = numbers(fractions, 3, "--fractions", "train,val,test, three numbers with commas between")
     config = PrepareConfig(
         format=format,
         bin_um=bin_um,
@@ -176,24 +214,12 @@ def prepare(
     _show_summary(dataset.manifest, output)
 
 
-def _numbers(text: str, count: int, option: str, expected: str) -> tuple[float, ...]:
-    from sge2hist.data.errors import InputError
-
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) != count:
-        raise InputError(found=f"{option} {text}", expected=f"{expected}, {count} numbers with commas between")
-    return values
-
-
 def _shifts(given: list[str]) -> tuple[tuple[float, float], dict[str, tuple[float, float]]]:
     """`X,Y` for all slides and `SLIDE=X,Y` for some."""
     shift, of_slides = (0.0, 0.0), {}
     for text in given:
-        slide, _, numbers = text.rpartition("=")
-        x, y = _numbers(numbers, 2, "--shift-um", "X,Y or SLIDE=X,Y")
+        slide, _, shift_text = text.rpartition("=")
+        x, y = numbers(shift_text, 2, "--shift-um", "X,Y or SLIDE=X,Y")
         if slide:
             of_slides[slide] = (x, y)
         else:
@@ -202,17 +228,39 @@ def _shifts(given: list[str]) -> tuple[tuple[float, float], dict[str, tuple[floa
 
 
 def _log(line: str) -> None:
+    """Warnings go to standard error, with --quiet as well."""
     if line.startswith("warning: "):
         typer.secho(line, fg=typer.colors.YELLOW, err=True)
     else:
-        typer.echo(line)
+        log(line)
 
 
-def _show_summary(manifest: dict, output: Path) -> None:  # type: ignore[type-arg]
+def _show_summary(manifest: dict[str, Any], output: Path) -> None:
     split, types = manifest["split"]["counts"], manifest["types"]
-    typer.echo(f"{manifest['n_cells']:,} {manifest['observation']}s x {manifest['n_genes']:,} genes in {output}")
-    typer.echo("split: " + ", ".join(f"{name} {count:,}" for name, count in split.items()))
-    typer.echo(f"types ({types['source']}): {', '.join(types['names'])}; unknown {types['unknown']:,}")
+    log(f"{manifest['n_cells']:,} {manifest['observation']}s x {manifest['n_genes']:,} genes in {output}")
+    log("split: " + ", ".join(f"{name} {count:,}" for name, count in split.items()))
+    log(f"types ({types['source']}): {', '.join(types['names'])}; unknown {types['unknown']:,}")
     further = len(manifest["slides"]) - 1
     more = f" and, beside it, those of the other slides (up to alignment.{further}.png)" if further else ""
-    typer.echo(f"now look at {output / 'alignment.png'}{more}")
+    log(f"now look at {output / 'alignment.png'}{more}")
+    typer.echo(f"wrote {output}")
+
+
+def export(
+    paired: Annotated[Path, typer.Argument(help="Paired dataset made by `sge2hist prepare`.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="SpatialData store to write, NAME.zarr.")],
+) -> None:
+    """Write a paired dataset as a SpatialData store, for squidpy, napari-spatialdata and the other tools that open it.
+
+    Every slide becomes a multiscale image with a coordinate system of its own, its cells become circles in px of the
+    slide, and the counts become one table.
+
+    Example: `sge2hist export kidney.paired -o kidney.zarr`
+    """
+    from sge2hist.data.paired import PairedDataset
+    from sge2hist.pairing.export_spatialdata import export_spatialdata
+
+    dataset = PairedDataset.open(paired)
+    export_spatialdata(dataset, output)
+    log(f"{len(dataset):,} cells, {len(dataset.slide_ids)} slide(s), SpatialData 0.2 (zarr 3)")
+    typer.echo(f"wrote {output}")

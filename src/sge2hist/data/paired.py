@@ -12,7 +12,7 @@ from sge2hist.data.artifacts import read_manifest
 from sge2hist.data.counts_file import read_csr_rows
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
-from sge2hist.data.slides.channels import RGB, Channels
+from sge2hist.data.slides.channels import RGB, Channels, composite, describe_channels
 from sge2hist.data.slides.slide_image import SlideImage
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 KIND = "paired"
 CELLS_NAME = "cells.h5ad"
 UNKNOWN = "unknown"
+THUMBNAIL_PX = 240
 SPLITS = ("train", "val", "test")
 DROPPED = "dropped"  # kept out of every split so that patches of two splits never overlap
 
@@ -109,6 +110,30 @@ class PairedDataset:
 
     def __len__(self) -> int:
         return len(self.obs)
+
+    def __repr__(self) -> str:
+        toy = ", toy tissue" if self.is_toy else ""
+        return (
+            f"PairedDataset({str(self.path)!r}, {len(self):,} cells x {len(self.genes):,} genes, "
+            f"{len(self.slide_ids)} slide(s), {len(self.types)} types{toy})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Facts and a thumbnail of the first slide, for notebooks."""
+        from sge2hist.display import html_facts, png_bytes
+
+        n_of_split = {name: int((self._split == name).sum()) for name in (*SPLITS, DROPPED)}
+        facts = [
+            ("cells", f"{len(self):,}" + (" of toy tissue" if self.is_toy else "")),
+            ("genes", f"{len(self.genes):,}"),
+            ("slides", ", ".join(self.slide_ids)),
+            ("patch", f"{self.patch_um:g} um, {self.patch_px} px"),
+            ("resolution", f"{self.um_per_px:.4g} um/px, {describe_channels(self.channels)}"),
+            ("split", ", ".join(f"{name} {n:,}" for name, n in n_of_split.items())),
+            ("types", ", ".join(self.types) or "none"),
+        ]
+        thumbnail, _ = self.slides[0].thumbnail(THUMBNAIL_PX)
+        return html_facts(str(self.path), facts, png_bytes(composite(thumbnail, self.channels)))
 
     def __getitem__(self, i: int) -> Item:
         """One cell: its patch at the default size, its raw counts and its type."""

@@ -1,8 +1,9 @@
-"""Contact sheet: many small images on one labelled picture, for files and notebooks."""
+"""Contact sheets and tables of facts, as files and notebooks show them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -174,3 +175,34 @@ def _fitted(text: str, width_px: int) -> str:
     n_letters = max(3, width_px // 6)
     text = str(text)
     return text if len(text) <= n_letters else text[: n_letters - 1] + "…"
+
+
+def png_bytes(image_HWC: np.ndarray) -> bytes:
+    """RGB uint8 [H, W, 3] as the bytes of a PNG."""
+    from PIL import Image
+
+    buffer = BytesIO()
+    Image.fromarray(image_HWC).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def html_facts(title: str, facts: Sequence[tuple[str, str]], picture: bytes | None = None) -> str:
+    """A table of names and values for a notebook, with a PNG beside it.
+
+    >>> html_facts("Model", [("genes", "2,000")])
+    '<div><b>Model</b><table><tr><th>genes</th><td>2,000</td></tr></table></div>'
+    """
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts)
+    image = ""
+    if picture is not None:
+        from base64 import b64encode
+
+        image = f'<img style="float:right" src="data:image/png;base64,{b64encode(picture).decode()}">'
+    return f"<div>{image}<b>{escape(title)}</b><table>{rows}</table></div>"
+
+
+def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for a notebook."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
