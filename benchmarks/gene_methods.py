@@ -56,12 +56,12 @@ def _grouped(fitted: Fitted, data: GeneSet) -> Fitted:
     assert fitted.model is not None
     assert fitted.encoded is not None
     mixture = fitted.model.mixture
-    component_N = component_posterior(fitted.model, encode_data(fitted.model, data.train), data.train.index).argmax(1)
+    component_N = component_posterior(fitted.model, encode_data(fitted.model, data.train)).argmax(1)
     n_cells_K = np.bincount(component_N, minlength=mixture.n_components)
     n_kinds = min(data.n_types, int((n_cells_K > 0).sum()))
     means_KT, vars_KT = mixture.means_KT.detach().numpy(), mixture.log_vars_KT.detach().exp().numpy()
     kind_K = group_components(means_KT, vars_KT, n_cells_K, n_kinds)
-    told_NK = component_posterior(fitted.model, fitted.encoded, data.test.index)
+    told_NK = component_posterior(fitted.model, fitted.encoded)
     return replace(fitted, cluster_N=kind_K[told_NK.argmax(1)])
 
 
@@ -153,7 +153,7 @@ def _fit_vae(
 
     active = encoded.mean_NZ.var(0) > 0.01
     return Fitted(
-        cluster_N=component_posterior(model, encoded, data.test.index).argmax(1),
+        cluster_N=component_posterior(model, encoded).argmax(1),
         proportions=proportions,
         theta_G=theta_G,
         seconds=seconds,

@@ -81,7 +81,7 @@ def mean_log1p(mean_NG: np.ndarray, theta_G: np.ndarray, largest: int = 100) -> 
 
 def panel_robustness(data: GeneSet, model: GeneVAE, seed: int) -> dict[str, float]:
     """Type accuracy of labelled test cells with a random part of the genes; components named on train cells."""
-    train_N = component_posterior(model, encode_data(model, data.train), data.train.index).argmax(1)
+    train_N = component_posterior(model, encode_data(model, data.train)).argmax(1)
     votes = np.zeros((model.mixture.n_components, max(1, len(data.train.type_names))))
     labelled = data.train.type_N >= 0
     np.add.at(votes, (train_N[labelled], data.train.type_N[labelled]), 1)
@@ -91,7 +91,7 @@ def panel_robustness(data: GeneSet, model: GeneVAE, seed: int) -> dict[str, floa
         observed = np.zeros(data.test.n_genes, bool)
         n_observed = max(1, round(share * data.test.n_genes))
         observed[np.random.default_rng(seed).permutation(data.test.n_genes)[:n_observed]] = True
-        found = component_posterior(model, encode_data(model, data.test, observed_G=observed), data.test.index).argmax(
+        found = component_posterior(model, encode_data(model, data.test, observed_G=observed)).argmax(
             1
         )
         result[f"type_acc_{share:.0%}_genes"] = float((votes.argmax(1)[found] == data.test.type_N)[known].mean())
@@ -115,7 +115,7 @@ def probes(data: GeneSet, model: GeneVAE, max_cells: int = 5000, seed: int = 0) 
     for source, inputs in read.items():
         result[f"type_from_{source}"] = _told_class(inputs, types)
     own = [
-        component_posterior(model, found, part.index).argmax(1)
+        component_posterior(model, found).argmax(1)
         for part, found in ((data.train, train), (data.test, test))
     ]
     result["components_used"] = float(len(np.unique(own[0])))

@@ -26,11 +26,11 @@ from sge2hist.models.image.image_model import ImageModel
 from sge2hist.models.image.preconditioning import expand
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.finetune.base import tune
-from sge2hist.training.image.conditioning import ToldCells
+from sge2hist.training.image.conditioning import ConditioningCells
 from sge2hist.training.image.patches import PatchBatch, PatchSource
 from sge2hist.training.image.stages import SHARE_ANYWHERE, SHARE_CENTRE
-from sge2hist.training.loop import Run, Stage, StagePlan
-from sge2hist.training.randomness import stage_generator, stage_rng
+from sge2hist.training.loop import Stage, StagePlan, stage_generator, stage_rng
+from sge2hist.training.run import TrainingRun
 
 NAME = "glass"
 SHARE_NONE = 0.10
@@ -47,7 +47,7 @@ class GlassConfig:
     canvases: int = 8  # without cells, per step
     as_before: float = 10.0  # weight of the difference from what it was
     seed: int = 0
-    leave_out: str | None = None
+    exclude: str | None = None
 
 
 class GlassTeaching(Stage):
@@ -58,9 +58,9 @@ class GlassTeaching(Stage):
         model: JointModel,
         before: ImageModel,
         source: PatchSource,
-        cells: ToldCells,
+        cells: ConditioningCells,
         config: GlassConfig,
-        run: Run,
+        run: TrainingRun,
     ) -> None:
         super().__init__()
         self.model, self._source, self._cells, self._config = model, source, cells, config
@@ -89,21 +89,21 @@ class GlassTeaching(Stage):
         )
         with torch.no_grad():
             latent, glass = (image.to_latent(part.image_BCHW.to(self._device)) for part in (crops, empty))
-        sigma_B = image.noise_model.draw_sigmas(n, generator).to(self._device)
+        sigma_B = image.denoiser.noise_model.sample_sigmas(n, generator).to(self._device)
         x, hw = latent + expand(sigma_B) * _noise(latent, generator), (latent.shape[2], latent.shape[3])
         with torch.no_grad():
-            answer = self._before.denoise(x, sigma_B, self._before.encode_cells(told, hw))
-        kept = self._error(image.denoise(x, sigma_B, image.encode_cells(told, hw)) - answer, sigma_B)
+            answer = self._before.denoiser(x, sigma_B, self._before.encode_cells(told, hw))
+        kept = self._error(image.denoiser(x, sigma_B, image.encode_cells(told, hw)) - answer, sigma_B)
 
         level_B = torch.rand(config.canvases, generator=generator) * math.log(LEVELS[1] / LEVELS[0])
         level_B = (level_B.exp() * LEVELS[0]).to(self._device)
         on_glass = glass + expand(level_B) * _noise(glass, generator)
-        clear = self._error(image.denoise(on_glass, level_B, image.encode_cells(no_cells, hw)) - glass, level_B)
+        clear = self._error(image.denoiser(on_glass, level_B, image.encode_cells(no_cells, hw)) - glass, level_B)
         return {"loss": clear + config.as_before * kept, "glass": clear.detach(), "as_before": kept.detach()}
 
     def _error(self, difference: Tensor, sigma_B: Tensor) -> Tensor:
         """Mean squared difference, in units of the raw output of the network."""
-        return (difference / expand(self.model.image.noise_model.scalings(sigma_B).c_out_B)).square().mean()
+        return (difference / expand(self.model.image.denoiser.noise_model.scalings(sigma_B).c_out_B)).square().mean()
 
     def _beyond_the_slide(self, n: int) -> PatchBatch:
         """Crops of glass, so far from the slide that no cell is in reach."""
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--leave-out", help="GeoJSON of areas that no image is learnt from")
     asked = parser.parse_args()
     trained = ModelBundle.load(model_folder(asked.model))
-    config = GlassConfig(steps=asked.steps, learning_rate=asked.learning_rate, leave_out=asked.leave_out)
+    config = GlassConfig(steps=asked.steps, learning_rate=asked.learning_rate, exclude=asked.exclude)
     plan = StagePlan(
         name=NAME,
         n_steps=config.steps,

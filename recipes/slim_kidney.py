@@ -18,7 +18,7 @@ import torch
 
 from sge2hist.models.bundle import ModelBundle, model_folder
 from sge2hist.models.joint_model import JointModel
-from sge2hist.training.presets import SAMPLING
+from sge2hist.training.presets import PRESETS
 
 UNET = "image.unet."
 KEPT = ("embed_noise.", "embed_vector.", "stem.", "shrink.", "grow.", "head.", "down.0.", "up.1.")
@@ -33,7 +33,7 @@ def slim(model: JointModel) -> JointModel:
             "this is for models of preset small whose U-Net has two levels of two blocks, and no bottom yet"
         )
     image = replace(model.config.image, unet=replace(unet, bottom=1))
-    slimmer = replace(model.config, image=image, sampler=SAMPLING[model.config.preset])
+    slimmer = replace(model.config, image=image, sampler=PRESETS[model.config.preset].sampler)
     old, n_joined = model.state_dict(), unet.channels[0]
     n_both = old[LAST_COARSE + "norm1.gain_C"].numel()
     taken = {

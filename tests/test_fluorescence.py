@@ -101,15 +101,13 @@ def test_generated_sets_are_scored_by_the_light_of_their_channels(generated, pai
 
 
 def test_a_slide_has_the_channels_too(paired, model, tmp_path):
-    from sge2hist.generation.slide.render import SlideConfig, generate_slide
-    from sge2hist.generation.slide.source import source_from_paired
+    from sge2hist.generation.slide.render import generate_slide
     from sge2hist.viewer.build import build_viewer
 
-    config = SlideConfig(region_um=(200.0, 200.0, 60.0, 40.0))
-    path = generate_slide(model, source_from_paired(paired), tmp_path / "s.generated", config)
-    slide = SlideImage.open(path, channels=CHANNELS)
-    assert slide.as_array().shape == (40, 60, 2)
-    assert build_viewer(path.parent, tmp_path / "view", data=paired).is_file()
+    slide = generate_slide(model, paired, tmp_path / "s.generated", region_um=(200.0, 200.0, 60.0, 40.0))
+    assert slide.channels == CHANNELS
+    assert slide.image.as_array().shape == (40, 60, 2)
+    assert build_viewer(slide.path, tmp_path / "view", data=paired).is_file()
 
 
 def test_a_model_of_any_channels_is_sharpened(paired, model, tmp_path):

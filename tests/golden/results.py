@@ -21,8 +21,8 @@ import torch
 from scipy.sparse import csr_matrix
 
 from sge2hist import SGE2Hist
-from sge2hist.generation.slide.render import SlideConfig, generate_slide
-from sge2hist.generation.slide.source import source_from_adata
+from sge2hist.data.generated import SLIDE_NAME
+from sge2hist.generation.slide.render import generate_slide
 from sge2hist.training import presets
 from sge2hist.training.config import TrainConfig
 from sge2hist.training.progress import Meter
@@ -92,10 +92,10 @@ def slide_region() -> np.ndarray:
     import tifffile
 
     model = SGE2Hist.from_pretrained("pretrained:kidney")
-    config = SlideConfig(region_um=(40.0, 40.0, 120.0, 100.0), seed=11)
+    region_um = (40.0, 40.0, 120.0, 100.0)
     with tempfile.TemporaryDirectory() as folder:
-        source = source_from_adata(cells(model), "cells")
-        return tifffile.imread(generate_slide(model.bundle, source, Path(folder) / "s.generated", config))
+        slide = generate_slide(model, cells(model), Path(folder) / "s.generated", region_um=region_um, seed=11)
+        return tifffile.imread(slide.path / SLIDE_NAME)
 
 
 def losses(name: str) -> dict[str, np.ndarray]:
@@ -114,7 +114,8 @@ def losses(name: str) -> dict[str, np.ndarray]:
         return report(self, stage, *rest, **more)  # type: ignore[arg-type]
 
     preset = presets.PRESETS[name]
-    short = preset._replace(
+    short = replace(
+        preset,
         ae_steps=min(preset.ae_steps, N_STEPS),
         gene_steps=N_STEPS,
         mixture_steps=N_STEPS,
@@ -129,7 +130,7 @@ def losses(name: str) -> dict[str, np.ndarray]:
     ):
         dataset = write_tiny_paired(Path(folder) / "tiny.paired")
         config = TrainConfig(preset=name, seed=2, mixed_precision="no", patch_px=32, um_per_px=2.0)
-        train(dataset, Path(folder) / "m.model", replace(config), say=lambda _: None)
+        train(dataset, Path(folder) / "m.model", replace(config), log=lambda _: None)
     return {f"{name}/{stage}": np.asarray(values) for stage, values in found.items()}
 
 

@@ -20,7 +20,7 @@ def check_a_kill_changes_nothing(
     run: Callable[[Path, Callable[[str], None]], object], folder: Path, resuming: str
 ) -> None:
     """`run(output, say)` killed and resumed (it says `resuming`) ends with the weights of one that was left alone."""
-    save, init = loop.save_checkpoint, loop.Run.__init__
+    save, init = loop.save_checkpoint, loop.TrainingRun.__init__
 
     def save_then_die(path, sections, position):
         save(path, sections, position)
@@ -28,14 +28,14 @@ def check_a_kill_changes_nothing(
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Run, "__init__", lambda self, **given: init(self, **(given | {"checkpoint_every_s": 0.0})))
+        patch.setattr(loop.TrainingRun, "__init__", lambda self, **given: init(self, **(given | {"checkpoint_every_s": 0.0})))
         with pytest.MonkeyPatch.context() as deadly:
             deadly.setattr(loop, "save_checkpoint", save_then_die)
             with pytest.raises(Killed):
                 run(folder / "a.model", lambda _: None)
-        said: list[str] = []
-        run(folder / "a.model", said.append)
-        assert any(line.startswith(resuming) for line in said)
+        logged: list[str] = []
+        run(folder / "a.model", logged.append)
+        assert any(line.startswith(resuming) for line in logged)
     run(folder / "b.model", lambda _: None)
     resumed, whole = (load_file(folder / f"{name}.model" / "model.safetensors") for name in "ab")
     for name in whole:

@@ -22,7 +22,7 @@ CONFIG = DistillConfig(steps=16, batch=4, learning_rate=1e-3)
 @pytest.fixture(scope="module")
 def student(tiny_paired, tiny_model, tmp_path_factory):
     output = tmp_path_factory.mktemp("distilled") / "fast.model"
-    distill(ModelBundle.load(tiny_model), tiny_paired, output, CONFIG, say=lambda _: None)
+    distill(ModelBundle.load(tiny_model), tiny_paired, output, CONFIG, log=lambda _: None)
     return output
 
 
@@ -47,7 +47,7 @@ def test_guidance_that_is_asked_of_a_student_acts_on_its_one_jump(student, tiny_
 def test_a_killed_distillation_ends_with_the_same_weights(tiny_model, tiny_paired, tmp_path):
     teacher, longer = ModelBundle.load(tiny_model), dataclasses.replace(CONFIG, steps=120)
     check_a_kill_changes_nothing(
-        lambda output, say: distill(teacher, tiny_paired, output, longer, say=say),
+        lambda output, log: distill(teacher, tiny_paired, output, longer, log=log),
         tmp_path,
         "resuming distill at step 100",
     )

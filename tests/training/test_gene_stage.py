@@ -67,14 +67,14 @@ def test_types_are_found_without_labels(positions: bool) -> None:
     train, test = make_cells(600, positions=positions), make_cells(300, positions=positions, seed=1)
     model = train_gene_model(train)
     encoded = encode_data(model, test)
-    component_N = assign_components(model, encoded, test.index).argmax(1)
+    component_N = assign_components(model, encoded).argmax(1)
     majority = np.array([np.bincount(train_types, minlength=3).argmax() for train_types in _types_of(model, train)])
     assert adjusted_rand_score(test.type_N, majority[component_N]) > 0.9
     assert (encoded.z1.var(0) > 0.01).all()
 
 
 def _types_of(model: object, data: object) -> list[np.ndarray]:
-    component_N = assign_components(model, encode_data(model, data), data.index).argmax(1)  # type: ignore[arg-type]
+    component_N = assign_components(model, encode_data(model, data)).argmax(1)  # type: ignore[arg-type]
     return [data.type_N[component_N == k] for k in range(model.mixture.n_components)]  # type: ignore[attr-defined]
 
 
@@ -103,7 +103,7 @@ def test_centres_are_the_means_of_the_components() -> None:
     data = with_neighbours(data, model)
     refit_mixture(model, data)
     encoded = encode_data(model, data)
-    gamma = assign_components(model, encoded, data.index)
+    gamma = assign_components(model, encoded)
     means = gamma.T @ encoded.z2 / gamma.sum(0)[:, None]
     np.testing.assert_allclose(means, 0, atol=1e-4)
 
@@ -115,7 +115,7 @@ def test_a_third_of_the_genes_is_enough_and_strange_cells_are_flagged() -> None:
     observed = np.arange(60) % 3 == 0
     encoded = encode_data(model, test, observed_G=observed)
     owner = model.mixture.type_of_component_K.numpy()
-    assert (owner[assign_components(model, encoded, test.index).argmax(1)] == test.type_N).mean() > 0.9
+    assert (owner[assign_components(model, encoded).argmax(1)] == test.type_N).mean() > 0.9
     counts = torch.from_numpy(test.read(np.arange(300)).toarray())
     strange = torch.poisson(torch.full((300, 60), 0.2) + 20 * (torch.arange(60) >= 56))
     fits = [model.novelty.quantiles(*model.novelty_scores(x, model.encode(x)))[0] for x in (counts, strange)]

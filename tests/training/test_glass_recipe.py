@@ -30,7 +30,7 @@ def _error_of_nothing(bundle: ModelBundle) -> float:
     glass = model.to_latent(torch.ones(8, 3, bundle.config.patch_px, bundle.config.patch_px))
     noise = torch.randn(glass.shape, generator=torch.Generator().manual_seed(0))
     told = model.encode_cells(cells, (side, side))
-    return float((model.denoise(glass + 2 * noise, torch.full((8,), 2.0), told) - glass).square().mean())
+    return float((model.denoiser(glass + 2 * noise, torch.full((8,), 2.0), told) - glass).square().mean())
 
 
 def test_canvases_without_cells_become_glass(tiny_model, tiny_paired, tmp_path, monkeypatch):

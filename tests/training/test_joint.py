@@ -9,9 +9,10 @@ from torch import nn
 
 from sge2hist.devices import make_accelerator
 from sge2hist.training.config import TrainConfig
-from sge2hist.training.image.conditioning import lone_latents
+from sge2hist.training.image.conditioning import single_cell_latents
 from sge2hist.training.image.stages import JointTraining, scale_gradient
-from sge2hist.training.loop import Run, Stage, StagePlan, run_stage
+from sge2hist.training.loop import Stage, StagePlan, run_stage
+from sge2hist.training.run import TrainingRun
 from sge2hist.training.train import train
 
 
@@ -27,7 +28,7 @@ def test_a_share_of_the_gradient_reaches_z1_and_all_of_it_z2():
 
 def test_a_lone_cell_is_told_a_draw_of_z1_and_the_mean_of_z2():
     sample, mean = torch.randn(4, 5), torch.randn(4, 5)
-    told = lone_latents(sample, mean, torch.tensor([True, False, True, False]), 2)
+    told = single_cell_latents(sample, mean, torch.tensor([True, False, True, False]), 2)
     assert torch.equal(told[[0, 2], :2], sample[[0, 2], :2])
     assert torch.equal(told[:, 2:], mean[:, 2:])
     assert torch.equal(told[[1, 3]], mean[[1, 3]])
@@ -45,7 +46,7 @@ class _TwoNumbers(Stage):
     def parameter_groups(self):
         return [{"params": [self.steady], "scale": 1.0}, {"params": [self.tiring], "scale": 0.5, "until": 0.5}]
 
-    def reach(self, share: float) -> None:
+    def advance(self, share: float) -> None:
         self.shares.append(share)
         self.moves.append(float(self.tiring.detach()))
 
@@ -55,7 +56,7 @@ class _TwoNumbers(Stage):
 
 def test_a_group_slows_down_to_rest_at_its_share(tmp_path):
     stage = _TwoNumbers()
-    run = Run(directory=tmp_path, accelerator=make_accelerator("no"), seed=0, say=lambda _: None)
+    run = TrainingRun(directory=tmp_path, accelerator=make_accelerator("no"), seed=0, log=lambda _: None)
     plan = StagePlan(name="x", n_steps=20, learning_rate=0.1, items_per_step=1, warmup=0.0, decay=0.0)
     run_stage(stage, plan, run, stage)
     assert stage.shares == [i / 20 for i in range(20)]
@@ -69,17 +70,17 @@ def test_the_gene_model_rests_and_the_image_model_goes_on(tiny_paired, tmp_path,
     seen: list[tuple[float, torch.Tensor, torch.Tensor]] = []
 
     def watch(stage: JointTraining, share: float) -> None:
-        reach(stage, share)
+        advance(stage, share)
         gene, image = stage.model.gene.encoder, stage.model.image.unet
         seen.append((share, flat(gene), flat(image)))
 
     def flat(module: nn.Module) -> torch.Tensor:
         return torch.cat([p.detach().flatten() for p in module.parameters()])
 
-    reach = JointTraining.reach
+    advance = JointTraining.advance
     monkeypatch.setattr(JointTraining, "reach", watch)
     config = TrainConfig(preset="tiny", mixed_precision="no", steps=9, seed=1)
-    train(tiny_paired, tmp_path / "x.model", config, say=lambda _: None)
+    train(tiny_paired, tmp_path / "x.model", config, log=lambda _: None)
     for (share, gene, image), (_, gene_next, image_next) in pairwise(seen):
         assert torch.equal(gene, gene_next) == (share >= 1 / 3), share
         assert not torch.equal(image, image_next)

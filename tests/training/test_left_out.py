@@ -13,7 +13,7 @@ from sge2hist.cli.main import app
 from sge2hist.data.errors import InputError
 from sge2hist.training.config import TrainConfig
 from sge2hist.training.finetune.upsampler import FineCrops
-from sge2hist.training.image.exclusion_mask import LeftOut, read_left_out
+from sge2hist.training.image.exclusion_mask import ExclusionMask, read_exclusion_mask
 from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.train import train
 
@@ -35,8 +35,8 @@ def outline(tmp_path):
     return _write(tmp_path / "pen.geojson", TRIANGLE_PX)
 
 
-def _source(dataset, left_out: LeftOut | None = None) -> PatchSource:
-    return PatchSource(dataset, patch_px=16, um_per_px=2.0, reach_um=28.0, jitter_um=8.0, left_out=left_out)
+def _source(dataset, excluded: ExclusionMask | None = None) -> PatchSource:
+    return PatchSource(dataset, patch_px=16, um_per_px=2.0, receptive_radius_um=28.0, jitter_um=8.0, excluded=excluded)
 
 
 def _marked(slide_HWC: np.ndarray) -> np.ndarray:
@@ -57,7 +57,7 @@ def _shows_pen(source: PatchSource, share_anywhere: float) -> int:
 
 @pytest.mark.parametrize("share_anywhere", [0.0, 1.0])
 def test_no_crop_shows_a_pixel_of_an_area(tiny_paired, outline, share_anywhere):
-    everything, source = _source(tiny_paired), _source(tiny_paired, read_left_out(outline, tiny_paired))
+    everything, source = _source(tiny_paired), _source(tiny_paired, read_exclusion_mask(outline, tiny_paired))
     for each in (everything, source):
         each.slides[0] = _marked(each.slides[0])
     assert _shows_pen(everything, share_anywhere) > 10
@@ -65,7 +65,7 @@ def test_no_crop_shows_a_pixel_of_an_area(tiny_paired, outline, share_anywhere):
 
 
 def test_an_outline_takes_away_what_it_covers_and_not_its_bounding_box(tiny_paired, outline):
-    kept = _source(tiny_paired, read_left_out(outline, tiny_paired)).rows
+    kept = _source(tiny_paired, read_exclusion_mask(outline, tiny_paired)).rows
     lost = np.setdiff1d(_source(tiny_paired).rows, kept)
     x_px, y_px = tiny_paired.centre_xy_px[lost].T
     half_px = 16 / 2 + 8.0 / 2.0 + 1
@@ -79,8 +79,8 @@ def test_an_outline_takes_away_what_it_covers_and_not_its_bounding_box(tiny_pair
 
 
 def test_crops_for_an_upsampler_stay_clear_too(tiny_paired, outline):
-    left_out = read_left_out(outline, tiny_paired)
-    before, after = FineCrops(tiny_paired, 2.0, 32).rows, FineCrops(tiny_paired, 2.0, 32, left_out).rows
+    excluded = read_exclusion_mask(outline, tiny_paired)
+    before, after = FineCrops(tiny_paired, 2.0, 32).rows, FineCrops(tiny_paired, 2.0, 32, excluded).rows
     inside = np.abs(tiny_paired.centre_xy_px - [70, 45]).max(1) < 10
     assert inside[before].any()
     assert not inside[after].any()
@@ -88,9 +88,9 @@ def test_crops_for_an_upsampler_stay_clear_too(tiny_paired, outline):
 
 
 def test_nothing_is_left_out_without_a_file(tiny_paired):
-    left_out = read_left_out(None, tiny_paired)
-    assert left_out.fingerprint is None
-    assert not left_out.touches(np.array([[130.0, 90.0]]), np.zeros(1, int), 1e6).any()
+    excluded = read_exclusion_mask(None, tiny_paired)
+    assert excluded.fingerprint is None
+    assert not excluded.touches(np.array([[130.0, 90.0]]), np.zeros(1, int), 1e6).any()
 
 
 @pytest.mark.parametrize(
@@ -115,14 +115,14 @@ def test_a_file_that_cannot_be_used_is_one_clear_error_before_any_work(tiny_pair
     path = tmp_path / "areas.geojson"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        train(tiny_paired, tmp_path / "x.model", TrainConfig(preset="tiny", leave_out=str(path)), say=lambda _: None)
+        train(tiny_paired, tmp_path / "x.model", TrainConfig(preset="tiny", exclude=str(path)), log=lambda _: None)
     assert not (tmp_path / "x.model").exists()
 
 
 def test_an_area_over_all_of_the_tissue_is_an_error(tiny_paired, tmp_path):
     whole = _write(tmp_path / "all.geojson", [[0, 0], [320, 0], [320, 320], [0, 320], [0, 0]], slide="s1")
     with pytest.raises(InputError, match="no training cell whose patch is clear"):
-        _source(tiny_paired, read_left_out(whole, tiny_paired))
+        _source(tiny_paired, read_exclusion_mask(whole, tiny_paired))
 
 
 def test_other_areas_are_another_run(tiny_paired, tmp_path, outline):
@@ -142,8 +142,8 @@ def test_other_areas_are_another_run(tiny_paired, tmp_path, outline):
     ]
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
-    assert json.loads((output / "config.json").read_text())["provenance"]["training"]["leave_out"] == str(outline)
+    assert json.loads((output / "config.json").read_text())["provenance"]["training"]["exclude"] == str(outline)
     _write(outline, [[10, 10], [40, 10], [40, 40], [10, 10]])
     again = CliRunner().invoke(app, asked)
     assert isinstance(again.exception, InputError) or again.exit_code != 0
-    assert "left_out" in str(again.exception or again.output)
+    assert "excluded" in str(again.exception or again.output)

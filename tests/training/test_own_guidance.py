@@ -11,15 +11,17 @@ from safetensors.torch import load_file
 from sge2hist.api import SGE2Hist
 from sge2hist.data.errors import InputError
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.image.image_model import ImageModel, SamplerConfig
+from sge2hist.models.image.denoiser import Denoiser, LearntGuidance
+from sge2hist.models.image.image_model import ImageModel
+from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.config import TrainConfig
 from sge2hist.training.finetune.consistency import DistillConfig, distill
-from sge2hist.training.finetune.guidance_distillation import OwnGuidanceConfig, learn_guidance
+from sge2hist.training.finetune.guidance_distillation import GuidanceDistillationConfig, distill_guidance
 from sge2hist.training.train import train
 from tests.training.killing import check_a_kill_changes_nothing
 
-CONFIG = OwnGuidanceConfig(steps=120, batch=8, learning_rate=3e-3)
+CONFIG = GuidanceDistillationConfig(steps=120, batch=8, learning_rate=3e-3)
 GUIDED = SamplerConfig(n_steps=4, guidance=3.0, guidance_interval=(0.3, 8.0), sigma_range=(0.1, 12.0))
 
 
@@ -40,14 +42,14 @@ def teacher(tiny_model):
 @pytest.fixture(scope="module")
 def student(teacher, tiny_paired, tmp_path_factory):
     output = tmp_path_factory.mktemp("guided") / "guided.model"
-    learn_guidance(teacher, tiny_paired, output, CONFIG, say=lambda _: None)
+    distill_guidance(teacher, tiny_paired, output, CONFIG, log=lambda _: None)
     return output
 
 
 def _evaluations(bundle, cells, sampler, monkeypatch) -> int:
     """How often the network is asked, while two images are drawn."""
     count = 0
-    plain = ImageModel.denoise
+    plain = Denoiser.__call__
 
     def counted(self, *args):
         nonlocal count
@@ -55,14 +57,14 @@ def _evaluations(bundle, cells, sampler, monkeypatch) -> int:
         return plain(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ImageModel, "denoise", counted)
+        patch.setattr(Denoiser, "__call__", counted)
         SGE2Hist(bundle=bundle).generate_from_genes(cells, sampler=sampler)
     return count
 
 
 def test_every_step_is_one_evaluation_unless_another_weight_is_asked_for(student, teacher, tiny_paired, monkeypatch):
     bundle, cells = ModelBundle.load(student), tiny_paired.adata()[:2].copy()
-    inside = sum(0.3 <= sigma <= 8 for sigma in teacher.model.image.sigmas(GUIDED))
+    inside = sum(0.3 <= sigma <= 8 for sigma in teacher.model.image.denoiser.sigmas(GUIDED))
     assert inside
     assert _evaluations(teacher, cells, GUIDED, monkeypatch) == 4 + inside
     assert _evaluations(bundle, cells, None, monkeypatch) == 4
@@ -75,17 +77,17 @@ def test_every_step_is_one_evaluation_unless_another_weight_is_asked_for(student
 def test_weights_asked_for_mean_what_they_meant(teacher):
     """An exact student: its answers are guided by construction. Whatever is asked, the sampler sees the same denoiser."""
 
-    class Exact(ImageModel):
-        def denoise(self, x, sigma_B, condition):
-            told, untold = (super(Exact, self).denoise(x, sigma_B, c) for c in (condition, untold_condition))
+    class Exact(Denoiser):
+        def __call__(self, x, sigma_B, condition):
+            told, untold = (super(Exact, self).__call__(x, sigma_B, c) for c in (condition, untold_condition))
             weight = 3.0 if 0.3 <= float(sigma_B[0]) <= 8 else 1.0
             return untold + weight * (told - untold)
 
     image = teacher.model.image
-    own = dataclasses.replace(image.config, own_guidance=3.0, own_guidance_interval=(0.3, 8.0))
-    exact = Exact(own).eval()
+    exact = ImageModel(image.config, LearntGuidance(weight=3.0, interval=(0.3, 8.0))).eval()
+    exact.denoiser = Exact(exact.unet, image.config.diffusion)
     exact.load_state_dict(image.state_dict())
-    from tests.models.test_image_model import _cells
+    from tests.models.image.test_image_model import _cells
 
     cells = _cells(2)
     cells = dataclasses.replace(cells, z_MZ=torch.randn(len(cells.depth_M), image.config.n_latent))
@@ -114,7 +116,9 @@ def test_it_learns_the_guided_answer_and_nothing_else_moves(student, teacher, ti
 
 def test_a_killed_one_ends_with_the_same_weights(teacher, tiny_paired, tmp_path):
     check_a_kill_changes_nothing(
-        lambda output, say: learn_guidance(teacher, tiny_paired, output, dataclasses.replace(CONFIG, batch=2), say=say),
+        lambda output, log: distill_guidance(
+            teacher, tiny_paired, output, dataclasses.replace(CONFIG, batch=2), log=log
+        ),
         tmp_path,
         "resuming own_guidance at step 100",
     )
@@ -124,11 +128,11 @@ def test_models_without_guidance_and_those_that_have_learnt_it_are_refused(stude
     plain = ModelBundle.load(tiny_model)
     plain.model.config = dataclasses.replace(plain.config, sampler=dataclasses.replace(GUIDED, guidance=1.0))
     with pytest.raises(InputError, match="single evaluations already"):
-        learn_guidance(plain, tiny_paired, tmp_path / "a.model")
+        distill_guidance(plain, tiny_paired, tmp_path / "a.model")
     again = ModelBundle.load(student)
     again.model.config = dataclasses.replace(again.config, sampler=dataclasses.replace(GUIDED, guidance=2.0))
     with pytest.raises(InputError, match="guides itself already"):
-        learn_guidance(again, tiny_paired, tmp_path / "b.model")
+        distill_guidance(again, tiny_paired, tmp_path / "b.model")
     assert not list(tmp_path.iterdir())
 
 
@@ -138,11 +142,11 @@ def test_a_student_of_it_in_one_jump_has_no_guidance_of_its_own(student, tiny_pa
         tiny_paired,
         tmp_path / "fast.model",
         DistillConfig(steps=2, batch=4),
-        say=lambda _: None,
+        log=lambda _: None,
     )
-    assert fast.config.image.own_guidance == 1
+    assert fast.config.learnt_guidance.weight == 1
 
 
 def test_a_training_that_starts_from_it_learns_plain_answers(student, tiny_paired, tmp_path):
-    on = TrainConfig(preset="tiny", mixed_precision="no", start=str(student), steps=2)
-    assert train(tiny_paired, tmp_path / "on.model", on, say=lambda _: None).config.image.own_guidance == 1
+    on = TrainConfig(preset="tiny", mixed_precision="no", warm_start=str(student), steps=2)
+    assert train(tiny_paired, tmp_path / "on.model", on, log=lambda _: None).config.learnt_guidance.weight == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sge2hist.api import SGE2Hist
-from sge2hist.models.image.image_model import SamplerConfig
+from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.training.config import TrainConfig
 
 

@@ -15,7 +15,7 @@ def dataset(tiny_paired):
 
 
 def _source(dataset, jitter_um: float = 8.0) -> PatchSource:
-    return PatchSource(dataset, patch_px=32, um_per_px=2.0, reach_um=28.0, jitter_um=jitter_um)
+    return PatchSource(dataset, patch_px=32, um_per_px=2.0, receptive_radius_um=28.0, jitter_um=jitter_um)
 
 
 def test_crop_is_the_dataset_patch(dataset):

@@ -17,29 +17,29 @@ from sge2hist.devices import make_accelerator
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.training.finetune.adversarial_decoder import (
     NAME,
-    Critic,
+    Discriminator,
     SharpenConfig,
     Sharpening,
-    critic_loss,
+    discriminator_loss,
     feature_distance,
-    says_real,
+    non_saturating_loss,
     sharpen,
     smoothness,
-    with_grain,
+    with_decoder_noise,
 )
 from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.image.stages import SHARE_ANYWHERE
-from sge2hist.training.loop import Run
-from sge2hist.training.randomness import stage_generator, stage_rng
+from sge2hist.training.loop import stage_generator, stage_rng
+from sge2hist.training.run import TrainingRun
 from tests.training.killing import check_a_kill_changes_nothing
 
-CONFIG = SharpenConfig(steps=12, batch=4, n_drawn=8, learning_rate=1e-3, critic_width=8, grain=4)
+CONFIG = SharpenConfig(steps=12, batch=4, n_generated=8, learning_rate=1e-3, discriminator_width=8, grain=4)
 
 
 @pytest.fixture(scope="module")
 def sharp(tiny_paired, tiny_model, tmp_path_factory):
     output = tmp_path_factory.mktemp("sharpened") / "sharp.model"
-    sharpen(ModelBundle.load(tiny_model), tiny_paired, output, CONFIG, say=lambda _: None)
+    sharpen(ModelBundle.load(tiny_model), tiny_paired, output, CONFIG, log=lambda _: None)
     return output
 
 
@@ -48,8 +48,8 @@ def test_the_losses_are_cross_entropy_and_the_best_critic_knows_the_share_of_rea
     logits = torch.cat([real[0], decoded[0]])
     labels = torch.tensor([1.0, 1.0, 0.0, 0.0])
     expected = 2 * torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
-    assert torch.isclose(critic_loss(real, decoded), expected)
-    assert torch.isclose(says_real([torch.zeros(3), torch.zeros(5)]), 2 * torch.log(torch.tensor(2.0)))
+    assert torch.isclose(discriminator_loss(real, decoded), expected)
+    assert torch.isclose(non_saturating_loss([torch.zeros(3), torch.zeros(5)]), 2 * torch.log(torch.tensor(2.0)))
 
 
 def test_smoothness_is_the_squared_gradient_for_small_noise():
@@ -63,8 +63,8 @@ def test_smoothness_is_the_squared_gradient_for_small_noise():
 
 def test_features_of_equal_images_have_no_distance():
     torch.manual_seed(0)
-    critic = Critic(3, 8).requires_grad_(False)
-    logits, features = critic(torch.rand(2, 3, 32, 32))
+    discriminator = Discriminator(3, 8).requires_grad_(False)
+    logits, features = discriminator(torch.rand(2, 3, 32, 32))
     assert [tuple(grid.shape) for grid in logits] == [(2, 1, 8, 8), (2, 1, 4, 4)]
     assert float(feature_distance(features, features)) == 0
     twice = [2 * layer for layer in features]
@@ -85,9 +85,9 @@ def _gradients(tiny_model, tiny_paired, **weights):
     before = copy.deepcopy(model.image.autoencoder)
     for parameter in before.decoder.parameters():
         parameter += 0.01
-    source = PatchSource(tiny_paired, patch_px=32, um_per_px=model.config.um_per_px, reach_um=0.0, jitter_um=0.0)
+    source = PatchSource(tiny_paired, patch_px=32, um_per_px=model.config.um_per_px, receptive_radius_um=0.0, jitter_um=0.0)
     config = dataclasses.replace(CONFIG, **weights)
-    run = Run(directory=Path("nowhere"), accelerator=make_accelerator("no"), seed=0, say=lambda _: None)
+    run = TrainingRun(directory=Path("nowhere"), accelerator=make_accelerator("no"), seed=0, log=lambda _: None)
     stage = _NoDrawing(model, source, None, before, config, run)
     stage(0)["loss"].backward()
     return [[p.grad for p in group["params"]] for group in stage.parameter_groups()], stage
@@ -95,14 +95,14 @@ def _gradients(tiny_model, tiny_paired, **weights):
 
 def test_each_network_follows_its_own_loss(tiny_paired, tiny_model):
     """As if the two took turns: the critic's loss does not reach the decoder, nor the decoder's wishes the critic."""
-    (_, critic), stage = _gradients(tiny_model, tiny_paired)
+    (_, discriminator), stage = _gradients(tiny_model, tiny_paired)
     (_, critic_of_another), _ = _gradients(tiny_model, tiny_paired, adversarial=50.0, features=20.0, anchor=10.0)
-    assert max(float(g.abs().max()) for g in critic) > 1e-3
-    for a, b in zip(critic, critic_of_another, strict=True):
+    assert max(float(g.abs().max()) for g in discriminator) > 1e-3
+    for a, b in zip(discriminator, critic_of_another, strict=True):
         assert torch.equal(a, b)
     before = float(stage(0)["critic"])
     with torch.no_grad():
-        for parameter, gradient in zip(stage.critic.parameters(), critic, strict=True):
+        for parameter, gradient in zip(stage.discriminator.parameters(), discriminator, strict=True):
             parameter -= 1e-3 * gradient
     assert float(stage(0)["critic"]) < before
 
@@ -134,13 +134,13 @@ def test_each_network_follows_its_own_loss(tiny_paired, tiny_model):
         assert any(not torch.allclose(a, b, atol=1e-5) for a, b in zip(decoder, wishing, strict=True))
 
     # of drawn latents alone: the critic's word is about them, and there are no features to match
-    (alone, _), stage = _gradients(tiny_model, tiny_paired, **unheard | {"adversarial": 2.0}, drawn_only=True)
+    (alone, _), stage = _gradients(tiny_model, tiny_paired, **unheard | {"adversarial": 2.0}, generated_only=True)
     judged = torch.autograd.grad(
-        says_real(stage.critic(autoencoder.decode(drawn))[0]), list(autoencoder.decoder.parameters())
+        non_saturating_loss(stage.discriminator(autoencoder.decode(drawn))[0]), list(autoencoder.decoder.parameters())
     )
     for a, b, c in zip(alone, decoder, judged, strict=True):
         assert torch.allclose(a, b + 2 * c, atol=1e-5)
-    (matching, _), _ = _gradients(tiny_model, tiny_paired, **unheard | {"features": 5.0}, drawn_only=True)
+    (matching, _), _ = _gradients(tiny_model, tiny_paired, **unheard | {"features": 5.0}, generated_only=True)
     assert all(torch.equal(a, b) for a, b in zip(matching, decoder, strict=True))
 
 
@@ -155,7 +155,7 @@ def test_only_the_decoder_changes(sharp, tiny_model, tiny_paired):
     old, new = SGE2Hist.from_pretrained(tiny_model), SGE2Hist.from_pretrained(sharp)
     assert new.bundle.config.sampler == old.bundle.config.sampler
     assert new.bundle.provenance["teacher"] == ModelBundle.load(tiny_model).fingerprint
-    assert new.bundle.provenance["sharpen"]["critic_width"] == 8
+    assert new.bundle.provenance["sharpen"]["discriminator_width"] == 8
     cells = tiny_paired.adata()[:3].copy()
     a, b = (model.generate_from_genes(cells).astype(int) for model in (old, new))
     assert np.abs(a - b).mean() > 0.5  # another decoder of the same latents
@@ -163,17 +163,17 @@ def test_only_the_decoder_changes(sharp, tiny_model, tiny_paired):
 
 def test_grain_is_learnt_and_kept_by_the_next_sharpening(sharp, tiny_model, tiny_paired, tmp_path):
     plain, grained = ModelBundle.load(tiny_model), ModelBundle.load(sharp)
-    first = with_grain(plain, CONFIG.grain, CONFIG.seed)
+    first = with_decoder_noise(plain, CONFIG.grain, CONFIG.seed)
     assert plain.model.image.n_decoder_noise == 0
     assert grained.model.image.n_decoder_noise == 4 * CONFIG.grain
-    assert with_grain(plain, 0, 0) is plain
-    assert with_grain(grained, 9, 0) is grained
+    assert with_decoder_noise(plain, 0, 0) is plain
+    assert with_decoder_noise(grained, 9, 0) is grained
     before, after = (bundle.model.image.autoencoder.noise_proj.weight for bundle in (first, grained))
     assert not torch.equal(before, after)  # it is among what is trained
     latent = torch.randn(2, 8, 8, 8, generator=torch.Generator().manual_seed(0))[:, : plain.model.image.latent_channels]
     with torch.no_grad():
         assert torch.equal(first.model.image.to_image(latent), plain.model.image.to_image(latent))
-    longer = sharpen(grained, tiny_paired, tmp_path / "again.model", CONFIG, say=lambda _: None)
+    longer = sharpen(grained, tiny_paired, tmp_path / "again.model", CONFIG, log=lambda _: None)
     assert longer.config.image == grained.config.image
 
 
@@ -183,7 +183,7 @@ def test_a_sharpening_without_grain_draws_as_its_latents_say(tiny_model, tiny_pa
         tiny_paired,
         tmp_path / "even.model",
         dataclasses.replace(CONFIG, grain=0),
-        say=lambda _: None,
+        log=lambda _: None,
     )
     assert bundle.model.image.n_decoder_noise == 0
 
@@ -191,7 +191,7 @@ def test_a_sharpening_without_grain_draws_as_its_latents_say(tiny_model, tiny_pa
 def test_a_killed_sharpening_ends_with_the_same_weights(tiny_model, tiny_paired, tmp_path):
     trained, longer = ModelBundle.load(tiny_model), dataclasses.replace(CONFIG, steps=104)
     check_a_kill_changes_nothing(
-        lambda output, say: sharpen(trained, tiny_paired, output, longer, say=say),
+        lambda output, log: sharpen(trained, tiny_paired, output, longer, log=log),
         tmp_path,
         "resuming sharpen at step 100",
     )
@@ -217,13 +217,13 @@ def test_what_does_not_fit_is_one_error_before_any_work(tiny_model, tiny_paired,
 def test_a_budget_of_time_may_grow_and_another_dataset_is_said(tiny_model, tiny_paired, tmp_path, monkeypatch):
     trained = ModelBundle.load(tiny_model)
     trained.provenance["data_fingerprint"] = "of other data"
-    said: list[str] = []
+    logged: list[str] = []
     timed = dataclasses.replace(CONFIG, steps=None, hours=1.0 / 3600)
-    sharpen(trained, tiny_paired, tmp_path / "t.model", timed, say=said.append)
-    assert any("not the data that the model was trained on" in line for line in said)
+    sharpen(trained, tiny_paired, tmp_path / "t.model", timed, log=logged.append)
+    assert any("not the data that the model was trained on" in line for line in logged)
     more = dataclasses.replace(timed, hours=2.0 / 3600)
-    sharpen(trained, tiny_paired, tmp_path / "t.model", more, say=said.append)
-    assert "finished already" in said[-1]
+    sharpen(trained, tiny_paired, tmp_path / "t.model", more, log=logged.append)
+    assert "finished already" in logged[-1]
     monkeypatch.setattr(tiny_paired, "slide_ids", ["a", "b"])
     with pytest.raises(InputError, match="2 slides"):
         sharpen(trained, tiny_paired, tmp_path / "u.model", CONFIG)

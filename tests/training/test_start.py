@@ -12,18 +12,18 @@ from sge2hist.data.errors import InputError
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.config import STAGE_SHARES, TrainConfig
-from sge2hist.training.finetune.adversarial_decoder import with_grain
+from sge2hist.training.finetune.adversarial_decoder import with_decoder_noise
 from sge2hist.training.train import train
-from sge2hist.training.warm_start import start_from
+from sge2hist.training.warm_start import copy_weights
 
 
 def test_goes_on_with_the_joint_stage_alone_on_the_same_data(tiny_paired, tiny_model, tmp_path):
     still = TrainConfig(
-        preset="tiny", mixed_precision="no", start=str(tiny_model), steps=2, learning_rate=1e-12, seed=4
+        preset="tiny", mixed_precision="no", warm_start=str(tiny_model), steps=2, learning_rate=1e-12, seed=4
     )
-    said: list[str] = []
-    bundle = train(tiny_paired, tmp_path / "b.model", still, say=said.append)
-    assert any("without autoencoder, gene, mixture" in line for line in said)
+    logged: list[str] = []
+    bundle = train(tiny_paired, tmp_path / "b.model", still, log=logged.append)
+    assert any("without autoencoder, gene, mixture" in line for line in logged)
     assert [name for name, s in bundle.provenance["stage_seconds"].items() if s > 0] == ["joint"]
     before, after = (load_file(path / "model.safetensors") for path in (tiny_model, tmp_path / "b.model"))
     for name, value in before.items():
@@ -32,10 +32,10 @@ def test_goes_on_with_the_joint_stage_alone_on_the_same_data(tiny_paired, tiny_m
 
 
 def test_a_decoder_that_reads_grain_goes_on_reading_it(tiny_paired, tiny_model, tmp_path):
-    start = with_grain(ModelBundle.load(tiny_model), 4, seed=0)
+    start = with_decoder_noise(ModelBundle.load(tiny_model), 4, seed=0)
     start.save(tmp_path / "a.model")
-    on = TrainConfig(preset="tiny", mixed_precision="no", start=str(tmp_path / "a.model"), steps=2)
-    bundle = train(tiny_paired, tmp_path / "b.model", on, say=lambda _: None)
+    on = TrainConfig(preset="tiny", mixed_precision="no", warm_start=str(tmp_path / "a.model"), steps=2)
+    bundle = train(tiny_paired, tmp_path / "b.model", on, log=lambda _: None)
     before, after = (b.model.image.autoencoder.noise_proj.weight for b in (start, bundle))
     assert torch.allclose(before, after, atol=1e-6)
 
@@ -47,7 +47,7 @@ def test_other_genes_leave_the_gene_model_to_be_trained(tiny_model):
         for parameter in fresh.model.parameters():
             parameter.zero_()
     fresh.genes.ids[0] = "ENSG_OTHER"
-    assert start_from(fresh.model, fresh.genes, start, start.provenance["data_fingerprint"]) == []
+    assert copy_weights(fresh.model, fresh.genes, start, start.provenance["data_fingerprint"]) == []
     assert torch.equal(fresh.model.image.unet.stem.weight, start.model.image.unet.stem.weight)
     assert not fresh.model.gene.mixture.means_KT.any()
 
@@ -57,28 +57,28 @@ def test_renewed_genes_keep_the_image_networks_alone(tiny_paired, tiny_model, tm
     with torch.no_grad():
         for parameter in fresh.model.parameters():
             parameter.zero_()
-    skipped = start_from(fresh.model, fresh.genes, start, start.provenance["data_fingerprint"], renew_genes=True)
+    skipped = copy_weights(fresh.model, fresh.genes, start, start.provenance["data_fingerprint"], refit_genes=True)
     assert skipped == ["autoencoder"]
     assert torch.equal(fresh.model.image.unet.stem.weight, start.model.image.unet.stem.weight)
     assert not any(parameter.any() for parameter in fresh.model.gene.parameters())
     with pytest.raises(InputError, match="--renew-genes without --start"):
-        TrainConfig(renew_genes=True)
+        TrainConfig(refit_genes=True)
 
 
 def test_a_gene_model_that_is_kept_goes_on_pooling_bins_and_a_renewed_one_as_asked(tiny_paired, tiny_model, tmp_path):
     quick = {"preset": "tiny", "mixed_precision": "no", "steps": 2}
-    renewed = TrainConfig(**quick, start=str(tiny_model), renew_genes=True, pool_um=24.0)
-    assert train(tiny_paired, tmp_path / "pooled.model", renewed, say=lambda _: None).config.gene.pool_um == 24
-    kept = TrainConfig(**quick, start=str(tmp_path / "pooled.model"))
-    bundle = train(tiny_paired, tmp_path / "kept.model", kept, say=lambda _: None)
+    renewed = TrainConfig(**quick, warm_start=str(tiny_model), refit_genes=True, pool_um=24.0)
+    assert train(tiny_paired, tmp_path / "pooled.model", renewed, log=lambda _: None).config.gene.pool_um == 24
+    kept = TrainConfig(**quick, warm_start=str(tmp_path / "pooled.model"))
+    bundle = train(tiny_paired, tmp_path / "kept.model", kept, log=lambda _: None)
     assert bundle.config.gene.pool_um == 24
     assert bundle.provenance["stage_seconds"]["gene"] == 0
 
 
 def test_a_gene_model_is_kept_whether_or_not_labels_are_used_now(tiny_paired, tiny_model, tmp_path):
     """Without labels a new one would have more components."""
-    config = TrainConfig(preset="tiny", mixed_precision="no", steps=2, start=str(tiny_model), use_labels=False)
-    bundle = train(tiny_paired, tmp_path / "unlabelled.model", config, say=lambda _: None)
+    config = TrainConfig(preset="tiny", mixed_precision="no", steps=2, warm_start=str(tiny_model), use_labels=False)
+    bundle = train(tiny_paired, tmp_path / "unlabelled.model", config, log=lambda _: None)
     assert bundle.provenance["stage_seconds"]["gene"] == bundle.provenance["stage_seconds"]["expression"] == 0
     assert bundle.config.gene == ModelBundle.load(tiny_model).config.gene
 
@@ -97,17 +97,17 @@ def test_a_model_of_the_same_preset_keeps_its_networks_when_the_preset_has_other
         start.model = JointModel(dataclasses.replace(start.config, image=older))
         start.model.gene.load_state_dict(ModelBundle.load(tiny_model).model.gene.state_dict())
     start.save(tmp_path / "older.model")
-    config = TrainConfig(preset="tiny", mixed_precision="no", steps=2, start=str(tmp_path / "older.model"))
-    assert train(tiny_paired, tmp_path / "on.model", config, say=lambda _: None).config.image == older
+    config = TrainConfig(preset="tiny", mixed_precision="no", steps=2, warm_start=str(tmp_path / "older.model"))
+    assert train(tiny_paired, tmp_path / "on.model", config, log=lambda _: None).config.image == older
 
 
 def test_refuses_another_shape_and_a_missing_model(tiny_paired, tiny_model, tmp_path):
     start, other = ModelBundle.load(tiny_model), ModelBundle.load(tiny_model)
     other.model.config = dataclasses.replace(other.config, um_per_px=0.5)
     with pytest.raises(InputError, match=r"at 2 um/px to start from"):
-        start_from(other.model, other.genes, start, "")
+        copy_weights(other.model, other.genes, start, "")
     with pytest.raises(InputError, match="no model"):
-        train(tiny_paired, tmp_path / "c.model", TrainConfig(preset="tiny", start=str(tmp_path / "nothing")))
+        train(tiny_paired, tmp_path / "c.model", TrainConfig(preset="tiny", warm_start=str(tmp_path / "nothing")))
     assert not (tmp_path / "c.model").exists()
 
 

@@ -71,13 +71,13 @@ def test_a_killed_run_ends_with_the_same_weights(dataset, trained, tmp_path, mon
     monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
     output = tmp_path / "killed.model"
     with pytest.raises(Killed):
-        train(dataset, output, TINY, say=lambda _: None)
+        train(dataset, output, TINY, log=lambda _: None)
     monkeypatch.setattr(loop, "save_checkpoint", save)
     with pytest.raises(InputError, match="not finished"):
         ModelBundle.load(output)
-    said: list[str] = []
-    train(dataset, output, TINY, say=said.append)
-    assert any(line.startswith(f"resuming {stage}") for line in said)
+    logged: list[str] = []
+    train(dataset, output, TINY, log=logged.append)
+    assert any(line.startswith(f"resuming {stage}") for line in logged)
     expected, found = _weights(trained), _weights(output)
     assert expected.keys() == found.keys()
     for name in expected:
@@ -114,31 +114,31 @@ def test_kill_9_of_the_command_and_resume(dataset, trained, tmp_path):
 
 def test_another_seed_is_another_model(dataset, trained, tmp_path):
     other = TrainConfig(preset="tiny", seed=1, mixed_precision="no")
-    train(dataset, tmp_path / "other.model", other, say=lambda _: None)
+    train(dataset, tmp_path / "other.model", other, log=lambda _: None)
     name = "image.unet.stem.weight"
     assert not torch.equal(_weights(trained)[name], _weights(tmp_path / "other.model")[name])
 
 
 def test_the_same_call_on_a_finished_model_changes_nothing(dataset, trained):
     before = (trained / "model.safetensors").stat().st_mtime_ns
-    said: list[str] = []
-    train(dataset, trained, TINY, say=said.append)
+    logged: list[str] = []
+    train(dataset, trained, TINY, log=logged.append)
     assert (trained / "model.safetensors").stat().st_mtime_ns == before
-    assert "trained already" in said[-1]
+    assert "trained already" in logged[-1]
 
 
 def test_refuses_to_resume_with_other_settings(dataset, trained):
     with pytest.raises(InputError, match=r"other settings \(seed\)"):
-        train(dataset, trained, TrainConfig(preset="tiny", seed=5, mixed_precision="no"), say=lambda _: None)
+        train(dataset, trained, TrainConfig(preset="tiny", seed=5, mixed_precision="no"), log=lambda _: None)
 
 
 def test_a_command_that_was_refused_leaves_the_folder_free(dataset, trained, tmp_path):
     output = tmp_path / "m.model"
     with pytest.raises(InputError, match="multiple of"):
-        train(dataset, output, replace(TINY, patch_px=33), say=lambda _: None)
+        train(dataset, output, replace(TINY, patch_px=33), log=lambda _: None)
     assert not output.exists()
     with pytest.raises(InputError, match="to start from"):
-        train(dataset, output, replace(TINY, um_per_px=3.0, start=str(trained)), say=lambda _: None)
+        train(dataset, output, replace(TINY, um_per_px=3.0, warm_start=str(trained)), log=lambda _: None)
     assert not output.exists()
 
 
@@ -147,7 +147,7 @@ def test_refuses_a_folder_that_is_not_a_model(dataset, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(InputError):
-            train(dataset, tmp_path / "mine", TINY, overwrite=overwrite, say=lambda _: None)
+            train(dataset, tmp_path / "mine", TINY, overwrite=overwrite, log=lambda _: None)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
@@ -211,7 +211,7 @@ def test_a_checkpoint_of_other_networks_is_refused_and_kept(dataset, trained, tm
     """As after an update that changed a preset."""
     config = TrainConfig(preset="tiny", steps=4, mixed_precision="no", seed=5)
     output = tmp_path / "stopped.model"
-    train(dataset, output, config, say=lambda _: None)
+    train(dataset, output, config, log=lambda _: None)
     for name in ("config.json", "model.safetensors"):
         (output / name).unlink()
     checkpoint = output / "training" / "checkpoint.safetensors"
@@ -220,5 +220,5 @@ def test_a_checkpoint_of_other_networks_is_refused_and_kept(dataset, trained, tm
     save_checkpoint(checkpoint, sections, position)
     before = checkpoint.read_bytes()
     with pytest.raises(InputError, match="networks of another shape"):
-        train(dataset, output, config, say=lambda _: None)
+        train(dataset, output, config, log=lambda _: None)
     assert checkpoint.read_bytes() == before

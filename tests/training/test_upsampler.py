@@ -31,7 +31,7 @@ def trained(tiny_paired, tmp_path_factory):
     output = tmp_path_factory.mktemp("upsampler") / "small.upsampler"
     patch = pytest.MonkeyPatch()  # the tiny slides are as coarse as the tiny model's images
     patch.setattr("sge2hist.training.finetune.upsampler.COARSER", 2.0)
-    train_upsampler(tiny_paired, output, replace(SMALL, um_per_px=1.0), say=lambda _: None)
+    train_upsampler(tiny_paired, output, replace(SMALL, um_per_px=1.0), log=lambda _: None)
     patch.undo()
     return output
 
@@ -59,7 +59,7 @@ def test_detail_that_follows_the_coarse_image_is_learnt(tiny_paired, tmp_path, m
     monkeypatch.setattr("sge2hist.training.finetune.upsampler.np.rot90", lambda image, turns: image)
     monkeypatch.setattr("sge2hist.training.finetune.upsampler.POOL_SIDES", 1)
     config = replace(SMALL, crop_px=32, steps=300, batch=8, learning_rate=3e-3)
-    bundle = train_upsampler(tiny_paired, tmp_path / "b.upsampler", config, say=lambda _: None)
+    bundle = train_upsampler(tiny_paired, tmp_path / "b.upsampler", config, log=lambda _: None)
     bundle.model.eval()
     coarse = np.full((2, 16, 16, 3), 100, np.uint8)
     coarse[1] = 160
@@ -72,7 +72,7 @@ def test_detail_that_follows_the_coarse_image_is_learnt(tiny_paired, tmp_path, m
 def test_a_killed_training_ends_with_the_same_weights(tiny_paired, tmp_path, monkeypatch):
     config = replace(SMALL, steps=8)
     monkeypatch.setattr("sge2hist.training.finetune.upsampler.REFRESH", 3)
-    whole = train_upsampler(tiny_paired, tmp_path / "whole", config, say=lambda _: None)
+    whole = train_upsampler(tiny_paired, tmp_path / "whole", config, log=lambda _: None)
     save = loop.save_checkpoint
 
     def save_then_die(path, sections, position):
@@ -81,19 +81,19 @@ def test_a_killed_training_ends_with_the_same_weights(tiny_paired, tmp_path, mon
             raise Killed
 
     monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
-    init = loop.Run.__init__
-    monkeypatch.setattr(loop.Run, "__init__", lambda self, **given: init(self, **(given | {"checkpoint_every_s": 0.0})))
+    init = loop.TrainingRun.__init__
+    monkeypatch.setattr(loop.TrainingRun, "__init__", lambda self, **given: init(self, **(given | {"checkpoint_every_s": 0.0})))
     with pytest.raises(Killed):
-        train_upsampler(tiny_paired, tmp_path / "cut", config, say=lambda _: None)
+        train_upsampler(tiny_paired, tmp_path / "cut", config, log=lambda _: None)
     monkeypatch.setattr(loop, "save_checkpoint", save)
-    resumed = train_upsampler(tiny_paired, tmp_path / "cut", config, say=lambda _: None)
+    resumed = train_upsampler(tiny_paired, tmp_path / "cut", config, log=lambda _: None)
     assert resumed.fingerprint == whole.fingerprint
     assert UpsamplerBundle.load(tmp_path / "cut").provenance["stage_seconds"]
 
 
 def test_slides_that_are_too_coarse_are_refused(tiny_paired, tmp_path):
     with pytest.raises(InputError, match=r"slides of .* um/px"):
-        train_upsampler(tiny_paired, tmp_path / "x", replace(SMALL, um_per_px=0.25), say=lambda _: None)
+        train_upsampler(tiny_paired, tmp_path / "x", replace(SMALL, um_per_px=0.25), log=lambda _: None)
     assert not (tmp_path / "x").exists()
     with pytest.raises(InputError, match="crops of 30 px"):
         replace(SMALL, crop_px=30)
@@ -119,7 +119,7 @@ def test_patches_are_drawn_finer(trained, tiny_paired, tiny_model, tmp_path):
 
 def test_an_upsampler_of_another_resolution_is_refused(tiny_paired, tiny_model, tmp_path):
     other = tmp_path / "other.upsampler"
-    train_upsampler(tiny_paired, other, replace(SMALL, steps=1), say=lambda _: None)
+    train_upsampler(tiny_paired, other, replace(SMALL, steps=1), log=lambda _: None)
     found = CliRunner().invoke(
         app,
         [

@@ -76,9 +76,10 @@ def embed_counts(
         scores = model.novelty.quantiles(*model.novelty_scores(counts, posterior, observed))
         quantiles.append(torch.stack(scores).float().cpu().numpy())
 
+    pooled_NN = index.around(np.arange(n_cells), pool_um) if pool_um and index is not None else None
     encoded = encode_chunks(model, chunks(), n_cells, observed_G=observed_G, visit=score)
     fit_N, latent_N = np.concatenate(quantiles, axis=1)
-    gamma_NK = component_posterior(model, encoded, index, pool_um)
+    gamma_NK = component_posterior(model, encoded, pooled_NN)
     best_N, probability_N = types.predicted_types(gamma_NK)
     names = types.names
     return Embedding(

@@ -18,34 +18,62 @@ STAGE_SHARES = {"autoencoder": 0.14, "gene": 0.08, "mixture": 0.02, "joint": 0.7
 """How a time budget is divided over the stages."""
 
 
-def check_rate_and_seed(learning_rate: float | None, seed: int) -> None:
-    """Raise `InputError` for numbers that no training can take."""
-    if learning_rate is not None and not 0 < learning_rate < math.inf:
-        raise InputError(found=f"--learning-rate {learning_rate:g}", expected="a positive number")
-    if seed < 0:
-        raise InputError(found=f"--seed {seed}", expected="0 or more")
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run."""
+    """Settings of one training run.
 
-    preset: str = "small"  # a row of the preset table
-    hours: float | None = None  # time budget over all stages; None: the preset's steps
-    steps: int | None = None  # joint steps; the other stages keep the preset's; None: the preset's
-    seed: int = 0  # of weights, batches and noise
-    patch_px: int | None = None  # side of a patch; None: the dataset's
-    um_per_px: float | None = None  # resolution; None: the dataset's patch_um / patch_px
-    learning_rate: float | None = None  # of the joint stage; None: the preset's
-    batch: int | None = None  # patches per joint step; None: the preset's
-    start: str | None = None  # a trained model to start from: its folder or name; None: random weights
-    renew_genes: bool = False  # with start: train the gene model anew, and keep the image networks
-    leave_out: str | None = None  # GeoJSON of parts of the slides that no image is taken from
-    use_labels: bool = True  # labelled cells inform the mixture
-    pool_um: float = 0.0  # types are fitted to and told from bins within this distance together; 0: each alone
+    Parameters
+    ----------
+    preset
+        A name of :data:`sge2hist.training.presets.PRESETS`.
+    hours
+        Time budget over all stages, instead of the numbers of steps of the preset.
+    steps
+        Steps of the joint stage; default: those of the preset. The other stages keep theirs.
+    seed
+        Of weights, batches and noise.
+    patch_px
+        Side of a generated patch, in pixels; default: that of the dataset.
+    um_per_px
+        Resolution of generated images; default: `patch_um / patch_px` of the dataset.
+    learning_rate
+        Of the joint stage; default: that of the preset.
+    batch
+        Patches per joint step; default: that of the preset.
+    warm_start
+        A trained model whose weights the training starts from: its folder or name; default: random weights.
+    refit_genes
+        With `warm_start`: train the gene model from scratch and take over the image networks alone.
+    exclude
+        GeoJSON file of areas of the slides from which no image is taken.
+    use_labels
+        Use cell-type labels as supervision for the mixture.
+    pool_um
+        Pool the posteriors of bins within this radius (um) when fitting and assigning types; 0: each bin alone.
+    checkpoint_every_s
+        Seconds between two checkpoints.
+    preview_every_s
+        Seconds between two preview pictures.
+    mixed_precision
+        "auto" (bfloat16 where the device is fast at it), "bf16" or "no".
+    """
+
+    preset: str = "small"
+    hours: float | None = None
+    steps: int | None = None
+    seed: int = 0
+    patch_px: int | None = None
+    um_per_px: float | None = None
+    learning_rate: float | None = None
+    batch: int | None = None
+    warm_start: str | None = None
+    refit_genes: bool = False
+    exclude: str | None = None
+    use_labels: bool = True
+    pool_um: float = 0.0
     checkpoint_every_s: float = 120.0
     preview_every_s: float = 600.0
-    mixed_precision: str = "auto"  # "auto", "bf16" or "no"
+    mixed_precision: str = "auto"
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -55,36 +83,63 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(found=f"--{name.replace('_', '-')} {value}", expected="a positive number")
+        for name in ("checkpoint_every_s", "preview_every_s"):
+            if not getattr(self, name) >= 0:
+                raise InputError(found=f"{name} = {getattr(self, name)}", expected="seconds, 0 or more")
         if self.patch_px is not None and self.patch_px < MIN_PATCH_PX:
             raise InputError(found=f"--patch-px {self.patch_px}", expected=f"{MIN_PATCH_PX} or more")
-        if self.hours is not None and self.steps is not None:
-            raise InputError(found="--hours and --steps", expected="one of the two")
-        if self.renew_genes and self.start is None:
+        check_one_budget(self.hours, self.steps)
+        if self.refit_genes and self.warm_start is None:
             raise InputError(
-                found="--renew-genes without --start", expected="--start MODEL, whose image networks are kept"
+                found="--refit-genes without --warm-start",
+                expected="--warm-start MODEL, whose image networks are kept",
             )
         if not 0 <= self.pool_um < math.inf:
             raise InputError(found=f"--pool-um {self.pool_um:g}", expected="a distance in um, or 0")
-        if self.pool_um and self.start is not None and not self.renew_genes:
+        if self.pool_um and self.warm_start is not None and not self.refit_genes:
             raise InputError(
-                found="--pool-um with --start, which keeps the gene model as it is",
-                expected="--renew-genes as well, or neither",
+                found="--pool-um with --warm-start, which keeps the gene model",
+                expected="--refit-genes as well, or neither",
             )
         if self.mixed_precision not in ("auto", "bf16", "no"):
             raise InputError(found=f"--mixed-precision {self.mixed_precision}", expected="auto, bf16 or no")
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for a run to go on where another stopped."""
+        """What must be equal for a run to resume another that was stopped."""
         values = asdict(self)
         for name in ("checkpoint_every_s", "preview_every_s", "hours"):
             del values[name]
         return values
 
     def budget_s(self, stage: str, skipped: Collection[str] = ()) -> float | None:
-        """Seconds for a stage, or None; stages that are skipped leave their share to the others."""
+        """Seconds for a stage, or None; stages that are skipped or not of this preset leave their share to the others."""
         if self.hours is None:
             return None
-        return self.hours * 3600 * STAGE_SHARES[stage] / sum(v for k, v in STAGE_SHARES.items() if k not in skipped)
+        trained = [name for name in PRESETS[self.preset].method.stages if name not in skipped]
+        return self.hours * 3600 * STAGE_SHARES[stage] / sum(STAGE_SHARES[name] for name in trained)
+
+
+def check_rate_and_seed(learning_rate: float | None, seed: int) -> None:
+    """Raise `InputError` for numbers that no training can take."""
+    if learning_rate is not None and not 0 < learning_rate < math.inf:
+        raise InputError(found=f"--learning-rate {learning_rate:g}", expected="a positive number")
+    if seed < 0:
+        raise InputError(found=f"--seed {seed}", expected="0 or more")
+
+
+def check_at_least_one(**values: float | None) -> None:
+    """Raise `InputError` naming every value below 1 (None: not given), or that is no number."""
+    wrong = [f"{name} = {value}" for name, value in values.items() if value is not None and not 1 <= value < math.inf]
+    if wrong:
+        raise InputError(found=", ".join(wrong), expected=f"{', '.join(values)} of at least 1")
+
+
+def check_one_budget(hours: float | None, steps: int | None) -> None:
+    """Raise `InputError` unless a training has one of a time budget and a number of steps, or neither."""
+    if hours is not None and not 0 < hours < math.inf:
+        raise InputError(found=f"--hours {hours}", expected="a positive number")
+    if hours is not None and steps is not None:
+        raise InputError(found="--hours and --steps", expected="one of the two")
 
 
 def model_shape(dataset: PairedDataset, config: TrainConfig, *, n_genes: int) -> ModelConfig:

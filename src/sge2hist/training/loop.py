@@ -7,27 +7,37 @@ a run that was killed and resumed takes the same steps as one that was not.
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sge2hist.data.errors import InputError
 from sge2hist.training.checkpoint import (
     Ema,
-    load_checkpoint,
     load_optimizer_tensors,
     optimizer_tensors,
     save_checkpoint,
 )
-from sge2hist.training.progress import Meter, TrainingLog
-from sge2hist.training.randomness import stage_rng
+from sge2hist.training.progress import Meter
+from sge2hist.training.run import TrainingRun
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+def stage_rng(seed: int, stage: str, step: int) -> np.random.Generator:
+    """Generator of every random choice at one step of one stage: nothing else is needed to resume."""
+    return np.random.default_rng([seed, zlib.crc32(stage.encode()), step])
+
+
+def stage_generator(seed: int, stage: str, step: int) -> torch.Generator:
+    """As :func:`stage_rng`, for torch, on the CPU."""
+    return torch.Generator().manual_seed(int(stage_rng(seed, stage, step).integers(2**62)))
 
 
 class Stage(nn.Module):
@@ -47,7 +57,7 @@ class Stage(nn.Module):
         """
         return [{"params": [p for p in self.parameters() if p.requires_grad], "scale": 1.0}]
 
-    def reach(self, share: float) -> None:
+    def advance(self, share: float) -> None:
         """Be told before each step which share of the stage (0 to 1) is done."""
 
     def own_state(self) -> dict[str, Tensor]:
@@ -87,55 +97,10 @@ class StagePlan:
         return self.learning_rate * rise * fall
 
 
-@dataclass(kw_only=True)
-class Run:
-    """What all stages of one training share: where it is written, how often, and how far an earlier attempt came."""
-
-    directory: Path  # X.model/training
-    accelerator: Accelerator
-    seed: int
-    say: Callable[[str], None] = print
-    checkpoint_every_s: float = 120.0
-    stages_done: dict[str, float] = field(default_factory=dict)  # name -> seconds it took
-    pending: tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None = None  # checkpoint of the stage under way
-
-    @property
-    def checkpoint_path(self) -> Path:
-        """The file of the latest checkpoint."""
-        return self.directory / "checkpoint.safetensors"
-
-    @property
-    def log(self) -> TrainingLog:
-        """The csv log."""
-        return TrainingLog(self.directory / "log.csv")
-
-    def resume(self) -> None:
-        """Pick up the latest checkpoint, if there is one."""
-        if self.checkpoint_path.is_file():
-            sections, position = load_checkpoint(self.checkpoint_path)
-            self.stages_done = dict(position["stages_done"])
-            self.pending = (sections, position)
-            self.log.rewind(set(self.stages_done), position["stage"], position["step"])
-
-    def restore_module(self, module: nn.Module) -> None:
-        """Load the weights of the pending checkpoint; raises `InputError` if they are of other networks."""
-        if self.pending is None:
-            return
-        try:
-            module.load_state_dict(self.pending[0]["model"])
-        except RuntimeError as error:
-            raise InputError(
-                found=f"unfinished training of networks of another shape ({str(error).splitlines()[0]})",
-                where=str(self.checkpoint_path),
-                expected="one that this version began, whose presets may differ",
-                repair="finish it with the version that began it, or train anew with --overwrite",
-            ) from error
-
-
 def run_stage(
     stage: Stage,
     plan: StagePlan,
-    run: Run,
+    run: TrainingRun,
     model: nn.Module,
     *,
     preview: Callable[[int], object] | None = None,
@@ -162,7 +127,7 @@ def run_stage(
     prepared, optimizer_ready = accelerator.prepare(stage, optimizer)
     stage.train()
     started = last_checkpoint = last_preview = time.monotonic()
-    meter = Meter(run.say if accelerator.is_main_process else lambda _: None)
+    meter = Meter(run.log if accelerator.is_main_process else lambda _: None)
 
     while True:
         elapsed = _same_everywhere(elapsed_before + time.monotonic() - started, accelerator)
@@ -178,7 +143,7 @@ def run_stage(
                 _preview(preview, stage, ema, step)
                 last_preview = now
             stage.refresh(step)
-        stage.reach(share)
+        stage.advance(share)
         for group in optimizer.param_groups:
             until = group.get("until", float("inf"))
             left = max(0.0, 1 - share / until) if until else 0.0
@@ -191,12 +156,12 @@ def run_stage(
         left = elapsed / share - elapsed if share > 0 else 0.0
         fields = meter.report(plan.name, step, share, left)
         if fields is not None and accelerator.is_main_process:
-            run.log.write(plan.name, step, elapsed, fields)
+            run.history.write(plan.name, step, elapsed, fields)
 
     elapsed = elapsed_before + time.monotonic() - started
     fields = meter.report(plan.name, step, 1.0, 0.0, now=True)
     if fields is not None and accelerator.is_main_process:
-        run.log.write(plan.name, step, elapsed, fields)
+        run.history.write(plan.name, step, elapsed, fields)
     if ema is not None:
         ema.copy_to(stage)
     stage.eval()
@@ -205,7 +170,7 @@ def run_stage(
     return step
 
 
-def finish_stage(run: Run, model: nn.Module, name: str) -> None:
+def finish_stage(run: TrainingRun, model: nn.Module, name: str) -> None:
     """Write a checkpoint that says: everything up to `name` is done."""
     if run.accelerator.is_main_process:
         position = {"stage": name, "step": 0, "elapsed_s": 0.0, "stages_done": run.stages_done, "under_way": False}
@@ -222,7 +187,7 @@ def _same_everywhere(seconds: float, accelerator: Accelerator) -> float:
     return float(broadcast(torch.tensor(seconds, dtype=torch.float64, device=accelerator.device)))
 
 
-def _step(prepared: nn.Module, optimizer: Any, run: Run, plan: StagePlan, step: int) -> dict[str, float]:
+def _step(prepared: nn.Module, optimizer: Any, run: TrainingRun, plan: StagePlan, step: int) -> dict[str, float]:
     accelerator = run.accelerator
     own_step = step * accelerator.num_processes + accelerator.process_index
     # dropout layers draw from torch's own generator: lend them one that is a function of the step
@@ -246,7 +211,7 @@ def _step(prepared: nn.Module, optimizer: Any, run: Run, plan: StagePlan, step: 
 
 
 def _restore(
-    run: Run, plan: StagePlan, stage: Stage, optimizer: torch.optim.Optimizer, ema: Ema | None
+    run: TrainingRun, plan: StagePlan, stage: Stage, optimizer: torch.optim.Optimizer, ema: Ema | None
 ) -> tuple[int, float]:
     if run.pending is None:
         return 0, 0.0
@@ -258,12 +223,12 @@ def _restore(
     load_optimizer_tensors(optimizer, sections.get("optimizer", {}))
     if ema is not None:
         ema.restore(sections["ema"])
-    run.say(f"resuming {plan.name} at step {position['step']:,}")
+    run.log(f"resuming {plan.name} at step {position['step']:,}")
     return int(position["step"]), float(position["elapsed_s"])
 
 
 def _save(
-    run: Run,
+    run: TrainingRun,
     plan: StagePlan,
     stage: Stage,
     model: nn.Module,

@@ -10,7 +10,7 @@ from pathlib import Path
 LogFields = dict[str, float]
 
 
-class TrainingLog:
+class History:
     """Appends rows ``stage,step,elapsed_s,name,value`` to a csv file; rows after a resumed step are removed first."""
 
     HEADER = ("stage", "step", "elapsed_s", "name", "value")
@@ -43,8 +43,8 @@ class TrainingLog:
 class Meter:
     """Averages loss terms between two reports and turns them into one line for people."""
 
-    def __init__(self, say: Callable[[str], None], *, every_s: float = 10.0) -> None:
-        self.say, self.every_s = say, every_s
+    def __init__(self, log: Callable[[str], None], *, every_s: float = 10.0) -> None:
+        self.log, self.every_s = log, every_s
         self.last = time.monotonic()
         self.n_steps = self.n_items = 0
         self.sums: LogFields = {}
@@ -64,7 +64,7 @@ class Meter:
         fields = {name: value / self.n_steps for name, value in self.sums.items()}
         fields["items_per_s"] = self.n_items / max(spent, 1e-9)
         terms = "  ".join(f"{name} {value:.4g}" for name, value in fields.items() if name != "items_per_s")
-        self.say(
+        self.log(
             f"{stage:<11} {share_done:4.0%}  step {step:<7,d} {terms}  "
             f"{fields['items_per_s']:,.0f}/s  {_clock(left_s)} left"
         )

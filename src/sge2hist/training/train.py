@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +23,19 @@ from sge2hist.training.gene.mixture_em import centre_micro
 from sge2hist.training.gene.selection import select_genes
 from sge2hist.training.gene.stages import GeneStage, GeneStages, calibrate_novelty
 from sge2hist.training.gene.type_names import name_components
-from sge2hist.training.image.exclusion_mask import LeftOut, read_left_out
+from sge2hist.training.image.exclusion_mask import ExclusionMask, read_exclusion_mask
 from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.image.preview import Preview
-from sge2hist.training.image.stages import (
-    SHARE_ANYWHERE,
-    SHARE_CENTRE,
-    AutoencoderTraining,
-    JointConfig,
-    JointTraining,
-)
-from sge2hist.training.loop import Run, StagePlan, finish_stage, run_stage
-from sge2hist.training.presets import IS_PAPER, PRESETS
-from sge2hist.training.run_folder import open_run, release
-from sge2hist.training.warm_start import shape_of_start, start_from
+from sge2hist.training.image.stages import AutoencoderTraining, JointConfig, JointTraining
+from sge2hist.training.loop import StagePlan, finish_stage, run_stage
+from sge2hist.training.presets import PRESETS
+from sge2hist.training.run import TrainingRun, open_run, release
+from sge2hist.training.warm_start import copy_weights, warm_start_config
 
-REFRESH_ITEMS = 16_000  # patches or cells between two renewals of what a stage caches
+REFRESH_ITEMS = 16_000  # patches or cells between two updates of what a stage caches
+UNLIMITED_STEPS = 10**9  # of a stage that a time budget ends
+AUTOENCODER_RATE = 2e-3
+STATISTICS_IMAGES = 512  # images for the mean and variance of the latents
 
 
 def train(
@@ -46,186 +44,201 @@ def train(
     config: TrainConfig | None = None,
     *,
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> ModelBundle:
     """Train a model and write it to the folder `output`; the same call resumes a run that was stopped.
+
+    Parameters
+    ----------
+    dataset
+        Paired dataset; its cells of split "train" are learnt from, those of "val" are shown in previews.
+    output
+        Model folder to write, ``X.model``.
+    config
+        Settings; default: those of `TrainConfig`.
+    overwrite
+        Replace a model that `output` holds.
+    log
+        Called with each line of progress.
 
     Raises
     ------
     InputError
         If `output` holds another run or something else, if the dataset has no training cells, if a stage collapses.
+
+    Example
+    -------
+    >>> train(PairedDataset.open("kidney.paired"), "kidney.model", TrainConfig(hours=1.5))  # doctest: +SKIP
     """
     config = config or TrainConfig()
     output = Path(output)
-    start = None
-    if config.start is not None:
-        start = ModelBundle.load(model_folder(config.start))  # one that cannot be opened: an error before any work
-    dataset.rows("train")  # an empty split is an error before any work
-    model_shape(dataset, config, n_genes=len(dataset.genes))  # so is a patch that the networks cannot take
-    left_out = read_left_out(config.leave_out, dataset)
+    # whatever may be wrong with the arguments is found before any work
+    initial = None if config.warm_start is None else ModelBundle.load(model_folder(config.warm_start))
+    dataset.rows("train")
+    model_shape(dataset, config, n_genes=len(dataset.genes))
+    excluded = read_exclusion_mask(config.exclude, dataset)
     accelerator = make_accelerator(config.mixed_precision)
-    asked = {"config": config.identity(), "data": dataset.fingerprint, "left_out": left_out.fingerprint}
     run = open_run(
         output,
-        asked,
+        {"config": config.identity(), "data": dataset.fingerprint, "excluded": excluded.fingerprint},
         accelerator,
         seed=config.seed,
         overwrite=overwrite,
-        say=say,
+        log=log,
         checkpoint_every_s=config.checkpoint_every_s,
     )
     if (output / CONFIG_NAME).is_file():
-        run.say(f"{output} is trained already; --overwrite trains it again")
+        run.log(f"{output} is trained already; --overwrite trains it again")
         return ModelBundle.load(output)
-    training = _Training(dataset, output, config, run, left_out, start)
     try:
-        training.run()
+        training = _Training(dataset, config, run, excluded, initial)
+        training.run_stages()
     except InputError:
         release(run, output)
         raise
     if accelerator.is_main_process:
-        training.write()
+        training.write(output)
     accelerator.wait_for_everyone()
     return ModelBundle.load(output)
 
 
 class _Training:
-    """One run: the data on the model's panel, the model, and the stages in order."""
+    """The data on the model's panel, the model, and its stages in order."""
 
     def __init__(
         self,
         dataset: PairedDataset,
-        output: Path,
         config: TrainConfig,
-        run: Run,
-        left_out: LeftOut,
-        start: ModelBundle | None,
+        run: TrainingRun,
+        excluded: ExclusionMask,
+        initial: ModelBundle | None,
     ) -> None:
-        self.dataset, self.output, self.config, self.left_out, self.start = dataset, output, config, left_out, start
+        """Read the data and build the model, from `initial` and from a checkpoint of the run where there are any."""
+        self.dataset, self.config, self.run = dataset, config, run
         self.preset = PRESETS[config.preset]
         self.device = str(run.accelerator.device)
-        self.runner = run
-
-    def run(self) -> None:
-        """Run or resume all stages."""
-        say, dataset = self.runner.say, self.dataset
-        say(f"{len(dataset.rows('train')):,} training cells; reading expression")
-        columns = select_genes(dataset, self.preset.genes)
-        self.panel = GenePanel([dataset.genes.ids[c] for c in columns], [dataset.genes.symbols[c] for c in columns])
-        self.columns = columns
-        self.all_cells = GeneData.from_paired(dataset, dataset.rows("all"), columns)
         self.train_rows = dataset.rows("train")
-        self.train_cells = GeneData.from_paired(dataset, self.train_rows, columns)
-        self.model = self._build_model()
-        self.runner.resume()
-        self.skipped = self._start()
-        self.runner.restore_module(self.model)
+        run.log(f"{len(self.train_rows):,} training cells; reading expression")
+        self.columns = select_genes(dataset, self.preset.genes)
+        self.panel = GenePanel(
+            [dataset.genes.ids[c] for c in self.columns], [dataset.genes.symbols[c] for c in self.columns]
+        )
+        all_cells = GeneData.from_paired(dataset, dataset.rows("all"), self.columns)
+        train_cells = GeneData.from_paired(dataset, self.train_rows, self.columns)
+        self.model = self._build_model(train_cells, initial)
+        run.resume()
+        self.skipped = self._warm_start(initial)
+        run.restore_module(self.model)
         self.model.to(self.device)
-        self._look_around()
-        model_um_per_px = self.model.config.um_per_px
-        say(f"{len(columns):,} genes, {sum(p.numel() for p in self.model.parameters()) / 1e6:.1f} M parameters")
+        self.all_cells = with_neighbours(all_cells, self.model.gene, split_groups(dataset))
+        self.train_cells = with_neighbours(train_cells, self.model.gene)
+        n_parameters = sum(p.numel() for p in self.model.parameters())
+        run.log(f"{len(self.columns):,} genes, {n_parameters / 1e6:.1f} M parameters")
+        shape = self.model.config
         self.source = PatchSource(
             dataset,
-            patch_px=self.model.config.patch_px,
-            um_per_px=model_um_per_px,
-            reach_um=self.model.config.receptive_radius_um,
-            jitter_um=0.0 if self._is_paper else self.model.config.image.condition.grid_um,
-            left_out=self.left_out,
+            patch_px=shape.patch_px,
+            um_per_px=shape.um_per_px,
+            receptive_radius_um=shape.receptive_radius_um,
+            jitter_um=self.preset.method.jitter_nodes * shape.image.condition.grid_um,
+            excluded=excluded,
         )
-        self._train_autoencoder()
+
+    def _build_model(self, train_cells: GeneData, initial: ModelBundle | None) -> JointModel:
+        seed = self.config.seed
+        shape = model_shape(self.dataset, self.config, n_genes=len(self.panel))
+        if initial is not None:
+            shape = warm_start_config(shape, initial.config, refit_genes=self.config.refit_genes)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = JointModel(shape)
+        model.gene.set_statistics(gene_statistics(train_cells, shape.gene.n_axes, seed=seed))
+        return model
+
+    def _warm_start(self, initial: ModelBundle | None) -> list[str]:
+        """Take over the weights of `initial`; return the stages that are skipped for it."""
+        if initial is None:
+            return []
+        skipped = copy_weights(
+            self.model, self.panel, initial, self.dataset.fingerprint, refit_genes=self.config.refit_genes
+        )
+        self.run.stages_done = dict.fromkeys(skipped, 0.0) | self.run.stages_done
+        without = f", without {', '.join(skipped)}" if skipped else ""
+        self.run.log(f"starting from {self.config.warm_start}{without}")
+        return skipped
+
+    def run_stages(self) -> None:
+        """Run or resume the stages of the preset's method."""
+        stages = self.preset.method.stages
         genes = self._gene_stages()
+        if "autoencoder" in stages:
+            self._train_autoencoder()
         self._train_jointly(genes.before_images())
-        if not self._is_paper:
+        if "expression" in stages:
             genes.after_images()
+
+    def _plan(
+        self, name: str, n_steps: int, rate: float, items: int, max_steps: int = 0, **more: float | bool
+    ) -> StagePlan:
+        """A stage of `n_steps` or, with a time budget, as long as that lasts (`max_steps` at most; 0: no limit)."""
+        budget_s = self.config.budget_s(name, self.skipped)
+        return StagePlan(
+            name=name,
+            n_steps=n_steps if budget_s is None else max_steps or UNLIMITED_STEPS,
+            learning_rate=rate,
+            items_per_step=items,
+            budget_s=budget_s,
+            refresh_every=max(250, REFRESH_ITEMS // items) if budget_s or n_steps > 1000 else max(1, n_steps // 4),
+            **more,  # type: ignore[arg-type]
+        )
+
+    def _train_autoencoder(self) -> None:
+        autoencoder = self.model.image.autoencoder
+        if autoencoder is None or "autoencoder" in self.run.stages_done:
+            return
+        batch = min(32, max(8, self.preset.batch))
+        stage = AutoencoderTraining(autoencoder, self.source, batch=batch, seed=self.config.seed, device=self.device)
+        run_stage(stage, self._plan("autoencoder", self.preset.ae_steps, AUTOENCODER_RATE, batch), self.run, self.model)
+        with torch.no_grad():
+            n_batches = max(1, STATISTICS_IMAGES // batch)
+            images = torch.cat([stage.images(i, "autoencoder/statistics") for i in range(n_batches)])
+            autoencoder.set_latent_statistics(images)
+        finish_stage(self.run, self.model, "autoencoder")
 
     def _gene_stages(self) -> GeneStages:
         return GeneStages(
             self.model,
             self.train_cells,
-            self.runner,
+            self.run,
             self._plan,
             n_steps=(self.preset.gene_steps, self.preset.mixture_steps),
             use_labels=self.config.use_labels,
             device=self.device,
         )
 
-    def _look_around(self) -> None:
-        """Tell the encoder of z2 what is around each cell."""
-        self.all_cells = with_neighbours(self.all_cells, self.model.gene, split_groups(self.dataset))
-        self.train_cells = with_neighbours(self.train_cells, self.model.gene)
-
-    def _start(self) -> list[str]:
-        """Take over the weights of the model to start from; returns the stages that are skipped for it."""
-        if self.start is None:
-            return []
-        skipped = start_from(
-            self.model, self.panel, self.start, self.dataset.fingerprint, renew_genes=self.config.renew_genes
+    def _joint_config(self, batch: int) -> JointConfig:
+        """The joint stage of the method; a gene model that was taken over is frozen from the start, if it ever is."""
+        joint = self.preset.method.joint
+        taken_over = "gene" in self.skipped and joint.gene_until < 1
+        return replace(
+            joint,
+            batch=batch,
+            seed=self.config.seed,
+            n_gradient_cells=16 * batch,
+            n_expression_cells=2 * batch,
+            gene_until=0.0 if taken_over else joint.gene_until,
         )
-        self.runner.stages_done = dict.fromkeys(skipped, 0.0) | self.runner.stages_done
-        self.runner.say(f"starting from {self.config.start}" + (f", without {', '.join(skipped)}" if skipped else ""))
-        return skipped
-
-    @property
-    def _is_paper(self) -> bool:
-        return self.config.preset in IS_PAPER
-
-    def _build_model(self) -> JointModel:
-        seed = self.config.seed
-        shape = model_shape(self.dataset, self.config, n_genes=len(self.panel))
-        if self.start is not None:
-            shape = shape_of_start(shape, self.start.config, renew_genes=self.config.renew_genes)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = JointModel(shape)
-        model.gene.set_statistics(gene_statistics(self.train_cells, shape.gene.n_axes, seed=seed))
-        return model
-
-    def _plan(self, name: str, n_steps: int, rate: float, items: int, most: int = 0, **more: float | bool) -> StagePlan:
-        """A stage of `n_steps` or, with a time budget, as long as that lasts, but of `most` steps."""
-        budget = self.config.budget_s(name, self.skipped)
-        return StagePlan(
-            name=name,
-            n_steps=n_steps if budget is None else most or 10**9,
-            learning_rate=rate,
-            items_per_step=items,
-            budget_s=budget,
-            refresh_every=max(250, REFRESH_ITEMS // items) if budget or n_steps > 1000 else max(1, n_steps // 4),
-            **more,  # type: ignore[arg-type]
-        )
-
-    def _train_autoencoder(self) -> None:
-        autoencoder = self.model.image.autoencoder
-        if autoencoder is None or "autoencoder" in self.runner.stages_done:
-            return
-        batch = min(32, max(8, self.preset.batch))
-        stage = AutoencoderTraining(autoencoder, self.source, batch=batch, seed=self.config.seed, device=self.device)
-        run_stage(stage, self._plan("autoencoder", self.preset.ae_steps, 2e-3, batch), self.runner, self.model)
-        with torch.no_grad():
-            images = torch.cat([stage.images(i, "autoencoder/statistics") for i in range(max(1, 512 // batch))])
-            autoencoder.set_latent_statistics(images)
-        finish_stage(self.runner, self.model, "autoencoder")
 
     def _train_jointly(self, gene_stage: GeneStage) -> None:
         batch = self.config.batch or self.preset.batch
         train_row_of_cell = np.full(len(self.dataset), -1, np.int64)
         train_row_of_cell[self.train_rows] = np.arange(len(self.train_rows))
-        joint = JointConfig(
-            batch=batch,
-            seed=self.config.seed,
-            n_gradient_cells=16 * batch,
-            n_expression_cells=2 * batch,
-            share_centre=0.9 if self._is_paper else SHARE_CENTRE,
-            share_anywhere=0.0 if self._is_paper else SHARE_ANYWHERE,
-            draw_micro=self._is_paper,
-            type_gradient=1.0 if self._is_paper else 0.0,
-            gene_until=1.0 if self._is_paper else 0.0 if "gene" in self.skipped else 1 / 3,
-        )
         stage = JointTraining(
             self.model,
             self.source,
             gene_stage,
             self.all_cells,
-            joint,
+            self._joint_config(batch),
             train_row_of_cell=train_row_of_cell,
             device=self.device,
         )
@@ -242,14 +255,14 @@ class _Training:
             self.all_cells,
             stage.depth_N,
             self._preview_rows(),
-            self.runner.directory,
+            self.run.directory,
             self.device,
         )
         n_steps = run_stage(
-            stage, plan, self.runner, self.model, preview=preview, preview_every_s=self.config.preview_every_s
+            stage, plan, self.run, self.model, preview=preview, preview_every_s=self.config.preview_every_s
         )
         if n_steps:
-            finish_stage(self.runner, self.model, "joint")
+            finish_stage(self.run, self.model, "joint")
             preview(n_steps)
 
     def _preview_rows(self) -> np.ndarray:
@@ -258,13 +271,13 @@ class _Training:
         return np.sort(np.random.default_rng(self.config.seed).choice(rows, min(8, len(rows)), replace=False))
 
     def _reference_cells(self) -> GeneData:
-        """Cells that the model was not fitted to, of the same tissue: against them others are called novel."""
+        """Cells of the same tissue that the model was not fitted to: unlike these, a cell is called novel."""
         val = np.flatnonzero(self.dataset.obs["split"].astype(str).to_numpy() == "val")
         if not len(val):
             return self.train_cells
         return with_neighbours(GeneData.from_paired(self.dataset, val, self.columns), self.model.gene)
 
-    def write(self) -> None:
+    def write(self, output: Path) -> None:
         """Write the model folder."""
         self.model.eval()
         if self.model.config.gene.centre_micro:  # another mixture would not centre z2 as the image model learnt it
@@ -277,10 +290,10 @@ class _Training:
             model=self.model,
             genes=self.panel,
             types=name_components(self.model.gene, self.train_cells, encoded=encoded),
-            provenance=provenance(self.dataset, self.config, self.runner.stages_done),
+            provenance=provenance(self.dataset, self.config, self.run.stages_done),
             z2_range=z2_range_of(encoded.z2),
         )
-        with atomic_path(self.output / "README.md") as partial:
+        with atomic_path(output / "README.md") as partial:
             partial.write_text(model_card(bundle), encoding="utf-8")
-        bundle.save(self.output)
-        self.runner.say(f"wrote {self.output}")
+        bundle.save(output)
+        self.run.log(f"wrote {output}")

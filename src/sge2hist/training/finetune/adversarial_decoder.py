@@ -29,11 +29,11 @@ from sge2hist.models.image.conditioning import MODE_ALL
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.config import check_rate_and_seed
 from sge2hist.training.finetune.base import tune
-from sge2hist.training.image.conditioning import ToldCells
+from sge2hist.training.image.conditioning import ConditioningCells
 from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.image.stages import SHARE_ANYWHERE
-from sge2hist.training.loop import Run, Stage, StagePlan
-from sge2hist.training.randomness import stage_generator, stage_rng
+from sge2hist.training.loop import Stage, StagePlan, stage_generator, stage_rng
+from sge2hist.training.run import TrainingRun
 
 NAME = "sharpen"
 FIRST_GRAIN = 0.5  # of the usual first weights: some two grey levels
@@ -50,26 +50,26 @@ class SharpenConfig:
     hours: float | None = None  # time budget
     learning_rate: float = 2e-4
     batch: int = 16  # real crops that are encoded and decoded per step, and as many drawn ones
-    n_drawn: int = 4096  # latents that the network draws first
-    critic_rate: float = 4.0  # learning rate of the critic over that of the decoder
-    critic_width: int = 96
+    n_generated: int = 4096  # latents that the network draws first
+    discriminator_rate: float = 4.0  # learning rate of the critic over that of the decoder
+    discriminator_width: int = 96
     adversarial: float = 0.05  # weight of the critic's word
     features: float = 0.05  # weight of the critic's features
-    drawn_only: bool = False  # the critic judges drawn images alone, and real crops teach by their error
+    generated_only: bool = False  # the critic judges drawn images alone, and real crops teach by their error
     anchor_px: int = 4  # side of the squares whose mean, in drawn images, is to stay what it was
     anchor: float = 1.0  # weight of the difference from the decoder as it was, of drawn latents, means of squares
     grain: int = 0  # channels of noise that the decoder learns to read; a decoder that reads grain keeps its own
     latent_noise: float = 0.2  # standard deviation of the noise on latents of real crops
     penalty: float = 0.3  # weight of the critic's smoothness
     seed: int = 0
-    leave_out: str | None = None  # GeoJSON of parts of the slides that no image is taken from
+    exclude: str | None = None  # GeoJSON of parts of the slides that no image is taken from
 
     def __post_init__(self) -> None:
         if any(
             value is not None and not 0 < value < math.inf
-            for value in (self.steps, self.hours, self.batch, self.n_drawn)
+            for value in (self.steps, self.hours, self.batch, self.n_generated)
         ):
-            raise InputError(found="a sharpening of no length", expected="steps, hours, batch and n_drawn above 0")
+            raise InputError(found="a sharpening of no length", expected="steps, hours, batch and n_generated above 0")
         if self.grain < 0:
             raise InputError(found=f"grain = {self.grain}", expected="0 or more channels of noise")
         if self.steps is not None and self.hours is not None:
@@ -77,7 +77,7 @@ class SharpenConfig:
         check_rate_and_seed(self.learning_rate, self.seed)
 
 
-GRAIN: dict[str, Any] = {"drawn_only": True, "anchor_px": 8, "grain": 4, "latent_noise": 0.1}
+GRAIN: dict[str, Any] = {"generated_only": True, "anchor_px": 8, "grain": 4, "latent_noise": 0.1}
 """Settings of a second sharpening, which teaches a decoder that is sharp already to draw grain."""
 
 
@@ -88,10 +88,10 @@ class Sharpening(Stage):
         self,
         model: JointModel,
         source: PatchSource,
-        cells: ToldCells,
+        cells: ConditioningCells,
         before: Autoencoder,
         config: SharpenConfig,
-        run: Run,
+        run: TrainingRun,
     ) -> None:
         """`before`: the autoencoder as it was, which a model taken from a checkpoint no longer has."""
         super().__init__()
@@ -100,12 +100,14 @@ class Sharpening(Stage):
         self._device = device = run.accelerator.device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.critic = Critic(self._autoencoder.config.image_channels, config.critic_width).to(device)
+            self.discriminator = Discriminator(self._autoencoder.config.image_channels, config.discriminator_width).to(
+                device
+            )
         self.model = model
         self._before = copy.deepcopy(before).requires_grad_(False).to(device)
         for part in self._trained_parts():
             part.requires_grad_(True)
-        self._drawn_NLHW = self._draw_all(run.say)
+        self._drawn_NLHW = self._draw_all(run.log)
 
     def _trained_parts(self) -> list[nn.Module]:
         reads = self._autoencoder.noise_proj
@@ -115,23 +117,23 @@ class Sharpening(Stage):
         """Decoder and critic."""
         return [
             {"params": [p for part in self._trained_parts() for p in part.parameters()], "scale": 1.0},
-            {"params": list(self.critic.parameters()), "scale": self._config.critic_rate},
+            {"params": list(self.discriminator.parameters()), "scale": self._config.discriminator_rate},
         ]
 
     def own_state(self) -> dict[str, Tensor]:
         """The critic, which no model folder keeps."""
-        return self.critic.state_dict()
+        return self.discriminator.state_dict()
 
     def load_own_state(self, state: dict[str, Tensor]) -> None:
         """Take the critic back."""
-        self.critic.load_state_dict(state)
+        self.discriminator.load_state_dict(state)
 
-    def _draw_all(self, say: Callable[[str], None]) -> Tensor:
+    def _draw_all(self, log: Callable[[str], None]) -> Tensor:
         """All latents that it learns from, by weights that do not move: the same after a resume."""
-        n, parts = self._config.n_drawn, []
+        n, parts = self._config.n_generated, []
         for first in range(0, n, DRAWN_AT_ONCE):
             if first % SAID_EVERY == 0:
-                say(f"drawing images to learn from: {first:,} of {n:,}")
+                log(f"drawing images to learn from: {first:,} of {n:,}")
             parts.append(self._draw(first, min(DRAWN_AT_ONCE, n - first)))
         return torch.cat(parts)
 
@@ -162,31 +164,33 @@ class Sharpening(Stage):
             drawn_before = F.avg_pool2d(self._before.decode(drawn), config.anchor_px)
         grain = _noise(drawn.new_empty(n, autoencoder.n_decoder_noise, *drawn.shape[2:]), generator)
         ours, known = autoencoder.decode(latent), autoencoder.decode(drawn, grain)
-        judged = known if config.drawn_only else torch.cat([ours, known])
+        judged = known if config.generated_only else torch.cat([ours, known])
 
-        called, _ = self.critic(torch.cat([real, judged.detach()]))
-        nudged, _ = self.critic(real + NUDGE * _noise(real, generator))
+        called, _ = self.discriminator(torch.cat([real, judged.detach()]))
+        nudged, _ = self.discriminator(real + NUDGE * _noise(real, generator))
         called_real, called_decoded = ([grid[part] for grid in called] for part in (slice(2 * n), slice(2 * n, None)))
-        critic = critic_loss(called_real, called_decoded) + config.penalty * smoothness(called_real, nudged)
+        discriminator = discriminator_loss(called_real, called_decoded) + config.penalty * smoothness(
+            called_real, nudged
+        )
 
-        frozen = {name: value.detach() for name, value in self.critic.named_parameters()}
-        logits, features = functional_call(self.critic, frozen, (judged,))
+        frozen = {name: value.detach() for name, value in self.discriminator.named_parameters()}
+        logits, features = functional_call(self.discriminator, frozen, (judged,))
         error = autoencoder.error(ours, real[:n])
-        adversarial = says_real(logits)
+        adversarial = non_saturating_loss(logits)
         matched = torch.zeros((), device=self._device)
-        if not config.drawn_only:
+        if not config.generated_only:
             with torch.no_grad():
-                _, wanted = self.critic(real[:n])
+                _, wanted = self.discriminator(real[:n])
             matched = feature_distance([layer[:n] for layer in features], wanted)
         anchor = (F.avg_pool2d(known, config.anchor_px) - drawn_before).abs().mean()
         decoder = error + config.adversarial * adversarial + config.features * matched + config.anchor * anchor
         return {
-            "loss": decoder + critic,
+            "loss": decoder + discriminator,
             "reconstruction": error.detach(),
             "adversarial": adversarial.detach(),
             "features": matched.detach(),
             "anchor": anchor.detach(),
-            "critic": critic.detach(),
+            "critic": discriminator.detach(),
         }
 
 
@@ -201,7 +205,7 @@ def _autoencoder_of(model: JointModel) -> Autoencoder:
     return autoencoder
 
 
-def with_grain(trained: ModelBundle, channels: int, seed: int) -> ModelBundle:
+def with_decoder_noise(trained: ModelBundle, channels: int, seed: int) -> ModelBundle:
     """The same model with a decoder that hardly reads these channels of noise yet; itself where it reads some already."""
     autoencoder = _autoencoder_of(trained.model)
     if channels == 0 or autoencoder.noise_proj is not None:
@@ -225,7 +229,7 @@ def sharpen(
     config: SharpenConfig | None = None,
     *,
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> ModelBundle:
     """Train the decoder of a copy of `trained` against a critic, on the training cells of `dataset`, and write it to `output`.
 
@@ -238,7 +242,7 @@ def sharpen(
     """
     config = config or SharpenConfig()
     before = _autoencoder_of(trained.model)
-    trained = with_grain(trained, config.grain, config.seed)
+    trained = with_decoder_noise(trained, config.grain, config.seed)
     budget = config.hours * 3600 if config.hours else None
     n_steps = config.steps or STEPS
     plan = StagePlan(
@@ -262,7 +266,7 @@ def sharpen(
         plan,
         lambda model, source, cells, run: Sharpening(model, source, cells, before, config, run),
         overwrite=overwrite,
-        say=say,
+        log=log,
     )
 
 
@@ -273,7 +277,7 @@ SLOPE = 0.2  # of leaky rectifiers below zero
 DETAIL = 4.0  # how much stronger than the image its detail is shown
 
 
-class Critic(nn.Module):
+class Discriminator(nn.Module):
     """Logits "this is real" on two grids, of every 4 and every 8 px (a patch critic, Isola et al. 2017).
 
     What lacks in a decoded image is detail, a hundredth of an image's variance: so it is shown apart, and louder.
@@ -311,14 +315,14 @@ class Critic(nn.Module):
         return [self.fine(features[2]).float(), self.coarse(features[4]).float()], features
 
 
-def says_real(logits: list[Tensor]) -> Tensor:
+def non_saturating_loss(logits: list[Tensor]) -> Tensor:
     """-log of the probability "real", mean over places, summed over grids (Goodfellow et al. 2014, non-saturating)."""
     return torch.stack([F.softplus(-grid).mean() for grid in logits]).sum()
 
 
-def critic_loss(real: list[Tensor], decoded: list[Tensor]) -> Tensor:
+def discriminator_loss(real: list[Tensor], decoded: list[Tensor]) -> Tensor:
     """The critic's own loss: real ones called real, decoded ones not."""
-    return says_real(real) + says_real([-grid for grid in decoded])
+    return non_saturating_loss(real) + non_saturating_loss([-grid for grid in decoded])
 
 
 def smoothness(real: list[Tensor], nudged: list[Tensor]) -> Tensor:

@@ -17,15 +17,16 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import require_same_channels
 from sge2hist.devices import make_accelerator
 from sge2hist.models.bundle import CONFIG_NAME, ModelBundle
-from sge2hist.models.image.image_model import ImageModelConfig, SamplerConfig
+from sge2hist.models.image.denoiser import LearntGuidance
+from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.card import model_card
 from sge2hist.training.gene.data import GeneData, split_groups, with_neighbours
-from sge2hist.training.image.conditioning import ToldCells
-from sge2hist.training.image.exclusion_mask import read_left_out
+from sge2hist.training.image.conditioning import ConditioningCells
+from sge2hist.training.image.exclusion_mask import read_exclusion_mask
 from sge2hist.training.image.patches import PatchSource
-from sge2hist.training.loop import Run, Stage, StagePlan, finish_stage, run_stage
-from sge2hist.training.run_folder import open_run
+from sge2hist.training.loop import Stage, StagePlan, finish_stage, run_stage
+from sge2hist.training.run import TrainingRun, open_run
 
 
 class TuningConfig(Protocol):
@@ -36,11 +37,11 @@ class TuningConfig(Protocol):
         """Of batches and noise."""
 
     @property
-    def leave_out(self) -> str | None:
+    def exclude(self) -> str | None:
         """GeoJSON of parts of the slides that no image is taken from."""
 
 
-MakeStage = Callable[[JointModel, PatchSource, ToldCells, Run], Stage]
+MakeStage = Callable[[JointModel, PatchSource, ConditioningCells, TrainingRun], Stage]
 """(model, crops, cells, run) -> the stage; it says which parameters are trained."""
 
 
@@ -53,14 +54,14 @@ def tune(
     make_stage: MakeStage,
     *,
     sampler: SamplerConfig | None = None,
-    image: ImageModelConfig | None = None,
+    learnt_guidance: LearntGuidance | None = None,
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> ModelBundle:
     """Train one more stage on a copy of `trained` and write it to `output`; the same call resumes a run that was stopped.
 
     The provenance of the new model has the settings under the stage's name and the fingerprint of `trained` under "teacher".
-    `sampler`: how the new model draws, `image`: what it says of its image model, if otherwise than `trained`.
+    `sampler`: how the new model draws, `learnt_guidance`: that of its weights, each if not as in `trained`.
 
     Raises
     ------
@@ -68,15 +69,15 @@ def tune(
         If `output` holds something else, or if the model does not fit the dataset.
     """
     check_tunable(trained, dataset)
-    left_out = read_left_out(config.leave_out, dataset)
+    excluded = read_exclusion_mask(config.exclude, dataset)
     shape = trained.config
     source = PatchSource(
         dataset,
         patch_px=shape.patch_px,
         um_per_px=shape.um_per_px,
-        reach_um=shape.receptive_radius_um,
+        receptive_radius_um=shape.receptive_radius_um,
         jitter_um=shape.image.condition.grid_um,
-        left_out=left_out,
+        excluded=excluded,
     )
     accelerator = make_accelerator("auto")
     settings = asdict(config)  # type: ignore[call-overload]
@@ -86,22 +87,24 @@ def tune(
         },  # which may be more when it goes on
         "data": dataset.fingerprint,
         "teacher": trained.fingerprint,
-        "left_out": left_out.fingerprint,
+        "excluded": excluded.fingerprint,
     }
-    run = open_run(output, asked, accelerator, seed=config.seed, overwrite=overwrite, say=say)
+    run = open_run(output, asked, accelerator, seed=config.seed, overwrite=overwrite, log=log)
     if (output / CONFIG_NAME).is_file():
-        run.say(f"{output} is finished already; --overwrite does it again")
+        run.log(f"{output} is finished already; --overwrite does it again")
         return ModelBundle.load(output)
     model = copy.deepcopy(trained.model).to(accelerator.device)
     model.requires_grad_(False)
     run.resume()
     run.restore_module(model)
     if trained.provenance.get("data_fingerprint") != dataset.fingerprint:
-        run.say("these are not the data that the model was trained on: cells held out there may be learnt from here")
-    stage = make_stage(model, source, _told_cells(model, trained.genes, dataset, str(accelerator.device)), run)
+        run.log("these are not the data that the model was trained on: cells held out there may be learnt from here")
+    stage = make_stage(model, source, conditioning_cells(model, trained.genes, dataset, str(accelerator.device)), run)
     run_stage(stage, plan, run, model)
     finish_stage(run, model, plan.name)
-    model.config = replace(shape, sampler=sampler or shape.sampler, image=image or shape.image)
+    model.config = replace(
+        shape, sampler=sampler or shape.sampler, learnt_guidance=learnt_guidance or shape.learnt_guidance
+    )
     stages = trained.provenance.get("stage_seconds", {}) | run.stages_done
     provenance = trained.provenance | {"teacher": trained.fingerprint, plan.name: settings, "stage_seconds": stages}
     bundle = ModelBundle(
@@ -115,16 +118,16 @@ def tune(
         with atomic_path(output / "README.md") as partial:
             partial.write_text(model_card(bundle), encoding="utf-8")
         bundle.save(output)
-        run.say(f"wrote {output}")
+        run.log(f"wrote {output}")
     accelerator.wait_for_everyone()
     return ModelBundle.load(output)
 
 
-def _told_cells(model: JointModel, genes: GenePanel, dataset: PairedDataset, device: str) -> ToldCells:
+def conditioning_cells(model: JointModel, genes: GenePanel, dataset: PairedDataset, device: str) -> ConditioningCells:
     """All cells of the dataset on the model's panel, encoded."""
     column = {gene: i for i, gene in enumerate(dataset.genes.ids)}
     cells = GeneData.from_paired(dataset, dataset.rows("all"), np.array([column[gene] for gene in genes.ids]))
-    return ToldCells(model, with_neighbours(cells, model.gene, split_groups(dataset)), device)
+    return ConditioningCells(model, with_neighbours(cells, model.gene, split_groups(dataset)), device)
 
 
 def check_tunable(trained: ModelBundle, dataset: PairedDataset) -> None:

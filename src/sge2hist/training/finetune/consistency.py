@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,16 +13,18 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.conditioning import PlacedCells
-from sge2hist.models.image.image_model import ImageModel, SamplerConfig
+from sge2hist.models.image.denoiser import LearntGuidance
+from sge2hist.models.image.image_model import ImageModel
 from sge2hist.models.image.preconditioning import expand
+from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.config import check_rate_and_seed
 from sge2hist.training.finetune.base import tune
-from sge2hist.training.image.conditioning import ToldCells
+from sge2hist.training.image.conditioning import ConditioningCells
 from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.image.stages import SHARE_ANYWHERE, SHARE_CENTRE
-from sge2hist.training.loop import Run, Stage, StagePlan
-from sge2hist.training.randomness import stage_generator, stage_rng
+from sge2hist.training.loop import Stage, StagePlan, stage_generator, stage_rng
+from sge2hist.training.run import TrainingRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class DistillConfig:
     seed: int = 0
     share_centre: float = SHARE_CENTRE  # patches told their centre cell alone
     share_none: float = 0.05
-    leave_out: str | None = None  # GeoJSON of parts of the slides that no image is taken from
+    exclude: str | None = None  # GeoJSON of parts of the slides that no image is taken from
 
     def __post_init__(self) -> None:
         if min(self.steps, self.evaluations, self.batch) < 1:
@@ -51,9 +53,9 @@ class Distillation(Stage):
         self,
         model: JointModel,
         source: PatchSource,
-        cells: ToldCells,
+        cells: ConditioningCells,
         config: DistillConfig,
-        run: Run,
+        run: TrainingRun,
     ) -> None:
         """Each of the processes takes its own steps."""
         super().__init__()
@@ -90,7 +92,7 @@ def distill(
     config: DistillConfig | None = None,
     *,
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> ModelBundle:
     """Tune a copy of `teacher` to few evaluations on the training cells of `dataset`, and write it to the folder `output`.
 
@@ -106,7 +108,7 @@ def distill(
         sampler="consistency",
         n_steps=config.evaluations,
         # Guidance that is asked for acts on every jump: the first is from the largest noise level.
-        guidance_interval=(0.0, teacher.model.image.noise_model.sigma_range[1]),
+        guidance_interval=(0.0, teacher.model.image.denoiser.noise_model.sigma_range[1]),
     )
     plan = StagePlan(
         name="distill",
@@ -124,9 +126,9 @@ def distill(
         plan,
         lambda model, source, cells, run: Distillation(model, source, cells, config, run),
         sampler=sampler,
-        image=replace(teacher.config.image, own_guidance=1.0),
+        learnt_guidance=LearntGuidance(),
         overwrite=overwrite,
-        say=say,
+        log=log,
     )
 
 
@@ -153,15 +155,15 @@ def consistency_loss(
 ) -> Tensor:
     """Pseudo-Huber distance between D at t and D (fixed) at r, over t - r; [B], per dimension."""
     B, device = len(latent_BLHW), latent_BLHW.device
-    low, high = model.noise_model.sigma_range
+    low, high = model.denoiser.noise_model.sigma_range
     normal = torch.randn(B, generator=generator, device=generator.device).to(device)
     t_B = (LOG_MEAN + LOG_STD * normal).exp().clamp(low, high)
     r_B = lower_level(t_B, share)
     noise = torch.randn(latent_BLHW.shape, generator=generator, device=generator.device).to(device)
     condition = model.encode_cells(cells, (latent_BLHW.shape[2], latent_BLHW.shape[3]))
-    student = model.denoise(latent_BLHW + expand(t_B) * noise, t_B, condition)
+    student = model.denoiser(latent_BLHW + expand(t_B) * noise, t_B, condition)
     with torch.no_grad():
-        teacher = model.denoise(latent_BLHW + expand(r_B) * noise, r_B.clamp_min(low), condition)
+        teacher = model.denoiser(latent_BLHW + expand(r_B) * noise, r_B.clamp_min(low), condition)
         teacher = torch.where(expand(r_B) > low, teacher, latent_BLHW)
     distance_B = ((student - teacher).square().mean(dim=(1, 2, 3)) + HUBER**2).sqrt() - HUBER
     return distance_B / (t_B - r_B)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,16 +18,17 @@ from torch import Tensor
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
 from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.image.denoiser import LearntGuidance, guide
 from sge2hist.models.image.image_model import ImageModel
 from sge2hist.models.image.preconditioning import expand
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.config import check_rate_and_seed
 from sge2hist.training.finetune.base import tune
-from sge2hist.training.image.conditioning import ToldCells
+from sge2hist.training.image.conditioning import ConditioningCells
 from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.image.stages import SHARE_ANYWHERE, SHARE_CENTRE
-from sge2hist.training.loop import Run, Stage, StagePlan
-from sge2hist.training.randomness import stage_generator, stage_rng
+from sge2hist.training.loop import Stage, StagePlan, stage_generator, stage_rng
+from sge2hist.training.run import TrainingRun
 
 NAME = "own_guidance"
 SHARE_NONE = 0.1
@@ -37,14 +38,14 @@ JITTER = 0.06  # of the logarithm of the sampler's levels
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnGuidanceConfig:
+class GuidanceDistillationConfig:
     """One distillation of guidance."""
 
     steps: int = 1000
     learning_rate: float = 4e-4
     batch: int = 24
     seed: int = 0
-    leave_out: str | None = None  # GeoJSON of parts of the slides that no image is taken from
+    exclude: str | None = None  # GeoJSON of parts of the slides that no image is taken from
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch) < 1:
@@ -60,9 +61,9 @@ class OwnGuidance(Stage):
         model: JointModel,
         before: ImageModel,
         source: PatchSource,
-        cells: ToldCells,
-        config: OwnGuidanceConfig,
-        run: Run,
+        cells: ConditioningCells,
+        config: GuidanceDistillationConfig,
+        run: TrainingRun,
     ) -> None:
         """`before`: the image model as it was, which a model taken from a checkpoint no longer has."""
         super().__init__()
@@ -71,7 +72,7 @@ class OwnGuidance(Stage):
         self._before = copy.deepcopy(before).requires_grad_(False).to(self._device)
         sampler = model.config.sampler
         self._weight = self._before.guidance_weight(sampler)
-        self._levels = torch.tensor([step.sigma for step in self._before.evaluations(sampler)])
+        self._levels = torch.tensor([step.sigma for step in self._before.denoiser.evaluations(sampler)])
         model.image.unet.requires_grad_(True)
         model.image.condition.requires_grad_(True)
 
@@ -94,12 +95,12 @@ class OwnGuidance(Stage):
             latent = image.to_latent(crops.image_BCHW.to(self._device))
             noise = torch.randn(latent.shape, generator=generator, device=generator.device).to(self._device)
             x, hw = latent + expand(sigma_B) * noise, (latent.shape[2], latent.shape[3])
-            plain = self._before.denoise(x, sigma_B, self._before.encode_cells(told, hw))
-            untold = self._before.denoise(x, sigma_B, self._before.encode_cells(told.unconditional(), hw))
+            plain = self._before.denoiser(x, sigma_B, self._before.encode_cells(told, hw))
+            untold = self._before.denoiser(x, sigma_B, self._before.encode_cells(told.unconditional(), hw))
             weight_B = torch.tensor([self._weight(sigma) for sigma in sigma_B.tolist()], device=self._device)
-            wanted = untold + expand(weight_B) * (plain - untold)
-        unit = expand(image.noise_model.scalings(sigma_B).c_out_B)  # errors in units of the raw output
-        error = (image.denoise(x, sigma_B, image.encode_cells(told, hw)) - wanted) / unit
+            wanted = guide(plain, untold, expand(weight_B))
+        unit = expand(image.denoiser.noise_model.scalings(sigma_B).c_out_B)  # errors in units of the raw output
+        error = (image.denoiser(x, sigma_B, image.encode_cells(told, hw)) - wanted) / unit
         return {"loss": error.square().mean(), "not_learnt": ((plain - wanted) / unit).square().mean()}
 
     def _draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
@@ -111,14 +112,14 @@ class OwnGuidance(Stage):
         return torch.where(torch.rand(n, generator=generator) < SHARE_OWN_LEVELS, jittered, anywhere)
 
 
-def learn_guidance(
+def distill_guidance(
     trained: ModelBundle,
     dataset: PairedDataset,
     output: str | Path,
-    config: OwnGuidanceConfig | None = None,
+    config: GuidanceDistillationConfig | None = None,
     *,
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> ModelBundle:
     """Teach a copy of `trained` the guidance of its own sampler, and write it to the folder `output`.
 
@@ -129,19 +130,16 @@ def learn_guidance(
     InputError
         If `output` holds something else, if the model's sampler has no guidance to learn, if the dataset lacks genes of it.
     """
-    config = config or OwnGuidanceConfig()
+    config = config or GuidanceDistillationConfig()
     sampler, image = trained.config.sampler, trained.model.image
     weight = image.guidance_weight(sampler)
-    if trained.config.image.own_guidance != 1:
+    if trained.config.learnt_guidance.weight != 1:
         raise InputError(found="a model that guides itself already", expected="the model that it was made from")
-    if sampler.sampler == "consistency" or all(weight(step.sigma) == 1 for step in image.evaluations(sampler)):
+    if sampler.sampler == "consistency" or all(weight(step.sigma) == 1 for step in image.denoiser.evaluations(sampler)):
         raise InputError(
             found=f"a model whose steps are single evaluations already ({sampler.sampler}, guidance {sampler.guidance:g})",
             expected="a model that is drawn with guidance",
         )
-    guided_image = replace(
-        trained.config.image, own_guidance=sampler.guidance, own_guidance_interval=sampler.guidance_interval
-    )
     plan = StagePlan(
         name=NAME,
         n_steps=config.steps,
@@ -157,7 +155,7 @@ def learn_guidance(
         config,
         plan,
         lambda model, source, cells, run: OwnGuidance(model, image, source, cells, config, run),
-        image=guided_image,
+        learnt_guidance=LearntGuidance(weight=sampler.guidance, interval=sampler.guidance_interval),
         overwrite=overwrite,
-        say=say,
+        log=log,
     )

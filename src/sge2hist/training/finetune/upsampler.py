@@ -19,10 +19,9 @@ from sge2hist.devices import make_accelerator
 from sge2hist.models.image.upsampler import EXPECTED_DETAIL, Upsampler, UpsamplerConfig
 from sge2hist.models.upsampler_bundle import UpsamplerBundle
 from sge2hist.training.config import check_rate_and_seed
-from sge2hist.training.image.exclusion_mask import LeftOut, read_left_out
-from sge2hist.training.loop import Stage, StagePlan, finish_stage, run_stage
-from sge2hist.training.randomness import stage_generator, stage_rng
-from sge2hist.training.run_folder import open_run
+from sge2hist.training.image.exclusion_mask import ExclusionMask, read_exclusion_mask
+from sge2hist.training.loop import Stage, StagePlan, finish_stage, run_stage, stage_generator, stage_rng
+from sge2hist.training.run import open_run
 
 NAME = "upsampler"
 POOL = 192  # crops of the slides that are in memory at one time
@@ -45,7 +44,7 @@ class UpsamplerTraining:
     learning_rate: float = 1e-3
     evaluations: int = 1  # of the network per image, the default of the upsampler
     seed: int = 0
-    leave_out: str | None = None  # GeoJSON of parts of the slides that are not learnt from
+    exclude: str | None = None  # GeoJSON of parts of the slides that are not learnt from
 
     def __post_init__(self) -> None:
         if self.hours is not None and not 0 < self.hours < math.inf:
@@ -66,7 +65,9 @@ class UpsamplerTraining:
 class FineCrops:
     """Squares of the slides at a given resolution, around training cells, clear of the patches of held-out ones."""
 
-    def __init__(self, dataset: PairedDataset, um_per_px: float, side_px: int, left_out: LeftOut | None = None) -> None:
+    def __init__(
+        self, dataset: PairedDataset, um_per_px: float, side_px: int, excluded: ExclusionMask | None = None
+    ) -> None:
         self.dataset, self.um_per_px, self.side_px = dataset, um_per_px, side_px
         self.side_um = side_px * um_per_px
         centre_um = dataset.centre_xy_px * dataset.um_per_px
@@ -75,8 +76,8 @@ class FineCrops:
         rows = dataset.rows("train")
         room = (dataset.patch_um + self.side_um) / 2 + um_per_px
         clear = index.distance_um(centre_um[rows], dataset.slide_of_cell[rows]) >= room
-        if left_out is not None:
-            clear &= ~left_out.touches(centre_um[rows], dataset.slide_of_cell[rows], self.side_um + 2 * um_per_px)
+        if excluded is not None:
+            clear &= ~excluded.touches(centre_um[rows], dataset.slide_of_cell[rows], self.side_um + 2 * um_per_px)
         self.rows = rows[clear]
         if not len(self.rows):
             raise InputError(
@@ -128,7 +129,7 @@ def train_upsampler(
     config: UpsamplerTraining,
     *,
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> UpsamplerBundle:
     """Train an upsampler on the slides of a dataset and write it to the folder `output`; the same call resumes a run.
 
@@ -140,14 +141,14 @@ def train_upsampler(
     """
     output = Path(output)
     _check_resolution(dataset, config.um_per_px)
-    left_out = read_left_out(config.leave_out, dataset)
-    crops = FineCrops(dataset, config.um_per_px, POOL_SIDES * config.crop_px, left_out)
+    excluded = read_exclusion_mask(config.exclude, dataset)
+    crops = FineCrops(dataset, config.um_per_px, POOL_SIDES * config.crop_px, excluded)
     accelerator = make_accelerator("auto")
     settings = asdict(config) | {"widths": list(config.widths)}  # as JSON gives it back
-    asked = {"config": settings, "data": dataset.fingerprint, "left_out": left_out.fingerprint}
-    run = open_run(output, asked, accelerator, seed=config.seed, overwrite=overwrite, say=say)
+    asked = {"config": settings, "data": dataset.fingerprint, "excluded": excluded.fingerprint}
+    run = open_run(output, asked, accelerator, seed=config.seed, overwrite=overwrite, log=log)
     if (output / MANIFEST_NAME).is_file():
-        run.say(f"{output} is trained already; --overwrite trains it again")
+        run.log(f"{output} is trained already; --overwrite trains it again")
         return UpsamplerBundle.load(output)
     shape = UpsamplerConfig(
         um_per_px=config.um_per_px * config.factor,
@@ -189,7 +190,7 @@ def train_upsampler(
     )
     if accelerator.is_main_process:
         bundle.save(output)
-        run.say(f"wrote {output}")
+        run.log(f"wrote {output}")
     accelerator.wait_for_everyone()
     return UpsamplerBundle.load(output)
 

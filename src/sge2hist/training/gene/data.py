@@ -96,6 +96,12 @@ class GeneData:
             return None
         return CellIndex(self.centre_um_N2, np.zeros(self.n_cells, np.int64) if self.slide_N is None else self.slide_N)
 
+    def pooled(self, pool_um: float) -> csr_array | None:
+        """Cells that are assigned one type together, [N, N]: those within `pool_um`; None: each alone, or no positions."""
+        if not pool_um or self.index is None:
+            return None
+        return self.index.around(np.arange(self.n_cells), pool_um)
+
     def neighbour_features(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor | None:
         """Neighbourhood features of some cells for the encoder, [n, A]; None when they were not computed."""
         return None if self.neighbour_NA is None else torch.from_numpy(self.neighbour_NA[rows]).to(device)
@@ -131,16 +137,16 @@ def _read_columns(dataset: PairedDataset, rows: np.ndarray, columns: np.ndarray)
 
 
 def split_groups(dataset: PairedDataset) -> np.ndarray:
-    """Group of each cell, int64 [N]: its slide and split. No training cell is told of a held-out one."""
+    """Group of each cell, int64 [N]: its slide and split, so that no training cell has a held-out one as a neighbour."""
     split_N = np.unique(dataset.obs["split"].astype(str).to_numpy(), return_inverse=True)[1]
     groups_N: np.ndarray = split_N + (split_N.max() + 1) * dataset.slide_of_cell
     return groups_N
 
 
 def with_neighbours(data: GeneData, model: GeneVAE, group_N: np.ndarray | None = None) -> GeneData:
-    """The same cells with what the posterior of z2 reads of their surroundings, if the model reads any and they have positions.
+    """The same cells with neighbourhood features for the posterior of z2, if the model reads any and they have positions.
 
-    `group_N` int64: only cells of one group are around each other (default: of one slide).
+    `group_N` int64: only cells of one group are neighbours (default: of one slide).
     """
     index = data.index
     if model.config.n_neighbour_features == 0 or index is None or data.centre_um_N2 is None:

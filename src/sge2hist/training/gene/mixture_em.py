@@ -92,24 +92,19 @@ def maximise(mean_NT: np.ndarray, var_NT: np.ndarray, gamma_NK: np.ndarray) -> P
     )
 
 
-# The last step of training for the mixture prior: an exact M step on the posteriors that the finished encoder gives.
-#
-# During the joint stage gradients follow the moving posteriors with a lag, and components end beside or wider than their cells:
-# types drawn by name then look like their neighbours. After a fresh fit to a part of the cells, this step puts each component
-# where all its cells are.
-
-
 @torch.no_grad()
 def refit_mixture(model: GeneVAE, data: GeneData, *, min_cells: float = 10.0) -> int:
-    """Put the mixture's weights, means and variances at their best for the training cells; in place.
+    """One exact M step of the mixture on the posteriors of all training cells, in place; returns the number of components.
 
-    Labelled cells count for the components of their type alone, as in training; bins that are pooled count for the components
-    that they and those around them are told to be, each with its own posterior. Components with less than `min_cells`
-    of responsibility are dropped. z2 is centred anew on the components, and where it lies among the cells of each is stored.
-    Returns the number of components left.
+    Gradients follow the moving posteriors with a lag, so that components end beside their cells or too wide for them, and
+    cells sampled from one type look like those of another. This step, after a new fit to part of the cells, ends training.
+
+    Labelled cells count for the components of their type alone, as in training; pooled bins count for the components that
+    they are assigned together, each with its own posterior. Components with less than `min_cells` of responsibility are
+    dropped. Then z2 is centred on the components, and its distribution among the cells of each is stored.
     """
     encoded = encode_data(model, data)
-    gamma_NK = assign_components(model, encoded, data.index, data.type_N).astype(np.float64)
+    gamma_NK = assign_components(model, encoded, data.pooled(model.config.pool_um), data.type_N).astype(np.float64)
     kept = np.flatnonzero(gamma_NK.sum(0) >= min(min_cells, data.n_cells / 100))
     mean_NT = encoded.z1.astype(np.float64)
     var_NT = np.exp(encoded.z1_log_var.astype(np.float64))
@@ -134,12 +129,12 @@ def centre_micro(model: GeneVAE, data: GeneData) -> None:
     z2_NM = encoded.z2.astype(np.float64)
     none_NZ = np.zeros_like(z2_NM)
     if model.config.centre_micro:
-        gamma_NK = mixture.assign(encoded.z1, encoded.z1_log_var).astype(np.float64)  # types as the encoder tells them
+        gamma_NK = mixture.assign(encoded.z1, encoded.z1_log_var).astype(np.float64)
         centres = maximise(z2_NM, none_NZ, gamma_NK)
         micro.centres_KM.copy_(torch.from_numpy(centres.means_KT))
         micro.centre_mass_K.copy_(torch.from_numpy(centres.weights_K))
         z2_NM = z2_NM - gamma_NK @ centres.means_KT
-    gamma_NK = assign_components(model, encoded, data.index, data.type_N).astype(np.float64)
-    fitted = maximise(z2_NM, none_NZ, gamma_NK)  # of means: see `lone_latents`
+    gamma_NK = assign_components(model, encoded, data.pooled(model.config.pool_um), data.type_N).astype(np.float64)
+    fitted = maximise(z2_NM, none_NZ, gamma_NK)  # of means: see `single_cell_latents`
     micro.means_KM.copy_(torch.from_numpy(fitted.means_KT))
     micro.vars_KM.copy_(torch.from_numpy(fitted.vars_KT))

@@ -16,8 +16,8 @@ from sge2hist.training.gene.mixture_em import PosteriorMixture, fit_mixture, max
 
 MAX_FIT_CELLS = 20_000
 CELLS_PER_COMPONENT = 20  # at least, on average: components of a handful of cells come and go with the start
-STARTS, STARTED_CELLS = (5, 60), 30_000
-"""Least and most starts of a mixture, and for how many cells in all: few cells need more, and cost less."""
+MIN_STARTS, MAX_STARTS, STARTED_CELLS = 5, 60, 30_000
+"""Starts of a mixture, and cells of all starts together: few cells need more starts, and cost less."""
 
 
 class CollapseError(InputError):
@@ -51,8 +51,8 @@ def init_mixture(
     Labels, when at least one cell in ten carries one, give each type its own components (several for a large type), which
     its labelled cells alone may take, besides spare ones for what is not labelled; otherwise several k-means starts
     compete by their bound on held-out cells. Components with fewer than `min_occupancy` of the cells are dropped.
-    Bins that the model pools (`pool_um`) are grouped by what each and those around it say together; the components are then
-    placed where the single bins of each group lie, and are as wide as these.
+    Bins that the model pools (`pool_um`) are grouped by their pooled posteriors; each component then has the mean and the
+    variance of the single bins of its group.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def init_mixture(
         mixture = fit_mixture(*cells, start_KT, allowed_NK=allowed_NK)
         bounds = [mixture.bound(*cells, allowed_NK)]
     else:
-        n_starts = n_restarts or int(np.clip(STARTED_CELLS // len(rows), *STARTS))
+        n_starts = n_restarts or int(np.clip(STARTED_CELLS // len(rows), MIN_STARTS, MAX_STARTS))
         starts = [_kmeans_starts(encoded.z1, n_components, rng) for _ in range(n_starts)]
         mixture, bounds = _best_of(cells, starts, rng.random(len(rows)) < 0.2)
     gamma_NK = mixture.responsibilities(*cells, allowed_NK)
@@ -108,7 +108,7 @@ def _posteriors(
         encoded = encode_data(model, data, rows)
         return encoded, (encoded.z1.astype(np.float64), np.exp(encoded.z1_log_var.astype(np.float64)))
     every = encode_data(model, data)
-    mean_NT, log_var_NT = type_posterior(every, data.index, model.config.pool_um)
+    mean_NT, log_var_NT = type_posterior(every, data.pooled(model.config.pool_um))
     encoded = EncodedCells(
         mean_NZ=every.mean_NZ[rows],
         log_var_NZ=every.log_var_NZ[rows],
@@ -193,11 +193,11 @@ def _label_starts(
     while share.sum() < n_owned:  # next component to the type with most cells per component; sqrt favours rare types
         share[np.argmax(np.sqrt(counts[largest]) / share)] += 1
     means, owners = [], []
-    for kind, n_own in zip(types[largest], share, strict=True):
-        own = z1_NT[type_N == kind]
+    for type_index, n_own in zip(types[largest], share, strict=True):
+        own = z1_NT[type_N == type_index]
         n_own = min(n_own, len(own))
         means.append(KMeans(n_own, n_init=2, random_state=int(rng.integers(2**31))).fit(own).cluster_centers_)
-        owners += [int(kind)] * n_own
+        owners += [int(type_index)] * n_own
     found = np.concatenate(means)
     unlabelled = z1_NT[type_N < 0] if (type_N < 0).any() else z1_NT
     spare = unlabelled[rng.integers(0, len(unlabelled), n_components - len(found))]

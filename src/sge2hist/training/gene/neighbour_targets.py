@@ -1,4 +1,4 @@
-"""What surrounds each cell: composition and mean expression of its neighbours, as targets of the z2 heads.
+"""Composition and mean expression of the neighbours of each cell, as targets of the z2 heads.
 
 Neighbours are the nearest cells of the same slide and the same split within a radius, without the cell itself: no
 expression of a validation or test cell enters a training target.
@@ -17,16 +17,16 @@ from sge2hist.models.gene.auxiliary_losses import Neighbourhood
 from sge2hist.models.gene.networks import GeneEncoder
 from sge2hist.training.gene.data import GeneData
 
-DEFAULT_AROUND_UM = 50.0
-"""Radius of a neighbourhood, where the model does not say."""
-AROUND_SPACINGS = 1.5
-"""Least radius in distances of neighbouring cells: spots that stand 100 um apart (Visium) have their six neighbours within."""
+DEFAULT_NEIGHBOUR_UM = 50.0
+"""Radius of a neighbourhood, unless the cells lie farther apart."""
+NEIGHBOUR_SPACINGS = 1.5
+"""Minimum radius, in distances of neighbouring cells: that of spots 100 um apart (Visium) takes in the six neighbours."""
 
 
 def neighbourhood_radius(dataset: PairedDataset) -> float:
-    """Radius (um) within which the cells of a dataset are around each other, by their spacing."""
+    """Radius (um) within which the cells of a dataset are neighbours, by their spacing."""
     index = CellIndex(dataset.centre_xy_px * dataset.um_per_px, dataset.slide_of_cell)
-    return max(DEFAULT_AROUND_UM, AROUND_SPACINGS * index.spacing_um())
+    return max(DEFAULT_NEIGHBOUR_UM, NEIGHBOUR_SPACINGS * index.spacing_um())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def neighbourhood_targets(
     *,
     n_composition: int,
     n_embedding: int,
-    radius_um: float = DEFAULT_AROUND_UM,
+    radius_um: float = DEFAULT_NEIGHBOUR_UM,
     seed: int = 0,
 ) -> NeighbourhoodTargets | None:
     """Targets for the cells of `data`, or None when there are no positions (or no cell has a neighbour).

@@ -1,4 +1,7 @@
-"""The gene stage: batches of a training split -> loss of the gene model, every choice fixed by (seed, stage, step)."""
+"""The stages that see expression alone: batches of a training split -> loss of the gene model.
+
+Every random choice is fixed by (seed, stage, step).
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,18 @@ from sge2hist.models.joint_model import JointModel
 from sge2hist.training.gene.data import GeneData, encode_data, gene_statistics
 from sge2hist.training.gene.mixture_em import refit_mixture
 from sge2hist.training.gene.mixture_init import MixtureReport, init_mixture
-from sge2hist.training.gene.neighbour_targets import DEFAULT_AROUND_UM, NeighbourhoodTargets, neighbourhood_targets
-from sge2hist.training.loop import Run, Stage, StagePlan, finish_stage, run_stage
-from sge2hist.training.randomness import stage_generator, stage_rng
+from sge2hist.training.gene.neighbour_targets import DEFAULT_NEIGHBOUR_UM, NeighbourhoodTargets, neighbourhood_targets
+from sge2hist.training.loop import Stage, StagePlan, finish_stage, run_stage, stage_generator, stage_rng
+from sge2hist.training.run import TrainingRun
 
 MAX_EPOCHS = 25
-"""Times that a stage may see each cell: after more, a few hundred cells are learnt by heart and their types blur."""
+"""Times that a stage may see each cell: with more, the model memorises a few hundred cells and their types blur."""
+
+CLIP_NORM = 1e3
+"""Largest gradient norm. Those of the gene stages are large: their loss is a sum over thousands of genes."""
+RATES = {"gene": 1e-3, "mixture": 3e-4, "expression": 1e-3}
+MAX_REFERENCE_CELLS = 20_000
+"""Cells whose scores are stored, so that unusual cells can be flagged later."""
 
 
 def max_steps(n_cells: int, batch_size: int) -> int:
@@ -36,7 +45,7 @@ class GeneStageConfig:
 
     batch_size: int = 256  # cells per step
     warmup_steps: int = 400  # KL weight rises linearly from 0 to 1 over these steps
-    use_labels: bool = True  # labelled cells inform the responsibilities once the mixture is initialised
+    use_labels: bool = True  # labels supervise the responsibilities once the mixture is initialised
     seed: int = 0  # of batches and noise
 
     def __post_init__(self) -> None:
@@ -66,7 +75,7 @@ class GeneStage:
     ) -> None:
         """`name` separates the random streams of stages; `targets` are reused when given.
 
-        Cells carry their surroundings if the model reads them: see :func:`with_neighbours`.
+        Cells carry neighbourhood features if the model reads them: see :func:`with_neighbours`.
         """
         self.model, self.data, self.config, self.name, self.device = model, data, config, name, device
         self.targets = targets
@@ -76,13 +85,13 @@ class GeneStage:
                 model.encoder,
                 n_composition=model.config.n_composition,
                 n_embedding=model.config.n_neighbour_embedding,
-                radius_um=model.config.neighbour_um or DEFAULT_AROUND_UM,
+                radius_um=model.config.neighbour_um or DEFAULT_NEIGHBOUR_UM,
                 seed=config.seed,
             )
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def start_heads(self) -> None:
-        """Once the mixture is fitted: leave to each component what its cells have around them on average."""
+        """Once the mixture is fitted: set the baseline of each component to the mean neighbourhood of its cells."""
         heads, mixture = self.model.heads, self.model.mixture
         if heads is None or self.targets is None:
             return
@@ -130,7 +139,7 @@ class GeneStage:
 
 
 def build_gene_model(config: GeneModelConfig, data: GeneData, *, seed: int = 0) -> GeneVAE:
-    """A new gene model that starts at the mean cell of the training split; weights drawn from `seed` alone."""
+    """A new gene model that starts at the mean cell of the training split; weights sampled from `seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GeneVAE(config)
@@ -140,10 +149,10 @@ def build_gene_model(config: GeneModelConfig, data: GeneData, *, seed: int = 0) 
 
 @contextmanager
 def decoder_alone(model: GeneVAE) -> Iterator[None]:
-    """Let nothing but the decoder of expression and the dispersion of genes be trained: latents, and types with them, rest.
+    """Freeze all but the expression decoder and the dispersion of genes: latents, and types with them, stay.
 
-    A decoder learns more slowly than the encoder that began on the principal axes, and can go on where the encoder would only
-    learn its cells by heart.
+    A decoder learns more slowly than the encoder, which starts on the principal axes, and can be trained further where the
+    encoder would only memorise its cells.
     """
     before = {name: value.requires_grad for name, value in model.named_parameters()}
     for name, value in model.named_parameters():
@@ -153,14 +162,6 @@ def decoder_alone(model: GeneVAE) -> Iterator[None]:
     finally:
         for name, value in model.named_parameters():
             value.requires_grad_(before[name])
-
-
-# The stages of a training that see expression alone: before the images, and after them.
-
-
-SUM_OVER_GENES = 1e3
-"""Gradient norms of the gene stages are large: their loss is a sum over thousands of genes."""
-RATES = {"gene": 1e-3, "mixture": 3e-4, "expression": 1e-3}
 
 
 class GeneTraining(Stage):
@@ -177,27 +178,27 @@ class GeneTraining(Stage):
 
 
 class GeneStages:
-    """The gene model of one training run; stages that are done already are passed over."""
+    """The stages on expression alone of one training run, before and after the images; finished ones are skipped."""
 
     def __init__(
         self,
         model: JointModel,
         cells: GeneData,
-        run: Run,
+        run: TrainingRun,
         plan: Callable[..., StagePlan],
         *,
         n_steps: tuple[int, int],
         use_labels: bool,
         device: str,
     ) -> None:
-        """`plan(name, n_steps, rate, items, most, **more)` plans a stage; `n_steps`: without, and with the mixture."""
+        """`plan(name, n_steps, rate, items, max_steps, **more)` plans a stage; `n_steps`: without, and with the mixture."""
         self._model, self._cells, self._run, self._plan = model, cells, run, plan
         self._use_labels, self._device = use_labels, device
-        self._most = max_steps(cells.n_cells, GeneStageConfig.batch_size)
-        self._gene_steps, self._mixture_steps = (min(n, self._most) for n in n_steps)
+        self._max_steps = max_steps(cells.n_cells, GeneStageConfig.batch_size)
+        self._gene_steps, self._mixture_steps = (min(n, self._max_steps) for n in n_steps)
 
     def before_images(self) -> GeneStage:
-        """Pre-train, fit the mixture, train with it; returns the stage of the last, which the joint training goes on with."""
+        """Pre-train, fit the mixture, train with it; returns the last of these stages, for the joint training."""
         gene, run = self._model.gene, self._run
         config = GeneStageConfig(
             use_labels=self._use_labels,
@@ -209,7 +210,7 @@ class GeneStages:
             self._train(stage, "gene", self._gene_steps)
             report = self._init_mixture()
             stage.start_heads()
-            run.say(
+            run.log(
                 f"mixture: {report.n_kept} of {report.n_fitted} components kept, {report.active_units_z1} of "
                 f"{gene.config.n_type} z1 and {report.active_units_z2} of {gene.config.n_micro} z2 units active"
             )
@@ -222,7 +223,7 @@ class GeneStages:
         return mixture
 
     def after_images(self) -> None:
-        """Let the decoder of expression learn on, now that latents are at rest."""
+        """Train the expression decoder further, on frozen latents."""
         if "expression" in self._run.stages_done:
             return
         config = GeneStageConfig(use_labels=False, seed=self._run.seed, warmup_steps=0)
@@ -232,31 +233,25 @@ class GeneStages:
         finish_stage(self._run, self._model, "expression")
 
     def fit_mixture(self) -> None:
-        """Fit the mixture anew to where training has moved the cells; gradients follow moving posteriors with a lag."""
+        """Fit the mixture again, to the cells where training has moved them (see :func:`refit_mixture`)."""
         self._init_mixture()
         n_components = refit_mixture(self._model.gene, self._cells)
-        self._run.say(f"{n_components} mixture components")
+        self._run.log(f"{n_components} mixture components")
 
     def _train(self, stage: GeneStage, name: str, n_steps: int) -> None:
         batch = GeneStageConfig.batch_size
-        plan = self._plan(name, n_steps, RATES[name], batch, self._most, clip_norm=SUM_OVER_GENES)
+        plan = self._plan(name, n_steps, RATES[name], batch, self._max_steps, clip_norm=CLIP_NORM)
         run_stage(GeneTraining(stage), plan, self._run, self._model)
 
     def _init_mixture(self) -> MixtureReport:
         return init_mixture(self._model.gene, self._cells, self._run.seed, use_labels=self._use_labels)
 
 
-# What a trained model remembers of its reference cells, so that unusual cells can be flagged later.
-
-
-MAX_CELLS = 20_000
-
-
 @torch.no_grad()
 def calibrate_novelty(model: GeneVAE, data: GeneData, *, seed: int = 0) -> None:
     """Store score quantiles of up to 20,000 reference cells (best: the validation split) in ``model.novelty``."""
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.permutation(data.n_cells)[:MAX_CELLS])
+    rows = np.sort(rng.permutation(data.n_cells)[:MAX_REFERENCE_CELLS])
     fits, latents = [], []
     for counts_NG, posterior in stream_posteriors(model, data.chunks_to_encode(512, rows)):
         fit_N, latent_N = model.novelty_scores(counts_NG, posterior)

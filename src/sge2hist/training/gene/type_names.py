@@ -28,11 +28,11 @@ def name_components(
     majority nowhere, has its type's name and the cells that it wins with their labels; its purity is nan.
     """
     encoded = encode_data(model, data) if encoded is None else encoded
-    component_N = component_posterior(model, encoded, data.index).argmax(1)
+    component_N = component_posterior(model, encoded, data.pooled(model.config.pool_um)).argmax(1)
     n_components = model.mixture.n_components
     hidden_K = _hidden(model, data, component_N, min_labelled)
     if hidden_K.any():
-        told_N = assign_components(model, encoded, data.index, data.type_N).argmax(1)
+        told_N = assign_components(model, encoded, data.pooled(model.config.pool_um), data.type_N).argmax(1)
         moved_N = (hidden_K[told_N] | hidden_K[component_N]) & (data.type_N >= 0)
         component_N = np.where(moved_N, told_N, component_N)
     means = group_means(data, component_N, n_components)

@@ -1,4 +1,4 @@
-"""What the image network is told of the cells of a crop."""
+"""The conditioning cells of training crops: which of them, and with which latents."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from sge2hist.training.gene.data import GeneData, encode_data
 from sge2hist.training.image.patches import PatchBatch, PatchSource
 
 
-def draw_modes(n: int, rng: np.random.Generator, *, share_none: float, share_centre: float) -> np.ndarray:
-    """Return what each of n crops is told, int64 [n]: nothing, its centre cell alone, or all cells."""
+def sample_modes(n: int, rng: np.random.Generator, *, share_none: float, share_centre: float) -> np.ndarray:
+    """Sample the conditioning mode of n crops, int64 [n]: no cells, the centre cell alone, or all cells."""
     shares = [share_none, share_centre, 1 - share_none - share_centre]
     return rng.choice([MODE_NONE, MODE_SINGLE_CELL, MODE_ALL], size=n, p=shares)
 
 
-def told_by_mode(crops: PatchBatch, mode_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which cells of the crops are told by the mode of each, and the mode of the crop of each, both [M]."""
+def cells_by_mode(crops: PatchBatch, mode_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the conditioning cells, and the conditioning mode of the crop of each, both [M]."""
     mode_M = mode_B[crops.crop_M]
     kept = np.flatnonzero((mode_M == MODE_ALL) | ((mode_M == MODE_SINGLE_CELL) & crops.is_centre_M))
     return kept, mode_M[kept]
 
 
-def placed_on_crops(
+def place_on_crops(
     crops: PatchBatch, kept: np.ndarray, z_MZ: Tensor, depth_N: np.ndarray, mode_B: np.ndarray, slide_B: np.ndarray
 ) -> PlacedCells:
-    """Return the kept cells where they lie on their crops; `z_MZ` has their latents, `depth_N` the depths of all cells."""
+    """The kept cells at their positions on the crops; `z_MZ`: their latents, `depth_N`: log depth of all cells."""
     return PlacedCells(
         z_MZ=z_MZ,
         depth_M=torch.from_numpy(depth_N[crops.row_M[kept]]),
@@ -40,20 +40,21 @@ def placed_on_crops(
     )
 
 
-def lone_latents(sample_MZ: Tensor, mean_MZ: Tensor, alone_M: Tensor, n_drawn: int) -> Tensor:
-    """Latents as the image network is told them: of a cell shown alone z1 is a draw from its posterior, as a cell type is drawn
-    from its component; all else is the posterior mean. A posterior of z2 is nearly as wide as its prior: draws would be noise
-    that hides the cell. `n_drawn`: leading dims that are drawn.
+def single_cell_latents(sample_MZ: Tensor, mean_MZ: Tensor, single_M: Tensor, n_sampled: int) -> Tensor:
+    """Latents that condition the image network: posterior means, but posterior samples of z1 for cells shown alone.
+
+    So z1 varies for one cell as it does for a cell type, whose z1 is sampled from its component. A posterior of z2 is nearly
+    as wide as its prior: samples would be noise that hides the cell. `n_sampled`: leading dims that are sampled.
     """
-    drawn_MZ = alone_M.to(mean_MZ.device)[:, None] & (torch.arange(mean_MZ.shape[1], device=mean_MZ.device) < n_drawn)
-    return torch.where(drawn_MZ, sample_MZ, mean_MZ)
+    is_leading_Z = torch.arange(mean_MZ.shape[1], device=mean_MZ.device) < n_sampled
+    return torch.where(single_M.to(mean_MZ.device)[:, None] & is_leading_Z, sample_MZ, mean_MZ)
 
 
-class ToldCells:
-    """Latents of all cells of a dataset, encoded once by a gene model at rest."""
+class ConditioningCells:
+    """Latents of all cells of a dataset, encoded once by a frozen gene model."""
 
     def __init__(self, model: JointModel, cells: GeneData, device: str) -> None:
-        """`cells`: every cell of the dataset on the model's panel, with its surroundings."""
+        """`cells`: every cell of the dataset on the model's panel, with its neighbourhood features."""
         encoded = encode_data(model.gene, cells)
         self._mean_NZ = torch.from_numpy(encoded.mean_NZ)
         self._std_NZ = torch.from_numpy(encoded.log_var_NZ).mul(0.5).exp()
@@ -71,19 +72,19 @@ class ToldCells:
         share_none: float,
         share_centre: float,
     ) -> tuple[PatchBatch, PlacedCells]:
-        """Draw n crops and what is told of each: nothing, its centre cell or all cells, and of half of them the slide."""
+        """Sample n crops and their conditioning cells: none, the centre cell or all; half of the crops name their slide."""
         crops = source.batch(n, rng, share_anywhere=share_anywhere)
-        mode_B = draw_modes(n, rng, share_none=share_none, share_centre=share_centre)
+        mode_B = sample_modes(n, rng, share_none=share_none, share_centre=share_centre)
         return crops, self.place(crops, mode_B, rng.random(n) < 0.5, generator)
 
     def place(
-        self, crops: PatchBatch, mode_B: np.ndarray, told_slide_B: np.ndarray, generator: torch.Generator
+        self, crops: PatchBatch, mode_B: np.ndarray, slide_known_B: np.ndarray, generator: torch.Generator
     ) -> PlacedCells:
-        """Return the cells that each crop is told by its mode, and its slide where `told_slide_B`; z1 of lone cells is drawn."""
-        kept, mode_M = told_by_mode(crops, mode_B)
+        """The conditioning cells of crops by mode, and the slide where `slide_known_B`; z1 of single cells is sampled."""
+        kept, mode_M = cells_by_mode(crops, mode_B)
         row_M = torch.from_numpy(crops.row_M[kept])
         mean_MZ = self._mean_NZ[row_M]
         sample_MZ = mean_MZ + self._std_NZ[row_M] * torch.randn(mean_MZ.shape, generator=generator)
-        z_MZ = lone_latents(sample_MZ, mean_MZ, torch.from_numpy(mode_M == MODE_SINGLE_CELL), self._n_type)
-        slide_B = np.where(told_slide_B, crops.slide_B + 1, 0)
-        return placed_on_crops(crops, kept, z_MZ, self._depth_N, mode_B, slide_B).to(self._device)
+        z_MZ = single_cell_latents(sample_MZ, mean_MZ, torch.from_numpy(mode_M == MODE_SINGLE_CELL), self._n_type)
+        slide_B = np.where(slide_known_B, crops.slide_B + 1, 0)
+        return place_on_crops(crops, kept, z_MZ, self._depth_N, mode_B, slide_B).to(self._device)

@@ -1,4 +1,4 @@
-"""Parts of the slides that no image model shall learn: pen marks, folds, bubbles, deposits, as a person outlined them."""
+"""Areas of the slides that the image model does not learn from: pen marks, folds, bubbles, deposits, outlined by hand."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 
-class LeftOut:
-    """Areas by slide, in um; without any, nothing is left out."""
+class ExclusionMask:
+    """Excluded areas by slide, in um; without any, nothing is excluded."""
 
     def __init__(self, area_of_slide: dict[int, BaseGeometry] | None = None) -> None:
         self._area_of_slide = area_of_slide or {}
@@ -42,8 +42,8 @@ class LeftOut:
         return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
 
 
-def read_left_out(path: str | Path | None, dataset: PairedDataset) -> LeftOut:
-    """Read the polygons of a GeoJSON file, drawn on the slides stored in the dataset (px); None: nothing is left out.
+def read_exclusion_mask(path: str | Path | None, dataset: PairedDataset) -> ExclusionMask:
+    """Read the polygons of a GeoJSON file, in px of the slides stored in the dataset; None: nothing is excluded.
 
     With several slides each feature names its own: `{"properties": {"slide": "..."}}`.
 
@@ -53,7 +53,7 @@ def read_left_out(path: str | Path | None, dataset: PairedDataset) -> LeftOut:
         If the file cannot be read, holds no polygon, or a feature has no area, no slide, or lies beside its slide; all at once.
     """
     if path is None:
-        return LeftOut()
+        return ExclusionMask()
     import shapely
 
     problems = Problems()
@@ -73,7 +73,7 @@ def read_left_out(path: str | Path | None, dataset: PairedDataset) -> LeftOut:
     united = {slide: shapely.union_all(parts) for slide, parts in areas.items()}
     for area in united.values():
         shapely.prepare(area)
-    return LeftOut(united)
+    return ExclusionMask(united)
 
 
 def _area(feature: dict[str, Any], dataset: PairedDataset) -> tuple[int, BaseGeometry]:

@@ -13,10 +13,10 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import background_level
 from sge2hist.data.slides.glass import glass_colour
 from sge2hist.data.spatial_index import CellIndex
-from sge2hist.training.image.exclusion_mask import LeftOut
+from sge2hist.training.image.exclusion_mask import ExclusionMask
 
 SHARE_OFF_SLIDE = 0.2
-"""Of the crops taken anywhere: those that lie off the slide, glass without any cell, which few sections show enough of."""
+"""Share of the crops taken anywhere that lie off the slide: glass without any cell, which few sections show enough of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class PatchBatch:
 
     image_BCHW: Tensor  # float32 in [-1, 1]
     centre_row_B: np.ndarray  # row of the cell that each crop was made for
-    row_M: np.ndarray  # rows of the cells around, grouped by crop
+    row_M: np.ndarray  # rows of the cells, grouped by crop
     crop_M: np.ndarray  # which crop each belongs to, rising
     xy_um_M2: np.ndarray  # position from the crop's top left corner
     is_centre_M: np.ndarray  # whether it is the cell that the crop was made for
@@ -33,10 +33,10 @@ class PatchBatch:
 
 
 class PatchSource:
-    """Crops of the training cells' surroundings, in random position and orientation.
+    """Crops around training cells, in random position and orientation.
 
     Slides are kept in memory at the model's resolution. A crop's centre is moved by up to `jitter_um` off its cell, so that
-    positions are learnt; cells whose moved crop could touch the patch of a validation or test cell are left out.
+    positions are learnt; cells whose moved crop could touch the patch of a validation or test cell are excluded.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class PatchSource:
         *,
         patch_px: int,
         um_per_px: float,
-        reach_um: float,
+        receptive_radius_um: float,
         jitter_um: float,
-        left_out: LeftOut | None = None,
+        excluded: ExclusionMask | None = None,
     ) -> None:
-        """`reach_um`: how far beyond a crop's edge cells are gathered; `left_out`: areas that no crop may touch."""
+        """`receptive_radius_um`: how far beyond a crop's edge cells are gathered; `excluded`: areas that no crop may touch."""
         self.patch_px, self.um_per_px, self.jitter_um = patch_px, um_per_px, jitter_um
         self.patch_um = patch_px * um_per_px
         white = (background_level(dataset.channels),) * len(dataset.channels)
@@ -57,9 +57,9 @@ class PatchSource:
         self.slides = [slide.as_array(dataset.um_per_px, um_per_px) for slide in dataset.slides]
         self.centre_um_N2 = dataset.centre_xy_px * dataset.um_per_px
         self.slide_of_cell = dataset.slide_of_cell
-        self._left_out = left_out or LeftOut()
+        self._excluded = excluded or ExclusionMask()
         self.index = CellIndex(self.centre_um_N2, self.slide_of_cell)
-        self.reach_um = self.patch_um / 2 + reach_um
+        self.receptive_radius_um = self.patch_um / 2 + receptive_radius_um
         held_out = np.flatnonzero(np.isin(dataset.obs["split"].astype(str).to_numpy(), ["val", "test"]))
         self._held_out = CellIndex(self.centre_um_N2[held_out], self.slide_of_cell[held_out])
         self.rows = self._clear_rows(dataset)
@@ -67,10 +67,10 @@ class PatchSource:
     def _clear_rows(self, dataset: PairedDataset) -> np.ndarray:
         rows = dataset.rows("train")
         side_um = self.patch_um + 2 * (self.jitter_um + self.um_per_px)
-        rows = rows[~self._left_out.touches(self.centre_um_N2[rows], self.slide_of_cell[rows], side_um)]
+        rows = rows[~self._excluded.touches(self.centre_um_N2[rows], self.slide_of_cell[rows], side_um)]
         if not len(rows):
             raise InputError(
-                found="no training cell whose patch is clear of the areas left out",
+                found="no training cell whose patch is clear of the excluded areas",
                 where=str(dataset.path),
                 expected="areas that leave most of the tissue",
             )
@@ -85,9 +85,9 @@ class PatchSource:
     def batch(
         self, n: int, rng: np.random.Generator, *, augment: bool = True, share_anywhere: float = 0.0
     ) -> PatchBatch:
-        """Draw `n` training crops.
+        """Sample `n` training crops.
 
-        `share_anywhere` of them lie at any place of the cell's slide that is clear of held-out cells and of areas left out, or
+        `share_anywhere` of them lie at any place of the cell's slide that is clear of held-out cells and of excluded areas, or
         off the slide, so that glass and the edge of the tissue are seen as well; their `centre_row_B` is then some cell that need
         not lie in the crop.
         """
@@ -108,9 +108,9 @@ class PatchSource:
         for _ in range(8):
             place = self.patch_um / 2 + rng.random((len(rows), 2)) * room_B2
             take = self._clear_of_held_out(place, slide_B) & ~found
-            take &= ~self._left_out.touches(place, slide_B, self.patch_um + 2 * self.um_per_px)
+            take &= ~self._excluded.touches(place, slide_B, self.patch_um + 2 * self.um_per_px)
             out[take], found = place[take], found | take
-        out[rng.random(len(rows)) < SHARE_OFF_SLIDE] = -self.reach_um - self.patch_um
+        out[rng.random(len(rows)) < SHARE_OFF_SLIDE] = -self.receptive_radius_um - self.patch_um
         return out
 
     def crops(self, rows: np.ndarray, centre_um_B2: np.ndarray, turn_B3: np.ndarray) -> PatchBatch:
@@ -122,7 +122,7 @@ class PatchSource:
         for b, (slide, (x, y)) in enumerate(zip(slide_B, corner_B2, strict=True)):
             images[b] = _turned(_crop(self.slides[slide], x, y, size, self.glass[slide]), turn_B3[b])
         corner_um_B2 = corner_B2 * self.um_per_px
-        row_M, crop_M = self.index.within(slide_B, corner_um_B2 + side_um / 2, self.reach_um)
+        row_M, crop_M = self.index.within(slide_B, corner_um_B2 + side_um / 2, self.receptive_radius_um)
         xy_um_M2 = _turned_positions(self.centre_um_N2[row_M] - corner_um_B2[crop_M], turn_B3[crop_M], side_um)
         return PatchBatch(
             image_BCHW=torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1),

@@ -15,12 +15,12 @@ from sge2hist.models.gene.encode import dense_counts
 from sge2hist.models.image.conditioning import MODE_ALL
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.gene.data import GeneData
-from sge2hist.training.image.conditioning import placed_on_crops
+from sge2hist.training.image.conditioning import place_on_crops
 from sge2hist.training.image.patches import PatchSource
 
 
 class Preview:
-    """Draws ``preview_<step>.png`` into a folder: per cell, the real patch and two generated ones."""
+    """Writes ``preview_<step>.png`` into a folder: per cell, the real patch and two generated ones."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class Preview:
 
         crops, model = self._crops, self._model
         counts_MG = dense_counts(self._cells.read(crops.row_M), self._device)
-        around_MA = self._cells.neighbour_features(crops.row_M, self._device)
-        mean_MZ = model.gene.encode(counts_MG, neighbour_NA=around_MA).mean_NZ.float()
+        neighbour_MA = self._cells.neighbour_features(crops.row_M, self._device)
+        mean_MZ = model.gene.encode(counts_MG, neighbour_NA=neighbour_MA).mean_NZ.float()
         n = len(crops.centre_row_B)
         kept, mode_B, slide_B = np.arange(len(crops.row_M)), np.full(n, MODE_ALL), np.zeros(n, np.int64)
-        cells = placed_on_crops(crops, kept, mean_MZ.cpu(), self._depth_N, mode_B, slide_B).to(self._device)
+        cells = place_on_crops(crops, kept, mean_MZ.cpu(), self._depth_N, mode_B, slide_B).to(self._device)
         side = model.config.patch_px // model.image.downsampling
         rows = [self._shown(crops.image_BCHW)]
         sampler = model.config.sampler

@@ -16,15 +16,14 @@ from sge2hist.models.joint_model import JointModel
 from sge2hist.training.gene.data import GeneData, encode_data
 from sge2hist.training.gene.mixture_em import centre_micro
 from sge2hist.training.gene.stages import GeneStage
-from sge2hist.training.image.conditioning import draw_modes, lone_latents, placed_on_crops, told_by_mode
+from sge2hist.training.image.conditioning import cells_by_mode, place_on_crops, sample_modes, single_cell_latents
 from sge2hist.training.image.patches import PatchBatch, PatchSource
-from sge2hist.training.loop import Stage
-from sge2hist.training.randomness import stage_generator, stage_rng
+from sge2hist.training.loop import Stage, stage_generator, stage_rng
 
 SHARE_ANYWHERE = 0.05
-"""Crops taken at any place of the slides instead of at a cell: glass, and the edge of the tissue."""
+"""Share of crops taken anywhere on the slides instead of at a cell: glass, and the edge of the tissue."""
 SHARE_CENTRE = 0.25
-"""Patches told their centre cell alone, as in drawing from a type or from a lone cell."""
+"""Share of patches conditioned on their centre cell alone, as in generation from a type or from a single cell."""
 
 
 class AutoencoderTraining(Stage):
@@ -50,17 +49,17 @@ class JointConfig:
     """How gene model and image model are trained together."""
 
     batch: int = 64  # patches per step
-    n_gradient_cells: int = 1024  # cells per step that are encoded afresh, with gradients; the others come from a cache
+    n_gradient_cells: int = 1024  # cells per step that are encoded with gradients; the others come from a cache
     n_expression_cells: int = 128  # cells per step whose expression is reconstructed
     diffusion_weight: float = 10.0  # lambda_diff of the published loss
-    share_centre: float = SHARE_CENTRE  # patches told their centre cell alone
-    share_none: float = 0.10  # patches told nothing, for guidance
-    share_slide: float = 0.5  # patches told their slide (stain)
+    share_centre: float = SHARE_CENTRE  # patches conditioned on their centre cell alone
+    share_none: float = 0.10  # unconditional patches, for guidance
+    share_slide: float = 0.5  # patches conditioned on their slide (stain)
     share_anywhere: float = SHARE_ANYWHERE  # patches that are not taken at a cell
     gene_rate: float = 0.3  # learning rate of the gene model over that of the image model
-    gene_until: float = 1 / 3  # share of the stage after which the gene model rests; 0: from the start; 1: never
+    gene_until: float = 1 / 3  # share of the stage after which the gene model is frozen; 0: from the start; 1: never
     type_gradient: float = 0.0  # share of the image loss's gradient that reaches z1; all of it reaches z2
-    draw_micro: bool = False  # a cell shown alone has a draw of z2, as published, and not its posterior mean
+    sample_z2: bool = False  # a single cell has a posterior sample of z2, as published, instead of the mean
     seed: int = 0
 
 
@@ -69,11 +68,11 @@ class JointTraining(Stage):
 
     The ELBO is a sum over genes and the image loss a mean over pixels; dividing by the number of genes brings them to one
     scale. Encoding all cells of all patches with gradients would cost more than the image network, so each step encodes
-    the centre cells and some random others; the rest come from a cache of latents that is renewed every few hundred steps.
+    the centre cells and some random others; the rest come from a cache of latents that is updated every few hundred steps.
 
-    What the image wants to know of a cell is put into z2 (`type_gradient` 0): its gradient is many times that of the ELBO, and
-    pulls z1 away from cell types within an hour. The published method lets it through (1). Through the shared layers of the
-    encoder some of that remains, so the gene model slows down and rests after `gene_until` of the stage; from then on every
+    The gradient of the image loss reaches z2 alone (`type_gradient` 0): it is many times that of the ELBO, and pulls z1 away
+    from cell types within an hour. The published method lets it through (1). Through the shared layers of the encoder some of
+    that remains, so the gene model slows down and is frozen after `gene_until` of the stage; from then on every
     cell comes from the cache, and a step costs the image network alone.
     """
 
@@ -98,8 +97,8 @@ class JointTraining(Stage):
         self._source, self._gene_stage, self._cells, self._config = source, gene_stage, all_cells, config
         self._train_row, self._device = train_row_of_cell, device
         self._mean_NZ = self._sd_NZ = torch.zeros(0)
-        self._resting = False
-        self._n_drawn = model.gene.config.n_latent if config.draw_micro else model.gene.config.n_type
+        self._frozen = False
+        self._n_sampled = model.gene.config.n_latent if config.sample_z2 else model.gene.config.n_type
         self.depth_N = log_depth(model.gene, all_cells.library_N)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -114,17 +113,17 @@ class JointTraining(Stage):
             },
         ]
 
-    def reach(self, share: float) -> None:
-        """Let the gene model rest once its learning rate has come to zero."""
-        if self._config.gene_until < 1 and share >= self._config.gene_until and not self._resting:
-            self._resting = True
+    def advance(self, share: float) -> None:
+        """Freeze the gene model once its learning rate has come to zero."""
+        if self._config.gene_until < 1 and share >= self._config.gene_until and not self._frozen:
+            self._frozen = True
             self.model.gene.requires_grad_(False)
             centre_micro(self.model.gene, self._gene_stage.data)
             self._encode()
 
     def refresh(self, step: int) -> None:
-        """Encode all cells anew, if the gene model still moves."""
-        if not self._resting:
+        """Encode all cells again, unless the gene model is frozen."""
+        if not self._frozen:
             self._encode()
 
     def _encode(self) -> None:
@@ -137,14 +136,14 @@ class JointTraining(Stage):
         config = self._config
         rng = stage_rng(config.seed, "joint", step)
         crops = self._source.batch(config.batch, rng, share_anywhere=config.share_anywhere)
-        mode_B = draw_modes(config.batch, rng, share_none=config.share_none, share_centre=config.share_centre)
-        told_slide_B = rng.random(config.batch) < config.share_slide
-        cells = self._place(crops, mode_B, np.where(told_slide_B, crops.slide_B + 1, 0), step, rng)
+        mode_B = sample_modes(config.batch, rng, share_none=config.share_none, share_centre=config.share_centre)
+        slide_known_B = rng.random(config.batch) < config.share_slide
+        cells = self._place(crops, mode_B, np.where(slide_known_B, crops.slide_B + 1, 0), step, rng)
         with torch.no_grad():
             latent = self.model.image.to_latent(crops.image_BCHW.to(self._device))
         image_B = self.model.image.loss(latent, cells, stage_generator(config.seed, "joint/noise", step))
         image = image_B.mean()
-        if self._resting:
+        if self._frozen:
             return {"loss": config.diffusion_weight * image, "image": image}
         expression = self._expression_terms(crops.centre_row_B, step)
         loss = config.diffusion_weight * image + expression["loss"] / self.model.gene.config.n_genes
@@ -154,23 +153,23 @@ class JointTraining(Stage):
     def _place(
         self, crops: PatchBatch, mode_B: np.ndarray, slide_B: np.ndarray, step: int, rng: np.random.Generator
     ) -> PlacedCells:
-        """Keep the cells that each crop is told, with fresh latents for some of them and cached ones for the rest."""
-        kept, mode_M = told_by_mode(crops, mode_B)
+        """The conditioning cells of each crop, with new latents for some of them and cached ones for the rest."""
+        kept, mode_M = cells_by_mode(crops, mode_B)
         row_M = crops.row_M[kept]
         z_MZ = self._mean_NZ[torch.from_numpy(row_M)]
-        if self._resting:
-            z_MZ = self._drawn_if_alone(z_MZ, row_M, mode_M, step)
+        if self._frozen:
+            z_MZ = self._sampled_if_single(z_MZ, row_M, mode_M, step)
         else:
-            z_MZ = self._with_fresh_latents(z_MZ, crops.is_centre_M[kept], row_M, mode_M, step, rng)
-        return placed_on_crops(crops, kept, z_MZ, self.depth_N, mode_B, slide_B).to(self._device)
+            z_MZ = self._with_new_latents(z_MZ, crops.is_centre_M[kept], row_M, mode_M, step, rng)
+        return place_on_crops(crops, kept, z_MZ, self.depth_N, mode_B, slide_B).to(self._device)
 
-    def _drawn_if_alone(self, z_MZ: Tensor, row_M: np.ndarray, mode_M: np.ndarray, step: int) -> Tensor:
+    def _sampled_if_single(self, z_MZ: Tensor, row_M: np.ndarray, mode_M: np.ndarray, step: int) -> Tensor:
         generator = stage_generator(self._config.seed, "joint/posterior", step)
         noise = torch.randn(z_MZ.shape, generator=generator, device=generator.device).to(self._device)
         sample = z_MZ + noise * self._sd_NZ[torch.from_numpy(row_M)]
-        return lone_latents(sample, z_MZ, torch.from_numpy(mode_M == MODE_SINGLE_CELL), self._n_drawn)
+        return single_cell_latents(sample, z_MZ, torch.from_numpy(mode_M == MODE_SINGLE_CELL), self._n_sampled)
 
-    def _with_fresh_latents(
+    def _with_new_latents(
         self,
         z_MZ: Tensor,
         is_centre_M: np.ndarray,
@@ -179,20 +178,20 @@ class JointTraining(Stage):
         step: int,
         rng: np.random.Generator,
     ) -> Tensor:
-        """Encode the centre cells and some others now, so that gradients reach the encoder; lone cells are drawn."""
+        """Encode the centre cells and some others now, so that gradients reach the encoder; single cells are sampled."""
         centre, others = np.flatnonzero(is_centre_M), np.flatnonzero(~is_centre_M)
         n_more = max(0, min(self._config.n_gradient_cells - len(centre), len(others)))
-        fresh = np.concatenate([centre, rng.choice(others, n_more, replace=False)]) if n_more else centre
-        if not len(fresh):
+        chosen = np.concatenate([centre, rng.choice(others, n_more, replace=False)]) if n_more else centre
+        if not len(chosen):
             return z_MZ
-        counts_MG = dense_counts(self._cells.read(row_M[fresh]), self._device)
-        around_MA = self._cells.neighbour_features(row_M[fresh], self._device)
-        posterior = self.model.gene.encode(counts_MG, neighbour_NA=around_MA)
+        counts_MG = dense_counts(self._cells.read(row_M[chosen]), self._device)
+        neighbour_MA = self._cells.neighbour_features(row_M[chosen], self._device)
+        posterior = self.model.gene.encode(counts_MG, neighbour_NA=neighbour_MA)
         sample = posterior.sample(stage_generator(self._config.seed, "joint/posterior", step))
-        alone = torch.from_numpy(mode_M[fresh] == MODE_SINGLE_CELL)
-        z_fresh = lone_latents(sample, posterior.mean_NZ, alone, self._n_drawn).float()
-        z_fresh = scale_gradient(z_fresh, posterior.n_type, self._config.type_gradient)
-        return z_MZ.index_put((torch.from_numpy(fresh).to(self._device),), z_fresh)
+        single = torch.from_numpy(mode_M[chosen] == MODE_SINGLE_CELL)
+        z_new = single_cell_latents(sample, posterior.mean_NZ, single, self._n_sampled).float()
+        z_new = scale_gradient(z_new, posterior.n_type, self._config.type_gradient)
+        return z_MZ.index_put((torch.from_numpy(chosen).to(self._device),), z_new)
 
     def _expression_terms(self, centre_row_B: np.ndarray, step: int) -> dict[str, Tensor]:
         rng = stage_rng(self._config.seed, "joint/expression", step)
