@@ -1,4 +1,4 @@
-"""Gene model and image model together, and every number that decides their shape."""
+"""Gene model and image model together, and their configuration."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from sge2hist.models.version_0_1 import OLD_FIELDS, current_config
 class ModelConfig:
     """The whole model. Written to ``config.json``."""
 
-    preset: str  # the preset that it started from
+    preset: str  # name of the training preset
     um_per_px: float  # resolution of its images
     patch_px: int  # side of a patch
     gene: GeneModelConfig
     image: ImageModelConfig
-    channels: tuple[str, ...] = ("red", "green", "blue")  # of its images, by name; models written before had no other
+    channels: tuple[str, ...] = ("red", "green", "blue")  # names of the image channels; absent in the oldest models
     sampler: SamplerConfig = field(default_factory=SamplerConfig)  # defaults for generation
     learnt_guidance: LearntGuidance = field(
         default_factory=LearntGuidance
@@ -39,9 +39,11 @@ class ModelConfig:
             raise ValueError("um_per_px must be positive and patch_px at least 8")
         if self.gene.n_latent != self.image.n_latent:
             raise ValueError(f"the image model reads {self.image.n_latent} dims and z has {self.gene.n_latent}")
-        drawn = self.image.autoencoder.image_channels if self.image.autoencoder else self.image.image_channels
-        if not len(self.channels) == self.image.image_channels == drawn:
-            raise ValueError(f"{len(self.channels)} channels, but networks for {drawn} of {self.image.image_channels}")
+        generated = self.image.autoencoder.image_channels if self.image.autoencoder else self.image.image_channels
+        if not len(self.channels) == self.image.image_channels == generated:
+            raise ValueError(
+                f"{len(self.channels)} channels, but networks for {generated} of {self.image.image_channels}"
+            )
         coarsest = (4 if self.image.autoencoder else 1) * 2 ** (len(self.image.unet.channels) - 1)
         if self.patch_px % coarsest:
             raise ValueError(f"patch_px must be a multiple of {coarsest}, not {self.patch_px}")
@@ -53,7 +55,7 @@ class ModelConfig:
 
     @property
     def receptive_radius_um(self) -> float:
-        """How far beyond the edge of a canvas cells still enter its condition."""
+        """Distance from the edge of a canvas within which cells outside it still enter its condition."""
         condition = self.image.condition
         if condition.form == "vector":
             return 0.0
@@ -82,7 +84,7 @@ def from_plain(annotation: Any, values: Any) -> Any:
 
 
 class JointModel(nn.Module):
-    """`gene` encodes cells, `image` draws them."""
+    """Gene model and image model."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,14 +1,20 @@
-"""Independence of z1 and z2 as an explicit term: how well the best linear predictor tells one from the other.
+"""Auxiliary losses of z2: independence of the type, and prediction of the neighbourhood.
 
-With responsibilities gamma = q(c | x), the two blocks are independent when
+Independence of z1 and z2. With responsibilities gamma = q(c | x), the two blocks are independent when
 
-    z2 is independent of c            (the type is not in z2: pushes z2), and
-    z1 is independent of z2 given c   (what z2 holds is not repeated in z1: measured alone).
+    z2 is independent of c            (the type is not in z2: has a gradient to z2), and
+    z1 is independent of z2 given c   (z1 does not repeat z2: measured only).
 
-Each is measured by the R^2 of a ridge regression that is solved in closed form in the batch and corrected for the
-number of predictors: 0 = no linear predictor finds anything, 1 = determined. An adversary network would have to be
-trained against a moving target; the regression is always at its optimum. What a batch is too small to tell is taken from z2
-by construction: see `GeneVAE.encode`.
+Each is measured by the R^2 of a ridge regression that is solved in closed form in the batch and corrected for the number of
+predictors: 0 = no linear predictor finds anything, 1 = determined. An adversarial network would have to be trained against a
+moving target; the regression is always at its optimum. Dependence that is too weak to measure in a batch is removed from z2 by
+construction: see `centre_micro` in `GeneVAE.encode`.
+
+Neighbourhood. Heads predict the composition and the mean expression of the neighbours from z2 (after scVIVA). An additive term
+that reads the responsibilities explains what the type of a cell already predicts (not z1, which could then encode the
+neighbourhood in place of z2), and z2 learns the rest.
+
+Shapes: N cells, K components, T dims of z1, M of z2, P classes of neighbours, E dims of their mean expression.
 """
 
 from __future__ import annotations
@@ -19,7 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-RIDGE = 1e-2  # of the standardised predictors, so that directions of no spread are left alone
+RIDGE = 1e-2  # of the standardised predictors, so that directions without spread have no weight
+MIN_CLASS_SHARE = 1e-3  # of a class among the neighbours of a component's cells, so that its logit stays finite
 
 
 def linear_r2(predictor_ND: Tensor, target_NE: Tensor) -> Tensor:
@@ -50,13 +57,13 @@ def within_component(z_ND: Tensor, gamma_NK: Tensor) -> Tensor:
 
 
 def dependence(z1_NT: Tensor, z2_NM: Tensor, gamma_NK: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(R^2 of the type from z2, R^2 of z1 from z2 within types); the first moves z2 alone, the second nothing.
+    """(R^2 of the type from z2, R^2 of z1 from z2 within types); the first has a gradient to z2 alone, the second has none.
 
-    z1 never reads the surroundings. To push it away from what z2 tells of them costs types: on kidney bins without labels
-    NMI 0.20 with a weight of 200, 0.33 with 5, 0.34 with none.
+    z1 never reads the neighbours, and a gradient to z1 would cost types: on kidney bins without labels NMI 0.20 with a weight of
+    200, 0.33 with 5, 0.34 with none.
 
-    Without a mixture (`gamma_NK` None), the first is that of z1 from z2, and the second is 0. Not below 0: less than chance
-    finds in a batch would be learning the batch.
+    Without a mixture (`gamma_NK` None), the first is the R^2 of z1 from z2, and the second is 0. Clamped at 0: values below
+    the chance level could only be reached by overfitting the batch.
     """
     with torch.autocast(z1_NT.device.type, enabled=False):
         z1_NT, z2_NM = z1_NT.float(), z2_NM.float()
@@ -74,18 +81,8 @@ def _standardised(x_ND: Tensor) -> Tensor:
     return centred_ND / (centred_ND.square().mean(0) + 1e-8).sqrt()
 
 
-# Heads that make z2 carry the cells around: composition and mean expression of the neighbours (after scVIVA).
-#
-# What the type of a cell already says about its surroundings is explained by an additive part that reads its
-# responsibilities (not z1, which could then hold the surroundings in place of z2); z2 learns what is left.
-
-
-MIN_SHARE = 1e-3
-"""Of a class among the neighbours of a component's cells, so that its logit stays finite."""
-
-
 class Neighbourhood(NamedTuple):
-    """Targets of N cells. Rows of weight 0 (no neighbours, no positions) are ignored."""
+    """Targets of the neighbourhood heads. Rows of weight 0 (no neighbours, no positions) are ignored."""
 
     composition_NP: Tensor  # share of each class among the neighbours, rows sum to 1
     embedding_NE: Tensor  # mean expression embedding of the neighbours, standardised over the training cells
@@ -115,11 +112,11 @@ class NeighbourhoodHeads(nn.Module):
 
     @torch.no_grad()
     def start(self, gamma_NK: Tensor, target: Neighbourhood) -> None:
-        """Let the additive part tell what each component's cells have around them on average, so that z2 need not."""
+        """Initialise the additive term at the mean neighbourhood of each component's cells."""
         weight_NK = gamma_NK * target.weight_N[:, None]
         share_KN = (weight_NK / weight_NK.sum(0).clamp_min(1e-6)).T
         mean_KO = torch.cat(
-            [(share_KN @ target.composition_NP).clamp_min(MIN_SHARE).log(), share_KN @ target.embedding_NE], 1
+            [(share_KN @ target.composition_NP).clamp_min(MIN_CLASS_SHARE).log(), share_KN @ target.embedding_NE], 1
         )
         self.of_component_KO[: len(mean_KO)].copy_(mean_KO)
 

@@ -12,7 +12,7 @@ LIKELIHOODS = ("nb", "mse")
 
 @dataclass(frozen=True, kw_only=True)
 class GeneModelConfig:
-    """Everything that decides the shape and the loss of the gene model. All likelihood and KL terms are in nats."""
+    """Architecture and loss of the gene model. All likelihood and KL terms are in nats."""
 
     n_genes: int  # genes of the panel
     hidden: tuple[int, ...] = (256, 128)  # widths of the encoder; the decoder mirrors them
@@ -22,21 +22,19 @@ class GeneModelConfig:
     likelihood: str = "nb"  # "nb" on raw counts, "mse" on log1p of counts per 10,000
     dropout: float = 0.1  # of hidden units, in encoder and decoder
     gene_dropout: float = 0.5  # share of mask groups of a batch whose encoder sees only a random part of the genes
-    min_observed: float = 0.02  # smallest share of genes that such a group keeps
+    min_observed: float = 0.02  # lowest share of genes that such a group keeps
     n_mask_groups: int = 8  # different gene masks in one batch
     micro_dropout: float = 0.3  # share of cells decoded with z2 = 0, so that z1 alone must explain them
-    centre_micro: bool = False  # z2 is told relative to its mean among the cells of the same components
+    centre_micro: bool = False  # subtract from z2 its mean among the cells of the same components
     kl_type_weight: float = 1.0  # weight of KL(z1, c); 1 is the evidence lower bound
     kl_micro_weight: float = 1.0  # weight of KL(z2); 1 is the evidence lower bound
     free_nats: float = 0.1  # KL per latent dim (batch mean) that costs nothing; prevents dead units
-    independence_weight: float = 5.0  # weight of the R2 of the type from z2, see gene_independence.py
+    independence_weight: float = 5.0  # weight of the R2 of the type from z2, see auxiliary_losses.py
     label_weight: float = 5.0  # weight of the cross-entropy of labelled cells under the responsibilities
     n_axes: int = 0  # principal axes of expression that the encoder reads beside the counts; 0 = none
-    neighbour_um: float = (
-        0.0  # radius of the neighbours whose mean expression the posterior of z2 reads; 0 = own counts alone
-    )
-    pool_um: float = 0.0  # radius of the bins that types are fitted to and told from together; 0 = own counts alone
-    neighbour_dropout: float = 0.25  # share of training cells whose surroundings the encoder is not shown
+    neighbour_um: float = 0.0  # radius of the neighbours whose mean expression enters the posterior of z2; 0 = none
+    pool_um: float = 0.0  # radius of the bins whose posteriors are pooled when types are fitted and assigned; 0 = none
+    neighbour_dropout: float = 0.25  # share of training cells whose neighbours are hidden from the encoder
     n_composition: int = 0  # classes of the neighbourhood composition; 0 = no neighbourhood heads
     n_neighbour_embedding: int = 0  # dims of the neighbours' mean expression embedding
     neighbourhood_weight: float = 10.0  # weight of the neighbourhood loss (nats), once the mixture is initialised
@@ -72,7 +70,7 @@ class GeneModelConfig:
         if (self.n_composition == 0) != (self.n_neighbour_embedding == 0):
             wrong.append("n_composition and n_neighbour_embedding must both be 0 or both be positive")
         if self.neighbour_um > 0 and self.n_axes == 0:
-            wrong.append("neighbour_um needs n_axes of at least 1: surroundings are told as a mean on the axes")
+            wrong.append("neighbour_um needs n_axes of at least 1: neighbourhood features are means on the axes")
         if wrong:
             raise ValueError("GeneModelConfig: " + "; ".join(wrong))
 
@@ -83,10 +81,10 @@ class GeneModelConfig:
 
     @property
     def n_neighbour_features(self) -> int:
-        """Numbers that describe a cell's surroundings to the encoder (mean on each axis, and whether known); 0 = not read."""
+        """Neighbourhood features A that the encoder reads (mean on each axis, and whether known); 0 = none."""
         return self.n_axes + 1 if self.neighbour_um > 0 else 0
 
     @property
     def has_neighbourhood(self) -> bool:
-        """Whether z2 is also trained to predict the cells around."""
+        """Whether z2 is also trained to predict the neighbours."""
         return self.n_composition > 0

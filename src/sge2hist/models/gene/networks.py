@@ -1,7 +1,7 @@
 """Encoder and decoder of the gene model: equations of normalisation first, then blocks, then networks.
 
-Shapes: N cells, G genes, Z latent dims. Counts come in raw; everything before the first matrix product and after the
-last one is float32, also under mixed precision.
+Shapes: N cells, G genes, E axes of expression, A neighbourhood features, Z latent dims. Inputs are raw counts; everything before
+the first matrix product and after the last one is float32, also under mixed precision.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 LOG_VAR_RANGE = (-10.0, 4.0)  # of a posterior
-AROUND_WIDTH = 128  # of the layer that reads the surroundings
-SMALL_START = 0.3  # of the head's weights for z1, beside the axes on which it starts
+NEIGHBOUR_WIDTH = 128  # of the layer that reads the neighbourhood features
+HEAD_SCALE = 0.3  # of the head's initial weights for z1, when z1 starts on the axes
+MIN_SHARE = 0.02  # of an axis's squared weights on measured genes, below which its coordinate is shrunk
 
 
 def library_size(counts_NG: Tensor) -> Tensor:
@@ -39,15 +40,70 @@ def mlp(widths: tuple[int, ...], dropout: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+class ExpressionAxes(nn.Module):
+    """Principal axes of expression: a fixed linear summary of a cell, in units of the spread among training cells.
+
+    The coordinates of log-normalised, centred expression on orthonormal axes start z1 at the principal components, from which
+    a few thousand steps lead further than from random weights; their mean over the neighbours of a cell is the input from
+    which the posterior of z2 learns its microenvironment.
+
+    When only part of the genes is measured, a coordinate is divided by the share of the axis's squared weights on measured
+    genes (the least-squares estimate, if the measured parts of different axes are uncorrelated), and shrunk where that share
+    is small.
+    """
+
+    weight_GE: Tensor
+    spread_E: Tensor
+
+    def __init__(self, n_genes: int, n_axes: int) -> None:
+        super().__init__()
+        self.register_buffer("weight_GE", torch.zeros(n_genes, n_axes))
+        self.register_buffer("spread_E", torch.ones(n_axes))
+
+    @property
+    def n_axes(self) -> int:
+        """Number of axes E."""
+        return self.spread_E.shape[0]
+
+    def forward(self, input_NG: Tensor, observed_G: Tensor | None = None) -> Tensor:
+        """Coordinates [N, E] of centred inputs in which missing genes are zero; observed: bool [G] or [N, G]."""
+        coordinate_NE = input_NG @ self.weight_GE / self.spread_E
+        if observed_G is None:
+            return coordinate_NE
+        share_E = observed_G.to(input_NG.dtype) @ self.weight_GE.square()
+        return coordinate_NE * (1 + MIN_SHARE) / (share_E + MIN_SHARE)
+
+    def of_counts(
+        self, counts_NG: csr_array, observed_G: np.ndarray, scale: float, mean_input_G: np.ndarray
+    ) -> np.ndarray:
+        """Coordinates of sparse raw counts, float32 [N, E], never made dense; a cell's row does not depend on the others.
+
+        `scale`: depth of a typical cell on the measured genes. Columns that were not measured must be empty.
+        """
+        from scipy.sparse import csr_array
+
+        weight_GE = self.weight_GE.cpu().numpy().astype(np.float64)
+        counts = counts_NG.data.astype(np.float64)  # the same result for every type of counts
+        library_N = np.asarray(counts_NG.sum(1, dtype=np.float64)).ravel().clip(1.0)
+        values = np.log1p(counts * (scale / np.repeat(library_N, np.diff(counts_NG.indptr))))
+        log_NG = csr_array((values, counts_NG.indices, counts_NG.indptr), counts_NG.shape)
+        centre_E = (mean_input_G * observed_G) @ weight_GE
+        coordinate_NE = (log_NG @ weight_GE - centre_E) / self.spread_E.cpu().numpy()
+        if not observed_G.all():
+            share_E = observed_G.astype(np.float64) @ weight_GE**2
+            coordinate_NE *= (1 + MIN_SHARE) / (share_E + MIN_SHARE)
+        return coordinate_NE.astype(np.float32)
+
+
 class GeneEncoder(nn.Module):
     """q(z | x): raw counts of any part of the panel -> mean and log-variance.
 
     Each cell is scaled to the depth that a typical cell has on the same genes: the input of a gene does not depend on
     which others were measured. Genes not observed enter as their training mean. Depth and observed share are two more
-    inputs, because they say how sure one can be.
+    inputs, because they determine the uncertainty.
 
-    With axes, z also reads the coordinates on them directly; z1 starts there. The posterior of z2 may in addition read the
-    surroundings: the mean coordinates of the cells around and a 1, or zeros when they are not known.
+    With axes, the coordinates on them enter the posterior directly, and z1 starts there. The posterior of z2 may also read
+    neighbourhood features (`neighbour_features`): the mean coordinates of the neighbours and a 1, or zeros when unknown.
     """
 
     scale: Tensor
@@ -75,7 +131,7 @@ class GeneEncoder(nn.Module):
         self.from_neighbours = None
         if n_neighbour_features:
             self.from_neighbours = nn.Sequential(
-                nn.Linear(n_neighbour_features, AROUND_WIDTH), nn.SiLU(), nn.Linear(AROUND_WIDTH, 2 * n_micro)
+                nn.Linear(n_neighbour_features, NEIGHBOUR_WIDTH), nn.SiLU(), nn.Linear(NEIGHBOUR_WIDTH, 2 * n_micro)
             )
         self.register_buffer("scale", torch.tensor(1000.0))
         self.register_buffer("mean_proportion_G", torch.full((n_genes,), 1.0 / n_genes))
@@ -101,7 +157,7 @@ class GeneEncoder(nn.Module):
     def forward(
         self, counts_NG: Tensor, observed_G: Tensor | None = None, neighbour_NA: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mean and clamped log-variance of q(z | x, surroundings), each float32 [N, Z]; None: surroundings not known."""
+        """Mean and clamped log-variance of q(z | x, neighbours), each float32 [N, Z]; None: neighbours unknown."""
         input_NI = self.inputs(counts_NG.float(), observed_G)
         hidden_NH = self.trunk(input_NI)
         with torch.autocast(hidden_NH.device.type, enabled=False):
@@ -119,12 +175,12 @@ class GeneEncoder(nn.Module):
 
     @torch.no_grad()
     def start_on_axes(self, weight_GE: Tensor, spread_E: Tensor) -> None:
-        """Let z1 begin as the leading coordinates, in the proportions that they have among cells."""
+        """Initialise z1 as the leading coordinates, in proportion to their spread among cells."""
         if self.axes is None or self.from_axes is None:
             return
         self.axes.weight_GE.copy_(weight_GE)
         self.axes.spread_E.copy_(spread_E)
-        self.head.weight[: self.n_type].mul_(SMALL_START)
+        self.head.weight[: self.n_type].mul_(HEAD_SCALE)
         self.from_axes.weight.zero_()
         n_shared = min(self.n_type, self.axes.n_axes)
         self.from_axes.weight[range(n_shared), range(n_shared)] = spread_E[:n_shared] / spread_E[0]
@@ -154,65 +210,3 @@ class GeneDecoder(nn.Module):
         """Float32 [N, G]: logits of the gene proportions (counts) or predicted log1p values (mse)."""
         logits: Tensor = self.weight(self.trunk(z_NZ)).float() + self.bias_G
         return logits
-
-
-# Principal axes of expression: a fixed, linear summary of a cell that the encoder reads beside the counts themselves.
-#
-# They start z1 where principal components are, from which a few thousand steps reach further than from random weights; and
-# their mean over the cells around is what the posterior of z2, the microenvironment, reads of a cell's surroundings.
-# Letters: N cells, G genes, E axes.
-
-
-MIN_PART = 0.02
-"""Of an axis's squared weights that must be on measured genes before its coordinate is scaled up in full."""
-
-
-class ExpressionAxes(nn.Module):
-    """Coordinates of log-normalised, centred expression on orthonormal axes, in units of their spread among training cells.
-
-    Of a part of the genes an axis sees a part: the coordinate is scaled up by the share of its squared weights that was
-    measured (the least-squares estimate, when what was measured of different axes is uncorrelated), and shrunk where that
-    is hardly any.
-    """
-
-    weight_GE: Tensor
-    spread_E: Tensor
-
-    def __init__(self, n_genes: int, n_axes: int) -> None:
-        super().__init__()
-        self.register_buffer("weight_GE", torch.zeros(n_genes, n_axes))
-        self.register_buffer("spread_E", torch.ones(n_axes))
-
-    @property
-    def n_axes(self) -> int:
-        """Number of axes E."""
-        return self.spread_E.shape[0]
-
-    def forward(self, input_NG: Tensor, observed_G: Tensor | None = None) -> Tensor:
-        """Coordinates [N, E] of centred inputs in which missing genes are zero; observed: bool [G] or [N, G]."""
-        coordinate_NE = input_NG @ self.weight_GE / self.spread_E
-        if observed_G is None:
-            return coordinate_NE
-        part_E = observed_G.to(input_NG.dtype) @ self.weight_GE.square()
-        return coordinate_NE * (1 + MIN_PART) / (part_E + MIN_PART)
-
-    def of_counts(
-        self, counts_NG: csr_array, observed_G: np.ndarray, scale: float, mean_input_G: np.ndarray
-    ) -> np.ndarray:
-        """The same of raw counts, float32 [N, E], without ever making them dense; each cell's does not depend on the others.
-
-        `scale`: depth that a typical cell has on the measured genes. Columns that were not measured must be empty.
-        """
-        from scipy.sparse import csr_array
-
-        weight_GE = self.weight_GE.cpu().numpy().astype(np.float64)
-        counts = counts_NG.data.astype(np.float64)  # whatever type counts come in, the same to the last digit
-        library_N = np.asarray(counts_NG.sum(1, dtype=np.float64)).ravel().clip(1.0)
-        values = np.log1p(counts * (scale / np.repeat(library_N, np.diff(counts_NG.indptr))))
-        log_NG = csr_array((values, counts_NG.indices, counts_NG.indptr), counts_NG.shape)
-        centre_E = (mean_input_G * observed_G) @ weight_GE
-        coordinate_NE = (log_NG @ weight_GE - centre_E) / self.spread_E.cpu().numpy()
-        if not observed_G.all():
-            part_E = observed_G.astype(np.float64) @ weight_GE**2
-            coordinate_NE *= (1 + MIN_PART) / (part_E + MIN_PART)
-        return coordinate_NE.astype(np.float32)

@@ -1,6 +1,6 @@
-"""Is a cell like those the gene model was trained on? Two scores per cell and their quantiles among training cells.
+"""Novelty: how unlike the training cells of the gene model a cell is. Two scores per cell, and their quantiles.
 
-`fit`: how well the reconstruction rho explains the counts x, against what counts drawn from rho would give:
+`fit`: how well the reconstruction rho explains the counts x, relative to counts sampled from rho:
 
     fit = ( sum_g x_g log rho_g / n + H(rho) ) / sqrt( Var_rho[log rho] / n ),   n = sum_g x_g
 
@@ -45,7 +45,7 @@ class NoveltyReference(nn.Module):
         self.register_buffer("calibrated", torch.tensor(False))
 
     def calibrate(self, fit_N: Tensor, latent_N: Tensor) -> None:
-        """Remember the distribution of the scores of reference cells."""
+        """Store the quantiles of the scores of reference cells."""
         probabilities = torch.linspace(0, 1, N_QUANTILES, dtype=torch.float64)
         for target_Q, score_N in ((self.fit_Q, fit_N), (self.latent_Q, latent_N)):
             target_Q.copy_(torch.quantile(score_N.double().cpu()[:1_000_000], probabilities))

@@ -52,7 +52,7 @@ class Posterior:
         return self.mean_NZ[:, self.n_type :]
 
     def sample(self, generator: torch.Generator | None = None, noise_NZ: Tensor | None = None) -> Tensor:
-        """One draw z [N, Z]. Noise is given, or drawn on the generator's device and moved."""
+        """Sample z [N, Z]; `noise_NZ` is standard normal noise, sampled on the generator's device if None."""
         if noise_NZ is None:
             noise_NZ = torch.randn(self.mean_NZ.shape, generator=generator, device=_device_of(generator, self.mean_NZ))
         return self.mean_NZ + (0.5 * self.log_var_NZ).exp() * noise_NZ.to(self.mean_NZ.device)
@@ -60,7 +60,7 @@ class Posterior:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneStatistics:
-    """Training-set statistics from which a new model starts."""
+    """Training-set statistics from which a new model is initialised."""
 
     median_library: float  # median counts per cell on the panel
     mean_proportion_G: Tensor  # mean over cells of counts / library
@@ -76,7 +76,7 @@ class GeneLoss:
 
     terms: dict[str, Tensor]  # scalars; "loss" carries the gradient
     posterior: Posterior
-    z_NZ: Tensor  # the sample that was decoded (before z2 was dropped for some cells)
+    z_NZ: Tensor  # the sample that was decoded (before z2 dropout)
 
 
 class GeneVAE(nn.Module):
@@ -114,7 +114,7 @@ class GeneVAE(nn.Module):
 
     @torch.no_grad()
     def set_statistics(self, statistics: GeneStatistics) -> None:
-        """Start from the training set: scale and centre of the inputs, and the decoder at the mean cell."""
+        """Initialise from the training set: scale and centre of the inputs, and the decoder at the mean cell."""
         self.encoder.scale.fill_(statistics.median_library)
         self.encoder.mean_proportion_G.copy_(statistics.mean_proportion_G)
         self.encoder.mean_input_G.copy_(statistics.mean_input_G)
@@ -126,13 +126,16 @@ class GeneVAE(nn.Module):
     def encode(
         self, counts_NG: Tensor, observed_G: Tensor | None = None, neighbour_NA: Tensor | None = None
     ) -> Posterior:
-        """q(z | x). observed: bool [G] or [N, G]; False = not measured (which is not a zero).
+        """Posterior q(z | x).
 
-        around: what `neighbour_features` says of the cells around, [N, n_axes + 1]; None = not known.
+        With `centre_micro`, z2 is centred on the mean of its components, z2 - sum_c gamma_c centre_c, so that no linear predictor
+        finds the component in it. In training mode the centres follow the batch.
 
-        With `centre_micro`, z2 is relative to its usual place among cells of the same components: what the type alone tells is
-        taken away, z2 - sum_c gamma_c centre_c, so that no linear predictor finds the component in it. In training mode the
-        centres follow the batch.
+        Parameters
+        ----------
+        counts_NG : raw counts.
+        observed_G : bool [G] or [N, G]; False = not measured (which is not a zero); None = all measured.
+        neighbour_NA : neighbourhood features of the cells (`neighbour_features`); None = neighbours unknown.
         """
         mean_NZ, log_var_NZ = self.encoder(counts_NG, observed_G, neighbour_NA)
         if self.config.centre_micro and self.mixture.initialised:
@@ -154,7 +157,7 @@ class GeneVAE(nn.Module):
     def novelty_scores(
         self, counts_NG: Tensor, posterior: Posterior, observed_G: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Fit and latent score of each cell (see gene_novelty.py), [N] each; low is unusual."""
+        """Fit and latent score of each cell (see novelty.py), [N] each; low is unusual."""
         proportions_NG = self.decode(posterior.mean_NZ)
         if observed_G is not None:
             counts_NG, proportions_NG = counts_NG[:, observed_G], proportions_NG[:, observed_G]
@@ -184,45 +187,45 @@ class GeneVAE(nn.Module):
         neighbourhood: Neighbourhood | None = None,
         generator: torch.Generator | None = None,
     ) -> GeneLoss:
-        """Encode (genes masked at random), sample, decode, and weigh all terms.
+        """Encode (with random gene masks), sample, decode, and weigh all terms of the loss.
 
         Parameters
         ----------
         counts_NG : raw counts of N training cells on the whole panel.
         kl_weight : 0 to 1, warm-up of both KL terms and of the independence term.
         type_N : type index of labelled cells, -1 = unlabelled; None = no labels.
-        neighbour_NA : surroundings for the posterior of z2 (see :meth:`encode`), hidden from some cells; None = not known.
+        neighbour_NA : neighbourhood features (see :meth:`encode`), hidden from some cells; None = neighbours unknown.
         neighbourhood : targets of the z2 heads, used once the mixture is initialised; None = heads off.
-        generator : of all random choices in here (may live on the CPU whatever the device).
+        generator : of all random choices of the pass; may be on the CPU for any device.
         """
         counts_NG = counts_NG.float()
         config = self.config
         observed_NG = self._gene_mask(counts_NG, generator) if self.training else None
-        posterior = self.encode(counts_NG, observed_NG, self._hide_around(neighbour_NA, generator))
+        posterior = self.encode(counts_NG, observed_NG, self._hide_neighbours(neighbour_NA, generator))
         z_NZ = posterior.sample(generator)
         reconstruction = -self.log_likelihood(counts_NG, self._drop_micro(z_NZ, generator)).mean()
         kl_type, kl_micro, gamma_NK = self._kl_terms(posterior, type_N)
         mixed = bool(self.mixture.initialised)
         type_in_z2, z2_in_z1 = dependence(posterior.z1, posterior.z2, gamma_NK if mixed else None)
         labels = self._label_term(posterior, type_N)
-        around = reconstruction.new_zeros(())
+        neighbours = reconstruction.new_zeros(())
         if self.heads is not None and neighbourhood is not None and mixed:
-            # only now: before there are components to explain it, what the type says of its surroundings would enter z2
-            around = self.heads.loss(gamma_NK, z_NZ[:, config.n_type :], neighbourhood)
+            # not earlier: without components, z2 would have to encode what the type alone predicts of the neighbours
+            neighbours = self.heads.loss(gamma_NK, z_NZ[:, config.n_type :], neighbourhood)
         loss = (
             reconstruction
             + kl_weight * (config.kl_type_weight * kl_type + config.kl_micro_weight * kl_micro)
             + kl_weight * config.independence_weight * type_in_z2
             + config.label_weight * labels
-            + config.neighbourhood_weight * around
+            + config.neighbourhood_weight * neighbours
         )
         terms = {"loss": loss, "reconstruction": reconstruction, "kl_type": kl_type, "kl_micro": kl_micro}
-        terms |= {"independence": type_in_z2, "z2_in_z1": z2_in_z1, "labels": labels, "neighbourhood": around}
+        terms |= {"independence": type_in_z2, "z2_in_z1": z2_in_z1, "labels": labels, "neighbourhood": neighbours}
         terms |= latent_metrics(posterior, gamma_NK)
         return GeneLoss(terms=terms, posterior=posterior, z_NZ=z_NZ)
 
     def _kl_terms(self, posterior: Posterior, type_N: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """(KL of z1 and c, KL of z2, responsibilities); free nats per dim are not charged."""
+        """(KL of z1 and c, KL of z2, responsibilities); `free_nats` per dim cost nothing."""
         n_type, free = self.config.n_type, self.config.free_nats
         mean_NT, log_var_NT = posterior.z1, posterior.log_var_NZ[:, :n_type]
         allowed_NK = None if type_N is None else self.mixture.allowed_components(type_N)
@@ -259,8 +262,8 @@ class GeneVAE(nn.Module):
         group_N = torch.arange(len(counts_NG), device=device) % n_groups
         return mask_RG[group_N].to(counts_NG.device)
 
-    def _hide_around(self, neighbour_NA: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
-        """Zero the surroundings of random cells (training only), so that cells without positions are encoded as well."""
+    def _hide_neighbours(self, neighbour_NA: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
+        """Zero the neighbourhood features of random cells (training only), so that cells without positions can be encoded."""
         if neighbour_NA is None or not self.training:
             return neighbour_NA
         shown_N1 = (
@@ -270,7 +273,7 @@ class GeneVAE(nn.Module):
         return neighbour_NA * shown_N1.to(neighbour_NA.device)
 
     def _drop_micro(self, z_NZ: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Set z2 to its prior mean for random cells (training only): what z1 can say, it must say."""
+        """Set z2 to its prior mean for random cells (training only), so that z1 encodes all that it can."""
         if not self.training or self.config.micro_dropout == 0:
             return z_NZ
         kept_N1 = (
@@ -288,7 +291,7 @@ def standard_normal_kl(mean_ND: Tensor, log_var_ND: Tensor) -> Tensor:
 
 @torch.no_grad()
 def latent_metrics(posterior: Posterior, gamma_NK: Tensor) -> dict[str, Tensor]:
-    """What tells a collapse: active units (Var_x[mean] > 0.01, Burda et al. 2016) and entropies in nats."""
+    """Indicators of a collapse: active units (Var_x[mean] > 0.01, Burda et al. 2016) and entropies in nats."""
     active_Z = posterior.mean_NZ.var(0, correction=0) > 0.01
     occupancy_K = gamma_NK.mean(0)
     return {
