@@ -21,5 +21,5 @@ def tiny_model(tiny_paired, tmp_path_factory) -> Path:
 
     output = tmp_path_factory.mktemp("shared") / "tiny.model"
     config = TrainConfig(preset="tiny", checkpoint_every_s=0.0, mixed_precision="no")
-    train(tiny_paired, output, config, say=lambda _: None)
+    train(tiny_paired, output, config, log=lambda _: None)
     return output

@@ -35,12 +35,12 @@ def test_a_shipped_model_is_small_and_holds_weights_and_names_alone(name):
     assert "no expression and no images" in (folder / "README.md").read_text()
 
 
-def test_a_type_is_drawn_offline_and_types_differ():
+def test_a_type_is_generated_offline_and_types_differ():
     model = SGE2Hist.from_pretrained("pretrained:kidney")
     podocytes, tubules = (model.generate_from_types(n, n=8, seed=0) for n in ("Podocyte", "Distal tubule"))
     assert podocytes.shape == (8, 64, 64, 3)
     assert podocytes.dtype == np.uint8
     pink = podocytes.astype(float).mean((0, 1, 2))
     assert pink[0] > pink[1] + 30  # H&E: more red than green
-    # glomeruli hold more nuclei: darker in red, the channel that haematoxylin takes away
+    # glomeruli hold more nuclei: darker in red, the channel that haematoxylin absorbs
     assert podocytes[..., 0].mean() < tubules[..., 0].mean()

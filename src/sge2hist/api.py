@@ -118,7 +118,7 @@ class SGE2Hist:
 
     def to(self, device: str | torch.device) -> SGE2Hist:
         """Move the model to a device, in place; returns it."""
-        self.device = device  # type: ignore[assignment]  # mypy: the setter takes names too
+        self.device = device
         return self
 
     def save_pretrained(self, path: str | Path, *, half: bool = False) -> None:

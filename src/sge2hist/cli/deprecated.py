@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-_DATA_FROM, _DATA_ON, _DATA_AGAINST = ({old: ("--data",)} for old in ("--from", "--on", "--against"))
-_EXCLUDE = {"--leave-out": ("--exclude",)}
+Spellings = dict[str, tuple[str, ...]]
+_EXCLUDE: Spellings = {"--leave-out": ("--exclude",)}
 
-OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+OPTIONS: dict[str, Spellings] = {
     "train": {
         **_EXCLUDE,
         "--start": ("--warm-start",),
@@ -15,13 +15,13 @@ OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "--labels": ("--type-labels",),
         "--no-labels": ("--no-type-labels",),
     },
-    "sharpen": {**_DATA_ON, **_EXCLUDE, "--grain": ("--decoder-noise",)},
-    "distill": {**_DATA_ON, **_EXCLUDE, "--guidance": ("--learn", "guidance")},
+    "sharpen": {"--on": ("--data",), **_EXCLUDE, "--grain": ("--decoder-noise",)},
+    "distill": {"--on": ("--data",), **_EXCLUDE, "--guidance": ("--learn", "guidance")},
     "train-upsampler": _EXCLUDE,
-    "generate": _DATA_FROM,
-    "generate-slide": _DATA_FROM,
-    "evaluate": _DATA_AGAINST,
-    "view": _DATA_AGAINST,
+    "generate": {"--from": ("--data",)},
+    "generate-slide": {"--from": ("--data",)},
+    "evaluate": {"--against": ("--data",)},
+    "view": {"--against": ("--data",)},
     "types": {"--kinds": ("--groups",)},
 }
 """Verb -> old option -> what to write now."""

@@ -1,4 +1,4 @@
-"""`sge2hist inspect`."""
+"""`sge2hist inspect`: facts of inputs (by the readers) and of our own folders (from their manifests alone)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from sge2hist.data.artifacts import FORMAT_VERSION, MANIFEST_NAME, is_artifact, 
 from sge2hist.data.errors import InputError
 from sge2hist.data.slides.channels import RGB, describe_channels
 
+Facts = list[tuple[str, str]]
+
 
 def inspect(
     path: Annotated[
@@ -22,20 +24,17 @@ def inspect(
         Path | None, typer.Option(help="H&E image, to compare its size with what the folder expects.")
     ] = None,
 ) -> None:
-    """Say what something on disk is: technology, software, units, sizes, um per px and where each comes from.
+    """Describe an input or an artifact: technology, software, units, sizes, um per px and where each comes from.
 
     Nothing is changed, and counts are not loaded.
 
     Example: `sge2hist inspect outs --image he.btf`
     """
-    from sge2hist.data.artifacts import is_artifact
     from sge2hist.models.bundle import is_shipped, model_folder
 
     if is_shipped(path):
         path = model_folder(path)
     if is_artifact(path) or (path / "training" / "run.json").is_file():
-        from sge2hist.cli.inspect import artifact_facts
-
         facts = artifact_facts(path)
     else:
         from sge2hist.readers.describe import input_facts
@@ -46,24 +45,18 @@ def inspect(
         typer.echo(f"{name:<{width}}  {value}")
 
 
-# What `sge2hist inspect` says of our own folders: read from their manifests only.
-
-
-Facts = list[tuple[str, str]]
-
-
 def artifact_facts(path: Path) -> Facts:
     """Lines (name, value) for a paired dataset, model, generated set or upsampler.
 
     Raises
     ------
     InputError
-        If the manifest is damaged or of a kind that this version does not know.
+        If the manifest is damaged, or its kind is unknown to this version.
     """
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     on_disk = ("on disk", f"{size / 1e6:,.1f} MB")
     if not is_artifact(path):
-        return [("kind", "training that has not finished; the same command goes on"), on_disk]
+        return [("kind", "training that has not finished; the same command resumes it"), on_disk]
     name = MANIFEST_NAME if (path / MANIFEST_NAME).is_file() else "config.json"
     content = read_json(path / name)
     kind = content.get("kind")
