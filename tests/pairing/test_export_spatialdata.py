@@ -1,5 +1,6 @@
-"""A paired dataset written as SpatialData: read back by our reader, and by spatialdata itself where it is installed."""
+"""A paired dataset written as SpatialData: read back by our reader, and by spatialdata itself."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +66,12 @@ def test_spatialdata_opens_it(dataset: PairedDataset, tmp_path: Path) -> None:
     store.write(tmp_path / "again.zarr")
     (section,) = spatialdata_zarr.read_all(tmp_path / "again.zarr", um_per_px=dataset.um_per_px)
     assert section.centre_xy_px == pytest.approx(dataset.centre_xy_px)
+
+
+def test_the_missing_package_is_named(dataset: PairedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = export_spatialdata(dataset, tmp_path / "tiny.zarr")
+    monkeypatch.setitem(sys.modules, "spatialdata", None)  # importing it raises ImportError
+    for call in (lambda: spatialdata_zarr.read_all(path), lambda: export_spatialdata(dataset, tmp_path / "b.zarr")):
+        with pytest.raises(InputError, match=r'pip install "sge2hist\[spatialdata\]"'):
+            call()
+    assert not (tmp_path / "b.zarr").exists()

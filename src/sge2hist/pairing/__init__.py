@@ -1,1 +1,1 @@
-"""`Section` -> `PairedDataset`: image checks, bins to cells, QC, labels, split and the alignment report."""
+"""Instrument folders and images -> paired dataset: image checks, cells of bins, filters, split, labels, report."""

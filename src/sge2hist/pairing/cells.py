@@ -11,6 +11,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.section import CountGrid, Section
 from sge2hist.data.slides.channels import describe_channels, is_rgb
 from sge2hist.pairing.config import CellsConfig
+from sge2hist.pairing.quality import NUCLEUS_AREA
 from sge2hist.pairing.segmentation.bins_to_cells import BinCells, bins_to_cells, destriped_totals
 from sge2hist.pairing.segmentation.outlines import (
     OutlinedBins,
@@ -23,8 +24,8 @@ from sge2hist.pairing.segmentation.segmenters import MAX_UM_PER_PX
 from sge2hist.pairing.segmentation.tiles import Progress
 from sge2hist.readers.count_rows import regrouped
 
-COUNT_GRID_UM = 8.0  # bins are summed to squares of about this side: 2 um bins hold too few UMI, cells are this large
-_BINS_AT_ONCE = 400_000
+COUNT_GRID_UM = 8.0  # side of the squares of a count grid: 2 um bins hold too few UMI, cells are about this large
+_BINS_AT_ONCE = 400_000  # bounds the memory of `bin_totals`
 MAX_BIN_UM = 4.0  # a nucleus of 8 um is two such bins across: coarser bins do not resolve nuclei
 
 
@@ -162,7 +163,7 @@ def _cell_section(section: Section, outlined: OutlinedBins, cells: BinCells, con
         "area_um2": n_bins * float(section.observation_um or 2.0) ** 2,
     }
     if outlined.area_um2 is not None:
-        table["nucleus_area_um2" if outlined.nuclei else "outline_area_um2"] = outlined.area_um2[kept]
+        table[NUCLEUS_AREA if outlined.nuclei else "outline_area_um2"] = outlined.area_um2[kept]
     if outlined.clusters is not None:
         table["cluster"] = [outlined.clusters[index] for index in kept]
     totals = bin_totals(section)
@@ -224,15 +225,15 @@ def count_grid_of_bins(section: Section, totals: np.ndarray) -> CountGrid:
     section
         Bins with `array_row` and `array_col` in `obs`.
     totals
-        UMI of each bin, [N]. A square at the edge of the tissue, with bins missing, counts as if it were full.
+        UMI of each bin, [N]. A square at the edge of the tissue, with bins missing, is scaled to a full one.
     """
     bin_um = float(section.observation_um or COUNT_GRID_UM)
     k = max(1, round(COUNT_GRID_UM / bin_um))
     row, column = (section.obs[name].to_numpy(np.int64) // k for name in ("array_row", "array_col"))
-    place = (row - row.min()) * (int(column.max() - column.min()) + 1) + column - column.min()
-    n_bins = np.bincount(place)
+    square = (row - row.min()) * (int(column.max() - column.min()) + 1) + column - column.min()
+    n_bins = np.bincount(square)
     present = np.flatnonzero(n_bins)
     share = 1 / n_bins[present]
-    centre = [np.bincount(place, section.centre_xy_px[:, axis])[present] * share for axis in (0, 1)]
-    n_counts = np.bincount(place, totals)[present] * share * k**2
+    centre = [np.bincount(square, section.centre_xy_px[:, axis])[present] * share for axis in (0, 1)]
+    n_counts = np.bincount(square, totals)[present] * share * k**2
     return CountGrid(centre_xy_px=np.column_stack(centre), n_counts=n_counts, side_um=k * bin_um)

@@ -40,7 +40,7 @@ BYTES_PER_NONZERO = 5  # of the compressed counts, generously
 
 
 def _no_progress(stage: str, done: int, total: int) -> None:
-    """No progress shown."""
+    """Show no progress."""
 
 
 def prepare(
@@ -86,12 +86,12 @@ def prepare(
 
     Example
     -------
-    >>> from sge2hist.pairing.prepare import prepare
+    >>> from sge2hist import prepare
     >>> dataset = prepare(
     ...     "run/outs", "kidney.paired", images="he.tif", bin_um=16, patch_um=64.0, types="markers:kidney"
     ... )  # doctest: +SKIP
 
-    Cells from nuclei that are found in the H&E, with the cells nearer than 12 um to the nucleus:
+    Cells made of 2 um bins: nuclei found in the H&E, and the bins within 12 um of them:
 
     >>> from sge2hist.pairing.config import CellsConfig
     >>> cells = CellsConfig(method="nuclei", expand_um=12.0)
@@ -285,7 +285,6 @@ def _report(folder: Path, prepared: Prepared, number: int) -> None:
         cell_type=prepared.labels.names[mine],
         types=type_order(prepared.labels.names),
         record=prepared.alignment[number],
-        warnings=prepared.alignment[number]["warnings"],
         toy=prepared.config.toy,
     )
     name = "alignment.png" if number == 0 else f"alignment.{number}.png"

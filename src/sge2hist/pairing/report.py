@@ -28,7 +28,6 @@ class ReportInputs:
     cell_type: np.ndarray  # object [n]
     types: list[str]
     record: dict[str, Any]  # see `alignment_record`
-    warnings: list[str]
     toy: bool
 
 
@@ -178,7 +177,7 @@ def _alignment_lines(inputs: ReportInputs) -> list[str]:
         lines.append(f"  confidence {shift['confidence']} (z {shift['z']:.1f}, prominence {shift['prominence']:.1f})")
         lines.append(f"  correlation {shift['correlation_unshifted']:.3f}, best {shift['correlation']:.3f}")
         lines.append(f"  measured on {record['measured_on']}")
-    return lines + [f"! {warning}" for warning in inputs.warnings]
+    return lines + [f"! {warning}" for warning in record["warnings"]]
 
 
 def _filter_lines(inputs: ReportInputs) -> list[str]:

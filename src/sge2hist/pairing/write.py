@@ -1,4 +1,4 @@
-"""Writing a paired dataset: slides, cells, report and manifest, into a folder that appears only when complete."""
+"""The files of a paired dataset: slides, cells, and the manifest last."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sge2hist.data.artifacts import sha256_of, write_manifest
-from sge2hist.data.paired import CELLS_NAME, KIND, UNKNOWN
+from sge2hist.data.paired import CELLS_NAME, DROPPED, KIND, SPLITS, UNKNOWN
 from sge2hist.data.section import Section
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
 from sge2hist.pairing.collect import Cells, Progress, SectionCells
@@ -49,10 +49,10 @@ def write_slides(folder: Path, prepared: Prepared, progress: Progress) -> list[d
         n_tiles = -(-height // TILE_PX) * -(-width // TILE_PX)
         path = folder / slide_file(sections, number)
         toy = "TOY TISSUE, simulated; " if prepared.config.toy else ""
-        counted = _with_progress(tiles, n_tiles, f"slide {section.name}", progress)
+        tiles = _with_progress(tiles, n_tiles, f"slide {section.name}", progress)
         description = f"{toy}{section.technology} {section.name}"
         pixels = write_slide(
-            path, counted, prepared.um_per_px, (height, width), description, channels=section.image.channels
+            path, tiles, prepared.um_per_px, (height, width), description, channels=section.image.channels
         )
         entries.append(
             {
@@ -97,7 +97,7 @@ def write_cells(folder: Path, prepared: Prepared) -> str:
     stored_xy_px = stored_positions(prepared)
     obs = cells.obs.copy()
     obs["cell_type"] = pd.Categorical(prepared.labels.names, categories=[*type_order(prepared.labels.names), UNKNOWN])
-    obs["split"] = pd.Categorical(prepared.split, categories=["train", "val", "test", "dropped"])
+    obs["split"] = pd.Categorical(prepared.split, categories=[*SPLITS, DROPPED])
     for column in obs.columns:  # text of the instrument may hold missing values, which HDF5 strings cannot
         if obs[column].dtype == object:
             obs[column] = pd.Categorical(obs[column].where(obs[column].notna(), "").astype(str))
@@ -122,7 +122,6 @@ def write_paired_manifest(folder: Path, prepared: Prepared, slides: list[dict[st
     """Write ``manifest.json`` last: a folder without it is no dataset."""
     config, cells, first = prepared.config, prepared.cells, prepared.parts[0].section
     fingerprint = blake2b("|".join([cells_hash, *(s["pixels"] for s in slides)]).encode(), digest_size=16).hexdigest()
-    names = ("train", "val", "test", "dropped")
     write_manifest(
         folder,
         KIND,
@@ -150,7 +149,7 @@ def write_paired_manifest(folder: Path, prepared: Prepared, slides: list[dict[st
             "gap_um": prepared.gap_um,
             "fractions": config.fractions,
             "holdout_slides": config.holdout_slides,
-            "counts": {name: int((prepared.split == name).sum()) for name in names},
+            "counts": {name: int((prepared.split == name).sum()) for name in (*SPLITS, DROPPED)},
         },
         types={
             "source": prepared.labels.source,

@@ -1,1 +1,1 @@
-"""Whether and how an image lies on the cells."""
+"""Whether the image is the right one and the counts match it."""

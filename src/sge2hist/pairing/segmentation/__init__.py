@@ -1,1 +1,1 @@
-"""Nuclei and cells in images, and the counts that belong to them."""
+"""Nuclei and cells in images, and the bins that belong to them."""

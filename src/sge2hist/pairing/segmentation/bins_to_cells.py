@@ -22,9 +22,7 @@ class ExpansionConfig:
     """How far a cell extends beyond its nucleus."""
 
     distance_um: float = 8.0  # bins up to this far from the nearest bin of the nucleus; 0 = nuclei only
-    volume_ratio: float | None = (
-        None  # cell volume / nucleus volume; when given, each nucleus grows by a distance of its own
-    )
+    volume_ratio: float | None = None  # cell volume / nucleus volume, which sets the distance of each nucleus instead
     max_distance_um: float = 20.0  # no cell extends further than this by its volume ratio
 
     def __post_init__(self) -> None:

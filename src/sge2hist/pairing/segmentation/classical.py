@@ -1,8 +1,8 @@
 """Nuclei in H&E without a trained model: haematoxylin density, threshold, distance transform, watershed.
 
-The steps and their constants are those of formats.md 6.2: optical density, haematoxylin channel (Ruifrok & Johnston
-2001), Gaussian of 0.6 um, Otsu inside the tissue, opening, hole filling, distance transform, peaks at least 2 um
-apart, watershed, nuclei of at least 8 um2. Every function works on one array; `tiles` runs them over a slide.
+Steps: optical density, haematoxylin channel (Ruifrok & Johnston 2001), Gaussian of 0.6 um, Otsu inside the tissue,
+opening, hole filling, distance transform, peaks at least 2 um apart, watershed, nuclei of at least 8 um2. Every
+function works on one array; `tiles` runs them over a slide.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class NucleiConfig:
     opening_um: float = 0.5  # radius of the opening that cuts thin bridges (classical)
     min_peak_distance_um: float = 2.0  # two seeds are at least this far apart (classical)
     min_depth_um: float = 1.0  # a seed lies at least this far from the outline (classical)
-    local_window_um: float = 25.0  # side of the window that the local part of the threshold looks at (classical)
+    local_window_um: float = 25.0  # side of the window of the local threshold (classical)
     min_area_um2: float = 8.0  # smaller pieces are dropped
     max_area_um2: float = 400.0  # larger pieces are dropped (folds, pigment, ink)
     tissue_density: float = 0.08  # mean optical density above which a pixel is tissue
@@ -51,7 +51,7 @@ class ClassicalSegmenter:
     Parameters
     ----------
     um_per_px
-        Pixel side of the images that it will be given.
+        Pixel side of its images.
     threshold
         Amount of haematoxylin between nuclei and the rest; None = Otsu inside the tissue of each image. One number
         for a whole slide (see `slide_threshold`) makes the tiles agree.
@@ -115,15 +115,23 @@ def labels_of_seeds(
 ) -> np.ndarray:
     """Grow seeds down the depth map until they fill `inside`; pieces without a seed or of a wrong area are dropped.
 
-    Args:
-        inside: bool [H, W], pixels of nuclei.
-        depth: float [H, W], larger further from the outline.
-        seeds: bool [H, W] (each connected piece is a nucleus) or int [H, W] markers.
-        um_per_px: pixel side in um.
-        config: area limits.
+    Parameters
+    ----------
+    inside
+        bool [H, W], pixels of nuclei.
+    depth
+        float [H, W], larger further from the outline.
+    seeds
+        bool [H, W] (each connected piece is a nucleus) or int [H, W] markers.
+    um_per_px
+        Pixel side.
+    config
+        Limits of area.
 
-    Returns:
-        int32 [H, W], labels 1..n without gaps, 0 = none.
+    Returns
+    -------
+    int32 [H, W]
+        Labels 1..n without gaps, 0 = none.
     """
     markers = ndimage.label(seeds)[0] if seeds.dtype == bool else seeds
     labels = watershed(-depth, markers, mask=inside).astype(np.int32, copy=False)
