@@ -1,4 +1,4 @@
-"""SpatialData stores (zarr 2 or 3) as spatialdata-io and others write them, read without the spatialdata package.
+"""SpatialData stores (zarr 2 or 3) as spatialdata-io and others write them; counts are streamed, never read whole.
 
 ```
 X.zarr/
@@ -24,10 +24,16 @@ from sge2hist.data.section import Section
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.readers.anndata_file import count_reader, find_counts, read_element, read_genes
 from sge2hist.readers.count_rows import CountReader, regrouped
-from sge2hist.readers.ngff import apply, length_scale, maps_by_system
-from sge2hist.readers.spatialdata_shapes import Places, element_names, read_places
-from sge2hist.readers.tables import damaged
-from sge2hist.readers.zarr_image import colour_levels, multiscale
+from sge2hist.readers.spatialdata_elements import (
+    Elements,
+    Positions,
+    colour_levels,
+    length_scale,
+    raster_maps,
+    spatialdata_package,
+    store_errors,
+    transform,
+)
 
 TABLE_ORDER = ("cell_segmentations", "square_016um", "square_008um", "square_002um", "table")
 OWN_ATTRIBUTES = "sge2hist"  # written by our own export: {"um_per_px": ...}
@@ -64,56 +70,59 @@ def read_all(
         If an element is missing or damaged, or the scale is not known.
     """
     path = Path(path)
-    root = _open(path)
-    try:
-        name = _choose_table(path, table, bin_um)
-        group = root[f"tables/{name}"]
-        regions, region_key, instance_key = _annotation(group, f"{path}: tables/{name}")
+    elements = Elements.open(path)
+    with spatialdata_package(), store_errors(path):
+        name = _choose_table(elements, table, bin_um)
+        group, where = elements.root[f"tables/{name}"], f"{path}: tables/{name}"
+        regions, region_key, instance_key = _annotation(group, where)
         obs = read_element(group, "obs", str(path))
         var = read_element(group, "var", str(path))
-        place = find_counts(group, layer, f"{path}: tables/{name}")
-        shape = (len(obs), len(var))
-        read_rows = _with_clear_errors(count_reader(group, place, shape, f"{path}: tables/{name}"), path)
+        place = find_counts(group, layer, where)
+        read_rows = _with_clear_errors(count_reader(group, place, (len(obs), len(var)), where), path)
         genes, notes = read_genes(var)
         notes = [f"table {name}, raw counts taken from {place}", *notes]
         sections = []
         for region in regions:
             rows = np.flatnonzero(obs[region_key].astype(str) == region) if region_key in obs else np.arange(len(obs))
-            part = _Part(root=root, path=path, table=name, region=region, rows=rows, obs=obs, instance_key=instance_key)
+            part = _Region(elements=elements, table=name, name=region, rows=rows, obs=obs, instance_key=instance_key)
             sections.append(_section(part, genes, read_rows, image, um_per_px, notes))
         return sections
-    except InputError:
-        raise
-    except Exception as error:  # zarr, numcodecs and anndata each have their own errors for damaged stores
-        raise damaged(path, "SpatialData store", error) from error
 
 
 def _with_clear_errors(read_rows: CountReader, path: Path) -> CountReader:
-    """Chunks are decoded only when counts are read: what zarr says of damaged ones becomes one `InputError` there."""
+    """Chunks are decoded only when counts are read: errors of damaged ones become one `InputError` then."""
 
     def read_counts(group_of_obs: np.ndarray | None = None, n_groups: int | None = None) -> Any:
-        try:
+        with store_errors(path):
             return read_rows(group_of_obs, n_groups)
-        except InputError:
-            raise
-        except Exception as error:  # see read_all
-            raise damaged(path, "SpatialData store", error) from error
 
     return read_counts
 
 
-class _Part:
-    """One region of the table and what is needed to read it."""
+class _Region:
+    """One annotated region of the table and what is needed to read it."""
 
     def __init__(
-        self, *, root: Any, path: Path, table: str, region: str, rows: np.ndarray, obs: pd.DataFrame, instance_key: str
+        self, *, elements: Elements, table: str, name: str, rows: np.ndarray, obs: pd.DataFrame, instance_key: str
     ) -> None:
-        self.root, self.path, self.table, self.region, self.rows = root, path, table, region, rows
+        self.elements, self.path, self.table, self.name, self.rows = elements, elements.path, table, name, rows
         self.obs, self.n_rows, self.instance_key = obs.iloc[rows].copy(), len(obs), instance_key
+        self.attributes = dict(elements.root.attrs)
+
+    @property
+    def vendor(self) -> str:
+        """The reader of spatialdata-io that made the store, "" if unknown."""
+        return str(self.attributes.get("spatialdata_io_reader", ""))
+
+    @property
+    def bin_um(self) -> int | None:
+        """Side of Visium HD bins, by the name of the region or table."""
+        match = _BIN.search(self.name) or _BIN.search(self.table)
+        return int(match.group(1)) if match else None
 
 
 def _section(
-    part: _Part,
+    part: _Region,
     genes: pd.DataFrame,
     read_rows: CountReader,
     image: str | None,
@@ -121,25 +130,25 @@ def _section(
     notes: list[str],
 ) -> Section:
     if len(part.rows) == 0:
-        raise InputError(found=f"no row of region {part.region!r}", where=f"{part.path}: tables/{part.table}")
-    places, index, element = _locate(part)
-    slide, image_name, to_image = _image(part, places, image)
-    centre_xy_px = apply(to_image, places.centre_xy[index])
-    area_px2 = places.area[index] * length_scale(to_image) ** 2
-    sources = _scales(part, slide, places, to_image, um_per_px)
-    bin_um = _bin_um(part)
-    observation = "bin" if bin_um else ("spot" if _reader(part) == "visium" else "cell")
+        raise InputError(found=f"no row of region {part.name!r}", where=f"{part.path}: tables/{part.table}")
+    positions, index, element = _match_positions(part)
+    slide, image_name, to_image = _image(part, positions, image)
+    centre_xy_px = transform(to_image, positions.centre_xy[index])
+    area_px2 = positions.area[index] * length_scale(to_image) ** 2
+    sources = _scales(part, slide, positions, to_image, um_per_px)
+    bin_um = part.bin_um
+    observation = "bin" if bin_um else ("spot" if part.vendor == "visium" else "cell")
     part.obs = part.obs.drop(columns=["cell_id", "region", part.instance_key], errors="ignore")
     part.obs.index = pd.Index([str(name) for name in part.obs.index], name="cell_id")
     scale = next(iter(sources.values()))
     if observation == "cell" and "area_um2" not in part.obs and (area_px2 > 0).any():
         part.obs["area_um2"] = area_px2 * scale**2
-    version = dict(part.root.attrs).get("spatialdata_attrs", {}).get("spatialdata_software_version", "")
+    version = part.attributes.get("spatialdata_attrs", {}).get("spatialdata_software_version", "")
     observation_of_row = np.full(part.n_rows, -1, np.int64)
     observation_of_row[part.rows] = np.arange(len(part.rows))
     return Section(
-        name=part.region.removesuffix("_cells").replace("/", "_"),
-        technology="SpatialData" + (f" ({_reader(part)})" if _reader(part) else ""),
+        name=part.name.removesuffix("_cells").replace("/", "_"),
+        technology="SpatialData" + (f" ({part.vendor})" if part.vendor else ""),
         software=f"spatialdata {version}" if version else "",
         observation=observation,
         observation_um=float(bin_um) if bin_um else None,
@@ -154,23 +163,8 @@ def _section(
     )
 
 
-def _open(path: Path) -> Any:
-    import zarr
-
-    if not path.is_dir():
-        raise InputError(found="no such folder", where=str(path), expected="a SpatialData store (X.zarr)")
-    try:
-        root = zarr.open_group(path, mode="r", use_consolidated=False)
-    except Exception as error:  # see read_all
-        raise damaged(path, "SpatialData store", error) from error
-    if not (path / "tables").is_dir() or not (path / "images").is_dir():
-        inside = ", ".join(sorted(child.name for child in path.iterdir())[:8]) or "nothing"
-        raise InputError(found=f"a zarr store with {inside}", where=str(path), expected="images and tables")
-    return root
-
-
-def _choose_table(path: Path, table: str | None, bin_um: int | None) -> str:
-    names = element_names(path, "tables")
+def _choose_table(elements: Elements, table: str | None, bin_um: int | None) -> str:
+    path, names = elements.path, elements.names("tables")
     wanted = table if table is not None else (f"square_{bin_um:03d}um" if bin_um is not None else None)
     if wanted is not None:
         if wanted not in names:
@@ -197,23 +191,24 @@ def _annotation(group: Any, where: str) -> tuple[list[str], str, str]:
     return regions, str(stated.get("region_key", "region")), str(stated["instance_key"])
 
 
-def _locate(part: _Part) -> tuple[Places, np.ndarray, str]:
+def _match_positions(part: _Region) -> tuple[Positions, np.ndarray, str]:
     """Shape or label of every row. When the region itself was not stored, other shapes with the same ids serve."""
     obs = part.obs
     keys = [obs[name].to_numpy() for name in (part.instance_key, "cell_id") if name in obs] + [obs.index.to_numpy()]
-    elements = [*element_names(part.path, "shapes"), *element_names(part.path, "labels")]
-    candidates = [part.region] if part.region in elements else element_names(part.path, "shapes")
+    shapes = part.elements.names("shapes")
+    elements = [*shapes, *part.elements.labels]
+    candidates = [part.name] if part.name in elements else shapes
     for element in candidates:
-        places = read_places(part.root, part.path, element)
-        ids = pd.Index(places.ids)
+        positions = part.elements.positions(element)
+        ids = pd.Index(positions.ids)
         for key in keys:
             found = ids.get_indexer(pd.Index([_text(value) for value in key])) if ids.is_unique else np.array([-1])
             if (found >= 0).all():
-                return places, found, element
+                return positions, found, element
     raise InputError(
-        found=f"no element whose ids are those of table {part.table} ({part.instance_key} of region {part.region!r})",
+        found=f"no element whose ids are those of table {part.table} ({part.instance_key} of region {part.name!r})",
         where=str(part.path),
-        expected=f"shapes or labels {part.region!r}; there are {', '.join(elements) or 'none'}",
+        expected=f"shapes or labels {part.name!r}; there are {', '.join(elements) or 'none'}",
         repair="write the store again with the element that the table annotates",
     )
 
@@ -222,24 +217,23 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _image(part: _Part, places: Places, name: str | None) -> tuple[SlideImage, str, np.ndarray]:
+def _image(part: _Region, positions: Positions, name: str | None) -> tuple[SlideImage, str, np.ndarray]:
     """The slide, its name, and the 3x3 map from the element's coordinates to px of the image."""
-    names = element_names(part.path, "images")
+    images = part.elements.images
+    names = sorted(images)
     if name is not None and name not in names:
         raise InputError(found=f"no image {name!r}", where=str(part.path), expected=f"one of {', '.join(names)}")
     found = []
     for candidate in names if name is None else [name]:
-        group = part.root[f"images/{candidate}"]
-        where = f"{part.path}: images/{candidate}"
-        levels = colour_levels(group, where)
-        maps = maps_by_system(multiscale(group, where).get("coordinateTransformations", []), where)
-        shared = [system for system in places.maps if system in maps]
+        levels = colour_levels(images[candidate])
+        maps = raster_maps(images[candidate], f"{part.path}: images/{candidate}")
+        shared = [system for system in positions.maps if system in maps]
         if levels and shared:
-            to_image = np.linalg.inv(maps[shared[0]]) @ places.maps[shared[0]]
+            to_image = np.linalg.inv(maps[shared[0]]) @ positions.maps[shared[0]]
             found.append((levels[0].height_px * levels[0].width_px, candidate, levels, to_image))
     if not found:
         raise InputError(
-            found=f"no colour image in a coordinate system of {part.region!r} ({', '.join(places.maps)})",
+            found=f"no colour image in a coordinate system of {part.name!r} ({', '.join(positions.maps)})",
             where=str(part.path),
             expected="an 8-bit RGB image (c, y, x) registered with the shapes",
             repair=f"name one of {', '.join(names) or 'the images'} with --image, or add the H&E to the store",
@@ -248,17 +242,8 @@ def _image(part: _Part, places: Places, name: str | None) -> tuple[SlideImage, s
     return SlideImage(part.path / "images" / chosen, levels, None), chosen, to_image
 
 
-def _reader(part: _Part) -> str:
-    return str(dict(part.root.attrs).get("spatialdata_io_reader", ""))
-
-
-def _bin_um(part: _Part) -> int | None:
-    match = _BIN.search(part.region) or _BIN.search(part.table)
-    return int(match.group(1)) if match else None
-
-
 def _scales(
-    part: _Part, slide: SlideImage, places: Places, to_image: np.ndarray, um_per_px: float | None
+    part: _Region, slide: SlideImage, positions: Positions, to_image: np.ndarray, um_per_px: float | None
 ) -> dict[str, float]:
     """Every um/px found, the one to use first.
 
@@ -266,17 +251,17 @@ def _scales(
     of spatialdata-io, whose shapes are in um.
     """
     sources = {} if um_per_px is None else {"--image-um-per-px": um_per_px}
-    own = dict(part.root.attrs).get(OWN_ATTRIBUTES, {})
+    own = part.attributes.get(OWN_ATTRIBUTES, {})
     if isinstance(own, dict) and isinstance(own.get("um_per_px"), int | float):
         sources["attribute of the store"] = float(own["um_per_px"])
     element, bin_um = _bins(part)
     if bin_um:
-        bins = places if element == part.region else read_places(part.root, part.path, element)
-        shared = [system for system in bins.maps if system in places.maps]
+        bins = positions if element == part.name else part.elements.positions(element)
+        shared = [system for system in bins.maps if system in positions.maps]
         if shared:
-            to_places = np.linalg.inv(places.maps[shared[0]]) @ bins.maps[shared[0]]
-            sources[f"size of {element}"] = bin_um / (bins.side() * length_scale(to_image @ to_places))
-    if _reader(part) == "xenium":
+            to_positions = np.linalg.inv(positions.maps[shared[0]]) @ bins.maps[shared[0]]
+            sources[f"size of {element}"] = bin_um / (bins.side() * length_scale(to_image @ to_positions))
+    if part.vendor == "xenium":
         sources["Xenium shapes in um"] = 1 / length_scale(to_image)
     if slide.um_per_px is not None:
         sources["image metadata"] = slide.um_per_px
@@ -291,10 +276,10 @@ def _scales(
     return sources
 
 
-def _bins(part: _Part) -> tuple[str, int]:
+def _bins(part: _Region) -> tuple[str, int]:
     """Shapes of Visium HD bins, whose name tells their side in um: the region itself, else the coarsest (fewest)."""
-    for name in [part.region, *reversed(element_names(part.path, "shapes"))]:
+    for name in [part.name, *reversed(part.elements.names("shapes"))]:
         match = _BIN.search(name)
-        if match and f"shapes/{name}" in part.root:
+        if match and name in part.elements.names("shapes"):
             return name, int(match.group(1))
     return "", 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,8 +36,52 @@ class ArrayPixels:
         return np.ascontiguousarray(self.array[y0:y1, x0:x1])
 
 
-class TiffPixels:
-    """Tiles or strips of TIFF pages, decoded on demand and kept in a bounded least-recently-used cache.
+class TiledPixels(ABC):
+    """Pixels decoded tile by tile, [H, W, C] of any type of number; a bounded least-recently-used cache holds decoded tiles."""
+
+    def __init__(
+        self, shape_HWC: tuple[int, int, int], tile_px: tuple[int, int], dtype: np.dtype, cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        self.height_px, self.width_px, self._n_channels = shape_HWC
+        self._tile_h, self._tile_w = tile_px
+        self.dtype = dtype
+        self._cache_bytes = cache_bytes
+        self._clear_cache()
+
+    def _clear_cache(self) -> None:
+        self._cache: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._cached_bytes = 0
+
+    @abstractmethod
+    def _decode_tile(self, row: int, column: int) -> np.ndarray:
+        """The tile at a row and column of tiles, [h, w, C]; one at the lower or right border may be padded or cut."""
+
+    def region(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
+        """See `PixelSource.region`."""
+        out = np.empty((y1 - y0, x1 - x0, self._n_channels), self.dtype)
+        for row in range(y0 // self._tile_h, -(-y1 // self._tile_h)):
+            for column in range(x0 // self._tile_w, -(-x1 // self._tile_w)):
+                tile = self._tile(row, column)
+                top, left = row * self._tile_h, column * self._tile_w
+                ya, yb = max(y0, top), min(y1, top + self._tile_h)
+                xa, xb = max(x0, left), min(x1, left + self._tile_w)
+                out[ya - y0 : yb - y0, xa - x0 : xb - x0] = tile[ya - top : yb - top, xa - left : xb - left]
+        return out
+
+    def _tile(self, row: int, column: int) -> np.ndarray:
+        if (row, column) in self._cache:
+            self._cache.move_to_end((row, column))
+            return self._cache[row, column]
+        tile = self._decode_tile(row, column)
+        self._cache[row, column] = tile
+        self._cached_bytes += tile.nbytes
+        while self._cached_bytes > self._cache_bytes and len(self._cache) > 1:
+            self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+        return tile
+
+
+class TiffPixels(TiledPixels):
+    """Tiles or strips of TIFF pages.
 
     `pages` holds one page with interleaved or planar RGB samples, one page per colour, or one page of a single channel (of
     any type of number; see `StackedPixels`). The file is reopened in every process, because a file position shared by forked
@@ -47,22 +92,20 @@ class TiffPixels:
         self._path = path
         self._page_offsets = [int(page.offset) for page in pages]
         key = pages[0].keyframe
-        self.height_px, self.width_px = int(key.imagelength), int(key.imagewidth)
-        self._kept = 1 if len(pages) == 1 and key.samplesperpixel == 1 else 3
-        self.dtype = np.dtype(key.dtype)
+        height, width = int(key.imagelength), int(key.imagewidth)
+        n_channels = 1 if len(pages) == 1 and key.samplesperpixel == 1 else 3
         self._planar = key.samplesperpixel > 1 and int(key.planarconfig) == 2
         if key.is_tiled:
-            self._tile_h, self._tile_w = int(key.tilelength), int(key.tilewidth)
+            tile_px = int(key.tilelength), int(key.tilewidth)
         else:
-            self._tile_h, self._tile_w = min(int(key.rowsperstrip), self.height_px), self.width_px
-        self._columns = -(-self.width_px // self._tile_w)
-        self._per_plane = self._columns * -(-self.height_px // self._tile_h)
-        self._cache_bytes = cache_bytes
+            tile_px = min(int(key.rowsperstrip), height), width
+        super().__init__((height, width, n_channels), tile_px, np.dtype(key.dtype), cache_bytes)
+        self._columns = -(-width // self._tile_w)
+        self._per_plane = self._columns * -(-height // self._tile_h)
         self._reset()
 
     def _reset(self) -> None:
-        self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._cached_bytes = 0
+        self._clear_cache()
         self._tiff: Any = None
         self._pages: list[Any] = []
         self._owner = -1
@@ -80,7 +123,7 @@ class TiffPixels:
             return
         import tifffile
 
-        self.close()  # what a forked parent left here: this closes the copy of its descriptor, not the parent's
+        self.close()  # of a forked parent: this closes the copy of its descriptor, not the parent's
         self._tiff = tifffile.TiffFile(self._path)
         self._pages = [page_at(self._tiff, offset) for offset in self._page_offsets]
         self._owner = os.getpid()
@@ -89,36 +132,17 @@ class TiffPixels:
         self.close()
 
     def close(self) -> None:
-        """Close the file of this process; it is reopened when pixels are asked for again."""
+        """Close the file of this process; it is reopened when pixels are requested again."""
         if self.__dict__.get("_tiff") is not None:
             self._tiff.close()
         self._reset()
 
-    def region(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
-        """See `PixelSource.region`."""
-        out = np.empty((y1 - y0, x1 - x0, self._kept), self.dtype)
-        for row in range(y0 // self._tile_h, -(-y1 // self._tile_h)):
-            for column in range(x0 // self._tile_w, -(-x1 // self._tile_w)):
-                tile = self._tile(row * self._columns + column)
-                top, left = row * self._tile_h, column * self._tile_w
-                ya, yb = max(y0, top), min(y1, top + self._tile_h)
-                xa, xb = max(x0, left), min(x1, left + self._tile_w)
-                out[ya - y0 : yb - y0, xa - x0 : xb - x0] = tile[ya - top : yb - top, xa - left : xb - left]
-        return out
-
-    def _tile(self, index: int) -> np.ndarray:
+    def _tile(self, row: int, column: int) -> np.ndarray:
         self._open()
-        if index in self._cache:
-            self._cache.move_to_end(index)
-            return self._cache[index]
-        tile = self._decode_tile(index)
-        self._cache[index] = tile
-        self._cached_bytes += tile.nbytes
-        while self._cached_bytes > self._cache_bytes and len(self._cache) > 1:
-            self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
-        return tile
+        return super()._tile(row, column)
 
-    def _decode_tile(self, index: int) -> np.ndarray:
+    def _decode_tile(self, row: int, column: int) -> np.ndarray:
+        index = row * self._columns + column
         if len(self._pages) == 1 and not self._planar:
             return self._decode(self._pages[0], index)[..., :3]
         if self._planar:
@@ -133,7 +157,7 @@ class TiffPixels:
         offset, n_bytes = page.dataoffsets[index], page.databytecounts[index]
         if n_bytes == 0:
             samples = 1 if self._planar else key.samplesperpixel
-            return np.full((self._tile_h, self._tile_w, samples), 255 if self._kept == 3 else 0, self.dtype)
+            return np.full((self._tile_h, self._tile_w, samples), 255 if self._n_channels == 3 else 0, self.dtype)
         handle = page.parent.filehandle
         handle.seek(offset)
         data = handle.read(n_bytes)
