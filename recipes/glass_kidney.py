@@ -119,13 +119,13 @@ def main() -> None:
     """Read one model folder, write another."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model folder")
-    parser.add_argument("--on", type=Path, required=True, help="the paired dataset that it was trained on")
+    parser.add_argument("--data", "--on", dest="on", type=Path, required=True, help="the paired dataset that it was trained on")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="model folder to write; an unfinished one is resumed"
     )
     parser.add_argument("--steps", type=int, default=GlassConfig.steps)
     parser.add_argument("--learning-rate", type=float, default=GlassConfig.learning_rate)
-    parser.add_argument("--leave-out", help="GeoJSON of areas that no image is learnt from")
+    parser.add_argument("--exclude", "--leave-out", dest="exclude", help="GeoJSON of areas that no image is learnt from")
     asked = parser.parse_args()
     trained = ModelBundle.load(model_folder(asked.model))
     config = GlassConfig(steps=asked.steps, learning_rate=asked.learning_rate, exclude=asked.exclude)
