@@ -1,4 +1,4 @@
-"""Names of models: a folder, the package's own, or the hub."""
+"""Model folders: their names, saving in half precision, and configurations of version 0.1."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from pathlib import Path
 import pytest
 
 from sge2hist.data.errors import InputError
-from sge2hist.models import bundle as locate
+from sge2hist.models import bundle
 from sge2hist.models.bundle import ModelBundle
 
 
-def test_folders_are_themselves(tmp_path):
-    assert locate.model_folder(tmp_path) == tmp_path
-    assert locate.model_folder("./nowhere/x.model") == Path("nowhere/x.model")
-    assert not locate.is_shipped(tmp_path)
+def test_the_name_of_a_folder_is_the_folder(tmp_path):
+    assert bundle.model_folder(tmp_path) == tmp_path
+    assert bundle.model_folder("./nowhere/x.model") == Path("nowhere/x.model")
+    assert not bundle.is_shipped(tmp_path)
 
 
 def test_a_shipped_model_is_found_by_name_and_another_is_refused_with_the_list(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(locate, "SHIPPED", tmp_path)
+    monkeypatch.setattr(bundle, "SHIPPED", tmp_path)
     with pytest.raises(InputError, match="no model 'toy'"):
-        locate.model_folder("pretrained:toy")
+        bundle.model_folder("pretrained:toy")
     ModelBundle.load(tiny_model).save(tmp_path / "toy", half=True)
-    assert locate.shipped_models() == ["toy"]
-    assert locate.is_shipped("pretrained:toy")
-    assert locate.model_folder("pretrained:toy") == tmp_path / "toy"
+    assert bundle.shipped_models() == ["toy"]
+    assert bundle.is_shipped("pretrained:toy")
+    assert bundle.model_folder("pretrained:toy") == tmp_path / "toy"
     with pytest.raises(InputError, match="pretrained:toy"):
-        locate.model_folder("pretrained:liver")
+        bundle.model_folder("pretrained:liver")
 
 
 def test_half_precision_halves_the_file_and_moves_images_by_rounding(tiny_model, tmp_path):

@@ -1,1 +1,1 @@
-"""Tensors only: gene VAE and mixture, image autoencoder, placed cells, denoiser, samplers."""
+"""Models: gene VAE with mixture prior, image autoencoder, conditioning, denoiser, samplers, and model folders."""

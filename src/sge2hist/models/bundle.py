@@ -27,14 +27,14 @@ CONFIG_NAME, WEIGHTS_NAME, GENES_NAME, TYPES_NAME = "config.json", "model.safete
 
 @dataclass(kw_only=True)
 class ModelBundle:
-    """A trained model with all that is needed to use it: no expression and no images."""
+    """A trained model and everything that is needed to use it; contains no expression and no images."""
 
     model: JointModel
     genes: GenePanel
     types: TypeTable
     provenance: dict[str, Any] = field(default_factory=dict)  # data, training, seed, toy flag: see `train`
     fingerprint: str = ""  # sha256 of the weights file, set when saved or loaded
-    z2_range: np.ndarray | None = None  # [2, M] least and largest z2 that the image model has seen; None: not known
+    z2_range: np.ndarray | None = None  # [2, M] lowest and highest z2 of the training cells; None: unknown
 
     @property
     def config(self) -> ModelConfig:
@@ -65,15 +65,15 @@ class ModelBundle:
             ) from error
 
     def type_called(self, name: str) -> str:
-        """The model's own spelling of a type's name; raises `InputError` as :meth:`components_of`."""
+        """The name of a type as the model spells it; raises `InputError` as :meth:`components_of`."""
         components, _ = self.components_of(name)
         return next(row.name for row in self.types.rows if row.component == components[0])
 
     def save(self, path: Path, *, half: bool = False) -> None:
         """Write the bundle into the folder `path`; config.json comes last and makes it a model.
 
-        `half` stores matrices and convolutions in float16, for a model that is handed on: half the size, and images that
-        differ by rounding. Vectors (norms, biases, statistics, dispersions) and the mixture stay in float32.
+        `half` stores matrices and convolutions in float16: half the size, and images that differ by rounding. Vectors (norms,
+        biases, statistics, dispersions) and the mixture stay in float32.
         """
         from safetensors.torch import save_file
 
@@ -137,7 +137,7 @@ class ModelBundle:
 
 
 def z2_range_of(z2_NM: np.ndarray) -> np.ndarray:
-    """What all but one cell in a thousand on either side keep within, dim by dim: [2, M]."""
+    """The 0.1 % and 99.9 % quantiles of z2 in each dim: [2, M]."""
     return np.quantile(z2_NM, (0.001, 0.999), axis=0)
 
 
@@ -240,10 +240,10 @@ def read_types(path: Path) -> TypeTable:
             rows = [{k: parse(row[k]) for k, parse in TYPE_COLUMNS.items()} for row in csv.DictReader(file)]
         return TypeTable([TypeRow(**row) for row in rows])
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(found=f"an unreadable type table ({error!r})", where=str(path / TYPES_NAME)) from error
+        raise InputError(found=f"a damaged type table ({error!r})", where=str(path / TYPES_NAME)) from error
 
 
-# Where a model lies: a folder, one that comes with the package ("pretrained:kidney"), or the hub ("owner/name").
+# Names of models: a folder, a model of the package ("pretrained:kidney"), or one on the hub ("owner/name").
 
 
 PREFIX = "pretrained:"
@@ -251,17 +251,17 @@ SHIPPED = Path(__file__).parent.parent / "pretrained"
 
 
 def shipped_models() -> list[str]:
-    """Names of the models that come with the package."""
+    """Names of the models of the package."""
     return sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
 
 
 def is_shipped(name: str | Path) -> bool:
-    """Whether `name` asks for a model of the package: such a folder is never written to."""
+    """Whether `name` is a model of the package, whose folder is never written to."""
     return str(name).startswith(PREFIX)
 
 
 def model_folder(name: str | Path) -> Path:
-    """Return the folder of the model called `name`.
+    """Return the folder of a model.
 
     Parameters
     ----------
@@ -271,7 +271,7 @@ def model_folder(name: str | Path) -> Path:
     Raises
     ------
     InputError
-        If the package ships no such model, or the hub gives none.
+        If neither the package nor the hub has such a model.
     """
     if is_shipped(name):
         wanted = str(name).removeprefix(PREFIX)

@@ -30,9 +30,7 @@ class ModelConfig:
     image: ImageModelConfig
     channels: tuple[str, ...] = ("red", "green", "blue")  # names of the image channels; absent in the oldest models
     sampler: SamplerConfig = field(default_factory=SamplerConfig)  # defaults for generation
-    learnt_guidance: LearntGuidance = field(
-        default_factory=LearntGuidance
-    )  # of the weights, which no sampler setting changes
+    learnt_guidance: LearntGuidance = field(default_factory=LearntGuidance)  # in the weights, under any sampler
 
     def __post_init__(self) -> None:
         if self.um_per_px <= 0 or self.patch_px < 8:

@@ -18,7 +18,7 @@ WEIGHTS_NAME = "model.safetensors"
 
 @dataclass(kw_only=True)
 class UpsamplerBundle:
-    """A trained upsampler and where it comes from: no images."""
+    """A trained upsampler and its provenance; contains no images."""
 
     model: Upsampler
     channels: tuple[str, ...]  # names of the image's channels

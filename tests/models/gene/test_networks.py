@@ -1,4 +1,4 @@
-"""Axes of expression: against scikit-learn on dense counts, sparse against dense, parts of the panel, surroundings."""
+"""Axes of expression: against scikit-learn on dense counts, sparse against dense, parts of the panel, neighbours."""
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ def test_z1_starts_on_the_axes() -> None:
     assert abs(np.corrcoef(coordinate[:, 0], z1[:, 0])[0, 1]) > 0.9
 
 
-def test_surroundings_are_the_mean_of_the_cells_around_whoever_else_is_asked_for() -> None:
+def test_neighbour_features_are_the_mean_of_the_neighbours_whatever_other_cells_are_in_the_call() -> None:
     data = make_cells(120)
     model = built(data)
     assert data.centre_um_N2 is not None
@@ -79,22 +79,22 @@ def test_surroundings_are_the_mean_of_the_cells_around_whoever_else_is_asked_for
     np.testing.assert_array_equal(neighbour_features(model.encoder, data.read, index.around(some, 50.0)), found[some])
 
 
-def test_surroundings_move_z2_alone_and_only_where_known() -> None:
+def test_neighbours_move_z2_alone_and_only_where_known() -> None:
     data = make_cells(50)
     model = built(data)
-    told = with_neighbours(data, model)
+    informed = with_neighbours(data, model)
     counts = torch.from_numpy(data.read(np.arange(50)).toarray())
-    alone, among = model.encode(counts), model.encode(counts, neighbour_NA=told.neighbour_features(np.arange(50)))
+    alone, among = model.encode(counts), model.encode(counts, neighbour_NA=informed.neighbour_features(np.arange(50)))
     torch.testing.assert_close(alone.z1, among.z1)
-    known = told.neighbour_NA[:, -1] == 1  # type: ignore[index]
+    known = informed.neighbour_NA[:, -1] == 1  # type: ignore[index]
     assert not torch.allclose(alone.z2[known], among.z2[known])
     torch.testing.assert_close(alone.z2[~known], among.z2[~known])
 
 
-def test_cells_of_other_groups_are_not_around() -> None:
+def test_cells_of_other_groups_are_no_neighbours() -> None:
     data = make_cells(80)
     model = built(data)
     half = (np.arange(80) < 40).astype(int)
-    told = with_neighbours(data, model, half)
+    informed = with_neighbours(data, model, half)
     own = GeneData.from_counts(data.read(np.arange(40)), centre_um_N2=data.centre_um_N2[:40])  # type: ignore[index]
-    np.testing.assert_allclose(told.neighbour_NA[:40], with_neighbours(own, model).neighbour_NA, atol=1e-6)  # type: ignore[index]
+    np.testing.assert_allclose(informed.neighbour_NA[:40], with_neighbours(own, model).neighbour_NA, atol=1e-6)  # type: ignore[index]

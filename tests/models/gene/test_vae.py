@@ -126,8 +126,8 @@ def test_neighbourhood_heads_ignore_cells_of_weight_zero() -> None:
     assert gamma.grad is None
     assert (z2.grad[:3] != 0).any()
     assert (z2.grad[3:] == 0).all()
-    nobody = target._replace(weight_N=torch.zeros(6))
-    assert model.heads.loss(gamma, z2, nobody) == 0
+    without_neighbours = target._replace(weight_N=torch.zeros(6))
+    assert model.heads.loss(gamma, z2, without_neighbours) == 0
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_config_names_what_is_out_of_range(wrong: dict) -> None:
 
 def test_training_recovers_two_programs_without_collapse() -> None:
     gen = generator(5)
-    kind = torch.arange(200) % 2
-    rate = torch.where(kind[:, None] == (torch.arange(20) < 10)[None].long(), 6.0, 1.0)
+    type_N = torch.arange(200) % 2
+    rate = torch.where(type_N[:, None] == (torch.arange(20) < 10)[None].long(), 6.0, 1.0)
     counts = torch.poisson(rate, generator=gen)
     model = make_model(dropout=0.0)
     optimiser = torch.optim.AdamW(model.parameters(), 5e-3)
@@ -151,6 +151,6 @@ def test_training_recovers_two_programs_without_collapse() -> None:
         terms["loss"].backward()
         optimiser.step()
     z1 = model.eval().encode(counts).z1
-    separation = (z1[kind == 0].mean(0) - z1[kind == 1].mean(0)).norm()
-    assert separation > 2 * z1[kind == 0].std(0).mean()
+    separation = (z1[type_N == 0].mean(0) - z1[type_N == 1].mean(0)).norm()
+    assert separation > 2 * z1[type_N == 0].std(0).mean()
     assert terms["active_units_z1"] >= 1

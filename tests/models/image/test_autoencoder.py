@@ -20,15 +20,15 @@ def test_autoencoder_is_local_and_standardises_its_latents():
     assert torch.allclose(window[:, :, 5:-5, 5:-5], latent[:, :, 9:15, 9:15], atol=1e-4)
 
 
-def test_grain_is_of_its_place_and_leaves_the_latents_their_say():
+def test_decoder_noise_acts_locally_and_zero_noise_is_no_noise():
     torch.manual_seed(0)
     model = Autoencoder(AutoencoderConfig(latent_channels=4, width=16, n_blocks=1, decoder_noise_channels=2)).eval()
-    latent, grain = torch.randn(1, 4, 24, 24), torch.randn(1, model.n_decoder_noise, 24, 24)
+    latent, noise = torch.randn(1, 4, 24, 24), torch.randn(1, model.n_decoder_noise, 24, 24)
     assert model.n_decoder_noise == 8
     torch.nn.init.zeros_(model.noise_proj.bias)
-    even, first = model.decode(latent), model.decode(latent, grain)
-    assert torch.equal(even, model.decode(latent, torch.zeros_like(grain)))
-    other = grain.clone()
+    without, first = model.decode(latent), model.decode(latent, noise)
+    assert torch.equal(without, model.decode(latent, torch.zeros_like(noise)))
+    other = noise.clone()
     other[..., :6] = torch.randn(1, 8, 24, 6)
     second = model.decode(latent, other)
     assert not torch.allclose(first[..., :24], second[..., :24], atol=1e-3)

@@ -73,7 +73,7 @@ def test_a_window_of_a_larger_canvas_is_the_same_map():
     assert torch.allclose(window, large[..., 2:10, 4:12], atol=1e-5)
 
 
-def test_empty_glass_differs_from_not_being_told():
+def test_empty_glass_differs_from_unconditional():
     encoder = _encoder()
     with torch.no_grad():
         encoder.mode_3D.weight.normal_()
@@ -81,8 +81,8 @@ def test_empty_glass_differs_from_not_being_told():
     maps, _ = encoder(nothing, (4, 4))
     assert not torch.allclose(maps[0], maps[1])
     assert not torch.allclose(maps[0], maps[2])
-    untold = _cells(np.ones((1, 4)), [[16.0, 16.0]], [0], [MODE_ALL]).unconditional()
-    assert torch.allclose(encoder(untold, (4, 4))[0][0], maps[1])
+    unconditional = _cells(np.ones((1, 4)), [[16.0, 16.0]], [0], [MODE_ALL]).unconditional()
+    assert torch.allclose(encoder(unconditional, (4, 4))[0][0], maps[1])
 
 
 def test_vector_encoder_takes_the_cell_nearest_the_centre():

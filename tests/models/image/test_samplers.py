@@ -25,7 +25,7 @@ def exact(x: Tensor, sigma: float, sigma_end: float) -> Tensor:
 
 
 def _no_noise() -> Tensor:
-    raise AssertionError("a deterministic sampler drew noise")
+    raise AssertionError("a deterministic sampler added noise")
 
 
 def _error(sampler: str, n_steps: int) -> float:
@@ -53,11 +53,13 @@ def test_one_step_is_the_denoised_image(sampler):
 @pytest.mark.parametrize("n_steps", [1, 2, 4])
 def test_the_exact_jump_reproduces_the_data_distribution(n_steps):
     generator = torch.Generator().manual_seed(0)
-    draw = lambda: torch.randn((20000, 1, 1, 1), generator=generator)  # noqa: E731
+    fresh_noise = lambda: torch.randn((20000, 1, 1, 1), generator=generator)  # noqa: E731
     sigmas = consistency_sigmas(n_steps, 80.0)
     assert len(sigmas) == n_steps + 1
     assert sigmas == sorted(sigmas, reverse=True)
-    x = sample(lambda x, sigma: exact(x, sigma, 0.0), draw() * 80.0, evaluations("consistency", sigmas), draw)
+    x = sample(
+        lambda x, sigma: exact(x, sigma, 0.0), fresh_noise() * 80.0, evaluations("consistency", sigmas), fresh_noise
+    )
     assert float(x.mean()) == pytest.approx(MU, abs=4 * S / math.sqrt(20000))
     assert float(x.std()) == pytest.approx(S, rel=0.02)
 
@@ -68,17 +70,17 @@ def test_the_exact_jump_reproduces_the_data_distribution(n_steps):
 def test_noisy_samplers_reproduce_the_data_distribution(sampler, eta, n_steps):
     generator = torch.Generator().manual_seed(0)
     shape = (20000, 1, 1, 1)
-    draw = lambda: torch.randn(shape, generator=generator)  # noqa: E731
+    fresh_noise = lambda: torch.randn(shape, generator=generator)  # noqa: E731
     steps = evaluations(sampler, karras_sigmas(n_steps, 0.01, 80.0), eta)
-    x = sample(ideal, draw() * 80.0, steps, draw)
+    x = sample(ideal, fresh_noise() * 80.0, steps, fresh_noise)
     assert float(x.mean()) == pytest.approx(MU, abs=4 * S / math.sqrt(20000))
     assert float(x.std()) == pytest.approx(S, rel=0.02)
 
 
 @pytest.mark.parametrize("eta", [0.5, 1.0, 2.0])
 def test_the_moments_of_the_sde_converge_in_second_order(eta):
-    """The update is linear for Gaussian data, so its mean and variance follow without drawing: two runs tell the slope, and
-    runs with one unit of noise at one place tell what each fresh noise adds.
+    """The update is linear for Gaussian data, so its mean and variance follow without sampling: two runs give the slope, and
+    runs with one unit of noise in one step give the contribution of each fresh noise.
     """
     errors = []
     for n_steps in (40, 80, 160):
@@ -86,8 +88,8 @@ def test_the_moments_of_the_sde_converge_in_second_order(eta):
         steps = evaluations("dpmpp-2m", sigmas, eta)
 
         def run(start: float, unit: int, steps=steps) -> float:
-            drawn = iter(range(len(steps)))
-            fresh = lambda: torch.tensor(float(next(drawn) == unit), dtype=torch.float64)  # noqa: E731
+            calls = iter(range(len(steps)))
+            fresh = lambda: torch.tensor(float(next(calls) == unit), dtype=torch.float64)  # noqa: E731
             return float(sample(ideal, torch.tensor(start, dtype=torch.float64), steps, fresh))
 
         base = run(MU, -1)
@@ -99,15 +101,15 @@ def test_the_moments_of_the_sde_converge_in_second_order(eta):
     assert measured[-1] == pytest.approx(2, abs=0.25)
 
 
-def test_steps_that_end_below_a_noise_level_take_no_noise():
-    x, drawn = torch.zeros(1, 1, 2, 2), []
+def test_steps_that_end_below_a_noise_level_add_no_noise():
+    x, calls = torch.zeros(1, 1, 2, 2), []
 
-    def draw() -> Tensor:
-        drawn.append(1)
+    def fresh_noise() -> Tensor:
+        calls.append(1)
         return torch.zeros_like(x)
 
-    sample(ideal, x, evaluations("dpmpp-2m", [8.0, 4.0, 2.0, 1.0, 0.5, 0.0], 1.0, 2.0), draw)
-    assert len(drawn) == 2  # in the steps to 4 and to 2
+    sample(ideal, x, evaluations("dpmpp-2m", [8.0, 4.0, 2.0, 1.0, 0.5, 0.0], 1.0, 2.0), fresh_noise)
+    assert len(calls) == 2  # in the steps to 4 and to 2
 
 
 def test_ancestral_is_first_order_noise_of_the_reverse_sde():

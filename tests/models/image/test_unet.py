@@ -7,7 +7,7 @@ import torch
 from sge2hist.models.image.unet import UNet, UNetConfig
 
 
-def test_unet_with_pixel_norm_sees_a_neighbourhood_only():
+def test_unet_with_pixel_norm_is_local():
     torch.manual_seed(0)
     net = UNet(UNetConfig(channels=(16, 16), n_blocks=1), image_channels=2, map_channels=4, vector_dim=4).eval()
     for parameter in net.parameters():
@@ -20,8 +20,8 @@ def test_unet_with_pixel_norm_sees_a_neighbourhood_only():
     assert not torch.allclose(a[..., :4], b[..., :4], atol=1e-3)
 
 
-def test_a_map_that_is_read_once_says_what_it_says_beside_the_image():
-    """Against the plain way: stem over image and map joined, every block with its own look at the map."""
+def test_features_of_the_map_equal_those_of_image_and_map_together():
+    """Against the direct computation: stem over the image and the map joined, every block with its own convolution of the map."""
     torch.manual_seed(0)
     config = UNetConfig(channels=(16, 24), n_blocks=1)
     net = UNet(config, image_channels=2, map_channels=4, vector_dim=4).eval()
@@ -48,7 +48,7 @@ def test_a_map_that_is_read_once_says_what_it_says_beside_the_image():
         assert torch.allclose(net(x, torch.zeros(2), net.read_map(cond), torch.ones(2, 4)), with_gradients, atol=1e-4)
 
 
-def test_a_bottom_in_a_row_leaves_no_map_for_a_way_up():
+def test_bottom_blocks_have_no_skips_to_the_way_up():
     config = UNetConfig(channels=(16, 24), n_blocks=3, bottom=2)
     net = UNet(config, image_channels=2, map_channels=4, vector_dim=4)
     assert [len(blocks) for blocks in net.down] == [3, 0]

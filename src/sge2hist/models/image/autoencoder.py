@@ -1,7 +1,7 @@
-"""The image autoencoder: the small space that the diffusion runs in.
+"""The image autoencoder: the latent space that the diffusion runs in.
 
-Every layer looks at a pixel's neighbourhood only, so that it encodes and decodes images of any size, tile by tile, with
-the same result (away from the image's edge). Shape letters: B images, C image channels, L latent channels.
+Every layer is local, so that images of any size can be encoded and decoded tile by tile, with the same result (away from the
+edge of the image). Shape letters: B images, C image channels, L latent channels.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ class AutoencoderConfig:
     latent_channels: int = 8  # L
     width: int = 64  # channels at half resolution; twice as many at a quarter
     n_blocks: int = 2  # residual blocks per resolution
-    noise_std: float = 0.2  # noise put on the (unit-variance) latent in training, so that near latents decode alike
+    noise_std: float = (
+        0.2  # noise put on the (unit-variance) latent in training, so that close latents decode to similar images
+    )
     decoder_noise_channels: int = (
-        0  # channels of noise, at half resolution, that the decoder reads; `sharpen --grain` teaches it to
+        0  # noise inputs of the decoder at half resolution; trained by `sharpen --decoder-noise`
     )
     scale_weight: float = 0.5  # of the loss on half-size latents and images, which keeps latents smooth (see `loss`)
 
@@ -37,7 +39,7 @@ class AutoencoderConfig:
 
 
 DOWNSAMPLING = 4
-GRAIN_PER_LATENT = 4  # numbers of each channel of grain per latent pixel
+NOISE_PER_LATENT = 4  # values of each decoder noise channel per latent pixel
 
 
 class Autoencoder(nn.Module):
@@ -79,7 +81,7 @@ class Autoencoder(nn.Module):
         self.register_buffer("latent_std_L", torch.ones(config.latent_channels))
 
     def encode_raw(self, image_BCHW: Tensor) -> Tensor:
-        """Return latents as the encoder makes them, before they are standardised."""
+        """Return the output of the encoder, before it is standardised."""
         return self.encoder(image_BCHW.contiguous(memory_format=torch.channels_last))
 
     def encode(self, image_BCHW: Tensor) -> Tensor:
@@ -87,47 +89,47 @@ class Autoencoder(nn.Module):
         raw = self.encode_raw(image_BCHW).float()
         return (raw - self.latent_mean_L[:, None, None]) / self.latent_std_L[:, None, None]
 
-    def decode(self, latent_BLHW: Tensor, grain_BNHW: Tensor | None = None) -> Tensor:
+    def decode(self, latent_BLHW: Tensor, noise_BNHW: Tensor | None = None) -> Tensor:
         """Return images in about [-1, 1] (not clamped), 4 times as large as the standardised latents.
 
-        `grain_BNHW`: standard normal noise [B, `n_decoder_noise`, H, W] of the size of the latents, from which a decoder that reads grain
-        makes what latents leave to chance (noise inputs: Karras et al. 2019); None: nothing by chance.
+        `noise_BNHW`: standard normal noise [B, `n_decoder_noise`, H, W] of the size of the latents, from which the
+        decoder makes texture that the latents do not determine (noise inputs: Karras et al. 2019); None: no random texture.
         """
         raw = latent_BLHW * self.latent_std_L[:, None, None] + self.latent_mean_L[:, None, None]
         h = raw.contiguous(memory_format=torch.channels_last)
-        if self.noise_proj is None or grain_BNHW is None:
+        if self.noise_proj is None or noise_BNHW is None:
             return self.decoder(h).float()
-        h = self.decoder[: self._to_half](h)
-        grain = F.pixel_shuffle(grain_BNHW, 2).contiguous(memory_format=torch.channels_last)
-        return self.decoder[self._to_half :](h + self.noise_proj(grain)).float()
+        h = self.decoder[: self._n_to_half](h)
+        noise = F.pixel_shuffle(noise_BNHW, 2).contiguous(memory_format=torch.channels_last)
+        return self.decoder[self._n_to_half :](h + self.noise_proj(noise)).float()
 
     @property
     def n_decoder_noise(self) -> int:
-        """Numbers of grain per latent pixel."""
-        return self.config.decoder_noise_channels * GRAIN_PER_LATENT
+        """Decoder noise values per latent pixel."""
+        return self.config.decoder_noise_channels * NOISE_PER_LATENT
 
     @property
-    def _to_half(self) -> int:
-        """How many layers of the decoder lead to half resolution."""
+    def _n_to_half(self) -> int:
+        """Number of decoder layers up to half resolution."""
         return self.config.n_blocks + 3
 
     @torch.no_grad()
     def set_latent_statistics(self, image_BCHW: Tensor) -> None:
-        """Measure the raw latents of these images and standardise by them from now on."""
+        """Standardise latents by the mean and standard deviation over these images."""
         raw = self.encode_raw(image_BCHW).float()
         self.latent_mean_L.copy_(raw.mean(dim=(0, 2, 3)))
         self.latent_std_L.copy_(raw.std(dim=(0, 2, 3)).clamp_min(1e-4))
 
     def loss(self, image_BCHW: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the loss and its terms: reconstruction, and the same of half-size latents against half-size images.
+        """Return the loss and its terms: reconstruction, and reconstruction of half-size images from half-size latents.
 
-        The second term makes latents shrink as images do, which takes detail that only the decoder needs out of their high
+        The second term makes latents scale as images do, which removes detail that only the decoder needs from their high
         frequencies: a diffusion model learns such latents faster (Skorokhodov et al. 2025, "Improving the diffusability
-        of autoencoders"; Kouzelis et al. 2025, "EQ-VAE"). Half of the batch is enough for it.
+        of autoencoders"; Kouzelis et al. 2025, "EQ-VAE"). Half of the batch is enough.
         """
         raw = self.encode_raw(image_BCHW).float()
         out, reconstruction = self._reconstruction(raw, image_BCHW, generator)
-        # a weak pull on the scale of the latents, which the reconstruction alone leaves free
+        # a weak penalty on the scale of the latents, which the reconstruction alone does not determine
         loss = reconstruction + 1e-3 * (raw.square().mean(dim=(0, 2, 3)) - 1).square().mean()
         terms = {"psnr_db": -10 * torch.log10(F.mse_loss(out.clamp(-1, 1), image_BCHW).detach() / 4)}
         if self.config.scale_weight:

@@ -1,8 +1,8 @@
-"""Placed cells: the one condition of the image model.
+"""Conditioning on cells with positions: the only condition of the image model.
 
 A patch is conditioned on a set of cells, each with its latent `z` and its position. An embedding of each cell, and an
-occupancy, are splatted onto a coarse grid that the image network reads as extra channels. A single cell is a set of one.
-The map is as large as the canvas, so the same network serves a patch and a whole slide.
+occupancy, are splatted onto a coarse grid, and the image network reads the resulting map as extra channels. The map is as large
+as the canvas, so the same network serves a patch and a whole slide.
 
 Shape letters: B images, M cells of all images together, Z latent dims, E embedding channels, D condition channels,
 h w grid nodes. x = column, y = row, in um from the canvas's top left corner.
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MODE_NONE, MODE_SINGLE_CELL, MODE_ALL = 0, 1, 2
-"""What an image was told: nothing, its centre cell alone, or all its cells. No cells under MODE_ALL means empty glass."""
+"""Conditioning mode of an image: unconditional, on its centre cell alone, or on all its cells. MODE_ALL without cells: glass."""
 
 HALO_NODES = 2
 """Grid nodes beyond the canvas on every side: the two 3x3 convolutions of the encoder consume them."""
@@ -25,14 +25,14 @@ HALO_NODES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedCells:
-    """The cells of a batch of images.
+    """The conditioning cells of a batch of images.
 
     Parameters
     ----------
     z_MZ: latents, one row per cell.
     depth_M: log of the cell's counts over the training median; 0 is an ordinary cell.
-    xy_um_M2: position from the top left corner of the cell's own canvas; cells outside it (in the halo) count too.
-    image_M: which image of the batch the cell belongs to, in 0..B-1, rising.
+    xy_um_M2: position from the top left corner of the cell's own canvas; cells outside it (in the halo) count as well.
+    image_M: which image of the batch the cell belongs to, in 0..B-1, increasing.
     mode_B: MODE_NONE, MODE_SINGLE_CELL or MODE_ALL of each image.
     slide_B: slide (stain) index of each image; 0 is "any slide", slide s of the model is s + 1.
     """
@@ -49,7 +49,7 @@ class PlacedCells:
         return PlacedCells(**{name: value.to(device) for name, value in vars(self).items()})
 
     def unconditional(self) -> PlacedCells:
-        """Return the same batch told nothing, as classifier-free guidance needs it (the slide stays)."""
+        """Return the same batch without cells, for classifier-free guidance; the slides are kept."""
         none = torch.zeros(0, dtype=torch.long, device=self.image_M.device)
         return replace(
             self,
@@ -63,9 +63,9 @@ class PlacedCells:
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionConfig:
-    """How cells become a condition."""
+    """Shape of the condition."""
 
-    form: str = "map"  # "map": placed cells; "vector": the centre cell's z alone, as in the published model
+    form: str = "map"  # "map": all cells, with positions; "vector": the z of the centre cell, as in the published model
     grid_um: float = 8.0  # spacing of the grid nodes; one node per latent pixel
     splat_um: float = 8.0  # half-width of the triangular kernel that spreads a cell over the nodes
     embedding: int = 48  # E, channels per cell on the grid
@@ -75,14 +75,16 @@ class ConditionConfig:
         if self.form not in ("map", "vector"):
             raise ValueError(f"form must be 'map' or 'vector', not {self.form!r}")
         if self.grid_um <= 0 or self.splat_um < self.grid_um:
-            raise ValueError("grid_um must be positive and splat_um at least grid_um, or cells fall between the nodes")
+            raise ValueError(
+                "grid_um must be positive and splat_um at least grid_um: cells would fall between the nodes"
+            )
 
 
-def splat(value_ME: Tensor, xy_nodes_M2: Tensor, image_M: Tensor, shape: tuple[int, int, int], reach: float) -> Tensor:
-    """Spread each cell over the grid nodes around it: out[b, :, i, j] = sum_m value_m tri(x_m - j) tri(y_m - i).
+def splat(value_ME: Tensor, xy_nodes_M2: Tensor, image_M: Tensor, shape: tuple[int, int, int], radius: float) -> Tensor:
+    """Spread each cell over the nearest grid nodes: out[b, :, i, j] = sum_m value_m tri(x_m - j) tri(y_m - i).
 
-    Parameters: `xy_nodes_M2` in units of nodes, node (i, j) at (j, i); `image_M` rising; `shape` = (B, h, w); `reach`,
-    half-width of the kernel tri(d) = max(0, 1 - |d| / reach), in nodes, at least 1. On cells that lie `reach` apart on a
+    Parameters: `xy_nodes_M2` in units of nodes, node (i, j) at (j, i); `image_M` increasing; `shape` = (B, h, w); `radius`,
+    half-width of the kernel tri(d) = max(0, 1 - |d| / radius), in nodes, at least 1. On cells that are `radius` apart on a
     lattice the weights at every node sum to one: it is then a bilinear interpolation of the lattice. Returns [B, E, h, w].
 
     A dense product per image: on patch-sized canvases several times faster than scattering, and summed in a fixed order.
@@ -98,7 +100,7 @@ def splat(value_ME: Tensor, xy_nodes_M2: Tensor, image_M: Tensor, shape: tuple[i
 
     def weights(x_M: Tensor, n_nodes: int) -> Tensor:
         nodes = torch.arange(n_nodes, device=x_M.device, dtype=x_M.dtype)
-        return padded((1 - (nodes - x_M[:, None]).abs() / reach).clamp_min(0))
+        return padded((1 - (nodes - x_M[:, None]).abs() / radius).clamp_min(0))
 
     weight_BSh, weight_BSw = weights(xy_nodes_M2[:, 1], h), weights(xy_nodes_M2[:, 0], w)
     weight_BShw = (weight_BSh[:, :, :, None] * weight_BSw[:, :, None, :]).reshape(B, n_slots, h * w)
@@ -128,13 +130,13 @@ class CellMapEncoder(nn.Module):
         value_ME = torch.cat([value_ME, torch.ones_like(value_ME[:, :1])], dim=1)
         xy_nodes_M2 = cells.xy_um_M2 / self.config.grid_um - 0.5 + HALO_NODES
         shape = (B, grid_hw[0] + 2 * HALO_NODES, grid_hw[1] + 2 * HALO_NODES)
-        reach = self.config.splat_um / self.config.grid_um
-        grid_BEhw = splat(value_ME, xy_nodes_M2, cells.image_M, shape, reach)
+        radius = self.config.splat_um / self.config.grid_um
+        grid_BEhw = splat(value_ME, xy_nodes_M2, cells.image_M, shape, radius)
         mode_BD = self.mode_3D(cells.mode_B)
         h = self.conv1(grid_BEhw.contiguous(memory_format=torch.channels_last)) + mode_BD[:, :, None, None]
         map_BDhw = self.conv2(F.silu(h))
-        told_B = (cells.mode_B != MODE_NONE)[:, None, None, None]
-        map_BDhw = torch.where(told_B, map_BDhw, self.null_D[:, None, None].to(map_BDhw.dtype))
+        conditional_B = (cells.mode_B != MODE_NONE)[:, None, None, None]
+        map_BDhw = torch.where(conditional_B, map_BDhw, self.null_D[:, None, None].to(map_BDhw.dtype))
         return map_BDhw, mode_BD + self.slide_SD(cells.slide_B)
 
 
@@ -148,12 +150,12 @@ class CellVectorEncoder(nn.Module):
         self.null_Z = nn.Parameter(torch.zeros(n_latent))
 
     def forward(self, cells: PlacedCells, grid_hw: tuple[int, int]) -> tuple[None, Tensor]:
-        """Return (None, vector [B, Z]): each image's cell nearest to the canvas centre, the null vector where none is."""
+        """Return (None, vector [B, Z]): each image's cell nearest to the canvas centre, the null vector without cells."""
         side_um = torch.tensor([grid_hw[1], grid_hw[0]], device=cells.xy_um_M2.device) * self.config.grid_um
         distance_M = (cells.xy_um_M2 - side_um / 2).norm(dim=1)
         rows = []
         for b in range(len(cells.mode_B)):
             own = torch.nonzero(cells.image_M == b)[:, 0]
-            told = len(own) > 0 and int(cells.mode_B[b]) != MODE_NONE
-            rows.append(cells.z_MZ[own[distance_M[own].argmin()]].float() if told else self.null_Z)
+            conditional = len(own) > 0 and int(cells.mode_B[b]) != MODE_NONE
+            rows.append(cells.z_MZ[own[distance_M[own].argmin()]].float() if conditional else self.null_Z)
         return None, torch.stack(rows)

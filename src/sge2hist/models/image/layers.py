@@ -12,8 +12,7 @@ from torch import Tensor, nn
 class PixelNorm(nn.Module):
     """Normalise the channels of every pixel by itself (layer normalisation), with a learned gain.
 
-    Unlike group normalisation it looks at no other pixel, so that what a network computes at a place does not
-    depend on how large the canvas around it is.
+    Unlike group normalisation it reads no other pixel, so that the output at a pixel does not depend on the size of the canvas.
     """
 
     def __init__(self, channels: int) -> None:
@@ -26,17 +25,17 @@ class PixelNorm(nn.Module):
         return F.layer_norm(x_BHWC, (x_BHWC.shape[-1],), self.gain_C, None, 1e-6).permute(0, 3, 1, 2)
 
 
-def make_norm(kind: str, channels: int) -> nn.Module:
-    """Return the normalisation named `kind`: "pixel" or "group" (groups of at least 4 channels, at most 32)."""
-    if kind == "pixel":
+def make_norm(name: str, channels: int) -> nn.Module:
+    """Return the normalisation called `name`: "pixel" or "group" (groups of at least 4 channels, at most 32)."""
+    if name == "pixel":
         return PixelNorm(channels)
-    if kind == "group":
+    if name == "group":
         return nn.GroupNorm(math.gcd(32, channels // 4), channels)
-    raise ValueError(f"norm is 'pixel' or 'group', not {kind!r}")
+    raise ValueError(f"norm must be 'pixel' or 'group', not {name!r}")
 
 
 def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
-    """Set a layer's weights to zero, so that its branch starts as nothing, and return it."""
+    """Set a layer's weights to zero, so that its residual branch starts at zero, and return it."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -65,12 +64,12 @@ class FourierEmbedding(nn.Module):
 
 
 def _silu(h: Tensor) -> Tensor:
-    """SiLU of a map that nothing else reads; without gradients in its place, which saves memory and time."""
+    """SiLU of a map that nothing else reads; in place without gradients, which saves memory and time."""
     return F.silu(h, inplace=not torch.is_grad_enabled())
 
 
 class ResBlock(nn.Module):
-    """Two normalised convolutions around a skip; noise level (vector) scales and shifts, cells (map) shift.
+    """Two normalised convolutions beside a skip connection; the noise level scales and shifts, the condition map shifts.
 
     Parameters: `embedding` is the width of the vector (0: none), `cond_channels` that of the map (0: none).
     """

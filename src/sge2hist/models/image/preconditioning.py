@@ -1,7 +1,7 @@
-"""Noise models: what a network's output means at a noise level, how noise levels are drawn, and the loss.
+"""Noise models: preconditioning of the network at a noise level, and the distribution of noise levels in training.
 
-All noise models speak one language: a noisy image is `x = x0 + sigma n`, and `denoise(x, sigma, condition)` returns the
-expected clean image. Samplers and guidance know nothing else. B images, C channels, H W pixels.
+All noise models share one convention: a noisy image is `x = x0 + sigma n`, and a denoiser returns the expected clean image.
+Samplers and guidance know nothing else. B images.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Scalings(NamedTuple):
 
 
 def edm_scalings(sigma_B: Tensor, sigma_data: float) -> Scalings:
-    """Karras et al. 2022, table 1, column "Ours": F sees and is asked for unit variance at every sigma."""
+    """Karras et al. 2022, table 1, column "Ours": input and target of F have unit variance at every sigma."""
     var_B = sigma_B.square() + sigma_data**2
     return Scalings(sigma_data**2 / var_B, sigma_B * sigma_data / var_B.sqrt(), 1 / var_B.sqrt(), sigma_B.log() / 4)
 
@@ -74,7 +74,7 @@ class NoiseModel:
 
     @property
     def sigma_range(self) -> tuple[float, float]:
-        """Smallest and largest noise level that a sampler visits."""
+        """Lowest and highest noise level of a sampler."""
         if self.sigmas_T is not None:
             return float(self.sigmas_T[0]), float(self.sigmas_T[-1])
         return self.config.sigma_min, self.config.sigma_max
@@ -86,7 +86,7 @@ class NoiseModel:
         return edm_scalings(sigma_B, self.config.sigma_data)
 
     def sample_sigmas(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw training noise levels, float32 [n] on the generator's device, stratified over the batch."""
+        """Sample training noise levels, float32 [n] on the generator's device, stratified over the batch."""
         quantile = (
             torch.arange(n, device=generator.device) + torch.rand(n, generator=generator, device=generator.device)
         ) / n

@@ -1,4 +1,4 @@
-"""The network inside the denoiser: a small U-Net that reads a map of cells. It knows no file, gene name or device.
+"""The network inside the denoiser: a small U-Net that reads a condition map. It knows no file, gene name or device.
 
 Shape letters: B images, C channels, H W pixels of the space that the diffusion runs in, D condition channels.
 """
@@ -21,9 +21,9 @@ class UNetConfig:
 
     channels: tuple[int, ...] = (128, 192)  # width at each resolution, finest first; each next one is half as fine
     n_blocks: int = 2  # residual blocks on the way down, per resolution; one more on the way up
-    bottom: int = 0  # blocks of the coarsest resolution, in a row; 0: as many as of the others, and two more
+    bottom: int = 0  # blocks of the coarsest resolution, without skips; 0: as many as at the others, and two more
     attention: tuple[bool, ...] = (False, False)  # self-attention at each resolution
-    norm: str = "pixel"  # "pixel" (nothing but the pixel itself) or "group"
+    norm: str = "pixel"  # "pixel" (of the channels of each pixel) or "group"
     embedding: int = 256  # width of the noise-level embedding
     noise_slowest: float = 1e2  # longest period of the noise embedding, in units of c_noise (divided by 2 pi)
 
@@ -34,15 +34,15 @@ class UNetConfig:
             raise ValueError("n_blocks >= 1, bottom >= 0 and channels in multiples of 8 are needed")
 
     def blocks_down(self, level: int) -> int:
-        """Blocks of a level on the way down, each of which leaves a map for the way up; 0: the level has no way up."""
+        """Blocks of a level on the way down, each with a skip to the way up; 0: the level has no way up."""
         return 0 if self.bottom and level == len(self.channels) - 1 else self.n_blocks
 
 
 class UNet(nn.Module):
     """`net(x_BCHW, c_noise_B, net.read_map(cond_map_BDHW), cond_vector_BE) -> [B, C, H, W]`.
 
-    The map is read apart, since it says the same at every noise level: a sampler reads it once.
-    Parameters: `image_channels` C; `map_channels` D, 0 when cells come as a vector alone; `vector_dim`, the width of
+    The features of the map are the same at every noise level: a sampler computes them once, by `read_map`.
+    Parameters: `image_channels` C; `map_channels` D, 0 when the condition is a vector alone; `vector_dim`, the width of
     `cond_vector`, which is added to the noise embedding. H and W must be divisible by 2^(resolutions - 1).
     """
 
@@ -95,7 +95,7 @@ class UNet(nn.Module):
         self.head = nn.Sequential(make_norm(config.norm, width), nn.SiLU(), zeroed(conv3(width, image_channels)))
 
     def read_map(self, cond_map_BDHW: Tensor) -> list[Tensor]:
-        """What the map says to the stem and to each residual block, in the order of their use; each [B, width, h, w]."""
+        """Features of the map for the stem and each residual block, in the order of their use; each [B, width, h, w]."""
         maps = [cond_map_BDHW.contiguous(memory_format=torch.channels_last)]
         for _ in range(self.n_levels - 1):
             maps.append(F.avg_pool2d(maps[-1], 2))
@@ -110,30 +110,30 @@ class UNet(nn.Module):
     def forward(
         self, x_BCHW: Tensor, c_noise_B: Tensor, read_map: list[Tensor] | None, cond_vector_BE: Tensor | None
     ) -> Tensor:
-        """Return the raw network output; what it means is the preconditioning's business."""
+        """Return the raw network output, which the preconditioning interprets."""
         emb_BE = self.embed_noise(c_noise_B)
         if self.embed_vector is not None and cond_vector_BE is not None:
             emb_BE = emb_BE + self.embed_vector(cond_vector_BE)
         emb_BE = F.silu(emb_BE)
-        placed = itertools.repeat(None) if read_map is None else iter(read_map)
+        features = itertools.repeat(None) if read_map is None else iter(read_map)
 
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
         h = F.conv2d(x_BCHW, self.stem.weight[:, : x_BCHW.shape[1]], self.stem.bias, padding=1)
-        of_stem = next(placed)
-        h = h if of_stem is None else h + of_stem
+        stem_features = next(features)
+        h = h if stem_features is None else h + stem_features
         skips = [h]
         for level, blocks in enumerate(self.down):
             if level:
                 h = self.shrink[level - 1](h)
                 skips += [h] if len(blocks) else []  # type: ignore[arg-type]
             for res, attend in blocks:  # type: ignore[attr-defined]
-                h = attend(res(h, emb_BE, next(placed)))
+                h = attend(res(h, emb_BE, next(features)))
                 skips.append(h)
         for res, attend in self.middle:  # type: ignore[misc]
-            h = attend(res(h, emb_BE, next(placed)))
+            h = attend(res(h, emb_BE, next(features)))
         for i, blocks in enumerate(self.up):
             for res, attend in blocks:  # type: ignore[attr-defined]
-                h = attend(res(torch.cat([h, skips.pop()], dim=1), emb_BE, next(placed)))
+                h = attend(res(torch.cat([h, skips.pop()], dim=1), emb_BE, next(features)))
             if i < self.n_levels - 1:
                 h = self.grow[i](F.interpolate(h, scale_factor=2.0, mode="nearest"))
         return self.head(h)
