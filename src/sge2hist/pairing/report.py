@@ -47,7 +47,11 @@ def write_report(path: Path, inputs: ReportInputs) -> None:
     _show_lines(figure.add_subplot(grid[1, 3]), _alignment_lines(inputs), "alignment")
     _plot_split(figure.add_subplot(grid[2, 0]), inputs)
     _plot_types(figure.add_subplot(grid[2, 1:3]), inputs)
-    _show_lines(figure.add_subplot(grid[2, 3]), _filter_lines(inputs), "filters")
+    _show_lines(
+        figure.add_subplot(grid[2, 3]),
+        _filter_lines(inputs),
+        f"{inputs.part.section.observation}s removed by each filter",
+    )
     figure.savefig(path, format="png")
 
 
@@ -73,7 +77,7 @@ def _plot_zoom(axes: Axes, inputs: ReportInputs, side_um: float, smooth_um: floa
     pixels = section.image.read_window(x / scale, y / scale, side_um / scale, side_um / scale, 700, 700)
     axes.imshow(composite(pixels, section.image.channels), extent=(x, x + side_um, y + side_um, y))
     _contours(axes, inputs, (x, y, x + side_um, y + side_um), max(smooth_um, (section.observation_um or 0) * 0.7))
-    axes.set(title=f"{side_um:g} um", xlim=(x, x + side_um), ylim=(y + side_um, y))
+    axes.set(title=f"window of {side_um:g} um", xlim=(x, x + side_um), ylim=(y + side_um, y))
 
 
 def _zoom_corner(inputs: ReportInputs, side_um: float) -> tuple[float, float]:
