@@ -75,7 +75,7 @@ def from_plain(annotation: Any, values: Any) -> Any:
         inner = next(part for part in typing.get_args(annotation) if part is not type(None))
         return None if values is None else from_plain(inner, values)
     if dataclasses.is_dataclass(annotation):
-        hints, old = typing.get_type_hints(annotation), OLD_FIELDS.get(annotation, {})  # type: ignore[call-overload]
+        hints, old = typing.get_type_hints(annotation), OLD_FIELDS.get(annotation, {})  # type: ignore[arg-type]
         named = {old.get(name, name): value for name, value in values.items()}
         return annotation(**{name: from_plain(hints[name], value) for name, value in named.items()})  # type: ignore[operator]
     return tuple(values) if typing.get_origin(annotation) is tuple else values

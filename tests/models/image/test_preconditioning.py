@@ -43,7 +43,7 @@ def test_ddpm_scalings_find_the_step_number():
 def test_training_noise_is_log_normal_and_stratified():
     model = NoiseModel(DiffusionConfig(sigma_log_mean=-0.4, sigma_log_std=1.1))
     log_sigma = model.sample_sigmas(4096, torch.Generator().manual_seed(0)).log()
-    assert float(log_sigma.mean()) == pytest.approx(-0.4, abs=0.005)  # 3 times tighter than independent draws
+    assert float(log_sigma.mean()) == pytest.approx(-0.4, abs=0.005)  # 3 times tighter than independent samples
     assert float(log_sigma.std()) == pytest.approx(1.1, abs=0.02)
 
 
