@@ -1,4 +1,4 @@
-"""How the judges behave: known degradations of real patches, generators of known fault, and the speed of a whole
+"""How the metrics respond to known degradations of real patches, generators of known fault, and the speed of a whole
 report.
 
     python benchmarks/evaluation.py degradations kidney.paired --wrong breast.paired -n 1000
@@ -30,10 +30,10 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
 from sge2hist.evaluation.features.extractors import resolve_extractor
-from sge2hist.evaluation.open_images import open_image_set
 from sge2hist.evaluation.metrics.frechet import frechet_of
 from sge2hist.evaluation.metrics.kid import kid_of
 from sge2hist.evaluation.metrics.prdc import prdc_scores
+from sge2hist.evaluation.open_images import open_image_set
 
 Change = Callable[[np.ndarray, float], np.ndarray]
 
@@ -120,7 +120,7 @@ def write_set(folder: Path, data: PairedDataset, rows: np.ndarray, images: np.nd
 
 
 def neighbours(data: PairedDataset, rows: np.ndarray, pool: np.ndarray) -> np.ndarray:
-    """Return the nearest other cell in space: its patch is what a nearly perfect generator would draw."""
+    """Return the nearest other cell in space: its patch is what a nearly perfect generator would give."""
     _, near = KDTree(data.centre_xy_px[pool]).query(data.centre_xy_px[rows])
     return pool[near]
 
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("what", choices=("degradations", "faults", "speed"))
     parser.add_argument("data", type=Path)
     parser.add_argument("--wrong", type=Path, help="another tissue")
-    parser.add_argument("--models", nargs="*", default=[], help="generated sets, NAME=PATH, beside the faults")
+    parser.add_argument("--models", nargs="*", default=[], help="generated sets, NAME=PATH, to compare with the faults")
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("--extractor", default="auto")
     given = parser.parse_args()

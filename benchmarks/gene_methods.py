@@ -22,7 +22,7 @@ from sge2hist.training.gene.stages import GeneStage, GeneStageConfig, build_gene
 
 BATCH = 128  # cells per step of every network
 N_COMPONENTS = 48  # of our mixture, before pruning
-DRAWS = 25  # of the posterior, whose predictions are averaged
+N_POSTERIOR_SAMPLES = 25  # of the posterior, whose predictions are averaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,35 +41,35 @@ class Fitted:
 
 
 def ours(data: GeneSet, seed: int, n_steps: int) -> Fitted:
-    """The gene model without labels, its components grouped into as many kinds as there are types."""
+    """The gene model without labels, its components grouped into as many groups as there are types."""
     return _grouped(_fit_vae(data, _our_config(data), seed, n_steps, learning_rate=3e-3), data)
 
 
-def ours_around(data: GeneSet, seed: int, n_steps: int) -> Fitted:
-    """The same; types fitted to and told from a bin and the eight around it together."""
-    config = replace(_our_config(data), pool_um=_eight_around(data.train)[1])
+def ours_neighbours(data: GeneSet, seed: int, n_steps: int) -> Fitted:
+    """The same; types fitted to and predicted from a bin and its eight neighbours together."""
+    config = replace(_our_config(data), pool_um=_eight_neighbours(data.train)[1])
     return _grouped(_fit_vae(data, config, seed, n_steps, learning_rate=3e-3), data)
 
 
 def _grouped(fitted: Fitted, data: GeneSet) -> Fitted:
-    """Components -> kinds, as `sge2hist types --kinds` does it; a cell is of the kind of its likeliest component."""
+    """Components -> groups, as in `sge2hist types --kinds`; a cell belongs to the group of its likeliest component."""
     assert fitted.model is not None
     assert fitted.encoded is not None
     mixture = fitted.model.mixture
     component_N = component_posterior(fitted.model, encode_data(fitted.model, data.train)).argmax(1)
     n_cells_K = np.bincount(component_N, minlength=mixture.n_components)
-    n_kinds = min(data.n_types, int((n_cells_K > 0).sum()))
+    n_groups = min(data.n_types, int((n_cells_K > 0).sum()))
     means_KT, vars_KT = mixture.means_KT.detach().numpy(), mixture.log_vars_KT.detach().exp().numpy()
-    kind_K = group_components(means_KT, vars_KT, n_cells_K, n_kinds)
-    told_NK = component_posterior(fitted.model, fitted.encoded)
-    return replace(fitted, cluster_N=kind_K[told_NK.argmax(1)])
+    group_K = group_components(means_KT, vars_KT, n_cells_K, n_groups)
+    posterior_NK = component_posterior(fitted.model, fitted.encoded)
+    return replace(fitted, cluster_N=group_K[posterior_NK.argmax(1)])
 
 
-def _eight_around(cells: GeneData) -> tuple[CellIndex, float]:
-    """Where the cells lie, and one and a half times their spacing: on a lattice of bins the eight around are within it."""
+def _eight_neighbours(cells: GeneData) -> tuple[CellIndex, float]:
+    """Index of the cells, and one and a half times their spacing: on a lattice of bins the eight neighbours are within it."""
     index = cells.index
     if index is None:
-        raise SystemExit("a method that reads the cells around needs positions")
+        raise SystemExit("a method that reads neighbours needs positions")
     return index, 1.5 * index.spacing_um()
 
 
@@ -147,7 +147,7 @@ def _fit_vae(
     @torch.no_grad()
     def proportions(counts: csr_array) -> np.ndarray:
         posterior, generator = model.encode(dense_counts(counts)), torch.Generator().manual_seed(0)
-        return np.mean([model.decode(posterior.sample(generator)).numpy() for _ in range(DRAWS)], 0)
+        return np.mean([model.decode(posterior.sample(generator)).numpy() for _ in range(N_POSTERIOR_SAMPLES)], 0)
 
     theta_G = model.log_theta_G.detach().exp().numpy() if config.likelihood != "mse" else None
 
@@ -231,23 +231,23 @@ def pca_leiden(data: GeneSet, seed: int, n_steps: int) -> Fitted:
     return Fitted(cluster_N=cluster_N, proportions=_pca_proportions(pca, scale), seconds=seconds)
 
 
-def pca_leiden_around(data: GeneSet, seed: int, n_steps: int) -> Fitted:
-    """The same, the components of a bin averaged with those of the eight around it."""
+def pca_leiden_neighbours(data: GeneSet, seed: int, n_steps: int) -> Fitted:
+    """The same, the components of a bin averaged with those of its eight neighbours."""
     started = time.perf_counter()
     pca, scale, *parts = _pca(data, seed)
     means = []
     for cells, own in zip((data.train, data.test), parts, strict=True):
-        index, radius_um = _eight_around(cells)
+        index, radius_um = _eight_neighbours(cells)
         around = index.around(np.arange(cells.n_cells), radius_um)
-        n_around = np.diff(around.indptr)[:, None]
-        means.append((own + n_around * (around @ own)) / (1 + n_around))
+        n_neighbours = np.diff(around.indptr)[:, None]
+        means.append((own + n_neighbours * (around @ own)) / (1 + n_neighbours))
     cluster_N = leiden(np.concatenate(means), data.n_types, seed)[data.train.n_cells :]
     seconds = time.perf_counter() - started
     return Fitted(cluster_N=cluster_N, proportions=_pca_proportions(pca, scale), seconds=seconds)
 
 
 def leiden(latent_ND: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """Leiden labels whose number is as near to `n_clusters` as 12 bisections of the resolution get."""
+    """Leiden labels whose number is as close to `n_clusters` as 12 bisections of the resolution get."""
     import anndata
     import scanpy as sc
     from umap.umap_ import fuzzy_simplicial_set
@@ -286,12 +286,12 @@ def scvi(data: GeneSet, seed: int, n_steps: int) -> Fitted:
 
     def proportions(counts: csr_array) -> np.ndarray:
         adata = anndata.AnnData(csr_matrix(counts))
-        found = model.get_normalized_expression(adata, library_size=1, n_samples=DRAWS, return_numpy=True)
-        return np.asarray(found)  # the mean over draws
+        found = model.get_normalized_expression(adata, library_size=1, n_samples=N_POSTERIOR_SAMPLES, return_numpy=True)
+        return np.asarray(found)  # the mean over samples
 
     def zeros(counts: csr_array) -> np.ndarray:
         likelihood = model.get_likelihood_parameters(
-            anndata.AnnData(csr_matrix(counts)), n_samples=DRAWS, give_mean=True
+            anndata.AnnData(csr_matrix(counts)), n_samples=N_POSTERIOR_SAMPLES, give_mean=True
         )
         return np.asarray(likelihood["dropout"])
 
@@ -308,10 +308,10 @@ def scvi(data: GeneSet, seed: int, n_steps: int) -> Fitted:
 METHODS: dict[str, Callable[[GeneSet, int, int], Fitted]] = {
     "ours": ours,
     "ours-labelled": labelled,
-    "ours-around": ours_around,
+    "ours-neighbours": ours_neighbours,
     "paper": paper,
     "pca-leiden": pca_leiden,
-    "pca-leiden-around": pca_leiden_around,
+    "pca-leiden-neighbours": pca_leiden_neighbours,
     "pca-gmm": pca_gmm,
     "scvi": scvi,
 }

@@ -30,7 +30,7 @@ def main() -> None:
         nargs="*",
         default=list(METHODS),
         choices=list(METHODS),
-        help="those that end in -around are left out of a set without positions",
+        help="those that end in -neighbours are skipped for a set without positions",
     )
     parser.add_argument("--seeds", type=int, default=5, help="seeds per method")
     parser.add_argument(
@@ -59,9 +59,9 @@ def open_set(name: str) -> GeneSet:
 
 def available(methods: list[str], data: GeneSet) -> list[str]:
     if data.train.centre_um_N2 is None:
-        methods = [method for method in methods if not method.endswith("-around")]
+        methods = [method for method in methods if not method.endswith("-neighbours")]
     if "scvi" in methods and importlib.util.find_spec("scvi") is None:
-        print("scvi-tools is not installed: left out")
+        print("scvi-tools is not installed: skipped")
         return [method for method in methods if method != "scvi"]
     return methods
 

@@ -23,14 +23,14 @@ PANEL_SHARES = (1.0, 0.5, 0.2, 0.1, 0.02)
 def clustering(type_N: np.ndarray, cluster_N: np.ndarray) -> dict[str, float]:
     """ACC (best one-to-one matching), NMI, ARI of the labelled cells."""
     known = type_N >= 0
-    kind, cluster = type_N[known], cluster_N[known]
-    table = np.zeros((kind.max() + 1, cluster.max() + 1))
-    np.add.at(table, (kind, cluster), 1)
+    label, cluster = type_N[known], cluster_N[known]
+    table = np.zeros((label.max() + 1, cluster.max() + 1))
+    np.add.at(table, (label, cluster), 1)
     row, column = linear_sum_assignment(-table)
     return {
-        "acc": float(table[row, column].sum() / len(kind)),
-        "nmi": float(normalized_mutual_info_score(kind, cluster)),
-        "ari": float(adjusted_rand_score(kind, cluster)),
+        "acc": float(table[row, column].sum() / len(label)),
+        "nmi": float(normalized_mutual_info_score(label, cluster)),
+        "ari": float(adjusted_rand_score(label, cluster)),
     }
 
 
@@ -91,9 +91,7 @@ def panel_robustness(data: GeneSet, model: GeneVAE, seed: int) -> dict[str, floa
         observed = np.zeros(data.test.n_genes, bool)
         n_observed = max(1, round(share * data.test.n_genes))
         observed[np.random.default_rng(seed).permutation(data.test.n_genes)[:n_observed]] = True
-        found = component_posterior(model, encode_data(model, data.test, observed_G=observed)).argmax(
-            1
-        )
+        found = component_posterior(model, encode_data(model, data.test, observed_G=observed)).argmax(1)
         result[f"type_acc_{share:.0%}_genes"] = float((votes.argmax(1)[found] == data.test.type_N)[known].mean())
     return result
 
@@ -101,25 +99,23 @@ def panel_robustness(data: GeneSet, model: GeneVAE, seed: int) -> dict[str, floa
 def probes(data: GeneSet, model: GeneVAE, max_cells: int = 5000, seed: int = 0) -> dict[str, float]:
     """Linear probes: type (balanced accuracy) and neighbourhood composition (R2, raw and within type) from z1 and z2.
 
-    Beside them what no latent is part of: the surroundings themselves (mean expression of the cells around, as z2 reads it),
-    which tell a part of the type in any tissue that is not mixed at random, and the type, which tells a part of the composition.
+    Two references without a latent: the neighbourhood itself (mean expression of the neighbours, as z2 reads it),
+    which predicts a part of the type in any tissue that is not mixed at random, and the type, which predicts a part of the
+    composition.
     """
     train, test = encode_data(model, data.train), encode_data(model, data.test)
     fit_on = np.random.default_rng(seed).permutation(np.flatnonzero(data.train.type_N >= 0))[:max_cells]
     known = np.flatnonzero(data.test.type_N >= 0)
     read = {block: (getattr(train, block)[fit_on], getattr(test, block)[known]) for block in ("z1", "z2")}
     if data.train.neighbour_NA is not None and data.test.neighbour_NA is not None:
-        read["surroundings"] = data.train.neighbour_NA[fit_on], data.test.neighbour_NA[known]
+        read["neighbourhood"] = data.train.neighbour_NA[fit_on], data.test.neighbour_NA[known]
     result = {"type_chance": 1.0 / data.n_types}
     types = data.train.type_N[fit_on], data.test.type_N[known]
     for source, inputs in read.items():
         result[f"type_from_{source}"] = _told_class(inputs, types)
-    own = [
-        component_posterior(model, found).argmax(1)
-        for part, found in ((data.train, train), (data.test, test))
-    ]
+    own = [component_posterior(model, found).argmax(1) for part, found in ((data.train, train), (data.test, test))]
     result["components_used"] = float(len(np.unique(own[0])))
-    if result["components_used"] > 1:  # else the mixture has collapsed, and there is nothing to tell
+    if result["components_used"] > 1:  # else the mixture has collapsed, and there is nothing to score
         result["component_from_z2"] = _told_class(read["z2"], (own[0][fit_on], own[1][known]))
         result["component_chance"] = 1.0 / model.mixture.n_components
     if data.train.centre_um_N2 is None:

@@ -40,7 +40,7 @@ def toy(seed: int = 0, side_um: float = 1600.0) -> GeneSet:
 
     tissue = simulate(ToyTissueConfig(side_um=side_um), seed=seed)
     x_um = tissue.cells.xy_um[:, 0] % 550
-    names = [str(kind) for kind in range(int(tissue.cells.type_N.max()) + 1)]
+    names = [str(index) for index in range(int(tissue.cells.type_N.max()) + 1)]
 
     def part(rows: np.ndarray) -> GeneData:
         return GeneData.from_counts(

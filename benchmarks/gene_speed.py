@@ -1,10 +1,10 @@
-"""Speed and memory of pre-training on expression, beside scvi-tools in the same run.
+"""Speed and memory of pre-training on expression, and of scvi-tools in the same run.
 
     python benchmarks/gene_speed.py --threads 2
 
-Counts are drawn at random: 19,059 genes, 2 % of them non-zero. Both models: batches of 256 cells, hidden layers as each has them
-by default (ours 256 and 128; scvi-tools one of 128). Memory is what training needs on top of the data, for two numbers of cells
-that are drawn as they are read, as when they come from disk.
+Counts are random: 19,059 genes, 2 % of them non-zero. Both models: batches of 256 cells, hidden layers as each has them by
+default (ours 256 and 128; scvi-tools one of 128). Memory is what training needs on top of the data, for two numbers of cells
+that are made when they are read, as if from disk.
 """
 
 from __future__ import annotations
@@ -31,14 +31,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--steps", type=int, default=20, help="steps that are timed")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     counts = csr_array(
         random_array((N_CELLS, N_GENES), density=DENSITY, format="csr", rng=0, data_sampler=lambda size: np.ones(size))
     )
-    print(
-        json.dumps({"threads": asked.threads, **memory(counts), **ours(counts, asked.steps), **scvi(counts)}, indent=2)
-    )
+    print(json.dumps({"threads": args.threads, **memory(counts), **ours(counts, args.steps), **scvi(counts)}, indent=2))
 
 
 def ours(counts: csr_array, n_steps: int) -> dict[str, float]:
@@ -60,7 +58,7 @@ def ours(counts: csr_array, n_steps: int) -> dict[str, float]:
 def scvi(counts: csr_array) -> dict[str, float]:
     """Cells per second of scvi-tools' SCVI, the second of two epochs; empty where it is not installed."""
     if importlib.util.find_spec("scvi") is None:
-        print("scvi-tools is not installed: left out")
+        print("scvi-tools is not installed: skipped")
         return {}
     import anndata
     import scvi as scvi_tools
@@ -87,7 +85,7 @@ def memory(counts: csr_array, n_steps: int = 12) -> dict[str, float]:
             type_N=np.full(n_cells, -1),
             type_names=[],
         )
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # Linux: the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # Linux: this resets the peak
         before = _memory_mb("VmRSS")
         model = build_gene_model(GeneModelConfig(n_genes=N_GENES, n_axes=32), data)
         descend(GeneStage(model, data, GeneStageConfig(batch_size=BATCH)), n_steps, 1e-3)

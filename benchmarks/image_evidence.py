@@ -1,4 +1,4 @@
-"""One table of everything that a conditioned image model should show, beside the models and baselines that it is to beat."""
+"""One table of everything that a conditioned image model should show, with the models and baselines to compare."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sge2hist.evaluation.evaluate import evaluate
 from sge2hist.generation.patches import image_batches
 from sge2hist.generation.requests import request_from_paired
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.image.image_model import SamplerConfig
+from sge2hist.models.image.samplers import SamplerConfig
 
 STATISTICS = ("haematoxylin_mean", "haematoxylin_sd", "eosin_mean", "eosin_sd", "lumen_fraction", "nuclei_count")
 
@@ -26,9 +26,12 @@ STATISTICS = ("haematoxylin_mean", "haematoxylin_sd", "eosin_mean", "eosin_sd", 
 def evidence(
     bundle: ModelBundle, data: PairedDataset, split: str, n: int, seed: int, others: list[str], max_steps: int
 ) -> None:
-    """Draw the same cells with every model (`others`: NAME=MODEL), shuffled and by the centre cell alone; print all scores."""
+    """Generate images of the same cells with every model (`others`: NAME=MODEL), shuffled and for the centre cell alone.
+
+    Prints all scores.
+    """
     rows = np.sort(np.random.default_rng(seed).permutation(data.rows(split))[:n])
-    beside = {name: SGE2Hist.from_pretrained(model).bundle for name, _, model in (o.partition("=") for o in others)}
+    compared = {name: SGE2Hist.from_pretrained(model).bundle for name, _, model in (o.partition("=") for o in others)}
     own = bundle.config.sampler
     with tempfile.TemporaryDirectory() as folder:
         sets = [
@@ -37,7 +40,7 @@ def evidence(
             _draw(bundle, data, rows, seed, Path(folder) / "its centre cell", own, context="centre"),
             *(
                 _draw(other, data, rows, seed, Path(folder) / name, _affordable(other.config.sampler, max_steps))
-                for name, other in beside.items()
+                for name, other in compared.items()
             ),
         ]
         report = evaluate(sets, data, config=EvaluateConfig(split=split, umap=False, seed=seed))
@@ -57,7 +60,7 @@ def _draw(
     context: str = "neighbours",
     shuffle: bool = False,
 ) -> Path:
-    """Draw one image per cell; says how long it took."""
+    """Generate one image per cell; prints the time."""
     job = request_from_paired(bundle, data, rows, seed=seed, context=context, shuffle_cells=shuffle)
     start = time.perf_counter()
     images = np.concatenate(list(image_batches(bundle, job, sampler)))

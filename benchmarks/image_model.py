@@ -1,23 +1,23 @@
-"""What an image costs and how good it is: against the published network, by sampler and number of evaluations.
+"""Cost and quality of an image: against the published network, by sampler and number of evaluations.
 
     python benchmarks/image_model.py cost       X.model
-    python benchmarks/image_model.py steps      X.model --against X.paired -n 512
-    python benchmarks/image_model.py guidance   X.model --against X.paired -n 512
-    python benchmarks/image_model.py noise      X.model --against X.paired -n 512
-    python benchmarks/image_model.py conditions X.model --against X.paired -n 512
-    python benchmarks/image_model.py evidence   X.model --against X.paired -n 512 --beside young=Y.model paper=P.model
+    python benchmarks/image_model.py steps      X.model --data X.paired -n 512
+    python benchmarks/image_model.py guidance   X.model --data X.paired -n 512
+    python benchmarks/image_model.py noise      X.model --data X.paired -n 512
+    python benchmarks/image_model.py conditions X.model --data X.paired -n 512
+    python benchmarks/image_model.py evidence   X.model --data X.paired -n 512 --compare young=Y.model paper=P.model
 
-`cost` counts the FLOPs of a whole image (guidance and decoder included) and times it as `generate` draws it, in turn with one
+`cost` counts the FLOPs of a whole image (guidance and decoder included) and times it as in `generate`, in turn with one
 evaluation of the `paper` preset's network, times its thousand steps (which are not run); and memory by batch, time by threads.
-Other programs on the machine make times longer, never shorter: the least of several rounds is what the work takes, the median
-what one waits.
-`steps` draws the same test cells with 1 to 32 evaluations and several samplers, and prints the Frechet distance of each set
-to the real patches of these cells, beside the floor (other real test patches, the same number) and the time per image.
+Other programs on the machine make times longer, never shorter: the minimum of several rounds is the cost, the median the usual
+waiting time.
+`steps` generates images of the same test cells with 1 to 32 evaluations and several samplers, and prints the Frechet distance
+of each set to the real patches of these cells, with the floor (other real test patches, the same number) and the time per image.
 `guidance` and `noise` do the same for guidance weights, and for noise levels and fresh noise, on validation cells;
 `conditions` for all cells, the centre cell alone, and the cells of another patch.
-`evidence` prints every score of `sge2hist evaluate` for the model, for the same told the cells of other patches or the centre
-cell alone, and for other models, on the same test cells: for example one of preset `small` and one of `paper` that were trained
-for as long. Of these a sampler of more than `--max-steps`, as that of `paper`, is replaced by DPM-Solver++ of as many.
+`evidence` prints every score of `sge2hist evaluate` for the model, for the same model conditioned on the cells of other patches
+or on the centre cell alone, and for other models, on the same test cells: for example one of preset `small` and one of `paper`
+with the same training time. A sampler of more than `--max-steps` steps, as that of `paper`, is replaced by DPM-Solver++.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ from sge2hist.generation.requests import request_from_paired
 from sge2hist.generation.windows import Windows, draw
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.conditioning import MODE_ALL, PlacedCells
-from sge2hist.models.image.image_model import ImageModel, SamplerConfig
+from sge2hist.models.image.image_model import ImageModel
+from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.training.presets import model_config
 
 PAPER_STEPS = 1000
@@ -67,7 +68,7 @@ def lattice_cells(model: ImageModel, n_images: int, side_um: float, spacing_um: 
 
 
 class Evaluation(nn.Module):
-    """One call of `denoise` on a batch: what a sampler pays for."""
+    """One call of `denoise` on a batch: the unit of cost of a sampler."""
 
     def __init__(self, model: ImageModel, patch_px: int, um_per_px: float, batch: int) -> None:
         super().__init__()
@@ -80,7 +81,7 @@ class Evaluation(nn.Module):
     @torch.no_grad()
     def forward(self) -> torch.Tensor:
         """Denoise."""
-        return self.model.denoise(self.x, torch.ones(self.batch), self.condition)
+        return self.model.denoiser(self.x, torch.ones(self.batch), self.condition)
 
 
 def gflops(evaluation: Evaluation) -> float:
@@ -154,7 +155,7 @@ def peak_mb() -> float:
 
 
 def image_seconds(bundle: ModelBundle, sampler: SamplerConfig, batch: int, repeats: int) -> list[float]:
-    """Time per image of whole draws, as `generate` does them: condition, sampler, decoder."""
+    """Time per image of whole batches as in `generate`: condition, sampler, decoder."""
     model, config = bundle.model.image, bundle.config
     side, device, times = config.patch_px // model.downsampling, torch.device("cpu"), []
 
@@ -170,8 +171,10 @@ def image_seconds(bundle: ModelBundle, sampler: SamplerConfig, batch: int, repea
     return times
 
 
-def compare(bundle: ModelBundle, dataset: PairedDataset, split: str, n: int, seed: int, tries: list[Try]) -> None:
-    """Draw the same cells in several ways; print distances, correlations with the real patches, and spreads."""
+def compare(
+    bundle: ModelBundle, dataset: PairedDataset, split: str, n: int, seed: int, variants: list[Variant]
+) -> None:
+    """Generate images of the same cells in several ways; print distances, correlations with the real patches, and spreads."""
     from sge2hist.data.he_stain import stain_statistics
     from sge2hist.evaluation.features.extractors import resolve_extractor
     from sge2hist.evaluation.metrics.frechet import frechet_of
@@ -185,9 +188,9 @@ def compare(bundle: ModelBundle, dataset: PairedDataset, split: str, n: int, see
     floor = frechet_of(real, extractor(dataset.patches(others)))
     print(f"Frechet distance, {extractor.name}, {n} {split} cells; floor {floor:.1f}")
     print("correlation with the real patch / SD over that of real patches / mean over that of real patches\n")
-    shown = ("haematoxylin_mean", "haematoxylin_sd", "eosin_mean", "lumen_fraction")
-    print(f"| | evaluations | distance | over floor | {' | '.join(shown)} | ms per image |\n{'|---' * 9}|")
-    for name, sampler, context, shuffle in tries:
+    names = ("haematoxylin_mean", "haematoxylin_sd", "eosin_mean", "lumen_fraction")
+    print(f"| | evaluations | distance | over floor | {' | '.join(names)} | ms per image |\n{'|---' * 9}|")
+    for name, sampler, context, shuffle in variants:
         job = request_from_paired(bundle, dataset, rows, seed=seed, context=context, shuffle_cells=shuffle)
         start = time.perf_counter()
         images = np.concatenate(list(image_batches(bundle, job, sampler)))
@@ -196,7 +199,7 @@ def compare(bundle: ModelBundle, dataset: PairedDataset, split: str, n: int, see
         columns = [
             f"{np.corrcoef(found[k], truth[k])[0, 1]:.2f} / {found[k].std() / truth[k].std():.2f}"
             f" / {found[k].mean() / truth[k].mean():.2f}"
-            for k in shown
+            for k in names
         ]
         count = 2 * sampler.n_steps - 1 if sampler.sampler == "heun" else sampler.n_steps
         cells = [name, str(count), f"{distance:.1f}", f"{distance / floor:.2f}", *columns, f"{ms:.0f}"]
@@ -204,7 +207,7 @@ def compare(bundle: ModelBundle, dataset: PairedDataset, split: str, n: int, see
 
 
 def glass(bundle: ModelBundle, n: int) -> None:
-    """Draw canvases without any cell: they should be glass."""
+    """Generate images without any cell: they should be glass."""
     from sge2hist.data.he_stain import stain_statistics
 
     nothing = np.zeros((0, bundle.config.gene.n_latent), np.float32)
@@ -217,8 +220,8 @@ def glass(bundle: ModelBundle, n: int) -> None:
     )
 
 
-class Try(NamedTuple):
-    """One way of drawing."""
+class Variant(NamedTuple):
+    """One variant of sampling."""
 
     name: str
     sampler: SamplerConfig
@@ -226,65 +229,65 @@ class Try(NamedTuple):
     shuffle: bool = False
 
 
-def tries(what: str, own: SamplerConfig) -> list[Try]:
-    """The ways of drawing that a comparison looks at; `own` is the model's default."""
+def variants_of(what: str, own: SamplerConfig) -> list[Variant]:
+    """The variants that a comparison samples; `own` is the model's default."""
     if what == "guidance":
-        return [Try(f"guidance {g:g}", replace(own, guidance=g)) for g in (1.0, 1.4, 1.8, 2.2)]
+        return [Variant(f"guidance {g:g}", replace(own, guidance=g)) for g in (1.0, 1.4, 1.8, 2.2)]
     if what == "noise":
         ode = replace(own, n_steps=12, eta=0.0, sigma_range=None)
-        near = replace(ode, sigma_range=(0.05, 20.0))
+        narrow = replace(ode, sigma_range=(0.05, 20.0))
         return [
-            Try("12 steps, eta 0, levels 0.01 to 80", ode),
-            Try("levels 0.05 to 20", near),
-            *(Try(f"and eta {eta:g}", replace(near, eta=eta, eta_above=0.0)) for eta in (1.0, 2.0)),
-            *(Try(f"and eta {eta:g} above 1", replace(near, eta=eta, eta_above=1.0)) for eta in (1.0, 2.0)),
-            Try("levels 0.3 to 20, eta 2", replace(ode, eta=2.0, eta_above=0.0, sigma_range=(0.3, 20.0))),
-            Try("ancestral, levels 0.01 to 80", replace(ode, sampler="ancestral")),
+            Variant("12 steps, eta 0, levels 0.01 to 80", ode),
+            Variant("levels 0.05 to 20", narrow),
+            *(Variant(f"and eta {eta:g}", replace(narrow, eta=eta, eta_above=0.0)) for eta in (1.0, 2.0)),
+            *(Variant(f"and eta {eta:g} above 1", replace(narrow, eta=eta, eta_above=1.0)) for eta in (1.0, 2.0)),
+            Variant("levels 0.3 to 20, eta 2", replace(ode, eta=2.0, eta_above=0.0, sigma_range=(0.3, 20.0))),
+            Variant("ancestral, levels 0.01 to 80", replace(ode, sampler="ancestral")),
         ]
     if what == "conditions":
         return [
-            Try("all cells", own),
-            Try("cells like the centre cell", own, "field"),
-            Try("centre cell alone", own, "centre"),
-            Try("all cells, of another patch", own, "neighbours", True),
+            Variant("all cells", own),
+            Variant("cells like the centre cell", own, "field"),
+            Variant("centre cell alone", own, "centre"),
+            Variant("all cells, of another patch", own, "neighbours", True),
         ]
     if own.sampler == "consistency":
-        return [Try(own.sampler, replace(own, n_steps=k)) for k in (1, 2, 4, 8)]
+        return [Variant(own.sampler, replace(own, n_steps=k)) for k in (1, 2, 4, 8)]
     counts = (1, 2, 4, 6, 8, 12, 16, 32)
-    found = [Try(f"dpmpp-2m, eta {own.eta:g}", replace(own, sampler="dpmpp-2m", n_steps=k)) for k in counts]
-    found += [Try("dpmpp-2m, eta 0", replace(own, sampler="dpmpp-2m", eta=0.0, n_steps=k)) for k in (8, 32)]
-    return found + [Try("heun", replace(own, sampler="heun", n_steps=k)) for k in (4, 8)]
+    found = [Variant(f"dpmpp-2m, eta {own.eta:g}", replace(own, sampler="dpmpp-2m", n_steps=k)) for k in counts]
+    found += [Variant("dpmpp-2m, eta 0", replace(own, sampler="dpmpp-2m", eta=0.0, n_steps=k)) for k in (8, 32)]
+    return found + [Variant("heun", replace(own, sampler="heun", n_steps=k)) for k in (4, 8)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("cost", "steps", "guidance", "noise", "conditions", "evidence"))
     parser.add_argument("model", help="a folder, or pretrained:NAME")
-    parser.add_argument("--against", type=Path, help="paired dataset, for all but `cost`")
-    parser.add_argument("--split", help="cells to draw; default: val for choices (guidance, noise), else test")
+    parser.add_argument("--data", type=Path, help="paired dataset, for all but `cost`")
+    parser.add_argument("--split", help="cells to generate; default: val for choices (guidance, noise), else test")
     parser.add_argument("-n", type=int, default=512, help="images")
-    parser.add_argument("--beside", nargs="*", default=[], help="for `evidence`: other models, NAME=MODEL")
+    parser.add_argument("--compare", nargs="*", default=[], help="for `evidence`: other models, NAME=MODEL")
     parser.add_argument("--max-steps", type=int, default=32, help="for `evidence`: steps of a sampler")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=7, help="for `cost`: rounds")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    if not all("=" in other for other in asked.beside):
-        parser.error(f"--beside {' '.join(asked.beside)}: NAME=MODEL is needed")
-    bundle = SGE2Hist.from_pretrained(asked.model).bundle
-    if asked.what == "cost":
-        throughput(bundle, asked.batch)
-        cost(bundle, asked.batch, asked.repeats)
-    elif asked.against is None:
-        parser.error(f"{asked.what} needs --against")
+    args = parser.parse_args()
+    if not all("=" in other for other in args.compare):
+        parser.error(f"--compare {' '.join(args.compare)}: NAME=MODEL is needed")
+    bundle = SGE2Hist.from_pretrained(args.model).bundle
+    if args.what == "cost":
+        throughput(bundle, args.batch)
+        cost(bundle, args.batch, args.repeats)
+    elif args.data is None:
+        parser.error(f"{args.what} needs --data")
     else:
-        data = PairedDataset.open(asked.against)
-        split = asked.split or ("val" if asked.what in ("guidance", "noise") else "test")
-        if asked.what == "evidence":
-            evidence(bundle, data, split, asked.n, asked.seed, asked.beside, asked.max_steps)
+        data = PairedDataset.open(args.data)
+        split = args.split or ("val" if args.what in ("guidance", "noise") else "test")
+        if args.what == "evidence":
+            evidence(bundle, data, split, args.n, args.seed, args.compare, args.max_steps)
             return
-        compare(bundle, data, split, asked.n, asked.seed, tries(asked.what, bundle.config.sampler))
-        if asked.what == "conditions":
+        compare(bundle, data, split, args.n, args.seed, variants_of(args.what, bundle.config.sampler))
+        if args.what == "conditions":
             glass(bundle, 64)
 
 

@@ -6,7 +6,7 @@
 
 `quality` scores the held-out parts of the two public sets (see recipes/nuclei.md) and painted nuclei known exactly.
 `speed` segments painted slides, tissue from edge to edge, from a tiled JPEG TIFF. Wall time depends on other load,
-so CPU time is given beside it.
+so CPU time is given too.
 """
 
 from __future__ import annotations
@@ -93,13 +93,13 @@ def quality(arguments: argparse.Namespace) -> None:
             )
 
 
-def bootstrap_f1(found: Pairs, n_draws: int = 500, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of F1 over images drawn with replacement; over 4 x 4 blocks of each when there are fewer than 8."""
+def bootstrap_f1(found: Pairs, n_resamples: int = 500, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of F1 over images sampled with replacement; over 4 x 4 blocks of each when there are fewer than 8."""
     blocks = found if len(found) >= 8 else [block for pair in found for block in _blocks(*pair)]
     scores = [score_images([pair]) for pair in blocks]
     counts = np.array([[s.n_matched, s.n_truth + s.n_found] for s in scores])
-    draws = counts[np.random.default_rng(seed).integers(0, len(counts), (n_draws, len(counts)))].sum(1)
-    low, high = np.quantile(2 * draws[:, 0] / draws[:, 1], [0.025, 0.975])
+    sums = counts[np.random.default_rng(seed).integers(0, len(counts), (n_resamples, len(counts)))].sum(1)
+    low, high = np.quantile(2 * sums[:, 0] / sums[:, 1], [0.025, 0.975])
     return float(low), float(high)
 
 

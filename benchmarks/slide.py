@@ -2,9 +2,9 @@
 
     python benchmarks/slide.py cost  --mm2 0.5 1 2                    # synthetic sections, an untrained network of preset `demo`
     python benchmarks/slide.py cost  --mm2 1 10 100 --model X.model   # 100 mm2 hold a million cells
-    python benchmarks/slide.py score A.generated [B.generated ...] --against X.paired [--patches Y.generated]
+    python benchmarks/slide.py score A.generated [B.generated ...] --data X.paired [--patches Y.generated]
 
-`cost` draws each section in a process of its own (10,000 cells per mm2, counts made when they are read) and prints seconds of
+`cost` generates each section in a process of its own (10,000 cells per mm2, counts made when they are read) and prints seconds of
 wall clock and of processor per mm2, the peak of memory over that of the loaded model, and the share of the time in the network.
 `score` prints R2, correlation and spread of local haematoxylin, eosin and lumen (64 um and 16 um windows that hold held-out cells
 alone): of maps predicted straight from expression, of a slide, of the mean of several (seeds), and shuffled; then the seam score.
@@ -34,7 +34,7 @@ CHUNK = 1024
 
 
 def synthetic_section(mm2: float, panel: Any, seed: int = 0) -> Any:
-    """A square section of cells at random places, with a panel of genes; counts of a cell depend on its number alone."""
+    """A square section of cells at random positions, with a panel of genes; counts of a cell depend on its number alone."""
     from sge2hist.generation.slide.source import SlideSource
 
     side_um, n = 1000 * mm2**0.5, round(mm2 * CELLS_PER_MM2)
@@ -67,7 +67,7 @@ def synthetic_section(mm2: float, panel: Any, seed: int = 0) -> Any:
 
 
 def untrained(preset: str) -> Any:
-    """A model of a preset with random weights: it draws nothing, at the full price."""
+    """A model of a preset with random weights: no image, at the full cost."""
     import torch
 
     from sge2hist.data.gene_panel import GenePanel
@@ -117,11 +117,11 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def draw_one(mm2: float, model: Path | None, preset: str, steps: int) -> dict[str, float]:
-    """Draw one section in this process."""
+def generate_one(mm2: float, model: Path | None, preset: str, steps: int) -> dict[str, float]:
+    """Generate one section in this process."""
     from sge2hist.generation.slide.render import SlideConfig, prepare_slide, render_slide
     from sge2hist.models.bundle import ModelBundle
-    from sge2hist.models.image.image_model import SamplerConfig
+    from sge2hist.models.image.samplers import SamplerConfig
 
     bundle = ModelBundle.load(model) if model else untrained(preset)
     # a first small section: libraries and thread pools are loaded before memory is measured
@@ -194,7 +194,7 @@ def main() -> None:
         verb.add_argument("--steps", type=int, default=2)
     verb = verbs.add_parser("score")
     verb.add_argument("generated", type=Path, nargs="*", help="slides of one region; none: the regressions alone")
-    verb.add_argument("--against", type=Path, required=True)
+    verb.add_argument("--data", type=Path, required=True)
     verb.add_argument("--split", default="test")
     verb.add_argument("--patches", type=Path, help="a generated set of single patches of the same cells")
     verb.add_argument("--regression", action=argparse.BooleanOptionalAction, default=True)
@@ -202,7 +202,7 @@ def main() -> None:
     if args.verb == "score" and not args.generated and (args.patches or not args.regression):
         parser.error("without a slide there is nothing to score but the regressions")
     if args.verb == "one":
-        print(json.dumps(draw_one(args.mm2, args.model, args.preset, args.steps)))
+        print(json.dumps(generate_one(args.mm2, args.model, args.preset, args.steps)))
     elif args.verb == "cost":
         cost(args)
     else:

@@ -1,8 +1,8 @@
-"""Local stain maps predicted straight from expression: what a picture would have to beat, and the ceiling of its mean.
+"""Local stain maps predicted straight from expression: a baseline for a generated image, and the ceiling of its mean.
 
 Expression of each bin as 32 components (log1p of counts per 10,000; singular vectors of the training bins), laid on a grid of
-16 um. A ridge sees the window's own bins, a convolution of five layers 176 um around. Both are fitted on windows that hold
-training cells alone; penalty and number of epochs are chosen on validation windows.
+16 um. A ridge sees the window's own bins, a convolution of five layers 176 um of neighbourhood. Both are fitted on windows that
+hold training cells alone; penalty and number of epochs are chosen on validation windows.
 Shape letters: K components, R x C windows, S statistics.
 """
 
@@ -20,7 +20,7 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.metrics.slide_maps import STATISTICS, held_out_windows, statistic_maps
 
 FINE_UM, COARSE_UM = 16.0, 64.0
-CONVOLUTION = "convolution"  # name of the regression that sees the bins around
+CONVOLUTION = "convolution"  # name of the regression that reads the neighbouring bins
 POOL = round(COARSE_UM / FINE_UM)
 N_COMPONENTS = 32
 CHANNELS, LAYERS = 64, 5
@@ -38,7 +38,7 @@ class Grid:
     region_um: Region  # all of the slide, whole windows of 64 um
 
     @classmethod
-    def around(cls, data: PairedDataset, slide: int, region_um: Region | None) -> Grid:
+    def aligned_to(cls, data: PairedDataset, slide: int, region_um: Region | None) -> Grid:
         """The grid of a slide, in step with a region."""
         stored = data.manifest["slides"][slide]
         width, height = stored["width_px"] * data.um_per_px, stored["height_px"] * data.um_per_px
@@ -84,13 +84,13 @@ def components(data: PairedDataset, seed: int = 0) -> np.ndarray:
 
 
 def laid_out(data: PairedDataset, grid: Grid, values_NK: np.ndarray) -> np.ndarray:
-    """Mean of the cells in each window, and a last channel that says whether there are any: float32 [R, C, K + 1]."""
+    """Mean of the cells in each window, and a last channel that marks windows with cells: float32 [R, C, K + 1]."""
     x, y, width, height = grid.region_um
     rows, columns = round(height / FINE_UM), round(width / FINE_UM)
     own = data.slide_of_cell == grid.slide
-    place = np.floor((data.centre_xy_px[own] * data.um_per_px - (x, y)) / FINE_UM).astype(np.int64)
-    inside = ((place >= 0) & (place < (columns, rows))).all(1)
-    number = place[inside, 1] * columns + place[inside, 0]
+    window = np.floor((data.centre_xy_px[own] * data.um_per_px - (x, y)) / FINE_UM).astype(np.int64)
+    inside = ((window >= 0) & (window < (columns, rows))).all(1)
+    number = window[inside, 1] * columns + window[inside, 0]
     n = np.bincount(number, minlength=rows * columns)
     out = np.zeros((rows * columns, values_NK.shape[1] + 1), np.float32)
     np.add.at(out[:, :-1], number, values_NK[own][inside])
@@ -105,12 +105,12 @@ def ridge(given: np.ndarray, real_RCS: np.ndarray, train: np.ndarray, val: np.nd
     mean_x, mean_y = x.mean(0), y.mean(0)
     gram, cross = (x - mean_x).T @ (x - mean_x), (x - mean_x).T @ (y - mean_y)
     variance = np.maximum(y.var(0), 1e-12)
-    judges = val if val.any() else train
+    chosen = val if val.any() else train
     best: tuple[float, np.ndarray] | None = None
     for penalty in PENALTIES:
         weights = np.linalg.solve(gram + penalty * np.eye(len(gram)), cross)
         predicted = (given - mean_x) @ weights + mean_y
-        error = float((((predicted - real_RCS)[judges]) ** 2 / variance).mean())
+        error = float((((predicted - real_RCS)[chosen]) ** 2 / variance).mean())
         if best is None or error < best[0]:
             best = (error, predicted)
     assert best is not None
@@ -137,27 +137,27 @@ def convolution(
         layers += [nn.Conv2d(a, b, 3, padding=1), nn.GELU()]
     net = nn.Sequential(nn.Dropout2d(0.1), *layers[:-1])
     optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
-    places, side = np.argwhere(train), min(CROP, *x.shape[1:])
+    windows, side = np.argwhere(train), min(CROP, *x.shape[1:])
     steps = -(-x.shape[1] * x.shape[2] // (side * side * BATCH))
     best, kept, since, n_epochs = float("inf"), copy.deepcopy(net.state_dict()), 0, 0
     while n_epochs < MAX_EPOCHS and since < PATIENCE:
         n_epochs += 1
         net.train()
         for _ in range(steps):
-            at = places[rng.integers(len(places), size=BATCH)] - rng.integers(side, size=(BATCH, 2))
+            at = windows[rng.integers(len(windows), size=BATCH)] - rng.integers(side, size=(BATCH, 2))
             at = at.clip(0, np.array(x.shape[1:]) - side)
             crops = [everything[:, i : i + side, j : j + side] for i, j in at]
             batch = torch.stack([_turned(crop, int(rng.integers(8))) for crop in crops])
-            guess = net(batch[:, : x.shape[0]])
-            error = (guess - batch[:, x.shape[0] : -1]) ** 2 * batch[:, -1:]
+            predicted = net(batch[:, : x.shape[0]])
+            error = (predicted - batch[:, x.shape[0] : -1]) ** 2 * batch[:, -1:]
             loss = error.sum() / (batch[:, -1:].sum() * y.shape[0]).clamp_min(1)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
         net.eval()
         with torch.no_grad():
-            guess = net(x[None])[0]
-        now = float((((guess - y) ** 2) * masks["val"]).sum() / (masks["val"].sum() * y.shape[0]))
+            predicted = net(x[None])[0]
+        now = float((((predicted - y) ** 2) * masks["val"]).sum() / (masks["val"].sum() * y.shape[0]))
         if now < best - 1e-4:
             best, kept, since = now, copy.deepcopy(net.state_dict()), 0
         else:
@@ -180,16 +180,17 @@ def predicted_maps(
     data: PairedDataset, slide: int = 0, region_um: Region | None = None
 ) -> tuple[dict[str, dict[float, Maps]], dict[float, Maps], Grid]:
     """Maps of the whole slide by method and window size, the real ones, and the grid that they lie on."""
-    grid = Grid.around(data, slide, region_um)
+    grid = Grid.aligned_to(data, slide, region_um)
     given = laid_out(data, grid, components(data))
     found = statistic_maps(data.slides[slide], data.um_per_px, grid.region_um, data.um_per_px, FINE_UM)
     real = np.stack([found[name] for name in STATISTICS], -1)
     train, val = grid.windows(data, "train"), grid.windows(data, "val")
     coarse = pooled(given[..., :-1] * given[..., -1:])
     coarse /= np.maximum(pooled(given[..., -1:]), 1e-6)
-    convolved, told = convolution(given, real, train, val)
+    convolved, training = convolution(given, real, train, val)
     print(
-        f"convolution: {told['epochs']} epochs, error on val {told['val']:.3f} of the variance, {told['seconds']:.0f} s"
+        f"convolution: {training['epochs']} epochs, error on val {training['val']:.3f} of the variance, "
+        f"{training['seconds']:.0f} s"
     )
     maps = {
         "ridge on the window's own bins": {

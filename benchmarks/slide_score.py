@@ -1,4 +1,4 @@
-"""Scores of generated slides: stain maps beside direct regressions, seams, and windows beside single patches."""
+"""Scores of generated slides: stain maps against direct regressions, seams, and windows against single patches."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Methods = dict[str, dict[float, Maps]]
 
 
 def score(args: argparse.Namespace) -> None:
-    """One table of maps, then seams, then windows beside patches; without a slide the regressions alone."""
-    data = PairedDataset.open(args.against)
+    """One table of maps, then seams, then windows against patches; without a slide the regressions alone."""
+    data = PairedDataset.open(args.data)
     slide, region = 0, None
     if args.generated:
         generated = GeneratedSlide.open(args.generated[0])
@@ -32,13 +32,13 @@ def score(args: argparse.Namespace) -> None:
     if args.regression:
         methods, real, grid = predicted_maps(data, slide, region)
     else:
-        grid = Grid.around(data, slide, region)
+        grid = Grid.aligned_to(data, slide, region)
         methods, real = {}, real_maps(data, grid)
     if region is not None:
         region = whole_windows(grid, region)
         real = cut(grid, real, region)
         methods = {name: cut(grid, maps, region) for name, maps in methods.items()}
-        methods |= drawn_maps(args.generated, region)
+        methods |= generated_maps(args.generated, region)
     counts = {
         um: grid.cut(grid.windows(data, args.split, um), region or grid.region_um, um) for um in (COARSE_UM, FINE_UM)
     }
@@ -73,18 +73,19 @@ def cut(grid: Grid, maps: dict[float, Maps], region_um: Region) -> dict[float, M
     return {um: {name: grid.cut(v, region_um, um) for name, v in of.items()} for um, of in maps.items()}
 
 
-def drawn_maps(paths: list[Path], region_um: Region) -> Methods:
+def generated_maps(paths: list[Path], region_um: Region) -> Methods:
     """Maps of the first slide, and of all of them the mean."""
-    drawn = []
+    maps_by_seed = []
     for path in paths:
         slide = GeneratedSlide.open(path)
         um = slide.um_per_px
         area = (0.0, 0.0, region_um[2], region_um[3])
-        drawn.append(both_sizes(statistic_maps(slide.image, um, area, um, FINE_UM)))
-    found: Methods = {"generated, one seed": drawn[0]}
-    if len(drawn) > 1:
-        found[f"generated, mean of {len(drawn)} seeds"] = {
-            um: {name: np.mean([maps[um][name] for maps in drawn], axis=0) for name in STATISTICS} for um in drawn[0]
+        maps_by_seed.append(both_sizes(statistic_maps(slide.image, um, area, um, FINE_UM)))
+    found: Methods = {"generated, one seed": maps_by_seed[0]}
+    if len(maps_by_seed) > 1:
+        found[f"generated, mean of {len(maps_by_seed)} seeds"] = {
+            um: {name: np.mean([maps[um][name] for maps in maps_by_seed], axis=0) for name in STATISTICS}
+            for um in maps_by_seed[0]
         }
     return found
 
@@ -121,7 +122,7 @@ def shuffle(values_RC: np.ndarray, counts_RC: np.ndarray, rng: np.random.Generat
 
 
 def print_seams(paths: list[Path], data: PairedDataset, split: str) -> None:
-    """Seam score of the first slide, against all lines and against those that lie alike, and of the real one."""
+    """Seam score of the first slide, against all lines and against those of the network's own grid, and of the real one."""
     found = evaluate_slide(list(paths[:1]), data, split=split)
     for name in ("seams", "seams_alike", "real_seams"):
         if found[name]:
@@ -135,14 +136,14 @@ def print_patches(paths: list[Path], patches: Path, data: PairedDataset, split: 
 
     config = EvaluateConfig(split=split, max_samples=1, umap=False)
     report = evaluate([f"windows={paths[0]}", f"patches={patches}"], data, config=config)
-    print(f"\n{report['data']['n_cells']:,} cells, judged by {report['extractor']['name']}")
+    print(f"\n{report['data']['n_cells']:,} cells, features of {report['extractor']['name']}")
     print(f"{'':42s}{'real':>12s}{'windows':>12s}{'patches':>12s}   windows minus patches")
     apart = {row["id"]: row["sets"].get("patches") for row in report["differences"]}
     for metric in report["metrics"]:
         floor, sets = metric["real"], metric["sets"]
         print(
-            f"{metric['name']:42s}{told(floor):>12s}"
-            + "".join(f"{told(sets.get(name)):>12s}" for name in ("windows", "patches"))
+            f"{metric['name']:42s}{value_text(floor):>12s}"
+            + "".join(f"{value_text(sets.get(name)):>12s}" for name in ("windows", "patches"))
             + between(apart.get(metric["id"]))
         )
     rows = {name: {row["statistic"]: row for row in table} for name, table in report["morphometry"].items()}
@@ -161,8 +162,8 @@ def print_patches(paths: list[Path], patches: Path, data: PairedDataset, split: 
         print(f"{'  correlation with the real patch':42s}" + "".join(f"{plain(value):>12s}" for value in values))
 
 
-def told(entry: dict[str, Any] | None) -> str:
-    """A figure's value."""
+def value_text(entry: dict[str, Any] | None) -> str:
+    """The value of an estimate."""
     return plain(entry["value"] if entry else None)
 
 

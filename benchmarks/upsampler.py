@@ -1,12 +1,12 @@
-"""How good drawn detail is: held-out patches made coarse and drawn fine again, against interpolation and the real ones.
+"""Quality of upsampled detail: held-out patches made coarse and upsampled again, against interpolation and real patches.
 
-    python benchmarks/upsampler.py X.upsampler --against X.paired [--steps 1 2 4 6 12] [--drawn X.model]
+    python benchmarks/upsampler.py X.upsampler --data X.paired [--steps 1 2 4 6 12] [--model X.model]
 
 Test patches of the dataset are read at the upsampler's fine resolution, averaged down to its coarse one, and enlarged: by bicubic
-interpolation and by the upsampler with several numbers of steps. Quarters of 96 fine pixels are judged, because features are
+interpolation and by the upsampler with several numbers of steps. Quarters of 96 fine pixels are evaluated, because features are
 taken at 96 px: the Frechet distance to the real ones (the floor: other real test patches), the energy of gradients over that of
-real ones, nuclei (correlation with the real patch, and number over that in it), and time per image. With `--drawn` the coarse
-images are those that a model draws around the same cells, as `generate --upsampler` has them.
+real ones, nuclei (correlation with the real patch, and number over that in it), and time per image. With `--model` the
+coarse images are those that a model generates for the same cells, as with `generate --upsampler`.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from sge2hist.generation.patches import image_batches
 from sge2hist.generation.requests import request_from_paired
 from sge2hist.models.upsampler_bundle import UpsamplerBundle
 
-SIDE = 96  # px of what is judged
+SIDE = 96  # px of the evaluated squares
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("upsampler", type=Path)
-    parser.add_argument("--against", type=Path, required=True, help="paired dataset with slides as fine as needed")
+    parser.add_argument("--data", type=Path, required=True, help="paired dataset with slides as fine as needed")
     parser.add_argument("--steps", type=int, nargs="*", default=[1, 2, 4, 6, 12])
-    parser.add_argument("--drawn", help="model that draws the coarse images; else real ones, averaged down")
+    parser.add_argument("--model", help="model that generates the coarse images; else real ones, averaged down")
     parser.add_argument("-n", type=int, default=128, help="patches of 256 px")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    bundle, data = UpsamplerBundle.load(asked.upsampler), PairedDataset.open(asked.against)
+    args = parser.parse_args()
+    bundle, data = UpsamplerBundle.load(args.upsampler), PairedDataset.open(args.data)
     model = bundle.model
     um = bundle.config.um_per_px / bundle.config.factor
-    rng = np.random.default_rng(asked.seed)
+    rng = np.random.default_rng(args.seed)
 
     def read(rows: np.ndarray) -> np.ndarray:
         return data.patches(rows, side_um=256 * um, out_px=256)
 
     test = rng.permutation(data.rows("test"))
-    half = min(asked.n, len(test) // 2)
+    half = min(args.n, len(test) // 2)
     rows = np.sort(test[:half])
     real, others = read(rows), read(np.sort(test[half : 2 * half]))
     morphometry = fit_morphometry(
@@ -63,21 +63,21 @@ def main() -> None:
     print(f"{half} test patches of 256 px at {um:g} um/px, {4 * half} quarters; {extractor.name}; floor {floor:.1f}\n")
     print(f"| | distance | gradients | nuclei: r | number | area, r | ms per image |\n{'|---' * 7}|")
     coarse = (
-        model.shrink(pixels(real)) if asked.drawn is None else pixels(drawn_by(asked.drawn, data, rows, asked.seed))
+        model.shrink(pixels(real)) if args.model is None else pixels(generated_by(args.model, data, rows, args.seed))
     )
-    tries = {"interpolation": None, **{f"{k} steps": replace(bundle.config.sampler, n_steps=k) for k in asked.steps}}
+    tries = {"interpolation": None, **{f"{k} steps": replace(bundle.config.sampler, n_steps=k) for k in args.steps}}
     for name, sampler in tries.items():
-        drawn, started = [], time.perf_counter()
+        batches, started = [], time.perf_counter()
         for start in range(0, half, 16):
             part = coarse[start : start + 16]
             with torch.no_grad(), fast_arithmetic(torch.device("cpu")):
-                drawn.append(
+                batches.append(
                     model.enlarge(part)
                     if sampler is None
                     else model.sample(part, range(start, start + len(part)), sampler)
                 )
         ms = (time.perf_counter() - started) / half * 1e3
-        images = ((torch.cat(drawn).clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        images = ((torch.cat(batches).clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
         found = morphometry(images)
         r = [float(np.corrcoef(found[k], truth[k])[0, 1]) for k in ("nuclei_count", "nuclear_area_um2")]
         count = found["nuclei_count"].mean() / truth["nuclei_count"].mean()
@@ -96,8 +96,8 @@ def pixels(images_NHWC: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images_NHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def drawn_by(name: str, data: PairedDataset, rows: np.ndarray, seed: int) -> np.ndarray:
-    """What a model draws of these cells among their neighbours, uint8 [N, P, P, C]."""
+def generated_by(name: str, data: PairedDataset, rows: np.ndarray, seed: int) -> np.ndarray:
+    """Images that a model generates for these cells with their neighbours, uint8 [N, P, P, C]."""
     bundle = SGE2Hist.from_pretrained(name).bundle
     job = request_from_paired(bundle, data, rows, seed=seed, resample=True)
     return np.concatenate(list(image_batches(bundle, job)))

@@ -63,7 +63,7 @@ CATALOGUE = (
         name="Precision",
         better="higher",
         real="floor",
-        definition="share of generated patches inside the estimated manifold of real patches",
+        definition="share of generated patches within the k-neighbour radius of a real patch",
     ),
     Metric(
         id="recall",
@@ -71,7 +71,7 @@ CATALOGUE = (
         name="Recall",
         better="higher",
         real="floor",
-        definition="share of real patches inside the estimated manifold of generated patches",
+        definition="share of real patches within the k-neighbour radius of a generated patch",
     ),
     Metric(
         id="density",
