@@ -24,11 +24,13 @@ def check_a_kill_changes_nothing(
 
     def save_then_die(path, sections, position):
         save(path, sections, position)
-        if position["under_way"]:
+        if position["unfinished"]:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.TrainingRun, "__init__", lambda self, **given: init(self, **(given | {"checkpoint_every_s": 0.0})))
+        patch.setattr(
+            loop.TrainingRun, "__init__", lambda self, **given: init(self, **(given | {"checkpoint_every_s": 0.0}))
+        )
         with pytest.MonkeyPatch.context() as deadly:
             deadly.setattr(loop, "save_checkpoint", save_then_die)
             with pytest.raises(Killed):

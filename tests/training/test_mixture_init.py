@@ -98,11 +98,11 @@ def test_bins_that_hold_little_are_grouped_with_those_around() -> None:
         init_mixture(model, cells, 0, use_labels=False, n_restarts=3)
         refit_mixture(model, cells)
         encoded = encode_data(model, cells)
-        gamma_NK = assign_components(model, encoded)
+        gamma_NK = assign_components(model, encoded, cells.pooled(pool_um))
         agreement[pool_um] = adjusted_rand_score(cells.type_N, gamma_NK.argmax(1))
     assert agreement[15.0] > agreement[0.0] + 0.2
     assert agreement[15.0] > 0.8
-    before = assign_components(model, encoded)
+    before = assign_components(model, encoded, cells.pooled(15.0))
     refit_mixture(model, cells)
     best = maximise(encoded.z1.astype(float), np.exp(encoded.z1_log_var.astype(float)), before.astype(float))
     np.testing.assert_allclose(model.mixture.means_KT.detach(), best.means_KT, atol=1e-4)

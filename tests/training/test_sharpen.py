@@ -33,7 +33,9 @@ from sge2hist.training.loop import stage_generator, stage_rng
 from sge2hist.training.run import TrainingRun
 from tests.training.killing import check_a_kill_changes_nothing
 
-CONFIG = SharpenConfig(steps=12, batch=4, n_generated=8, learning_rate=1e-3, discriminator_width=8, grain=4)
+CONFIG = SharpenConfig(
+    steps=12, batch=4, n_generated=8, learning_rate=1e-3, discriminator_width=8, decoder_noise_channels=4
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_features_of_equal_images_have_no_distance():
 class _NoDrawing(Sharpening):
     """What the network drew is some noise."""
 
-    def _draw(self, first, n):
+    def _generate(self, first, n):
         side = 32 // self.model.image.downsampling
         return torch.randn(n, self.model.image.latent_channels, side, side, generator=torch.Generator().manual_seed(0))
 
@@ -85,7 +87,9 @@ def _gradients(tiny_model, tiny_paired, **weights):
     before = copy.deepcopy(model.image.autoencoder)
     for parameter in before.decoder.parameters():
         parameter += 0.01
-    source = PatchSource(tiny_paired, patch_px=32, um_per_px=model.config.um_per_px, receptive_radius_um=0.0, jitter_um=0.0)
+    source = PatchSource(
+        tiny_paired, patch_px=32, um_per_px=model.config.um_per_px, receptive_radius_um=0.0, jitter_um=0.0
+    )
     config = dataclasses.replace(CONFIG, **weights)
     run = TrainingRun(directory=Path("nowhere"), accelerator=make_accelerator("no"), seed=0, log=lambda _: None)
     stage = _NoDrawing(model, source, None, before, config, run)
@@ -121,7 +125,7 @@ def test_each_network_follows_its_own_loss(tiny_paired, tiny_model):
     for a, b in zip(decoder, expected, strict=True):
         assert torch.allclose(a, b, atol=1e-6)
 
-    drawn = stage._drawn_NLHW[torch.from_numpy(rng.integers(len(stage._drawn_NLHW), size=CONFIG.batch))]
+    drawn = stage._generated_NLHW[torch.from_numpy(rng.integers(len(stage._generated_NLHW), size=CONFIG.batch))]
     now, then = (
         owner.decode(drawn).unfold(2, 4, 4).unfold(3, 4, 4).mean((-1, -2)) for owner in (autoencoder, stage._before)
     )
@@ -163,9 +167,9 @@ def test_only_the_decoder_changes(sharp, tiny_model, tiny_paired):
 
 def test_grain_is_learnt_and_kept_by_the_next_sharpening(sharp, tiny_model, tiny_paired, tmp_path):
     plain, grained = ModelBundle.load(tiny_model), ModelBundle.load(sharp)
-    first = with_decoder_noise(plain, CONFIG.grain, CONFIG.seed)
+    first = with_decoder_noise(plain, CONFIG.decoder_noise_channels, CONFIG.seed)
     assert plain.model.image.n_decoder_noise == 0
-    assert grained.model.image.n_decoder_noise == 4 * CONFIG.grain
+    assert grained.model.image.n_decoder_noise == 4 * CONFIG.decoder_noise_channels
     assert with_decoder_noise(plain, 0, 0) is plain
     assert with_decoder_noise(grained, 9, 0) is grained
     before, after = (bundle.model.image.autoencoder.noise_proj.weight for bundle in (first, grained))
@@ -182,7 +186,7 @@ def test_a_sharpening_without_grain_draws_as_its_latents_say(tiny_model, tiny_pa
         ModelBundle.load(tiny_model),
         tiny_paired,
         tmp_path / "even.model",
-        dataclasses.replace(CONFIG, grain=0),
+        dataclasses.replace(CONFIG, decoder_noise_channels=0),
         log=lambda _: None,
     )
     assert bundle.model.image.n_decoder_noise == 0

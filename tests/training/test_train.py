@@ -65,7 +65,7 @@ def test_a_killed_run_ends_with_the_same_weights(dataset, trained, tmp_path, mon
 
     def save_then_die(path, sections, position):
         save(path, sections, position)
-        if position["under_way"] and position["stage"] == stage:
+        if position["unfinished"] and position["stage"] == stage:
             raise Killed
 
     monkeypatch.setattr(loop, "save_checkpoint", save_then_die)

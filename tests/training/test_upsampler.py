@@ -17,9 +17,9 @@ from sge2hist.data.errors import InputError
 from sge2hist.generation.upsample import upsample_images
 from sge2hist.models.upsampler_bundle import UpsamplerBundle
 from sge2hist.training import loop
-from sge2hist.training.finetune.upsampler import FineCrops, UpsamplerTraining, train_upsampler
+from sge2hist.training.finetune.upsampler import FineCrops, UpsamplerTrainConfig, train_upsampler
 
-SMALL = UpsamplerTraining(um_per_px=2.0, factor=2, steps=8, batch=4, crop_px=16, widths=(16, 16), seed=3)
+SMALL = UpsamplerTrainConfig(um_per_px=2.0, factor=2, steps=8, batch=4, crop_px=16, widths=(16, 16), seed=3)
 
 
 class Killed(BaseException):
@@ -38,7 +38,7 @@ def trained(tiny_paired, tmp_path_factory):
 
 def test_crops_are_clear_of_held_out_patches(tiny_paired):
     crops = FineCrops(tiny_paired, 2.0, 32)
-    assert crops.draw(3, np.random.default_rng(0)).shape == (3, 32, 32, 3)
+    assert crops.sample(3, np.random.default_rng(0)).shape == (3, 32, 32, 3)
     centre = tiny_paired.centre_xy_px * tiny_paired.um_per_px
     split = tiny_paired.obs["split"].astype(str).to_numpy()
     held_out = centre[np.isin(split, ["val", "test"])]
@@ -77,12 +77,14 @@ def test_a_killed_training_ends_with_the_same_weights(tiny_paired, tmp_path, mon
 
     def save_then_die(path, sections, position):
         save(path, sections, position)
-        if position["under_way"]:
+        if position["unfinished"]:
             raise Killed
 
     monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
     init = loop.TrainingRun.__init__
-    monkeypatch.setattr(loop.TrainingRun, "__init__", lambda self, **given: init(self, **(given | {"checkpoint_every_s": 0.0})))
+    monkeypatch.setattr(
+        loop.TrainingRun, "__init__", lambda self, **given: init(self, **(given | {"checkpoint_every_s": 0.0}))
+    )
     with pytest.raises(Killed):
         train_upsampler(tiny_paired, tmp_path / "cut", config, log=lambda _: None)
     monkeypatch.setattr(loop, "save_checkpoint", save)

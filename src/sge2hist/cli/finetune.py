@@ -43,7 +43,7 @@ def sharpen(
     Example: `sge2hist sharpen kidney.model --data kidney.paired -o kidney_sharp.model --hours 0.8`
     """
     from sge2hist.data.paired import PairedDataset
-    from sge2hist.training.finetune.adversarial_decoder import GRAIN, SharpenConfig
+    from sge2hist.training.finetune.adversarial_decoder import DECODER_NOISE, SharpenConfig
     from sge2hist.training.finetune.adversarial_decoder import sharpen as run
 
     config = SharpenConfig(
@@ -52,7 +52,7 @@ def sharpen(
         learning_rate=learning_rate,
         seed=seed,
         exclude=None if exclude is None else str(exclude),
-        **(GRAIN if decoder_noise else {}),
+        **(DECODER_NOISE if decoder_noise else {}),
     )
     run(load_teacher(model, output), PairedDataset.open(data), output, config, overwrite=overwrite, log=log)
     wrote_if_quiet(output)
@@ -155,10 +155,10 @@ def train_upsampler(
     Example: `sge2hist train-upsampler breast.paired -o breast.upsampler --um-per-px 0.5 --hours 0.5`
     """
     from sge2hist.data.paired import PairedDataset
-    from sge2hist.training.finetune.upsampler import UpsamplerTraining
+    from sge2hist.training.finetune.upsampler import UpsamplerTrainConfig
     from sge2hist.training.finetune.upsampler import train_upsampler as run
 
-    config = UpsamplerTraining(
+    config = UpsamplerTrainConfig(
         um_per_px=um_per_px,
         factor=factor,
         hours=hours,

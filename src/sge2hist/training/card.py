@@ -21,12 +21,12 @@ def model_card(bundle: ModelBundle) -> str:
     seconds = provenance.get("stage_seconds", {})
     toy = "**Trained on toy tissue: its images show no real tissue.**\n\n" if bundle.is_toy else ""
     stages = ", ".join(f"{name} {value / 60:.1f} min" for name, value in seconds.items())
-    kind = "H&E" if is_rgb(config.channels) else f"fluorescence ({describe_channels(config.channels)})"
+    stain = "H&E" if is_rgb(config.channels) else f"fluorescence ({describe_channels(config.channels)})"
     names = "\n".join(f"- {name}" for name in bundle.types.names)
     return f"""# SGE2Hist model ({config.preset})
 
-{toy}Generates {kind} patches of {config.patch_px} x {config.patch_px} px ({config.patch_um:g} um, {config.um_per_px:g} um/px)
-from the expression of {len(bundle.genes):,} genes, or from a cell type's name. All it makes is synthetic: not for diagnosis.
+{toy}Generates {stain} patches of {config.patch_px} x {config.patch_px} px ({config.patch_um:g} um, {config.um_per_px:g} um/px)
+from the expression of {len(bundle.genes):,} genes, or from a cell type's name. Its images are synthetic: not for diagnosis.
 
 - data: {provenance.get("technology", "unknown")}, {provenance.get("n_train_cells", 0):,} training cells,
   slides {", ".join(provenance.get("slides", []))}, fingerprint `{str(provenance.get("data_fingerprint", ""))[:16]}`
@@ -34,22 +34,19 @@ from the expression of {len(bundle.genes):,} genes, or from a cell type's name. 
 - made with sge2hist {provenance.get("sge2hist_version")}, torch {provenance.get("torch_version")}
 - it holds weights, gene names, type names and summary statistics; no expression and no images
 
-Cell types that can be asked for:
+Cell types that it generates by name:
 
 {names}
 
 ```
-sge2hist generate MODEL --from cells.h5ad -o images.generated
+sge2hist generate MODEL --data cells.h5ad -o images.generated
 sge2hist generate MODEL --types "{bundle.types.names[0] if bundle.types.names else "NAME"}" -n 16 -o type.generated
 ```
 """
 
 
-# Where a model comes from: what its config.json says of data, settings and time.
-
-
 def provenance(dataset: PairedDataset, config: TrainConfig, stage_seconds: dict[str, float]) -> dict[str, Any]:
-    """Plain values, for JSON: data, the colour of its glass, every setting, and the seconds that each stage took."""
+    """Where a model comes from, for its config.json: data, colour of the glass, settings, and seconds of each stage."""
     return {
         "data_fingerprint": dataset.fingerprint,
         "technology": dataset.manifest.get("technology", ""),

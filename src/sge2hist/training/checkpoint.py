@@ -23,7 +23,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
-    """Put back what :func:`optimizer_tensors` returned; learning rates and groups stay as they are."""
+    """Restore what :func:`optimizer_tensors` returned; learning rates and groups do not change."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in flat.items():
         number, name = key.split(".", 1)
@@ -69,7 +69,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
 
 
 class Ema:
-    """Exponential moving average of those parameters of a module that are trained when it begins; buffers are taken as they are.
+    """Exponential moving average of the parameters of a module that are trained at its start; buffers are not averaged.
 
     The decay rises with the step t as in Karras et al. 2024 (power function, gamma = 6 by default): early, poor weights
     are forgotten. ``decay_t = min(max_decay, (1 - 1 / (t + 1)) ** (gamma + 1))``.
@@ -82,7 +82,7 @@ class Ema:
         }
 
     def restore(self, average: dict[str, Tensor]) -> None:
-        """Go on from an average that was saved."""
+        """Resume from a saved average."""
         self.average = {name: average[name].to(value) for name, value in self.average.items()}
 
     @torch.no_grad()

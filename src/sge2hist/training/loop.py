@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+UNLIMITED_STEPS = 10**9
+"""Steps of a stage that a time budget ends."""
+
+
 def stage_rng(seed: int, stage: str, step: int) -> np.random.Generator:
     """Generator of every random choice at one step of one stage: nothing else is needed to resume."""
     return np.random.default_rng([seed, zlib.crc32(stage.encode()), step])
@@ -44,7 +48,7 @@ class Stage(nn.Module):
     """One stage of training.
 
     Subclasses hold the modules they train and return from ``forward(step)`` a dict of scalar terms; "loss" carries the
-    gradient. `refresh(step)` is called before step s whenever s is a multiple of `plan.refresh_every`, and after a resume.
+    gradient. `refresh(step)` is called before each step that is a multiple of `plan.refresh_every`, and after a resume.
     """
 
     def forward(self, step: int) -> dict[str, Tensor]:
@@ -58,14 +62,14 @@ class Stage(nn.Module):
         return [{"params": [p for p in self.parameters() if p.requires_grad], "scale": 1.0}]
 
     def advance(self, share: float) -> None:
-        """Be told before each step which share of the stage (0 to 1) is done."""
+        """Called before each step with the share of the stage (0 to 1) that is done."""
 
     def own_state(self) -> dict[str, Tensor]:
         """Return tensors that a checkpoint has to keep beside the model's."""
         return {}
 
     def load_own_state(self, state: dict[str, Tensor]) -> None:
-        """Take back what :meth:`own_state` returned."""
+        """Restore what :meth:`own_state` returned."""
 
     def refresh(self, step: int) -> None:
         """Recompute what is cached between steps; must depend on the weights and the step alone."""
@@ -83,7 +87,7 @@ class StagePlan:
     warmup: float = 0.02  # share of the stage in which the learning rate rises
     decay: float = 0.5  # last share of the stage in which it falls to zero (half a cosine)
     clip_norm: float = 1.0  # largest gradient norm
-    clip_apart: bool = False  # of each parameter group, for networks with losses of their own; else of all together
+    clip_apart: bool = False  # clip each parameter group by itself, for networks with losses of their own
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.99)  # of Adam
     refresh_every: int = 250  # steps between `Stage.refresh` calls; checkpoints are taken only there
@@ -92,8 +96,8 @@ class StagePlan:
     def learning_rate_at(self, share: float) -> float:
         """Learning rate at a share (0 to 1) of the stage."""
         rise = min(1.0, (share + 1e-3) / self.warmup) if self.warmup else 1.0
-        left = (1 - share) / self.decay if self.decay else 1.0
-        fall = 1.0 if left >= 1 else 0.5 - 0.5 * float(torch.cos(torch.tensor(torch.pi * max(left, 0.0))))
+        remaining = (1 - share) / self.decay if self.decay else 1.0
+        fall = 1.0 if remaining >= 1 else 0.5 - 0.5 * float(torch.cos(torch.tensor(torch.pi * max(remaining, 0.0))))
         return self.learning_rate * rise * fall
 
 
@@ -130,7 +134,7 @@ def run_stage(
     meter = Meter(run.log if accelerator.is_main_process else lambda _: None)
 
     while True:
-        elapsed = _same_everywhere(elapsed_before + time.monotonic() - started, accelerator)
+        elapsed = _synchronised(elapsed_before + time.monotonic() - started, accelerator)
         share = step / plan.n_steps if plan.budget_s is None else max(step / plan.n_steps, elapsed / plan.budget_s)
         if share >= 1:
             break
@@ -146,15 +150,15 @@ def run_stage(
         stage.advance(share)
         for group in optimizer.param_groups:
             until = group.get("until", float("inf"))
-            left = max(0.0, 1 - share / until) if until else 0.0
-            group["lr"] = plan.learning_rate_at(share) * group["scale"] * left
+            slowdown = max(0.0, 1 - share / until) if until else 0.0
+            group["lr"] = plan.learning_rate_at(share) * group["scale"] * slowdown
         terms = _step(prepared, optimizer_ready, run, plan, step)
         if ema is not None:
             ema.update(stage, step)
         step += 1
         meter.add(terms, plan.items_per_step * accelerator.num_processes)
-        left = elapsed / share - elapsed if share > 0 else 0.0
-        fields = meter.report(plan.name, step, share, left)
+        remaining_s = elapsed / share - elapsed if share > 0 else 0.0
+        fields = meter.report(plan.name, step, share, remaining_s)
         if fields is not None and accelerator.is_main_process:
             run.history.write(plan.name, step, elapsed, fields)
 
@@ -171,15 +175,15 @@ def run_stage(
 
 
 def finish_stage(run: TrainingRun, model: nn.Module, name: str) -> None:
-    """Write a checkpoint that says: everything up to `name` is done."""
+    """Write a checkpoint in which all stages up to `name` are done."""
     if run.accelerator.is_main_process:
-        position = {"stage": name, "step": 0, "elapsed_s": 0.0, "stages_done": run.stages_done, "under_way": False}
+        position = {"stage": name, "step": 0, "elapsed_s": 0.0, "stages_done": run.stages_done, "unfinished": False}
         save_checkpoint(run.checkpoint_path, {"model": model.state_dict()}, position)
     run.pending = None
 
 
-def _same_everywhere(seconds: float, accelerator: Accelerator) -> float:
-    """The first process's clock: all must leave a stage at the same step."""
+def _synchronised(seconds: float, accelerator: Accelerator) -> float:
+    """The clock of the first process: all processes must end a stage at the same step."""
     if accelerator.num_processes == 1:
         return seconds
     from accelerate.utils import broadcast
@@ -190,7 +194,7 @@ def _same_everywhere(seconds: float, accelerator: Accelerator) -> float:
 def _step(prepared: nn.Module, optimizer: Any, run: TrainingRun, plan: StagePlan, step: int) -> dict[str, float]:
     accelerator = run.accelerator
     own_step = step * accelerator.num_processes + accelerator.process_index
-    # dropout layers draw from torch's own generator: lend them one that is a function of the step
+    # dropout layers use torch's global generator: seed it by the step
     with torch.random.fork_rng(), accelerator.autocast():
         torch.manual_seed(int(stage_rng(run.seed, plan.name + "/layers", own_step).integers(2**62)))
         terms = prepared(own_step)
@@ -199,7 +203,7 @@ def _step(prepared: nn.Module, optimizer: Any, run: TrainingRun, plan: StagePlan
         raise InputError(
             found=f"a loss of {float(loss)} at step {step} of stage {plan.name}",
             expected="a finite loss",
-            repair="train anew (--overwrite) with a lower --learning-rate",
+            repair="train again (--overwrite) with a lower --learning-rate",
         )
     optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
@@ -217,7 +221,7 @@ def _restore(
         return 0, 0.0
     sections, position = run.pending
     run.pending = None
-    if not position["under_way"] or position["stage"] != plan.name:
+    if not position["unfinished"] or position["stage"] != plan.name:
         return 0, 0.0
     stage.load_own_state(sections.get("stage", {}))
     load_optimizer_tensors(optimizer, sections.get("optimizer", {}))
@@ -247,13 +251,13 @@ def _save(
         "step": step,
         "elapsed_s": elapsed,
         "stages_done": run.stages_done,
-        "under_way": True,
+        "unfinished": True,
     }
     save_checkpoint(run.checkpoint_path, sections, position)
 
 
 def _preview(preview: Callable[[int], object], stage: Stage, ema: Ema | None, step: int) -> None:
-    """Show what the averaged weights make, then put the training weights back."""
+    """Generate the preview with the averaged weights, then restore the training weights."""
     kept = {name: value.detach().clone() for name, value in stage.named_parameters()}
     if ema is not None:
         ema.copy_to(stage)

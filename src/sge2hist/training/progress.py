@@ -1,4 +1,4 @@
-"""What a training run tells people: a progress line, a csv log, and where the time goes."""
+"""Progress of a training run: lines for people, and the history of the loss terms in a csv file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class History:
         self.path = path
 
     def rewind(self, stages_done: set[str], stage: str, step: int) -> None:
-        """Drop the rows that a killed run wrote after its last checkpoint, so that no step stands there twice."""
+        """Drop the rows that a killed run wrote after its last checkpoint, so that no step is recorded twice."""
         if not self.path.is_file():
             return
         with open(self.path, newline="", encoding="utf-8") as file:
@@ -56,8 +56,10 @@ class Meter:
         for name, value in fields.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
-    def report(self, stage: str, step: int, share_done: float, left_s: float, *, now: bool = False) -> LogFields | None:
-        """Say and return the averages when it is time (or `now`), else return None."""
+    def report(
+        self, stage: str, step: int, share_done: float, remaining_s: float, *, now: bool = False
+    ) -> LogFields | None:
+        """Log and return the averages when it is time (or `now`), else return None."""
         spent = time.monotonic() - self.last
         if not self.n_steps or (spent < self.every_s and not now):
             return None
@@ -66,7 +68,7 @@ class Meter:
         terms = "  ".join(f"{name} {value:.4g}" for name, value in fields.items() if name != "items_per_s")
         self.log(
             f"{stage:<11} {share_done:4.0%}  step {step:<7,d} {terms}  "
-            f"{fields['items_per_s']:,.0f}/s  {_clock(left_s)} left"
+            f"{fields['items_per_s']:,.0f}/s  {_clock(remaining_s)} left"
         )
         self.last, self.n_steps, self.n_items, self.sums = time.monotonic(), 0, 0, {}
         return fields

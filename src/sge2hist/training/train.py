@@ -27,13 +27,12 @@ from sge2hist.training.image.exclusion_mask import ExclusionMask, read_exclusion
 from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.image.preview import Preview
 from sge2hist.training.image.stages import AutoencoderTraining, JointConfig, JointTraining
-from sge2hist.training.loop import StagePlan, finish_stage, run_stage
+from sge2hist.training.loop import UNLIMITED_STEPS, StagePlan, finish_stage, run_stage
 from sge2hist.training.presets import PRESETS
 from sge2hist.training.run import TrainingRun, open_run, release
 from sge2hist.training.warm_start import copy_weights, warm_start_config
 
 REFRESH_ITEMS = 16_000  # patches or cells between two updates of what a stage caches
-UNLIMITED_STEPS = 10**9  # of a stage that a time budget ends
 AUTOENCODER_RATE = 2e-3
 STATISTICS_IMAGES = 512  # images for the mean and variance of the latents
 

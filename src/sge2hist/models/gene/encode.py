@@ -97,7 +97,7 @@ def encode_chunks(
     """
     mean_NZ = np.empty((n_cells, model.config.n_latent), np.float32)
     log_var_NZ = np.empty_like(mean_NZ)
-    libraries = [np.empty(0, np.float32)]
+    libraries: list[np.ndarray] = [np.empty(0, np.float32)]
 
     def with_library() -> Chunks:
         for counts, neighbour_NA in chunks:

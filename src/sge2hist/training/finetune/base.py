@@ -1,4 +1,4 @@
-"""A trained model -> a copy of which some networks were trained on: opened, resumed, written like any training."""
+"""Fine-tuning: a trained model -> a copy of which some networks are trained further; opened, resumed, written as in training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from sge2hist.training.run import TrainingRun, open_run
 
 
 class TuningConfig(Protocol):
-    """What every tuning is asked; a frozen dataclass."""
+    """Settings that every fine-tuning has; a frozen dataclass."""
 
     @property
     def seed(self) -> int:
@@ -38,11 +38,11 @@ class TuningConfig(Protocol):
 
     @property
     def exclude(self) -> str | None:
-        """GeoJSON of parts of the slides that no image is taken from."""
+        """GeoJSON of areas of the slides from which no image is taken."""
 
 
 MakeStage = Callable[[JointModel, PatchSource, ConditioningCells, TrainingRun], Stage]
-"""(model, crops, cells, run) -> the stage; it says which parameters are trained."""
+"""(model, crops, cells, run) -> the stage, which marks the parameters that it trains."""
 
 
 def tune(
@@ -81,15 +81,13 @@ def tune(
     )
     accelerator = make_accelerator("auto")
     settings = asdict(config)  # type: ignore[call-overload]
-    asked = {
-        "config": {
-            name: value for name, value in settings.items() if name != "hours"
-        },  # which may be more when it goes on
+    identity = {
+        "config": {name: value for name, value in settings.items() if name != "hours"},  # a resumed run may have more
         "data": dataset.fingerprint,
         "teacher": trained.fingerprint,
         "excluded": excluded.fingerprint,
     }
-    run = open_run(output, asked, accelerator, seed=config.seed, overwrite=overwrite, log=log)
+    run = open_run(output, identity, accelerator, seed=config.seed, overwrite=overwrite, log=log)
     if (output / CONFIG_NAME).is_file():
         run.log(f"{output} is finished already; --overwrite does it again")
         return ModelBundle.load(output)
@@ -98,7 +96,7 @@ def tune(
     run.resume()
     run.restore_module(model)
     if trained.provenance.get("data_fingerprint") != dataset.fingerprint:
-        run.log("these are not the data that the model was trained on: cells held out there may be learnt from here")
+        run.log("these are not the data that the model was trained on: cells that were held out may be trained on")
     stage = make_stage(model, source, conditioning_cells(model, trained.genes, dataset, str(accelerator.device)), run)
     run_stage(stage, plan, run, model)
     finish_stage(run, model, plan.name)
@@ -131,9 +129,11 @@ def conditioning_cells(model: JointModel, genes: GenePanel, dataset: PairedDatas
 
 
 def check_tunable(trained: ModelBundle, dataset: PairedDataset) -> None:
-    """Raise `InputError` unless the model's images and genes can be learnt from this dataset."""
+    """Raise `InputError` unless the model can be trained further on this dataset."""
     if trained.config.image.diffusion.formulation != "edm" or trained.config.image.condition.form != "map":
-        raise InputError(found=f"a model of preset {trained.config.preset}", expected="a model of placed cells")
+        raise InputError(
+            found=f"a model of preset {trained.config.preset}", expected="a model conditioned on a map of cells"
+        )
     require_same_channels(dataset.channels, trained.config.channels, where=str(dataset.path))
     dataset.rows("train")  # an empty split is an error before any work
     if len(dataset.slide_ids) > trained.config.image.n_slides:

@@ -1,4 +1,9 @@
-"""A trained model -> one that draws in one evaluation, or a few (consistency tuning of the image network)."""
+"""Consistency tuning (Geng et al. 2024, "Consistency models made easy"): a model that generates in few evaluations.
+
+The denoiser D(x, t) learns to output at noise level t what it outputs at a lower level r on the same path, D(x0 + r n, r),
+and at r = 0 the image itself. It starts as the diffusion model (r = 0), and r approaches t as training proceeds; in the end
+one evaluation from pure noise gives an image. B images, latents of L channels and H x W.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.conditioning import PlacedCells
@@ -18,7 +22,7 @@ from sge2hist.models.image.image_model import ImageModel
 from sge2hist.models.image.preconditioning import expand
 from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.models.joint_model import JointModel
-from sge2hist.training.config import check_rate_and_seed
+from sge2hist.training.config import check_at_least_one, check_rate_and_seed
 from sge2hist.training.finetune.base import tune
 from sge2hist.training.image.conditioning import ConditioningCells
 from sge2hist.training.image.patches import PatchSource
@@ -26,28 +30,56 @@ from sge2hist.training.image.stages import SHARE_ANYWHERE, SHARE_CENTRE
 from sge2hist.training.loop import Stage, StagePlan, stage_generator, stage_rng
 from sge2hist.training.run import TrainingRun
 
+LOG_MEAN, LOG_STD = -0.4, 2.0  # of t, in units of sigma_data (the paper's -1.1 and 2.0 at sigma_data = 0.5)
+N_STAGES = 8
+HUBER = 0.03  # per dimension
+
+
+def lower_level(t_B: Tensor, share: float) -> Tensor:
+    """r of t at a share (0 to 1) of the training: r/t = max(0, 1 - 2^-a (1 + 8 sigmoid(-t))), a = 0, 1, ... by stages."""
+    stage = min(int(share * N_STAGES), N_STAGES - 1)
+    return t_B * (1 - 2.0**-stage * (1 + 8 * torch.sigmoid(-t_B))).clamp_min(0)
+
+
+def consistency_loss(
+    model: ImageModel, latent_BLHW: Tensor, cells: PlacedCells, generator: torch.Generator, share: float
+) -> Tensor:
+    """Pseudo-Huber distance between D at t and D (fixed) at r, over t - r; [B], per dimension."""
+    B, device = len(latent_BLHW), latent_BLHW.device
+    low, high = model.denoiser.noise_model.sigma_range
+    normal = torch.randn(B, generator=generator, device=generator.device).to(device)
+    t_B = (LOG_MEAN + LOG_STD * normal).exp().clamp(low, high)
+    r_B = lower_level(t_B, share)
+    noise = torch.randn(latent_BLHW.shape, generator=generator, device=generator.device).to(device)
+    condition = model.encode_cells(cells, (latent_BLHW.shape[2], latent_BLHW.shape[3]))
+    student = model.denoiser(latent_BLHW + expand(t_B) * noise, t_B, condition)
+    with torch.no_grad():
+        teacher = model.denoiser(latent_BLHW + expand(r_B) * noise, r_B.clamp_min(low), condition)
+        teacher = torch.where(expand(r_B) > low, teacher, latent_BLHW)
+    distance_B = ((student - teacher).square().mean(dim=(1, 2, 3)) + HUBER**2).sqrt() - HUBER
+    return distance_B / (t_B - r_B)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-    """One distillation."""
+    """Settings of a distillation to few evaluations."""
 
     steps: int = 2000
     evaluations: int = 1  # of the network per image, the default of the new model
     learning_rate: float = 1e-4
     batch: int = 64
     seed: int = 0
-    share_centre: float = SHARE_CENTRE  # patches told their centre cell alone
-    share_none: float = 0.05
-    exclude: str | None = None  # GeoJSON of parts of the slides that no image is taken from
+    share_centre: float = SHARE_CENTRE  # patches conditioned on their centre cell alone
+    share_none: float = 0.05  # unconditional patches
+    exclude: str | None = None  # GeoJSON of areas of the slides from which no image is taken
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.evaluations, self.batch) < 1:
-            raise InputError(found="a distillation of no length", expected="steps, evaluations and batch of 1 or more")
+        check_at_least_one(steps=self.steps, evaluations=self.evaluations, batch=self.batch)
         check_rate_and_seed(self.learning_rate, self.seed)
 
 
 class Distillation(Stage):
-    """Consistency tuning of the image network and of what reads the cells; gene model and autoencoder stay as they are."""
+    """Consistency tuning of the image network and of the condition encoder; gene model and autoencoder are frozen."""
 
     def __init__(
         self,
@@ -107,7 +139,7 @@ def distill(
     sampler = SamplerConfig(
         sampler="consistency",
         n_steps=config.evaluations,
-        # Guidance that is asked for acts on every jump: the first is from the largest noise level.
+        # guidance, if requested, acts at every evaluation: the first is at the largest noise level
         guidance_interval=(0.0, teacher.model.image.denoiser.noise_model.sigma_range[1]),
     )
     plan = StagePlan(
@@ -130,40 +162,3 @@ def distill(
         overwrite=overwrite,
         log=log,
     )
-
-
-# Consistency tuning (Geng et al. 2024, "Consistency models made easy"): a trained denoiser learns to jump.
-#
-# The denoiser D(x, t) is taught to say at noise level t what it says at a lower level r on the same path, D(x0 + r n, r), and at
-# r = 0 what the image is. It starts as the diffusion model (r = 0) and r approaches t as training goes on; in the end one
-# evaluation from pure noise gives an image. B images.
-
-
-LOG_MEAN, LOG_STD = -0.4, 2.0  # of t, in units of sigma_data (the paper's -1.1 and 2.0 at sigma_data = 0.5)
-N_STAGES = 8
-HUBER = 0.03  # per dimension
-
-
-def lower_level(t_B: Tensor, share: float) -> Tensor:
-    """r of t at a share (0 to 1) of the training: r/t = max(0, 1 - 2^-a (1 + 8 sigmoid(-t))), a = 0, 1, ... by stages."""
-    stage = min(int(share * N_STAGES), N_STAGES - 1)
-    return t_B * (1 - 2.0**-stage * (1 + 8 * torch.sigmoid(-t_B))).clamp_min(0)
-
-
-def consistency_loss(
-    model: ImageModel, latent_BLHW: Tensor, cells: PlacedCells, generator: torch.Generator, share: float
-) -> Tensor:
-    """Pseudo-Huber distance between D at t and D (fixed) at r, over t - r; [B], per dimension."""
-    B, device = len(latent_BLHW), latent_BLHW.device
-    low, high = model.denoiser.noise_model.sigma_range
-    normal = torch.randn(B, generator=generator, device=generator.device).to(device)
-    t_B = (LOG_MEAN + LOG_STD * normal).exp().clamp(low, high)
-    r_B = lower_level(t_B, share)
-    noise = torch.randn(latent_BLHW.shape, generator=generator, device=generator.device).to(device)
-    condition = model.encode_cells(cells, (latent_BLHW.shape[2], latent_BLHW.shape[3]))
-    student = model.denoiser(latent_BLHW + expand(t_B) * noise, t_B, condition)
-    with torch.no_grad():
-        teacher = model.denoiser(latent_BLHW + expand(r_B) * noise, r_B.clamp_min(low), condition)
-        teacher = torch.where(expand(r_B) > low, teacher, latent_BLHW)
-    distance_B = ((student - teacher).square().mean(dim=(1, 2, 3)) + HUBER**2).sqrt() - HUBER
-    return distance_B / (t_B - r_B)

@@ -1,7 +1,7 @@
-"""A trained model -> one whose answers are guided by themselves: no step needs a second evaluation of the network.
+"""Guidance distillation: a trained model -> one whose output contains the guidance, so that a step needs one evaluation.
 
-Guidance distillation (Meng et al. 2023, "On distillation of guided diffusion models", stage one), one weight: the network learns
-u + w (c - u) of its earlier self at the noise levels where it is guided, with c its answer and u that without cells; c elsewhere.
+Stage one of Meng et al. 2023, "On distillation of guided diffusion models", for one weight w: the network learns u + w (c - u) of
+its earlier weights at the noise levels where the sampler is guided, with c its output and u that without cells; c elsewhere.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sge2hist.models.image.denoiser import LearntGuidance, guide
 from sge2hist.models.image.image_model import ImageModel
 from sge2hist.models.image.preconditioning import expand
 from sge2hist.models.joint_model import JointModel
-from sge2hist.training.config import check_rate_and_seed
+from sge2hist.training.config import check_at_least_one, check_rate_and_seed
 from sge2hist.training.finetune.base import tune
 from sge2hist.training.image.conditioning import ConditioningCells
 from sge2hist.training.image.patches import PatchSource
@@ -30,31 +30,30 @@ from sge2hist.training.image.stages import SHARE_ANYWHERE, SHARE_CENTRE
 from sge2hist.training.loop import Stage, StagePlan, stage_generator, stage_rng
 from sge2hist.training.run import TrainingRun
 
-NAME = "own_guidance"
+NAME = "own_guidance"  # as in version 0.1: it seeds the random streams
 SHARE_NONE = 0.1
-SHARE_OWN_LEVELS = 0.75
-"""Of the noise levels: about those that the sampler visits; the others lie anywhere in its range."""
+SHARE_SAMPLER_LEVELS = 0.75
+"""Share of the noise levels that lie near those of the sampler; the others lie anywhere in its range."""
 JITTER = 0.06  # of the logarithm of the sampler's levels
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceDistillationConfig:
-    """One distillation of guidance."""
+    """Settings of a guidance distillation."""
 
     steps: int = 1000
     learning_rate: float = 4e-4
     batch: int = 24
     seed: int = 0
-    exclude: str | None = None  # GeoJSON of parts of the slides that no image is taken from
+    exclude: str | None = None  # GeoJSON of areas of the slides from which no image is taken
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch) < 1:
-            raise InputError(found="a distillation of no length", expected="steps and batch of 1 or more")
+        check_at_least_one(steps=self.steps, batch=self.batch)
         check_rate_and_seed(self.learning_rate, self.seed)
 
 
-class OwnGuidance(Stage):
-    """The image network and what reads the cells; gene model and autoencoder stay as they are."""
+class GuidanceDistillation(Stage):
+    """Training of the image network and of the condition encoder; gene model and autoencoder are frozen."""
 
     def __init__(
         self,
@@ -65,7 +64,7 @@ class OwnGuidance(Stage):
         config: GuidanceDistillationConfig,
         run: TrainingRun,
     ) -> None:
-        """`before`: the image model as it was, which a model taken from a checkpoint no longer has."""
+        """`before`: the image model before this training, which a model from a checkpoint no longer has."""
         super().__init__()
         self.model, self._source, self._cells, self._config = model, source, cells, config
         self._device = run.accelerator.device
@@ -77,11 +76,11 @@ class OwnGuidance(Stage):
         model.image.condition.requires_grad_(True)
 
     def forward(self, step: int) -> dict[str, Tensor]:
-        """Return the loss, and what it would be of a network that has not learnt to guide itself."""
+        """Return the loss, and that of the network before this training ("not_learnt")."""
         config, image = self._config, self.model.image
         rng, generator = stage_rng(config.seed, NAME, step), stage_generator(config.seed, f"{NAME}/noise", step)
         n = config.batch
-        crops, told = self._cells.on_crops(
+        crops, cells = self._cells.on_crops(
             self._source,
             n,
             rng,
@@ -90,26 +89,26 @@ class OwnGuidance(Stage):
             share_none=SHARE_NONE,
             share_centre=SHARE_CENTRE,
         )
-        sigma_B = self._draw_levels(n, generator).to(self._device)
+        sigma_B = self._sample_levels(n, generator).to(self._device)
         with torch.no_grad():
             latent = image.to_latent(crops.image_BCHW.to(self._device))
             noise = torch.randn(latent.shape, generator=generator, device=generator.device).to(self._device)
             x, hw = latent + expand(sigma_B) * noise, (latent.shape[2], latent.shape[3])
-            plain = self._before.denoiser(x, sigma_B, self._before.encode_cells(told, hw))
-            untold = self._before.denoiser(x, sigma_B, self._before.encode_cells(told.unconditional(), hw))
+            plain = self._before.denoiser(x, sigma_B, self._before.encode_cells(cells, hw))
+            unconditional = self._before.denoiser(x, sigma_B, self._before.encode_cells(cells.unconditional(), hw))
             weight_B = torch.tensor([self._weight(sigma) for sigma in sigma_B.tolist()], device=self._device)
-            wanted = guide(plain, untold, expand(weight_B))
+            target = guide(plain, unconditional, expand(weight_B))
         unit = expand(image.denoiser.noise_model.scalings(sigma_B).c_out_B)  # errors in units of the raw output
-        error = (image.denoiser(x, sigma_B, image.encode_cells(told, hw)) - wanted) / unit
-        return {"loss": error.square().mean(), "not_learnt": ((plain - wanted) / unit).square().mean()}
+        error = (image.denoiser(x, sigma_B, image.encode_cells(cells, hw)) - target) / unit
+        return {"loss": error.square().mean(), "not_learnt": ((plain - target) / unit).square().mean()}
 
-    def _draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
+    def _sample_levels(self, n: int, generator: torch.Generator) -> Tensor:
         """Noise levels [n]."""
         visited = self._levels[torch.randint(len(self._levels), (n,), generator=generator)]
         jittered = visited * (JITTER * torch.randn(n, generator=generator)).exp()
         low, high = math.log(float(self._levels.min())), math.log(float(self._levels.max()))
         anywhere = (low + (high - low) * torch.rand(n, generator=generator)).exp()
-        return torch.where(torch.rand(n, generator=generator) < SHARE_OWN_LEVELS, jittered, anywhere)
+        return torch.where(torch.rand(n, generator=generator) < SHARE_SAMPLER_LEVELS, jittered, anywhere)
 
 
 def distill_guidance(
@@ -121,9 +120,9 @@ def distill_guidance(
     overwrite: bool = False,
     log: Callable[[str], None] = print,
 ) -> ModelBundle:
-    """Teach a copy of `trained` the guidance of its own sampler, and write it to the folder `output`.
+    """Train a copy of `trained` to contain the guidance of its sampler, and write it to the folder `output`.
 
-    It draws in as many steps, each of one evaluation. The same call resumes a run that was stopped.
+    It generates in as many steps, of one evaluation each. The same call resumes a run that was stopped.
 
     Raises
     ------
@@ -134,11 +133,13 @@ def distill_guidance(
     sampler, image = trained.config.sampler, trained.model.image
     weight = image.guidance_weight(sampler)
     if trained.config.learnt_guidance.weight != 1:
-        raise InputError(found="a model that guides itself already", expected="the model that it was made from")
+        raise InputError(
+            found="a model that has learnt its guidance already", expected="the model that it was made from"
+        )
     if sampler.sampler == "consistency" or all(weight(step.sigma) == 1 for step in image.denoiser.evaluations(sampler)):
         raise InputError(
             found=f"a model whose steps are single evaluations already ({sampler.sampler}, guidance {sampler.guidance:g})",
-            expected="a model that is drawn with guidance",
+            expected="a model whose sampler has guidance",
         )
     plan = StagePlan(
         name=NAME,
@@ -154,7 +155,7 @@ def distill_guidance(
         Path(output),
         config,
         plan,
-        lambda model, source, cells, run: OwnGuidance(model, image, source, cells, config, run),
+        lambda model, source, cells, run: GuidanceDistillation(model, image, source, cells, config, run),
         learnt_guidance=LearntGuidance(weight=sampler.guidance, interval=sampler.guidance_interval),
         overwrite=overwrite,
         log=log,

@@ -1,4 +1,4 @@
-"""`PairedDataset` -> upsampler folder: learns from the slides' pixels alone what detail a coarse image leaves out."""
+"""`PairedDataset` -> upsampler folder: learns the detail that a coarse image lacks, from the pixels of the slides alone."""
 
 from __future__ import annotations
 
@@ -18,41 +18,49 @@ from sge2hist.data.spatial_index import CellIndex
 from sge2hist.devices import make_accelerator
 from sge2hist.models.image.upsampler import EXPECTED_DETAIL, Upsampler, UpsamplerConfig
 from sge2hist.models.upsampler_bundle import UpsamplerBundle
-from sge2hist.training.config import check_rate_and_seed
+from sge2hist.training.config import check_at_least_one, check_one_budget, check_rate_and_seed
 from sge2hist.training.image.exclusion_mask import ExclusionMask, read_exclusion_mask
-from sge2hist.training.loop import Stage, StagePlan, finish_stage, run_stage, stage_generator, stage_rng
+from sge2hist.training.loop import (
+    UNLIMITED_STEPS,
+    Stage,
+    StagePlan,
+    finish_stage,
+    run_stage,
+    stage_generator,
+    stage_rng,
+)
 from sge2hist.training.run import open_run
 
 NAME = "upsampler"
 POOL = 192  # crops of the slides that are in memory at one time
-POOL_SIDES = 2  # side of a crop of the pool, in sides of what is trained on
+POOL_SIDES = 2  # side of a crop of the pool, in sides of a training image
 REFRESH = 200  # steps with one pool
-COARSER = 1.5  # how much coarser than asked slides may be: interpolated pixels hold no more detail
+MAX_COARSENESS = 1.5  # um per px of the slides over those of training: interpolated pixels hold no more detail
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpsamplerTraining:
-    """One training of an upsampler."""
+class UpsamplerTrainConfig:
+    """Settings of the training of an upsampler."""
 
     um_per_px: float  # of the fine images
-    factor: int = 4
+    factor: int = 4  # how many times finer than its input, along each side
     hours: float | None = None  # time budget; None: `steps`
     steps: int = 4000
-    batch: int = 16
+    batch: int = 16  # images per step
     crop_px: int = 128  # side of a training image, fine pixels
-    widths: tuple[int, ...] = (64, 96)
+    widths: tuple[int, ...] = (64, 96)  # of the U-Net, per resolution
     learning_rate: float = 1e-3
     evaluations: int = 1  # of the network per image, the default of the upsampler
     seed: int = 0
-    exclude: str | None = None  # GeoJSON of parts of the slides that are not learnt from
+    exclude: str | None = None  # GeoJSON of areas of the slides from which no image is taken
 
     def __post_init__(self) -> None:
-        if self.hours is not None and not 0 < self.hours < math.inf:
-            raise InputError(found=f"--hours {self.hours}", expected="a positive number")
-        if not 0 < self.um_per_px < math.inf or self.factor < 2 or min(self.steps, self.batch, self.evaluations) < 1:
+        check_one_budget(self.hours, None)
+        check_at_least_one(steps=self.steps, batch=self.batch, evaluations=self.evaluations)
+        if not 0 < self.um_per_px < math.inf or self.factor < 2:
             raise InputError(
-                found="a training that cannot be",
-                expected="um/px above 0, a factor of 2 or more, steps, batch and evaluations of 1 or more",
+                found=f"um_per_px = {self.um_per_px}, factor = {self.factor}",
+                expected="um/px above 0, a factor of 2 or more",
             )
         check_rate_and_seed(self.learning_rate, self.seed)
         if self.crop_px % (self.factor * 2 ** (len(self.widths) - 1)):
@@ -81,12 +89,12 @@ class FineCrops:
         self.rows = rows[clear]
         if not len(self.rows):
             raise InputError(
-                found=f"no training cell with {self.side_um:g} um around it clear of held-out patches and left-out areas",
+                found=f"no training cell with {self.side_um:g} um around it clear of held-out patches and excluded areas",
                 where=str(dataset.path),
                 repair="smaller crops (--crop-px), or larger blocks when the data are split",
             )
 
-    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Read `n` of them: uint8 [n, side, side, C]."""
         data = self.dataset
         out = np.empty((n, self.side_px, self.side_px, len(data.channels)), np.uint8)
@@ -99,13 +107,13 @@ class FineCrops:
 class UpsamplerStage(Stage):
     """Random parts of a pool of crops, in random orientation."""
 
-    def __init__(self, model: Upsampler, crops: FineCrops, config: UpsamplerTraining, device: str) -> None:
+    def __init__(self, model: Upsampler, crops: FineCrops, config: UpsamplerTrainConfig, device: str) -> None:
         super().__init__()
         self.model, self._crops, self._config, self._device = model, crops, config, device
 
     def refresh(self, step: int) -> None:
         """Read a new pool."""
-        self._pool = self._crops.draw(POOL, stage_rng(self._config.seed, f"{NAME}/pool", step))
+        self._pool = self._crops.sample(POOL, stage_rng(self._config.seed, f"{NAME}/pool", step))
 
     def images(self, rng: np.random.Generator) -> Tensor:
         """Return a batch [B, C, H, W] in [-1, 1]."""
@@ -126,7 +134,7 @@ class UpsamplerStage(Stage):
 def train_upsampler(
     dataset: PairedDataset,
     output: str | Path,
-    config: UpsamplerTraining,
+    config: UpsamplerTrainConfig,
     *,
     overwrite: bool = False,
     log: Callable[[str], None] = print,
@@ -145,8 +153,8 @@ def train_upsampler(
     crops = FineCrops(dataset, config.um_per_px, POOL_SIDES * config.crop_px, excluded)
     accelerator = make_accelerator("auto")
     settings = asdict(config) | {"widths": list(config.widths)}  # as JSON gives it back
-    asked = {"config": settings, "data": dataset.fingerprint, "excluded": excluded.fingerprint}
-    run = open_run(output, asked, accelerator, seed=config.seed, overwrite=overwrite, log=log)
+    identity = {"config": settings, "data": dataset.fingerprint, "excluded": excluded.fingerprint}
+    run = open_run(output, identity, accelerator, seed=config.seed, overwrite=overwrite, log=log)
     if (output / MANIFEST_NAME).is_file():
         run.log(f"{output} is trained already; --overwrite trains it again")
         return UpsamplerBundle.load(output)
@@ -168,7 +176,7 @@ def train_upsampler(
     run.restore_module(model)
     plan = StagePlan(
         name=NAME,
-        n_steps=10**9 if config.hours else config.steps,
+        n_steps=UNLIMITED_STEPS if config.hours else config.steps,
         learning_rate=config.learning_rate,
         items_per_step=config.batch,
         budget_s=config.hours * 3600 if config.hours else None,
@@ -198,7 +206,7 @@ def train_upsampler(
 def _check_resolution(dataset: PairedDataset, um_per_px: float) -> None:
     """Detail that the slides do not have cannot be learnt from them."""
     own = dataset.um_per_px
-    if own > COARSER * um_per_px:
+    if own > MAX_COARSENESS * um_per_px:
         raise InputError(
             found=f"slides of {own:g} um/px",
             where=str(dataset.path),
