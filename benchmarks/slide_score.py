@@ -14,7 +14,7 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.metrics.slide_maps import (
     STATISTICS,
     compare_maps,
-    evaluate_slide,
+    score_slide,
     statistic_maps,
 )
 
@@ -123,7 +123,7 @@ def shuffle(values_RC: np.ndarray, counts_RC: np.ndarray, rng: np.random.Generat
 
 def print_seams(paths: list[Path], data: PairedDataset, split: str) -> None:
     """Seam score of the first slide, against all lines and against those of the network's own grid, and of the real one."""
-    found = evaluate_slide(list(paths[:1]), data, split=split)
+    found = score_slide(list(paths[:1]), data, split=split).report
     for name in ("seams", "seams_alike", "real_seams"):
         if found[name]:
             print(f"{name:18s} {found[name]['value']:.3f} ({found[name]['low']:.3f} to {found[name]['high']:.3f})")

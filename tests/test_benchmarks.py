@@ -18,9 +18,9 @@ def scores(monkeypatch):
 def test_expected_logarithm_of_a_negative_binomial(scores) -> None:
     mean_NG, theta_G = np.array([[0.02, 0.7, 4.0], [0.0, 12.0, 30.0]]), np.array([0.3, 1.5, 8.0])
     rng = np.random.default_rng(0)
-    drawn = rng.poisson(rng.gamma(theta_G, mean_NG / theta_G, (400_000, 2, 3)))
-    simulated = np.log1p(drawn)
-    error = simulated.std(0) / np.sqrt(len(drawn))
+    sampled = rng.poisson(rng.gamma(theta_G, mean_NG / theta_G, (400_000, 2, 3)))
+    simulated = np.log1p(sampled)
+    error = simulated.std(0) / np.sqrt(len(sampled))
     np.testing.assert_array_less(np.abs(scores.mean_log1p(mean_NG, theta_G) - simulated.mean(0)), 5 * error + 1e-12)
 
 

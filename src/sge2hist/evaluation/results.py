@@ -249,7 +249,7 @@ def over_samples(samples: list[Estimates]) -> dict[str, dict[str, Any]]:
     """Return mean, SD and values of every metric over the samples of a set (independent seeds)."""
     found = {}
     for metric in CATALOGUE:
-        values = [figures[metric.id].value for figures in samples if metric.id in figures]
+        values = [sample[metric.id].value for sample in samples if metric.id in sample]
         if len(values) > 1:
             found[metric.id] = {
                 "n_samples": len(values),

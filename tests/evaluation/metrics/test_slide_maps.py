@@ -15,7 +15,7 @@ from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.data.slides.slide_writer import write_slide
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
-from sge2hist.evaluation.metrics.slide_maps import evaluate_slide, held_out_windows, r2_estimate, statistic_maps
+from sge2hist.evaluation.metrics.slide_maps import held_out_windows, r2_estimate, score_slide, statistic_maps
 from sge2hist.evaluation.open_images import open_image_set
 from sge2hist.evaluation.resampling import make_resampling
 
@@ -56,17 +56,17 @@ def test_windows_that_count_hold_held_out_cells_alone(tiny_paired):
 
 def test_a_copy_scores_one_and_noise_scores_nothing(tiny_paired, real, tmp_path):
     rng = np.random.default_rng(0)
-    same = evaluate_slide([_slide(tmp_path / "a.generated", real)], tiny_paired, split="all")
+    same = score_slide([_slide(tmp_path / "a.generated", real)], tiny_paired, split="all").report
     for score in same["maps"][:2]:
         assert score["correlation"]["value"] == pytest.approx(1)
         assert score["r2"] == pytest.approx(1)
         assert abs(score["shuffled"]["value"]) < 0.5
     assert same["n_windows"] == 8 * 9
     noise = rng.integers(60, 250, (*real.shape[:2], 1)).repeat(3, -1).astype(np.uint8)
-    other = evaluate_slide([_slide(tmp_path / "b.generated", noise)], tiny_paired, split="all")
+    other = score_slide([_slide(tmp_path / "b.generated", noise)], tiny_paired, split="all").report
     assert all(abs(score["correlation"]["value"]) < 0.5 for score in other["maps"])
     assert other["seams"]["value"] == pytest.approx(1, abs=0.05)
-    both = evaluate_slide([tmp_path / "a.generated", tmp_path / "b.generated"], tiny_paired, split="all")
+    both = score_slide([tmp_path / "a.generated", tmp_path / "b.generated"], tiny_paired, split="all").report
     assert both["n_slides"] == 2
     assert 0.3 < both["maps"][0]["correlation"]["value"] < 1
 
@@ -88,25 +88,25 @@ def test_a_grid_is_seen(tiny_paired, real, tmp_path):
     x0, y0 = (-int(value / 2) % 16 for value in REGION_UM[:2])
     step = (np.indices(real.shape[:2])[0] - y0) // 16 % 2 * 12 + (np.indices(real.shape[:2])[1] - x0) // 16 % 2 * 12
     lined = np.clip(lined.astype(int) - step[..., None], 0, 255).astype(np.uint8)
-    found = evaluate_slide([_slide(tmp_path / "c.generated", lined, window_step_um=32.0)], tiny_paired, split="all")
+    found = score_slide([_slide(tmp_path / "c.generated", lined, window_step_um=32.0)], tiny_paired, split="all").report
     assert found["seams"]["value"] > found["real_seams"]["value"] + 0.1
     assert found["seams_alike"] is None
     y, x = np.indices(real.shape[:2])
     loud = lined.astype(int) + ((y - y0) // 4 % 2 * 20 + (x - x0) // 4 % 2 * 20)[..., None]
     lined = np.clip(loud, 0, 255).astype(np.uint8)  # and a grid of the network
-    alike = evaluate_slide(
+    alike = score_slide(
         [_slide(tmp_path / "f.generated", lined, window_step_um=32.0, network_px=4)], tiny_paired, split="all"
-    )
+    ).report
     assert alike["seams_alike"]["value"] < alike["seams"]["value"] - 0.1
 
 
 def test_wrong_input_is_named(tiny_paired, real, tmp_path):
     patches = _slide(tmp_path / "d.generated", real, mode="genes")
     with pytest.raises(InputError, match="expected a generated slide"):
-        evaluate_slide([patches], tiny_paired)
+        score_slide([patches], tiny_paired)
     train = _slide(tmp_path / "e.generated", real[:64, :64], region_um=[64.0, 32.0, 128.0, 128.0])
     with pytest.raises(InputError, match="0 windows"):
-        evaluate_slide([train], tiny_paired)
+        score_slide([train], tiny_paired)
 
 
 def _of_tissue(tissue, path: Path, pixels: np.ndarray, column: int) -> Path:

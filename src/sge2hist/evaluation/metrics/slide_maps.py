@@ -40,9 +40,19 @@ class MapScore:
     r2: Estimate  # 1 - squared error / variance of the real map: a right pattern of wrong height scores low
     spread_ratio: float  # standard deviation, generated over real
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the entry of the report."""
+        return {
+            "name": self.name,
+            "correlation": self.correlation.as_dict(),
+            "shuffled": self.shuffled.as_dict(),
+            "r2": finite(self.r2.value),
+            "spread_ratio": finite(self.spread_ratio),
+        }
+
 
 def statistics_of(channels: Channels) -> tuple[str, ...]:
-    """Names of the statistics that are compared."""
+    """Return the names of the compared statistics."""
     return STATISTICS if is_rgb(channels) else tuple(f"{name} light mean" for name in channels)
 
 
@@ -53,7 +63,7 @@ def statistic_maps(
     out_um_per_px: float,
     window_um: float = WINDOW_UM,
 ) -> dict[str, np.ndarray]:
-    """Local statistics of a region (x, y, width, height in um of the slide): name -> float64 [R, C], whole windows only.
+    """Return local statistics of a region (x, y, width, height in um of the slide): name -> float64 [R, C], whole windows only.
 
     The slide is resampled to `out_um_per_px`, so that slides of two resolutions compare. Memory is that of a row of windows.
     """
@@ -85,7 +95,7 @@ def held_out_windows(
     split: str = "test",
     window_um: float = WINDOW_UM,
 ) -> np.ndarray:
-    """bool [R, C]: windows that hold cells, all of them of the split ("all": any cells)."""
+    """Return bool [R, C]: windows that hold cells, all of them of the split ("all": any cells)."""
     x, y, width, height = region_um
     rows, columns = int(height // window_um), int(width // window_um)
     own = data.slide_of_cell == slide
@@ -107,7 +117,7 @@ def compare_maps(
     n_bootstrap: int = 200,
     seed: int = 0,
 ) -> list[MapScore]:
-    """Scores of every statistic over the windows that count."""
+    """Return the scores of every statistic over the windows that count."""
     rng = np.random.default_rng(seed)
     window = np.argwhere(counts_RC)
     blocks = spatial_blocks(window[:, ::-1] * window_um, np.zeros(len(window), np.int64), BLOCK_UM)
@@ -129,7 +139,7 @@ def compare_maps(
 
 
 def r2_estimate(real_N: np.ndarray, generated_N: np.ndarray, resampling: Resampling) -> Estimate:
-    """1 - squared error / variance of the real values; nan where they are all equal."""
+    """Return 1 - squared error / variance of the real values; nan where they are all equal."""
     centred_N = real_N - real_N.mean()
 
     def statistic(weights_RN: np.ndarray) -> np.ndarray:
@@ -143,7 +153,7 @@ def r2_estimate(real_N: np.ndarray, generated_N: np.ndarray, resampling: Resampl
 def seams_of(
     slide: SlideImage, origin_xy_px: tuple[int, int], step_px: int, grid_px: int = 1, seed: int = 0
 ) -> Estimate | None:
-    """Seam score over up to 8 regions of a slide, None when no window's edge crosses it.
+    """Return the seam score over up to 8 regions of a slide, None when no window's edge crosses it.
 
     Windows meet every `step_px`, at `origin_xy_px` and multiples away from it; they are compared with lines every `grid_px`.
     """
@@ -164,19 +174,48 @@ def seams_of(
         return None
 
 
+def _real_pixels(
+    slide: SlideImage, um_per_px: float, region_um: tuple[float, float, float, float], out_um_per_px: float
+) -> np.ndarray:
+    """Return the first (at most) 4096 px of the real region, at the resolution of the generated slide."""
+    x, y, width, height = region_um
+    width, height = (min(side, 4096 * out_um_per_px) for side in (width, height))
+    return slide.read_window(
+        x / um_per_px,
+        y / um_per_px,
+        width / um_per_px,
+        height / um_per_px,
+        round(width / out_um_per_px),
+        round(height / out_um_per_px),
+    )
+
+
+def slide_seams(generated: GeneratedSlide, data: PairedDataset, *, seed: int = 0) -> dict[str, Estimate | None]:
+    """Return the seam scores of a generated slide: `seams`, `real_seams` of the real region, and `seams_alike`.
+
+    `seams_alike` compares the borders with lines at the same phase of the network's own grid; None without such a grid.
+    """
+    x, y, width, height = generated.region_um
+    um = generated.um_per_px
+    step_px = max(2, round((generated.manifest.get("window_step_um") or data.patch_um / 2) / um))
+    origin = (-round(x / um), -round(y / um))
+    grid_px = int(generated.manifest.get("network_px", 1))
+    pixels = _real_pixels(data.slides[generated.slide_number(data)], data.um_per_px, (x, y, width, height), um)
+    return {
+        "seams": seams_of(generated.image, origin, step_px, seed=seed),
+        "real_seams": seams_of(SlideImage.from_array(pixels, channels=data.channels), origin, step_px, seed=seed),
+        "seams_alike": seams_of(generated.image, origin, step_px, grid_px, seed) if 1 < grid_px < step_px else None,
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class SlideScores:
-    """What was measured on a slide, as plain values for a report, and its maps [R, C] of every statistic."""
+    """Scores of a slide as plain values of a report, and the maps [R, C] of every statistic."""
 
     report: dict[str, Any]
     real: dict[str, np.ndarray]
     generated: dict[str, np.ndarray]
     counts_RC: np.ndarray  # bool: windows that were scored
-
-
-def evaluate_slide(generated: list[str | Path], data: PairedDataset, **options: Any) -> dict[str, Any]:
-    """The plain values of :func:`score_slide`, which has the options."""
-    return score_slide(generated, data, **options).report
 
 
 def score_slide(
@@ -216,17 +255,6 @@ def score_slide(
     mean = {name: np.mean([single[name] for single in maps], axis=0) for name in maps[0]}
     real = statistic_maps(data.slides[number], data.um_per_px, (x, y, width, height), um)
     scores = compare_maps(real, mean, counts, n_bootstrap=n_bootstrap, seed=seed)
-    step_px = max(2, round((first.manifest.get("window_step_um") or data.patch_um / 2) / um))
-    origin = (-round(x / um), -round(y / um))
-    grid_px = int(first.manifest.get("network_px", 1))
-    same = SlideImage.from_array(
-        _real_pixels(data.slides[number], data.um_per_px, (x, y, width, height), um), channels=data.channels
-    )
-    seams = {
-        "seams": seams_of(first.image, origin, step_px, seed=seed),
-        "real_seams": seams_of(same, origin, step_px, seed=seed),
-        "seams_alike": seams_of(first.image, origin, step_px, grid_px, seed) if 1 < grid_px < step_px else None,
-    }
     report = {
         "slide": first.slide_id,
         "region_um": list(first.region_um),
@@ -234,32 +262,7 @@ def score_slide(
         "window_um": WINDOW_UM,
         "split": split,
         "n_slides": len(slides),
-        "maps": [
-            {
-                "name": score.name,
-                "correlation": score.correlation.as_dict(),
-                "shuffled": score.shuffled.as_dict(),
-                "r2": finite(score.r2.value),
-                "spread_ratio": finite(score.spread_ratio),
-            }
-            for score in scores
-        ],
-        **{name: score and score.as_dict() for name, score in seams.items()},
+        "maps": [score.as_dict() for score in scores],
+        **{name: seams and seams.as_dict() for name, seams in slide_seams(first, data, seed=seed).items()},
     }
     return SlideScores(report=report, real=real, generated=mean, counts_RC=counts)
-
-
-def _real_pixels(
-    slide: SlideImage, um_per_px: float, region_um: tuple[float, float, float, float], out_um_per_px: float
-) -> np.ndarray:
-    """The first (at most) 4096 px of the real region, at the resolution of the generated slide."""
-    x, y, width, height = region_um
-    width, height = (min(side, 4096 * out_um_per_px) for side in (width, height))
-    return slide.read_window(
-        x / um_per_px,
-        y / um_per_px,
-        width / um_per_px,
-        height / um_per_px,
-        round(width / out_um_per_px),
-        round(height / out_um_per_px),
-    )

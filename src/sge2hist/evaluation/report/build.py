@@ -53,7 +53,7 @@ def header(report: dict[str, Any], names: str) -> str:
     if report["toy"]:
         marks.insert(0, '<span class="mark toy">TOY</span>')
     toy = (
-        '<p class="toybanner">TOY data: made by a simulator. These figures say nothing about real tissue.</p>'
+        '<p class="toybanner">TOY data: made by a simulator. These numbers are no evidence about real tissue.</p>'
         if report["toy"]
         else ""
     )
@@ -247,7 +247,7 @@ def projection_section(report: dict[str, Any], pictures: Pictures) -> str:
 
 
 def latent_section(report: dict[str, Any], pictures: Pictures) -> str:
-    """Return the tables of latents and, where they are stored, their picture."""
+    """Return the tables of latents and, where they are stored, their scatter."""
     found = "".join(tables.latent_table(name, entry) for name, entry in report["latent"].items())
     return found + type_plane_section(pictures)
 

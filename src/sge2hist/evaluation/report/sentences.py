@@ -1,6 +1,6 @@
-"""The three sentences that open the report, from the figures, in plain words.
+"""The three sentences that open the report, from the scores, in plain words.
 
-Every sentence names its figures. Thresholds for the first word are fixed here, for every report.
+Every sentence names its numbers. Thresholds for the first word are fixed here, for every report.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The part of the page on generated slides: table of local maps and seams, small pictures, maps of windows."""
+"""The part of the page on generated slides: table of local maps and seams, overviews, maps of windows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def slide_section(report: dict[str, Any], pictures: Pictures) -> str:
 
 
 def slide_table(name: str, found: dict[str, Any]) -> str:
-    """Return one slide's figures: a row per statistic, and the seams."""
+    """Return one slide's scores: a row per statistic, and the seams."""
     rows = "".join(
         f"<tr><td>{escape(row['name'].replace('_', ' '))}</td>{figure(row['correlation'], strong=True)}"
         f"{figure(row['shuffled'])}<td class=n>{number(row['r2'])}</td><td class=n>{number(row['spread_ratio'])}</td></tr>"
