@@ -107,7 +107,7 @@ class GlassTeaching(Stage):
 
     def _beyond_the_slide(self, n: int) -> PatchBatch:
         """Crops of glass, so far from the slide that no cell is in reach."""
-        far = np.full((n, 2), -self._source.reach_um - self._source.patch_um)
+        far = np.full((n, 2), -self._source.receptive_radius_um - self._source.patch_um)
         return self._source.crops(self._source.rows[:n], far, np.zeros((n, 3), bool))
 
 
