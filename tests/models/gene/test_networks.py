@@ -10,7 +10,7 @@ from sge2hist.models.gene.neighbours import neighbour_features
 from sge2hist.models.gene.vae import GeneModelConfig, GeneVAE
 from sge2hist.training.gene.data import GeneData, with_neighbours
 from sge2hist.training.gene.stages import build_gene_model
-from tests.training.gene_fixtures import make_cells
+from tests.training.gene.fixtures import make_cells
 
 
 def built(data: GeneData, **changes: object) -> GeneVAE:
