@@ -1,10 +1,10 @@
 """A kidney model that draws tissue on some canvases without any cell -> one that leaves them empty, and else draws as before.
 
-    python recipes/glass_kidney.py kidney_grain.model --on kidney.paired -o kidney.model
+    python recipes/glass_kidney.py kidney_noise.model --on kidney.paired -o kidney.model
 
 The section shows next to no glass, so the network hardly learnt what no cells mean: of the noise of some canvases it made tissue.
 Here it learns that the clean latent of a canvas without cells is that of glass, at the noise levels of the sampler; and, so that
-nothing else changes, to answer as before (a copy of itself) for training crops, told as in training.
+nothing else changes, to answer as before (a copy of itself) for training crops, conditioned as in training.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class GlassTeaching(Stage):
         config, image = self._config, self.model.image
         rng, generator = stage_rng(config.seed, NAME, step), stage_generator(config.seed, f"{NAME}/noise", step)
         n = config.crops
-        crops, told = self._cells.on_crops(
+        crops, cells = self._cells.on_crops(
             self._source,
             n,
             rng,
@@ -92,8 +92,8 @@ class GlassTeaching(Stage):
         sigma_B = image.denoiser.noise_model.sample_sigmas(n, generator).to(self._device)
         x, hw = latent + expand(sigma_B) * _noise(latent, generator), (latent.shape[2], latent.shape[3])
         with torch.no_grad():
-            answer = self._before.denoiser(x, sigma_B, self._before.encode_cells(told, hw))
-        kept = self._error(image.denoiser(x, sigma_B, image.encode_cells(told, hw)) - answer, sigma_B)
+            answer = self._before.denoiser(x, sigma_B, self._before.encode_cells(cells, hw))
+        kept = self._error(image.denoiser(x, sigma_B, image.encode_cells(cells, hw)) - answer, sigma_B)
 
         level_B = torch.rand(config.canvases, generator=generator) * math.log(LEVELS[1] / LEVELS[0])
         level_B = (level_B.exp() * LEVELS[0]).to(self._device)
@@ -106,8 +106,8 @@ class GlassTeaching(Stage):
         return (difference / expand(self.model.image.denoiser.noise_model.scalings(sigma_B).c_out_B)).square().mean()
 
     def _beyond_the_slide(self, n: int) -> PatchBatch:
-        """Crops of glass, so far from the slide that no cell is in reach."""
-        far = np.full((n, 2), -self._source.receptive_radius_um - self._source.patch_um)
+        """Crops of glass, so far from the slide that no cell conditions them."""
+        far = np.full((n, 2), -self._source.gather_radius_um - self._source.patch_um)
         return self._source.crops(self._source.rows[:n], far, np.zeros((n, 3), bool))
 
 

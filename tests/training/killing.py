@@ -1,4 +1,4 @@
-"""A run that is killed at its first checkpoint within a stage, and taken up again."""
+"""A run that is killed at its first checkpoint within a stage, and resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Killed(BaseException):
 def check_a_kill_changes_nothing(
     run: Callable[[Path, Callable[[str], None]], object], folder: Path, resuming: str
 ) -> None:
-    """`run(output, say)` killed and resumed (it says `resuming`) ends with the weights of one that was left alone."""
+    """`run(output, log)` killed and resumed (it logs `resuming`) ends with the weights of an uninterrupted one."""
     save, init = loop.save_checkpoint, loop.TrainingRun.__init__
 
     def save_then_die(path, sections, position):

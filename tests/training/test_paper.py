@@ -10,7 +10,7 @@ from sge2hist.training.config import TrainConfig
 
 
 @pytest.mark.slow
-def test_the_published_configuration_trains_and_draws(tiny_paired, tmp_path):
+def test_the_published_configuration_trains_and_generates(tiny_paired, tmp_path):
     config = TrainConfig(preset="paper", hours=0.02, batch=8, patch_px=32)
     model = SGE2Hist.train(tiny_paired, tmp_path / "paper.model", config)
     assert model.bundle.config.image.condition.form == "vector"

@@ -187,7 +187,9 @@ def test_config_refuses_nonsense():
         {"patch_px": 7},
         {"pool_um": -1.0},
         {"pool_um": nan},
-        {"pool_um": 24.0, "start": "kidney.model"},
+        {"refit_genes": True},
+        {"checkpoint_every_s": -1.0},
+        {"pool_um": 24.0, "warm_start": "kidney.model"},
     ):
         with pytest.raises(InputError):
             TrainConfig(**wrong)

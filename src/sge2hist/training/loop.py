@@ -118,7 +118,7 @@ def run_stage(
     Raises
     ------
     InputError
-        When the loss is not finite: training stops at the last good checkpoint and says so.
+        When the loss is not finite: training stops at the last good checkpoint.
     """
     if plan.name in run.stages_done:
         return 0

@@ -179,7 +179,7 @@ class Sharpening(Stage):
         self._before = copy.deepcopy(before).requires_grad_(False).to(device)
         for part in self._trained_parts():
             part.requires_grad_(True)
-        self._generated_NLhw = self._generate_all(run.log)
+        self._generated_NLHW = self._generate_all(run.log)
 
     def _trained_parts(self) -> list[nn.Module]:
         noise_proj = self._autoencoder.noise_proj
@@ -229,8 +229,8 @@ class Sharpening(Stage):
         generator = stage_generator(config.seed, f"{NAME}/noise", step)
         n = config.batch
         real = self._source.batch(2 * n, rng, share_anywhere=SHARE_ANYWHERE).image_BCHW.to(self._device)
-        rows = torch.from_numpy(rng.integers(len(self._generated_NLhw), size=n))
-        generated = self._generated_NLhw[rows].to(self._device)
+        rows = torch.from_numpy(rng.integers(len(self._generated_NLHW), size=n))
+        generated = self._generated_NLHW[rows].to(self._device)
         with torch.no_grad():
             latent = autoencoder.encode(real[:n])
             latent = latent + config.latent_noise * _noise(latent, generator)

@@ -61,7 +61,7 @@ def tune(
     """Train one more stage on a copy of `trained` and write it to `output`; the same call resumes a run that was stopped.
 
     The provenance of the new model has the settings under the stage's name and the fingerprint of `trained` under "teacher".
-    `sampler`: how the new model draws, `learnt_guidance`: that of its weights, each if not as in `trained`.
+    `sampler`: the default sampler of the new model, `learnt_guidance`: the guidance in its weights; None: as in `trained`.
 
     Raises
     ------

@@ -30,7 +30,8 @@ from sge2hist.training.image.stages import SHARE_ANYWHERE, SHARE_CENTRE
 from sge2hist.training.loop import Stage, StagePlan, stage_generator, stage_rng
 from sge2hist.training.run import TrainingRun
 
-NAME = "own_guidance"  # as in version 0.1: it seeds the random streams
+NAME = "guidance_distillation"
+STREAM = "own_guidance"  # of random numbers, as in version 0.1
 SHARE_NONE = 0.1
 SHARE_SAMPLER_LEVELS = 0.75
 """Share of the noise levels that lie near those of the sampler; the others lie anywhere in its range."""
@@ -78,7 +79,7 @@ class GuidanceDistillation(Stage):
     def forward(self, step: int) -> dict[str, Tensor]:
         """Return the loss, and that of the network before this training ("not_learnt")."""
         config, image = self._config, self.model.image
-        rng, generator = stage_rng(config.seed, NAME, step), stage_generator(config.seed, f"{NAME}/noise", step)
+        rng, generator = stage_rng(config.seed, STREAM, step), stage_generator(config.seed, f"{STREAM}/noise", step)
         n = config.batch
         crops, cells = self._cells.on_crops(
             self._source,

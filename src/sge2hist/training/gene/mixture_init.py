@@ -57,7 +57,7 @@ def init_mixture(
     Raises
     ------
     CollapseError
-        If fewer than two dims of z1 vary between cells: the message says what to change.
+        If fewer than two dims of z1 vary between cells; the message names what to change.
     """
     rng = np.random.default_rng([seed, 11])
     rows = np.sort(rng.permutation(data.n_cells)[:MAX_FIT_CELLS])

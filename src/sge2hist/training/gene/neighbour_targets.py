@@ -78,12 +78,12 @@ def neighbourhood_targets(
     share_known_N = composition_NP.sum(1)
     weight_N = (has_neighbour_N & (share_known_N > 0)).astype(np.float32)
     composition_NP /= np.where(share_known_N > 0, share_known_N, 1.0)[:, None]
-    around_NE = matrix_NN @ embedding_NE
-    centre_E, spread_E = around_NE[has_neighbour_N].mean(0), around_NE[has_neighbour_N].std(0)
-    around_NE = (around_NE - centre_E) / np.maximum(spread_E, 1e-6)
+    neighbour_NE = matrix_NN @ embedding_NE
+    centre_E, spread_E = neighbour_NE[has_neighbour_N].mean(0), neighbour_NE[has_neighbour_N].std(0)
+    neighbour_NE = (neighbour_NE - centre_E) / np.maximum(spread_E, 1e-6)
     return NeighbourhoodTargets(
         composition_NP=composition_NP.astype(np.float32),
-        embedding_NE=around_NE.astype(np.float32),
+        embedding_NE=neighbour_NE.astype(np.float32),
         weight_N=weight_N,
         class_names=class_names,
     )

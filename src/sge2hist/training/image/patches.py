@@ -59,7 +59,7 @@ class PatchSource:
         self.slide_of_cell = dataset.slide_of_cell
         self._excluded = excluded or ExclusionMask()
         self.index = CellIndex(self.centre_um_N2, self.slide_of_cell)
-        self.receptive_radius_um = self.patch_um / 2 + receptive_radius_um
+        self.gather_radius_um = self.patch_um / 2 + receptive_radius_um
         held_out = np.flatnonzero(np.isin(dataset.obs["split"].astype(str).to_numpy(), ["val", "test"]))
         self._held_out = CellIndex(self.centre_um_N2[held_out], self.slide_of_cell[held_out])
         self.rows = self._clear_rows(dataset)
@@ -110,7 +110,7 @@ class PatchSource:
             take = self._clear_of_held_out(place, slide_B) & ~found
             take &= ~self._excluded.touches(place, slide_B, self.patch_um + 2 * self.um_per_px)
             out[take], found = place[take], found | take
-        out[rng.random(len(rows)) < SHARE_OFF_SLIDE] = -self.receptive_radius_um - self.patch_um
+        out[rng.random(len(rows)) < SHARE_OFF_SLIDE] = -self.gather_radius_um - self.patch_um
         return out
 
     def crops(self, rows: np.ndarray, centre_um_B2: np.ndarray, turn_B3: np.ndarray) -> PatchBatch:
@@ -122,7 +122,7 @@ class PatchSource:
         for b, (slide, (x, y)) in enumerate(zip(slide_B, corner_B2, strict=True)):
             images[b] = _turned(_crop(self.slides[slide], x, y, size, self.glass[slide]), turn_B3[b])
         corner_um_B2 = corner_B2 * self.um_per_px
-        row_M, crop_M = self.index.within(slide_B, corner_um_B2 + side_um / 2, self.receptive_radius_um)
+        row_M, crop_M = self.index.within(slide_B, corner_um_B2 + side_um / 2, self.gather_radius_um)
         xy_um_M2 = _turned_positions(self.centre_um_N2[row_M] - corner_um_B2[crop_M], turn_B3[crop_M], side_um)
         return PatchBatch(
             image_BCHW=torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1),

@@ -45,7 +45,7 @@ def sharp(tiny_paired, tiny_model, tmp_path_factory):
     return output
 
 
-def test_the_losses_are_cross_entropy_and_the_best_critic_knows_the_share_of_real_ones():
+def test_the_losses_are_cross_entropies():
     real, decoded = [torch.tensor([0.3, -1.2])], [torch.tensor([0.7, 2.0])]
     logits = torch.cat([real[0], decoded[0]])
     labels = torch.tensor([1.0, 1.0, 0.0, 0.0])
@@ -73,8 +73,8 @@ def test_features_of_equal_images_have_no_distance():
     assert float(feature_distance(twice, features)) == pytest.approx(1.0)
 
 
-class _NoDrawing(Sharpening):
-    """What the network drew is some noise."""
+class _NoiseForGenerated(Sharpening):
+    """Noise stands for generated latents."""
 
     def _generate(self, first, n):
         side = 32 // self.model.image.downsampling
@@ -82,7 +82,7 @@ class _NoDrawing(Sharpening):
 
 
 def _gradients(tiny_model, tiny_paired, **weights):
-    """Gradients of decoder and critic at the first step, and the stage; the decoder before it was another."""
+    """Gradients of decoder and discriminator at the first step, and the stage; the decoder before training was another."""
     model = copy.deepcopy(ModelBundle.load(tiny_model).model).requires_grad_(False)
     before = copy.deepcopy(model.image.autoencoder)
     for parameter in before.decoder.parameters():
@@ -92,26 +92,26 @@ def _gradients(tiny_model, tiny_paired, **weights):
     )
     config = dataclasses.replace(CONFIG, **weights)
     run = TrainingRun(directory=Path("nowhere"), accelerator=make_accelerator("no"), seed=0, log=lambda _: None)
-    stage = _NoDrawing(model, source, None, before, config, run)
+    stage = _NoiseForGenerated(model, source, None, before, config, run)
     stage(0)["loss"].backward()
     return [[p.grad for p in group["params"]] for group in stage.parameter_groups()], stage
 
 
 def test_each_network_follows_its_own_loss(tiny_paired, tiny_model):
-    """As if the two took turns: the critic's loss does not reach the decoder, nor the decoder's wishes the critic."""
+    """As with alternating steps: neither network has a gradient of the loss of the other."""
     (_, discriminator), stage = _gradients(tiny_model, tiny_paired)
-    (_, critic_of_another), _ = _gradients(tiny_model, tiny_paired, adversarial=50.0, features=20.0, anchor=10.0)
+    (_, other_discriminator), _ = _gradients(tiny_model, tiny_paired, adversarial=50.0, features=20.0, anchor=10.0)
     assert max(float(g.abs().max()) for g in discriminator) > 1e-3
-    for a, b in zip(discriminator, critic_of_another, strict=True):
+    for a, b in zip(discriminator, other_discriminator, strict=True):
         assert torch.equal(a, b)
-    before = float(stage(0)["critic"])
+    before = float(stage(0)["discriminator"])
     with torch.no_grad():
         for parameter, gradient in zip(stage.discriminator.parameters(), discriminator, strict=True):
             parameter -= 1e-3 * gradient
-    assert float(stage(0)["critic"]) < before
+    assert float(stage(0)["discriminator"]) < before
 
-    unheard = {"adversarial": 0.0, "features": 0.0, "anchor": 0.0}
-    (decoder, _), stage = _gradients(tiny_model, tiny_paired, **unheard)
+    only_error = {"adversarial": 0.0, "features": 0.0, "anchor": 0.0}
+    (decoder, _), stage = _gradients(tiny_model, tiny_paired, **only_error)
     autoencoder = stage.model.image.autoencoder
     rng, generator = stage_rng(CONFIG.seed, NAME, 0), stage_generator(CONFIG.seed, f"{NAME}/noise", 0)
     real = stage._source.batch(2 * CONFIG.batch, rng, share_anywhere=SHARE_ANYWHERE).image_BCHW[: CONFIG.batch]
@@ -125,26 +125,29 @@ def test_each_network_follows_its_own_loss(tiny_paired, tiny_model):
     for a, b in zip(decoder, expected, strict=True):
         assert torch.allclose(a, b, atol=1e-6)
 
-    drawn = stage._generated_NLHW[torch.from_numpy(rng.integers(len(stage._generated_NLHW), size=CONFIG.batch))]
+    generated = stage._generated_NLHW[torch.from_numpy(rng.integers(len(stage._generated_NLHW), size=CONFIG.batch))]
     now, then = (
-        owner.decode(drawn).unfold(2, 4, 4).unfold(3, 4, 4).mean((-1, -2)) for owner in (autoencoder, stage._before)
+        owner.decode(generated).unfold(2, 4, 4).unfold(3, 4, 4).mean((-1, -2)) for owner in (autoencoder, stage._before)
     )
     pull = torch.autograd.grad((now - then).abs().mean(), list(autoencoder.decoder.parameters()))
-    (held, _), _ = _gradients(tiny_model, tiny_paired, **unheard | {"anchor": 2.0})
+    (held, _), _ = _gradients(tiny_model, tiny_paired, **only_error | {"anchor": 2.0})
     for a, b, c in zip(held, decoder, pull, strict=True):
         assert torch.allclose(a, b + 2 * c, atol=1e-5)
-    for wish in ("adversarial", "features"):
-        (wishing, _), _ = _gradients(tiny_model, tiny_paired, **unheard | {wish: 1.0})
-        assert any(not torch.allclose(a, b, atol=1e-5) for a, b in zip(decoder, wishing, strict=True))
+    for term in ("adversarial", "features"):
+        (with_term, _), _ = _gradients(tiny_model, tiny_paired, **only_error | {term: 1.0})
+        assert any(not torch.allclose(a, b, atol=1e-5) for a, b in zip(decoder, with_term, strict=True))
 
-    # of drawn latents alone: the critic's word is about them, and there are no features to match
-    (alone, _), stage = _gradients(tiny_model, tiny_paired, **unheard | {"adversarial": 2.0}, generated_only=True)
-    judged = torch.autograd.grad(
-        non_saturating_loss(stage.discriminator(autoencoder.decode(drawn))[0]), list(autoencoder.decoder.parameters())
+    # generated_only: the discriminator sees generated latents only, and there are no features to match
+    (generated_only, _), stage = _gradients(
+        tiny_model, tiny_paired, **only_error | {"adversarial": 2.0}, generated_only=True
     )
-    for a, b, c in zip(alone, decoder, judged, strict=True):
+    adversarial = torch.autograd.grad(
+        non_saturating_loss(stage.discriminator(autoencoder.decode(generated))[0]),
+        list(autoencoder.decoder.parameters()),
+    )
+    for a, b, c in zip(generated_only, decoder, adversarial, strict=True):
         assert torch.allclose(a, b + 2 * c, atol=1e-5)
-    (matching, _), _ = _gradients(tiny_model, tiny_paired, **unheard | {"features": 5.0}, generated_only=True)
+    (matching, _), _ = _gradients(tiny_model, tiny_paired, **only_error | {"features": 5.0}, generated_only=True)
     assert all(torch.equal(a, b) for a, b in zip(matching, decoder, strict=True))
 
 
@@ -165,23 +168,23 @@ def test_only_the_decoder_changes(sharp, tiny_model, tiny_paired):
     assert np.abs(a - b).mean() > 0.5  # another decoder of the same latents
 
 
-def test_grain_is_learnt_and_kept_by_the_next_sharpening(sharp, tiny_model, tiny_paired, tmp_path):
-    plain, grained = ModelBundle.load(tiny_model), ModelBundle.load(sharp)
+def test_decoder_noise_is_learnt_and_kept_by_the_next_sharpening(sharp, tiny_model, tiny_paired, tmp_path):
+    plain, noisy = ModelBundle.load(tiny_model), ModelBundle.load(sharp)
     first = with_decoder_noise(plain, CONFIG.decoder_noise_channels, CONFIG.seed)
     assert plain.model.image.n_decoder_noise == 0
-    assert grained.model.image.n_decoder_noise == 4 * CONFIG.decoder_noise_channels
+    assert noisy.model.image.n_decoder_noise == 4 * CONFIG.decoder_noise_channels
     assert with_decoder_noise(plain, 0, 0) is plain
-    assert with_decoder_noise(grained, 9, 0) is grained
-    before, after = (bundle.model.image.autoencoder.noise_proj.weight for bundle in (first, grained))
+    assert with_decoder_noise(noisy, 9, 0) is noisy
+    before, after = (bundle.model.image.autoencoder.noise_proj.weight for bundle in (first, noisy))
     assert not torch.equal(before, after)  # it is among what is trained
     latent = torch.randn(2, 8, 8, 8, generator=torch.Generator().manual_seed(0))[:, : plain.model.image.latent_channels]
     with torch.no_grad():
         assert torch.equal(first.model.image.to_image(latent), plain.model.image.to_image(latent))
-    longer = sharpen(grained, tiny_paired, tmp_path / "again.model", CONFIG, log=lambda _: None)
-    assert longer.config.image == grained.config.image
+    longer = sharpen(noisy, tiny_paired, tmp_path / "again.model", CONFIG, log=lambda _: None)
+    assert longer.config.image == noisy.config.image
 
 
-def test_a_sharpening_without_grain_draws_as_its_latents_say(tiny_model, tiny_paired, tmp_path):
+def test_a_sharpening_without_decoder_noise(tiny_model, tiny_paired, tmp_path):
     bundle = sharpen(
         ModelBundle.load(tiny_model),
         tiny_paired,
@@ -203,22 +206,23 @@ def test_a_killed_sharpening_ends_with_the_same_weights(tiny_model, tiny_paired,
 
 def test_what_does_not_fit_is_one_error_before_any_work(tiny_model, tiny_paired, tmp_path):
     for wrong, message in (
-        ({"hours": 0.0}, "no length"),
+        ({"hours": 0.0}, "--hours 0"),
+        ({"steps": 0}, "steps = 0"),
         ({"hours": 1.0, "steps": 5}, "--hours and --steps"),
         ({"learning_rate": 0.0}, "--learning-rate 0"),
         ({"seed": -1}, "--seed -1"),
-        ({"grain": -1}, "grain = -1"),
+        ({"decoder_noise_channels": -1}, "decoder_noise_channels = -1"),
     ):
         with pytest.raises(InputError, match=message):
             SharpenConfig(**wrong)
     on_pixels = copy.deepcopy(ModelBundle.load(tiny_model))
     on_pixels.model.image.autoencoder = None
-    with pytest.raises(InputError, match="draws in latents"):
+    with pytest.raises(InputError, match="generates latents"):
         sharpen(on_pixels, tiny_paired, tmp_path / "c.model", CONFIG)
     assert not (tmp_path / "c.model").exists()
 
 
-def test_a_budget_of_time_may_grow_and_another_dataset_is_said(tiny_model, tiny_paired, tmp_path, monkeypatch):
+def test_a_time_budget_may_grow_and_another_dataset_is_logged(tiny_model, tiny_paired, tmp_path, monkeypatch):
     trained = ModelBundle.load(tiny_model)
     trained.provenance["data_fingerprint"] = "of other data"
     logged: list[str] = []

@@ -30,7 +30,7 @@ class Killed(BaseException):
 def trained(tiny_paired, tmp_path_factory):
     output = tmp_path_factory.mktemp("upsampler") / "small.upsampler"
     patch = pytest.MonkeyPatch()  # the tiny slides are as coarse as the tiny model's images
-    patch.setattr("sge2hist.training.finetune.upsampler.COARSER", 2.0)
+    patch.setattr("sge2hist.training.finetune.upsampler.MAX_COARSENESS", 2.0)
     train_upsampler(tiny_paired, output, replace(SMALL, um_per_px=1.0), log=lambda _: None)
     patch.undo()
     return output
@@ -51,11 +51,11 @@ def test_detail_that_follows_the_coarse_image_is_learnt(tiny_paired, tmp_path, m
     """Stripes whose contrast is their brightness, the same in a mirror: nothing about the detail is left to chance."""
     stripes = np.where(np.arange(32) % 2 == 0, 1.0, -1.0)[None, :, None, None]
 
-    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         grey = rng.uniform(60, 180, (n, 1, 1, 1))
         return (grey + 0.3 * grey * stripes).repeat(32, 2).repeat(3, -1).astype(np.uint8)
 
-    monkeypatch.setattr(FineCrops, "draw", draw)
+    monkeypatch.setattr(FineCrops, "sample", sample)
     monkeypatch.setattr("sge2hist.training.finetune.upsampler.np.rot90", lambda image, turns: image)
     monkeypatch.setattr("sge2hist.training.finetune.upsampler.POOL_SIDES", 1)
     config = replace(SMALL, crop_px=32, steps=300, batch=8, learning_rate=3e-3)
@@ -101,7 +101,7 @@ def test_slides_that_are_too_coarse_are_refused(tiny_paired, tmp_path):
         replace(SMALL, crop_px=30)
 
 
-def test_patches_are_drawn_finer(trained, tiny_paired, tiny_model, tmp_path):
+def test_patches_are_generated_finer(trained, tiny_paired, tiny_model, tmp_path):
     def run(*more: str):
         command = ["generate", str(tiny_model), "--from", str(tiny_paired.path), "-n", "3", "--upsampler", str(trained)]
         return CliRunner().invoke(app, [*command, *more])

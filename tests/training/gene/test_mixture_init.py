@@ -14,7 +14,7 @@ from sge2hist.training.gene.data import GeneData, encode_data
 from sge2hist.training.gene.mixture_em import maximise, refit_mixture
 from sge2hist.training.gene.mixture_init import CollapseError, check_collapse, check_occupancy, init_mixture
 from sge2hist.training.gene.stages import build_gene_model
-from tests.training.gene_fixtures import make_cells, train_gene_model
+from tests.training.gene.fixtures import make_cells, train_gene_model
 
 
 def encoded(mean_NZ: np.ndarray, n_type: int = 4) -> EncodedCells:
@@ -79,7 +79,7 @@ def test_a_dead_z2_and_a_single_component_are_warned_of() -> None:
 
 
 def thin_groups_of_bins() -> GeneData:
-    """Bins of one type lie together, 10 um apart, groups 500 um apart; thinned until a bin says little of its type."""
+    """Bins of one type lie together, 10 um apart, groups 500 um apart; thinned until a bin has few counts that show its type."""
     cells = make_cells(600)
     rank = np.array([(cells.type_N[:i] == kind).sum() for i, kind in enumerate(cells.type_N)])
     centre = np.stack([500.0 * cells.type_N + 10 * (rank % 15), 10.0 * (rank // 15)], 1)
@@ -88,7 +88,7 @@ def thin_groups_of_bins() -> GeneData:
     return GeneData.from_counts(thinned, type_N=cells.type_N, type_names=cells.type_names, centre_um_N2=centre)
 
 
-def test_bins_that_hold_little_are_grouped_with_those_around() -> None:
+def test_shallow_bins_are_grouped_with_their_neighbours() -> None:
     """Without labels; the components stand where single bins lie, whatever grouped them: the M step of single posteriors."""
     cells = thin_groups_of_bins()
     model = train_gene_model(cells, n_steps=150, n_components=3, neighbour_um=0.0)

@@ -9,7 +9,7 @@ from sge2hist.models.gene.vae import GeneModelConfig
 from sge2hist.training.gene.data import GeneData
 from sge2hist.training.gene.neighbour_targets import NeighbourhoodTargets, neighbourhood_targets
 from sge2hist.training.gene.stages import build_gene_model
-from tests.training.gene_fixtures import make_cells
+from tests.training.gene.fixtures import make_cells
 
 
 def encoder_of(data: GeneData, n_axes: int = 4) -> GeneEncoder:
@@ -21,7 +21,7 @@ def targets_of(data: GeneData, **changes: float) -> NeighbourhoodTargets | None:
     return neighbourhood_targets(data, encoder_of(data), **shape)  # type: ignore[arg-type]
 
 
-def test_composition_is_the_share_of_each_type_around() -> None:
+def test_composition_is_the_share_of_each_type_among_neighbours() -> None:
     data = make_cells()
     targets = targets_of(data)
     assert targets is not None
@@ -56,7 +56,7 @@ def test_unlabelled_cells_get_clusters_and_rare_types_share_a_class(n_compositio
         np.testing.assert_allclose(targets.composition_NP[known].sum(1), 1, atol=1e-5)
 
 
-def test_mean_expression_around_is_that_of_the_axes_and_missing_ones_are_zero() -> None:
+def test_mean_expression_of_neighbours_is_that_of_the_axes_and_missing_ones_are_zero() -> None:
     data = make_cells()
     targets = targets_of(data, n_embedding=6)
     assert targets is not None

@@ -47,7 +47,7 @@ def test_cells_turn_with_the_picture(dataset, turn):
     assert inside.sum() >= 9
 
 
-def test_cells_around_are_those_a_slow_search_finds(dataset):
+def test_cells_of_a_crop_are_those_a_slow_search_finds(dataset):
     source = _source(dataset)
     crops = source.batch(5, np.random.default_rng(0), augment=False)
     for b in range(5):
@@ -87,7 +87,7 @@ def test_crops_taken_anywhere_reach_glass_and_stay_clear_of_held_out_patches(dat
     own = np.concatenate(
         [source.batch(32, np.random.default_rng(s), augment=False, share_anywhere=1.0).is_centre_M for s in range(4)]
     )
-    assert own.sum() < 32  # nearly no crop lies at the cell that it was drawn with
+    assert own.sum() < 32  # nearly no crop lies at the cell that it was sampled with
     rows = np.repeat(source.rows[:1], 200)
     places = source._anywhere(rows, source.centre_um_N2[rows], np.random.default_rng(0))
     size_um = np.array(source.slides[0].shape[1::-1]) * source.um_per_px

@@ -10,7 +10,7 @@ from sge2hist.models.gene.encode import dense_counts
 from sge2hist.training.gene.data import GeneData, gene_statistics
 from sge2hist.training.gene.selection import binomial_deviance, select_columns
 from sge2hist.training.gene.type_names import group_means
-from tests.training.gene_fixtures import make_cells
+from tests.training.gene.fixtures import make_cells
 
 
 def test_dense_counts_equal_toarray_also_for_empty_rows() -> None:

@@ -31,7 +31,7 @@ def test_goes_on_with_the_joint_stage_alone_on_the_same_data(tiny_paired, tiny_m
             assert torch.allclose(value, after[name], atol=1e-6), name
 
 
-def test_a_decoder_that_reads_grain_goes_on_reading_it(tiny_paired, tiny_model, tmp_path):
+def test_decoder_noise_is_kept(tiny_paired, tiny_model, tmp_path):
     start = with_decoder_noise(ModelBundle.load(tiny_model), 4, seed=0)
     start.save(tmp_path / "a.model")
     on = TrainConfig(preset="tiny", mixed_precision="no", warm_start=str(tmp_path / "a.model"), steps=2)
@@ -40,42 +40,42 @@ def test_a_decoder_that_reads_grain_goes_on_reading_it(tiny_paired, tiny_model, 
     assert torch.allclose(before, after, atol=1e-6)
 
 
-def test_other_genes_leave_the_gene_model_to_be_trained(tiny_model):
+def test_with_other_genes_the_gene_model_is_trained(tiny_model):
     start = ModelBundle.load(tiny_model)
-    fresh = ModelBundle.load(tiny_model)
+    blank = ModelBundle.load(tiny_model)
     with torch.no_grad():
-        for parameter in fresh.model.parameters():
+        for parameter in blank.model.parameters():
             parameter.zero_()
-    fresh.genes.ids[0] = "ENSG_OTHER"
-    assert copy_weights(fresh.model, fresh.genes, start, start.provenance["data_fingerprint"]) == []
-    assert torch.equal(fresh.model.image.unet.stem.weight, start.model.image.unet.stem.weight)
-    assert not fresh.model.gene.mixture.means_KT.any()
+    blank.genes.ids[0] = "ENSG_OTHER"
+    assert copy_weights(blank.model, blank.genes, start, start.provenance["data_fingerprint"]) == []
+    assert torch.equal(blank.model.image.unet.stem.weight, start.model.image.unet.stem.weight)
+    assert not blank.model.gene.mixture.means_KT.any()
 
 
-def test_renewed_genes_keep_the_image_networks_alone(tiny_paired, tiny_model, tmp_path):
-    start, fresh = ModelBundle.load(tiny_model), ModelBundle.load(tiny_model)
+def test_refitted_genes_keep_the_image_networks(tiny_paired, tiny_model, tmp_path):
+    start, blank = ModelBundle.load(tiny_model), ModelBundle.load(tiny_model)
     with torch.no_grad():
-        for parameter in fresh.model.parameters():
+        for parameter in blank.model.parameters():
             parameter.zero_()
-    skipped = copy_weights(fresh.model, fresh.genes, start, start.provenance["data_fingerprint"], refit_genes=True)
+    skipped = copy_weights(blank.model, blank.genes, start, start.provenance["data_fingerprint"], refit_genes=True)
     assert skipped == ["autoencoder"]
-    assert torch.equal(fresh.model.image.unet.stem.weight, start.model.image.unet.stem.weight)
-    assert not any(parameter.any() for parameter in fresh.model.gene.parameters())
-    with pytest.raises(InputError, match="--renew-genes without --start"):
+    assert torch.equal(blank.model.image.unet.stem.weight, start.model.image.unet.stem.weight)
+    assert not any(parameter.any() for parameter in blank.model.gene.parameters())
+    with pytest.raises(InputError, match="--refit-genes without --warm-start"):
         TrainConfig(refit_genes=True)
 
 
-def test_a_gene_model_that_is_kept_goes_on_pooling_bins_and_a_renewed_one_as_asked(tiny_paired, tiny_model, tmp_path):
+def test_a_kept_gene_model_keeps_its_pooling_and_a_refitted_one_takes_the_new(tiny_paired, tiny_model, tmp_path):
     quick = {"preset": "tiny", "mixed_precision": "no", "steps": 2}
-    renewed = TrainConfig(**quick, warm_start=str(tiny_model), refit_genes=True, pool_um=24.0)
-    assert train(tiny_paired, tmp_path / "pooled.model", renewed, log=lambda _: None).config.gene.pool_um == 24
+    refitted = TrainConfig(**quick, warm_start=str(tiny_model), refit_genes=True, pool_um=24.0)
+    assert train(tiny_paired, tmp_path / "pooled.model", refitted, log=lambda _: None).config.gene.pool_um == 24
     kept = TrainConfig(**quick, warm_start=str(tmp_path / "pooled.model"))
     bundle = train(tiny_paired, tmp_path / "kept.model", kept, log=lambda _: None)
     assert bundle.config.gene.pool_um == 24
     assert bundle.provenance["stage_seconds"]["gene"] == 0
 
 
-def test_a_gene_model_is_kept_whether_or_not_labels_are_used_now(tiny_paired, tiny_model, tmp_path):
+def test_a_gene_model_is_kept_whether_or_not_labels_are_used(tiny_paired, tiny_model, tmp_path):
     """Without labels a new one would have more components."""
     config = TrainConfig(preset="tiny", mixed_precision="no", steps=2, warm_start=str(tiny_model), use_labels=False)
     bundle = train(tiny_paired, tmp_path / "unlabelled.model", config, log=lambda _: None)
@@ -83,9 +83,7 @@ def test_a_gene_model_is_kept_whether_or_not_labels_are_used_now(tiny_paired, ti
     assert bundle.config.gene == ModelBundle.load(tiny_model).config.gene
 
 
-def test_a_model_of_the_same_preset_keeps_its_networks_when_the_preset_has_others_now(
-    tiny_paired, tiny_model, tmp_path
-):
+def test_a_model_of_the_same_preset_keeps_its_networks_when_the_preset_has_others(tiny_paired, tiny_model, tmp_path):
     image = ModelBundle.load(tiny_model).config.image
     older = dataclasses.replace(
         image,

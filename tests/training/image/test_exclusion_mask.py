@@ -1,4 +1,4 @@
-"""Areas that a person left out: no training crop shows a pixel of them, nothing else is lost, bad files are one clear error."""
+"""Excluded areas: no training crop shows a pixel of them, nothing else is lost, bad files are one clear error."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_crops_for_an_upsampler_stay_clear_too(tiny_paired, outline):
     assert 0 < len(before) - len(after) < len(before)
 
 
-def test_nothing_is_left_out_without_a_file(tiny_paired):
+def test_nothing_is_excluded_without_a_file(tiny_paired):
     excluded = read_exclusion_mask(None, tiny_paired)
     assert excluded.fingerprint is None
     assert not excluded.touches(np.array([[130.0, 90.0]]), np.zeros(1, int), 1e6).any()
@@ -126,7 +126,7 @@ def test_an_area_over_all_of_the_tissue_is_an_error(tiny_paired, tmp_path):
 
 
 def test_other_areas_are_another_run(tiny_paired, tmp_path, outline):
-    """The command trains with them, and does not go on when the outline was drawn anew."""
+    """The command trains with them, and does not resume when the outline was changed."""
     output = tmp_path / "x.model"
     asked = [
         "train",
@@ -137,7 +137,7 @@ def test_other_areas_are_another_run(tiny_paired, tmp_path, outline):
         "tiny",
         "--steps",
         "2",
-        "--leave-out",
+        "--exclude",
         str(outline),
     ]
     done = CliRunner().invoke(app, asked)

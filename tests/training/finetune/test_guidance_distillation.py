@@ -1,4 +1,4 @@
-"""Guidance learnt by the network: one evaluation per step says what two said, and weights asked for mean what they meant."""
+"""Guidance distillation: one evaluation per step gives the result of two, and a requested guidance means what it did."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GUIDED = SamplerConfig(n_steps=4, guidance=3.0, guidance_interval=(0.3, 8.0), si
 
 @pytest.fixture(scope="module")
 def teacher(tiny_model):
-    """A tiny model that is drawn with guidance, and whose cells say something: an untrained one heeds none."""
+    """A tiny model with guidance whose output depends on its cells, which that of an untrained one does not."""
     bundle = ModelBundle.load(tiny_model)
     model = JointModel(dataclasses.replace(bundle.config, sampler=GUIDED))
     model.load_state_dict(bundle.model.state_dict())
@@ -47,7 +47,7 @@ def student(teacher, tiny_paired, tmp_path_factory):
 
 
 def _evaluations(bundle, cells, sampler, monkeypatch) -> int:
-    """How often the network is asked, while two images are drawn."""
+    """Evaluations of the network while two images are generated."""
     count = 0
     plain = Denoiser.__call__
 
@@ -79,9 +79,11 @@ def test_weights_asked_for_mean_what_they_meant(teacher):
 
     class Exact(Denoiser):
         def __call__(self, x, sigma_B, condition):
-            told, untold = (super(Exact, self).__call__(x, sigma_B, c) for c in (condition, untold_condition))
+            conditional, unconditional = (
+                super(Exact, self).__call__(x, sigma_B, c) for c in (condition, null_condition)
+            )
             weight = 3.0 if 0.3 <= float(sigma_B[0]) <= 8 else 1.0
-            return untold + weight * (told - untold)
+            return unconditional + weight * (conditional - unconditional)
 
     image = teacher.model.image
     exact = ImageModel(image.config, LearntGuidance(weight=3.0, interval=(0.3, 8.0))).eval()
@@ -91,7 +93,7 @@ def test_weights_asked_for_mean_what_they_meant(teacher):
 
     cells = _cells(2)
     cells = dataclasses.replace(cells, z_MZ=torch.randn(len(cells.depth_M), image.config.n_latent))
-    untold_condition = image.encode_cells(cells.unconditional(), (8, 8))
+    null_condition = image.encode_cells(cells.unconditional(), (8, 8))
     for weight, interval in ((3.0, (0.3, 8.0)), (1.0, (0.3, 8.0)), (2.0, (0.3, 8.0)), (3.0, (1.0, 20.0))):
         sampler = dataclasses.replace(GUIDED, guidance=weight, guidance_interval=interval)
         expected = image.sample_latents(cells, [1, 2], (8, 8), sampler)
@@ -104,11 +106,11 @@ def test_it_learns_the_guided_answer_and_nothing_else_moves(student, teacher, ti
     assert changed == {"unet", "condition"}
     cells = tiny_paired.adata()[:12].copy()
     plain = dataclasses.replace(GUIDED, guidance=1.0)
-    drawn = SGE2Hist.from_pretrained(student).generate_from_genes(cells).astype(float)
+    found = SGE2Hist.from_pretrained(student).generate_from_genes(cells).astype(float)
     wanted, unguided = (
         SGE2Hist(bundle=teacher).generate_from_genes(cells, sampler=s).astype(float) for s in (GUIDED, plain)
     )
-    assert abs(drawn - wanted).mean() < 0.75 * abs(unguided - wanted).mean()
+    assert abs(found - wanted).mean() < 0.75 * abs(unguided - wanted).mean()
     rows = [row.split(",") for row in (student / "training" / "log.csv").read_text().splitlines()]
     last = {name: float(value) for _, _, _, name, value in rows[1:]}
     assert last["loss"] < 0.8 * last["not_learnt"]
@@ -120,7 +122,7 @@ def test_a_killed_one_ends_with_the_same_weights(teacher, tiny_paired, tmp_path)
             teacher, tiny_paired, output, dataclasses.replace(CONFIG, batch=2), log=log
         ),
         tmp_path,
-        "resuming own_guidance at step 100",
+        "resuming guidance_distillation at step 100",
     )
 
 
@@ -131,7 +133,7 @@ def test_models_without_guidance_and_those_that_have_learnt_it_are_refused(stude
         distill_guidance(plain, tiny_paired, tmp_path / "a.model")
     again = ModelBundle.load(student)
     again.model.config = dataclasses.replace(again.config, sampler=dataclasses.replace(GUIDED, guidance=2.0))
-    with pytest.raises(InputError, match="guides itself already"):
+    with pytest.raises(InputError, match="has learnt its guidance already"):
         distill_guidance(again, tiny_paired, tmp_path / "b.model")
     assert not list(tmp_path.iterdir())
 

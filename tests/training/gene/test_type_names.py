@@ -8,7 +8,7 @@ import torch
 
 from sge2hist.training.gene.data import GeneData
 from sge2hist.training.gene.type_names import name_components
-from tests.training.gene_fixtures import make_cells, train_gene_model
+from tests.training.gene.fixtures import make_cells, train_gene_model
 
 
 @pytest.fixture(scope="module")

@@ -28,14 +28,14 @@ def test_a_share_of_the_gradient_reaches_z1_and_all_of_it_z2():
 
 def test_a_lone_cell_is_told_a_draw_of_z1_and_the_mean_of_z2():
     sample, mean = torch.randn(4, 5), torch.randn(4, 5)
-    told = single_cell_latents(sample, mean, torch.tensor([True, False, True, False]), 2)
-    assert torch.equal(told[[0, 2], :2], sample[[0, 2], :2])
-    assert torch.equal(told[:, 2:], mean[:, 2:])
-    assert torch.equal(told[[1, 3]], mean[[1, 3]])
+    latents = single_cell_latents(sample, mean, torch.tensor([True, False, True, False]), 2)
+    assert torch.equal(latents[[0, 2], :2], sample[[0, 2], :2])
+    assert torch.equal(latents[:, 2:], mean[:, 2:])
+    assert torch.equal(latents[[1, 3]], mean[[1, 3]])
 
 
 class _TwoNumbers(Stage):
-    """Two parameters that want to grow by the learning rate in each step; remembers what it was told."""
+    """Two parameters that want to grow by the learning rate in each step; records its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class _TwoNumbers(Stage):
         return {"loss": -(self.steady + self.tiring).sum()}
 
 
-def test_a_group_slows_down_to_rest_at_its_share(tmp_path):
+def test_a_group_slows_down_to_zero_at_its_share(tmp_path):
     stage = _TwoNumbers()
     run = TrainingRun(directory=tmp_path, accelerator=make_accelerator("no"), seed=0, log=lambda _: None)
     plan = StagePlan(name="x", n_steps=20, learning_rate=0.1, items_per_step=1, warmup=0.0, decay=0.0)
@@ -66,7 +66,7 @@ def test_a_group_slows_down_to_rest_at_its_share(tmp_path):
     assert float(stage.steady.detach()) > 1.9
 
 
-def test_the_gene_model_rests_and_the_image_model_goes_on(tiny_paired, tmp_path, monkeypatch):
+def test_the_gene_model_is_frozen_and_the_image_model_is_trained_further(tiny_paired, tmp_path, monkeypatch):
     seen: list[tuple[float, torch.Tensor, torch.Tensor]] = []
 
     def watch(stage: JointTraining, share: float) -> None:
@@ -78,7 +78,7 @@ def test_the_gene_model_rests_and_the_image_model_goes_on(tiny_paired, tmp_path,
         return torch.cat([p.detach().flatten() for p in module.parameters()])
 
     advance = JointTraining.advance
-    monkeypatch.setattr(JointTraining, "reach", watch)
+    monkeypatch.setattr(JointTraining, "advance", watch)
     config = TrainConfig(preset="tiny", mixed_precision="no", steps=9, seed=1)
     train(tiny_paired, tmp_path / "x.model", config, log=lambda _: None)
     for (share, gene, image), (_, gene_next, image_next) in pairwise(seen):

@@ -11,7 +11,7 @@ from sge2hist.models.gene.vae import GeneModelConfig
 from sge2hist.training.gene.data import encode_data, with_neighbours
 from sge2hist.training.gene.mixture_em import refit_mixture
 from sge2hist.training.gene.stages import GeneStage, GeneStageConfig, build_gene_model, calibrate_novelty, decoder_alone
-from tests.training.gene_fixtures import descend, make_cells, train_gene_model
+from tests.training.gene.fixtures import descend, make_cells, train_gene_model
 
 SHAPE = {"n_genes": 60, "hidden": (8,), "n_type": 2, "n_micro": 2, "n_components": 2}
 
@@ -79,7 +79,7 @@ def _types_of(model: object, data: object) -> list[np.ndarray]:
 
 
 def test_z2_tells_the_surroundings_and_not_the_type() -> None:
-    """The fixture's surroundings are the place in x; z2 is told of it by the cells around, z1 never is."""
+    """In the fixture the neighbourhood varies along x: z2 follows it through the neighbour features, z1 never does."""
     train, test = make_cells(1200), make_cells(1200, seed=1)
     model = train_gene_model(train, n_steps=300, use_labels=True, centre_micro=True)
     train, test = with_neighbours(train, model), with_neighbours(test, model)
@@ -149,7 +149,7 @@ def test_a_decoder_that_learns_on_leaves_latents_alone_and_tells_unseen_cells_be
         descend(stage, range(60), lr=2e-3)
     model.micro.centres_KM.copy_(
         centres
-    )  # batches move them in training mode; they are found anew at the end of a training
+    )  # batches move them in training mode; they are computed again at the end of a training
     after, better = look()
     np.testing.assert_array_equal(before, after)
     assert better > likelihood + 0.1
