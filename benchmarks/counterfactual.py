@@ -13,7 +13,7 @@ cells of the second type, and the length of their mean z2 over that of real cell
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,9 @@ from sge2hist.data.spatial_index import CellIndex
 from sge2hist.evaluation.features.extractors import resolve_extractor
 from sge2hist.evaluation.metrics.counterfactual import covered_share
 from sge2hist.generation.encode import encode_cells, neighbour_reader
-from sge2hist.generation.windows import Windows, draw, image_seed, neighbourhoods
+from sge2hist.generation.windows import image_seed, neighbour_cells, sample_patches, with_latents
 from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.image.conditioning import PlacedCells
 
 DOSES = (0.0, 0.25, 0.5, 1.0, 2.0)
 
@@ -105,7 +106,7 @@ class Edit:
     dataset: PairedDataset
     index: CellIndex  # of all cells
     cells: np.ndarray
-    windows: Windows  # without latents
+    windows: PlacedCells  # without latents
     row_M: np.ndarray  # the cell of each entry of `windows`
     markers: np.ndarray
     added_G: np.ndarray
@@ -122,13 +123,12 @@ class Edit:
         """Find the neighbours of the cells."""
         centre_um = dataset.centre_xy_px * dataset.um_per_px
         index = CellIndex(centre_um, dataset.slide_of_cell)
-        row_M, windows = neighbourhoods(
+        row_M, windows = neighbour_cells(
             index,
             dataset.slide_of_cell[cells],
             centre_um[cells],
             side_um=bundle.config.patch_um,
-            reach_um=bundle.config.receptive_radius_um,
-            stain=0,
+            receptive_radius_um=bundle.config.receptive_radius_um,
         )
         return cls(
             bundle=bundle,
@@ -149,12 +149,12 @@ class Edit:
         index = CellIndex(self.index.centre_um_N2[needed], self.dataset.slide_of_cell[needed])
         neighbours = neighbour_reader(self.bundle, read, self.dataset.genes, index)
         latents = encode_cells(self.bundle, read, self.dataset.genes, np.arange(len(needed)), neighbours=neighbours)
-        z_MZ, depth_M = latents.mean_NZ[at], latents.depth_N[at]
+        cells = with_latents(self.windows, latents.mean_NZ[at], latents.depth_N[at])
         seeds = np.array([image_seed(0, str(cell), 0) for cell in self.cells])
         batches = [
-            draw(
+            sample_patches(
                 self.bundle,
-                part_of(self.windows, z_MZ, depth_M, i, i + 32),
+                part_of(cells, i, i + 32),
                 seeds[i : i + 32],
                 self.bundle.config.sampler,
             )
@@ -185,18 +185,18 @@ def added(rate_G: np.ndarray, markers: np.ndarray, n_cells: int) -> csr_array:
     return csr_array((sampled[row, column], (row, markers[column])), shape=(n_cells, len(rate_G)))
 
 
-def part_of(windows: Windows, z_MZ: np.ndarray, depth_M: np.ndarray, first: int, last: int) -> Windows:
-    """The windows first..last of a batch, with these latents."""
-    own = (windows.image_M >= first) & (windows.image_M < last)
-    values = vars(windows) | {
-        "z_MZ": z_MZ[own],
-        "depth_M": depth_M[own],
-        "xy_um_M2": windows.xy_um_M2[own],
-        "image_M": windows.image_M[own] - first,
-        "mode_B": windows.mode_B[first:last],
-        "slide_B": windows.slide_B[first:last],
-    }
-    return Windows(**values)
+def part_of(cells: PlacedCells, first: int, last: int) -> PlacedCells:
+    """Images first..last of a batch."""
+    inside = (cells.image_M >= first) & (cells.image_M < last)
+    return replace(
+        cells,
+        z_MZ=cells.z_MZ[inside],
+        depth_M=cells.depth_M[inside],
+        xy_um_M2=cells.xy_um_M2[inside],
+        image_M=cells.image_M[inside] - first,
+        mode_B=cells.mode_B[first:last],
+        slide_B=cells.slide_B[first:last],
+    )
 
 
 def fit_classifier(dataset, extractor, name, rng):

@@ -41,7 +41,7 @@ from sge2hist.devices import fast_arithmetic
 from sge2hist.generation.parallel import parallel_batches
 from sge2hist.generation.patches import image_batches
 from sge2hist.generation.requests import request_from_paired
-from sge2hist.generation.windows import Windows, draw
+from sge2hist.generation.windows import sample_patches
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.conditioning import MODE_ALL, PlacedCells
 from sge2hist.models.image.image_model import ImageModel
@@ -210,10 +210,15 @@ def glass(bundle: ModelBundle, n: int) -> None:
     """Generate images without any cell: they should be glass."""
     from sge2hist.data.he_stain import stain_statistics
 
-    nothing = np.zeros((0, bundle.config.gene.n_latent), np.float32)
-    none, B = np.zeros(0, np.int64), np.zeros(n, np.int64)
-    empty = Windows(z_MZ=nothing, depth_M=none, xy_um_M2=np.zeros((0, 2)), image_M=none, mode_B=B + MODE_ALL, slide_B=B)
-    images = draw(bundle, empty, np.arange(n), bundle.config.sampler)
+    empty = PlacedCells(
+        z_MZ=torch.zeros(0, bundle.config.gene.n_latent),
+        depth_M=torch.zeros(0),
+        xy_um_M2=torch.zeros(0, 2),
+        image_M=torch.zeros(0, dtype=torch.long),
+        mode_B=torch.full((n,), MODE_ALL),
+        slide_B=torch.zeros(n, dtype=torch.long),
+    )
+    images = sample_patches(bundle, empty, np.arange(n), bundle.config.sampler)
     clear = stain_statistics(images)["lumen_fraction"]
     print(
         f"\nno cells at all, {n} images: {clear.mean():.3f} of the area is clear, {(clear > 0.95).mean():.2f} of the images"

@@ -16,7 +16,7 @@ from sge2hist.models.gene.cell_types import TypeTable
 from sge2hist.models.gene.vae import GeneVAE
 from sge2hist.training.gene.stages import calibrate_novelty
 from sge2hist.training.gene.type_names import name_components
-from tests.training.gene_fixtures import N_GENES, make_cells, train_gene_model
+from tests.training.gene.fixtures import N_GENES, make_cells, train_gene_model
 
 PANEL = GenePanel([f"ENSG{g:011d}" for g in range(N_GENES)], [f"GENE{g}" for g in range(N_GENES)])
 
@@ -65,7 +65,7 @@ def test_a_small_panel_is_masked_and_reported(trained: tuple[GeneVAE, TypeTable]
     assert (adata.obs["sge2hist_type"].astype(str) == truth).mean() > 0.85
 
 
-def test_positions_tell_z2_of_the_cells_around(trained: tuple[GeneVAE, TypeTable]) -> None:
+def test_positions_condition_z2_on_the_neighbours(trained: tuple[GeneVAE, TypeTable]) -> None:
     data = make_cells(400, seed=1)
     alone = anndata.AnnData(csr_matrix(data.read(np.arange(400)).toarray()), var=pd.DataFrame(index=PANEL.ids))
     placed = alone.copy()
@@ -75,15 +75,15 @@ def test_positions_tell_z2_of_the_cells_around(trained: tuple[GeneVAE, TypeTable
         embed_adata(adata, trained[0], PANEL, trained[1], batch_size=150)
     np.testing.assert_allclose(alone.obsm["X_sge2hist_z1"], placed.obsm["X_sge2hist_z1"], atol=1e-5)
     assert not np.allclose(alone.obsm["X_sge2hist_z2"], placed.obsm["X_sge2hist_z2"], atol=0.05)
-    assert (bool(alone.uns["sge2hist"]["surroundings"]), bool(placed.uns["sge2hist"]["surroundings"])) == (False, True)
+    assert (bool(alone.uns["sge2hist"]["neighbours"]), bool(placed.uns["sge2hist"]["neighbours"])) == (False, True)
 
 
-def test_types_of_bins_that_hold_little_are_told_with_those_around(trained: tuple[GeneVAE, TypeTable]) -> None:
-    """Bins of one type lie together, 10 um apart, groups 500 um apart; their counts are thinned until they say little."""
+def test_types_of_sparse_bins_are_assigned_from_pooled_posteriors(trained: tuple[GeneVAE, TypeTable]) -> None:
+    """Bins of one type are 10 um apart, groups 500 um apart; their counts are thinned until they hold little information."""
     adata, type_N = make_adata()
     rng = np.random.default_rng(0)
     adata.X = csr_matrix(rng.binomial(adata.X.toarray().astype(int), 0.02).astype(np.float32))
-    rank = np.array([(type_N[:i] == kind).sum() for i, kind in enumerate(type_N)])
+    rank = np.array([(type_N[:i] == own).sum() for i, own in enumerate(type_N)])
     adata.obs["x_um"], adata.obs["y_um"] = 500.0 * type_N + 10 * (rank % 5), 10.0 * (rank // 5)
     truth = np.array(["alpha", "beta", "gamma"])[type_N]
     alone, pooled = adata.copy(), adata.copy()
@@ -102,7 +102,7 @@ def test_types_of_bins_that_hold_little_are_told_with_those_around(trained: tupl
         as_trained.obsm["sge2hist_responsibilities"], pooled.obsm["sge2hist_responsibilities"]
     )
     del as_trained.obs["x_um"]
-    embed_adata(as_trained, model, PANEL, trained[1])  # without places: from its own counts
+    embed_adata(as_trained, model, PANEL, trained[1])  # without positions: from its own counts
     assert as_trained.uns["sge2hist"]["pool_um"] == 0
     lonely = adata.copy()
     lonely.obs["x_um"] = 1000.0 * np.arange(80)
@@ -111,7 +111,7 @@ def test_types_of_bins_that_hold_little_are_told_with_those_around(trained: tupl
 
 
 @pytest.mark.parametrize("pool_um", [-1.0, float("nan"), float("inf"), 20.0])
-def test_bins_are_not_pooled_without_places_or_a_distance(trained: tuple[GeneVAE, TypeTable], pool_um: float) -> None:
+def test_bins_are_not_pooled_without_positions_or_a_distance(trained: tuple[GeneVAE, TypeTable], pool_um: float) -> None:
     adata, _ = make_adata()  # has no positions
     with pytest.raises(InputError, match="pool_um"):
         embed_adata(adata, trained[0], PANEL, trained[1], pool_um=pool_um)
@@ -145,8 +145,8 @@ def test_counts_of_an_open_file_are_read_and_none_are_refused(tmp_path) -> None:
 
     adata, _ = make_adata()
     counts = csr_array(adata.X).toarray()
-    for name, kind in (("csr", csr_matrix), ("csc", csc_matrix), ("dense", np.asarray)):
-        anndata.AnnData(kind(counts)).write_h5ad(tmp_path / f"{name}.h5ad")
+    for name, layout in (("csr", csr_matrix), ("csc", csc_matrix), ("dense", np.asarray)):
+        anndata.AnnData(layout(counts)).write_h5ad(tmp_path / f"{name}.h5ad")
         opened = anndata.read_h5ad(tmp_path / f"{name}.h5ad", backed="r")
         np.testing.assert_array_equal(raw_counts(opened).toarray(), counts)
         opened.file.close()

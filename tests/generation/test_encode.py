@@ -1,4 +1,4 @@
-"""Latents of cells as they are drawn: z2 stays within what the image model has seen."""
+"""Latents of cells for generation: z2 stays within the range of the training cells."""
 
 import json
 import shutil
@@ -8,11 +8,11 @@ import pytest
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.spatial_index import CellIndex
-from sge2hist.generation.encode import around_in, encode_cells
+from sge2hist.generation.encode import encode_cells, neighbour_reader
 from sge2hist.models.bundle import ModelBundle, z2_range_of
 
 
-def test_a_trained_model_knows_the_range_of_z2_and_keeps_to_it(tiny_model, tiny_paired):
+def test_a_trained_model_clips_z2_to_its_range(tiny_model, tiny_paired):
     bundle = ModelBundle.load(tiny_model)
     n_type, rows = bundle.config.gene.n_type, tiny_paired.rows("all")
     assert bundle.z2_range is not None
@@ -30,7 +30,7 @@ def test_a_trained_model_knows_the_range_of_z2_and_keeps_to_it(tiny_model, tiny_
     assert (kept != free).any()
 
 
-def test_the_range_leaves_all_but_a_few_cells_alone():
+def test_the_range_clips_few_cells():
     z2 = np.random.default_rng(0).standard_normal((5000, 3))
     low, high = z2_range_of(z2)
     outside = (z2 < low) | (z2 > high)
@@ -50,12 +50,12 @@ def test_a_range_that_does_not_fit_is_refused(tiny_model, tmp_path):
     assert ModelBundle.load(tmp_path / "a.model").z2_range is None  # models written before it
 
 
-def test_the_cells_around_are_told(tiny_model, tiny_paired):
+def test_z2_depends_on_the_neighbours(tiny_model, tiny_paired):
     bundle, rows = ModelBundle.load(tiny_model), tiny_paired.rows("all")
-    places = CellIndex(tiny_paired.centre_xy_px * tiny_paired.um_per_px, tiny_paired.slide_of_cell)
-    around = around_in(bundle, tiny_paired.counts, tiny_paired.genes, places)
-    told = encode_cells(bundle, tiny_paired.counts, tiny_paired.genes, rows, around=around)
+    index = CellIndex(tiny_paired.centre_xy_px * tiny_paired.um_per_px, tiny_paired.slide_of_cell)
+    neighbours = neighbour_reader(bundle, tiny_paired.counts, tiny_paired.genes, index)
+    among = encode_cells(bundle, tiny_paired.counts, tiny_paired.genes, rows, neighbours=neighbours)
     alone = encode_cells(bundle, tiny_paired.counts, tiny_paired.genes, rows).mean_NZ
-    assert np.abs(alone - told.mean_NZ).max() > 0.05
-    few = encode_cells(bundle, tiny_paired.counts, tiny_paired.genes, rows[::7], around=around)
-    assert np.allclose(few.mean_NZ, told.mean_NZ[told.find(few.row_N)], atol=2e-3)
+    assert np.abs(alone - among.mean_NZ).max() > 0.05
+    few = encode_cells(bundle, tiny_paired.counts, tiny_paired.genes, rows[::7], neighbours=neighbours)
+    assert np.allclose(few.mean_NZ, among.mean_NZ[among.find(few.row_N)], atol=2e-3)

@@ -1,4 +1,4 @@
-"""Batches that are drawn at once, one thread each."""
+"""Batches that run at once, one thread each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sge2hist.generation.parallel import LEAST, parallel_batches
+from sge2hist.generation.parallel import MIN_IMAGES, parallel_batches
 from sge2hist.generation.patches import image_batches
 from sge2hist.generation.requests import request_from_paired
 from sge2hist.models.bundle import ModelBundle
@@ -28,29 +28,29 @@ def threads(request):
 
 @pytest.mark.parametrize("n", [0, 1, 8, 50])
 @pytest.mark.parametrize("batch", [1, 6, 64])
-def test_parts_cover_all_in_order_with_no_more_than_a_batch_under_way(threads, n, batch):
-    lock, under_way, most, shared = threading.Lock(), 0, 0, []
+def test_parts_cover_all_in_order_with_at_most_a_batch_running(threads, n, batch):
+    lock, running, peak, threads_seen = threading.Lock(), 0, 0, []
 
     def call(part: slice) -> list[int]:
-        nonlocal under_way, most
+        nonlocal running, peak
         with lock:
-            under_way += part.stop - part.start
-            most = max(most, under_way)
-        shared.append(torch.get_num_threads())
+            running += part.stop - part.start
+            peak = max(peak, running)
+        threads_seen.append(torch.get_num_threads())
         time.sleep(0.002)  # long enough that parts overlap
         with lock:
-            under_way -= part.stop - part.start
+            running -= part.stop - part.start
         return list(range(part.start, part.stop))
 
     found = [i for part in parallel_batches(call, n, batch, CPU) for i in part]
     assert found == list(range(n))
-    assert most <= batch
+    assert peak <= batch
     assert torch.get_num_threads() == threads
-    if n >= LEAST * threads and batch >= LEAST * threads:
-        assert set(shared) == {1}
+    if n >= MIN_IMAGES * threads and batch >= MIN_IMAGES * threads:
+        assert set(threads_seen) == {1}
 
 
-def test_as_many_parts_are_under_way_as_there_are_threads(threads):
+def test_as_many_parts_run_as_there_are_threads(threads):
     meet = threading.Barrier(threads)
 
     def call(part: slice) -> int:
@@ -64,7 +64,7 @@ def test_another_device_has_one_batch_at_a_time(threads):
     assert list(parallel_batches(lambda part: part.stop - part.start, 20, 8, torch.device("meta"))) == [8, 8, 4]
 
 
-def test_an_error_ends_it_and_threads_are_as_before():
+def test_an_error_stops_all_parts_and_restores_the_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
 
@@ -88,16 +88,16 @@ def test_an_error_ends_it_and_threads_are_as_before():
 
 def test_images_do_not_depend_on_the_threads(tiny_model, tiny_paired):
     tiny_bundle = ModelBundle.load(tiny_model)
-    job = request_from_paired(tiny_bundle, tiny_paired, tiny_paired.rows("test")[:11])
+    request = request_from_paired(tiny_bundle, tiny_paired, tiny_paired.rows("test")[:11])
     sampler = replace(tiny_bundle.config.sampler, n_steps=2)
     before = torch.get_num_threads()
     try:
-        drawn = []
+        generated = []
         for n in (1, 2, 4):
             torch.set_num_threads(n)
-            drawn.append(np.concatenate(list(image_batches(tiny_bundle, job, sampler))).astype(int))
+            generated.append(np.concatenate(list(image_batches(tiny_bundle, request, sampler))).astype(int))
     finally:
         torch.set_num_threads(before)
-    assert len(drawn[0]) == 11
-    for images in drawn[1:]:
-        assert np.abs(images - drawn[0]).max() <= 1
+    assert len(generated[0]) == 11
+    for images in generated[1:]:
+        assert np.abs(images - generated[0]).max() <= 1

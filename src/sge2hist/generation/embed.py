@@ -1,4 +1,4 @@
-"""Latents, types and a novelty flag for any expression: what the gene model alone says about cells of an AnnData."""
+"""Embedding of an AnnData by the gene model: latents, types and a novelty flag."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SYMBOL_COLUMNS = ("symbol", "gene_symbols", "gene_symbol", "gene_name", "feature
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
-    """What the gene model says about N cells."""
+    """Output of the gene model for N cells."""
 
     z1_NT: np.ndarray  # float32, cell type
     z2_NM: np.ndarray  # float32, microenvironment
@@ -38,7 +38,7 @@ class Embedding:
     type_names: list[str]  # N names
     type_probability_N: np.ndarray  # float32, of the named type
     fit_quantile_N: np.ndarray  # share of training cells that the model explains worse, 0 to 1
-    latent_quantile_N: np.ndarray  # share of training cells at a less likely place of the latent space
+    latent_quantile_N: np.ndarray  # share of training cells with a less likely latent
     is_novel_N: np.ndarray  # bool: unlike the training cells, or without counts
 
 
@@ -55,15 +55,15 @@ def embed_counts(
 ) -> Embedding:
     """Embed raw counts, CSR [N, G], that are already on the model's panel; `observed_G` bool marks measured genes.
 
-    `index`: where the cells lie, so that z2 is told of the cells around; None: it is not. With `pool_um` the type and the
-    responsibilities are those of a cell and the cells within that many um of it together (:func:`pool_posteriors`; needs
-    `index`); latents and flag stay the cell's own.
+    `index`: positions of the cells, which condition z2 on the neighbours; None: it depends on the cell's own counts. With
+    `pool_um` type and responsibilities are computed from the pooled posteriors of the cells within this radius
+    (:func:`pool_posteriors`; needs `index`); latents and flag stay the cell's own.
     """
     n_cells = counts_NG.shape[0]
     neighbour_NA = None
     if index is not None and model.config.n_neighbour_features:
-        around = index.around(np.arange(n_cells), model.config.neighbour_um)
-        neighbour_NA = neighbour_features(model.encoder, lambda rows: counts_NG[rows], around, observed_G)
+        weights = index.neighbour_weights(np.arange(n_cells), model.config.neighbour_um)
+        neighbour_NA = neighbour_features(model.encoder, lambda rows: counts_NG[rows], weights, observed_G)
     observed = None if observed_G.all() else torch.from_numpy(observed_G).to(next(model.parameters()).device)
     quantiles: list[np.ndarray] = []
 
@@ -76,7 +76,7 @@ def embed_counts(
         scores = model.novelty.quantiles(*model.novelty_scores(counts, posterior, observed))
         quantiles.append(torch.stack(scores).float().cpu().numpy())
 
-    pooled_NN = index.around(np.arange(n_cells), pool_um) if pool_um and index is not None else None
+    pooled_NN = index.neighbour_weights(np.arange(n_cells), pool_um) if pool_um and index is not None else None
     encoded = encode_chunks(model, chunks(), n_cells, observed_G=observed_G, visit=score)
     fit_N, latent_N = np.concatenate(quantiles, axis=1)
     gamma_NK = component_posterior(model, encoded, pooled_NN)
@@ -108,20 +108,20 @@ def embed_adata(
 
     Adds ``obsm["X_sge2hist_z1"]``, ``obsm["X_sge2hist_z2"]``, ``obsm["sge2hist_responsibilities"]``, and in obs
     ``sge2hist_type`` (category), ``sge2hist_type_probability``, ``sge2hist_fit_quantile``, ``sge2hist_latent_quantile``
-    and ``sge2hist_novel``; ``uns["sge2hist"]`` tells the overlap of the panels.
+    and ``sge2hist_novel``; ``uns["sge2hist"]`` holds the overlap of the panels.
 
-    z2, the microenvironment, is told of the cells around where obs has their positions in um (``x_um``, ``y_um``, and
-    ``slide`` where there are several); without, it is inferred from each cell's own counts and says less.
+    z2, the microenvironment, is conditioned on the neighbours of each cell if obs has positions in um (``x_um``, ``y_um``, and
+    ``slide`` if there are several); otherwise it is inferred from the cell's own counts and is less informative.
 
     Parameters
     ----------
     layer
-        Where the raw counts are; default: ``layers["counts"]`` if there is one, else X.
+        Layer of the raw counts; default: ``layers["counts"]`` if there is one, else X.
     pool_um
-        Tell types from a cell and the cells within this distance (um) together; 0: each from its own counts; default: as the
-        model was trained (`train --pool-um`), where obs has positions. For bins, which
-        hold too little to be told alone and lie in structures that are wider than they: one and a half times their side takes
-        the eight around. What a bin's own counts say of itself is given up for it, and thin or scattered kinds are lost.
+        Pool the posteriors of cells within this radius (um) when assigning types; 0: each cell by its own counts; default: as the
+        model was trained (`train --pool-um`), if obs has positions. Meant for bins, whose own counts are too few and which are
+        smaller than the structures of the tissue: 1.5 times their side pools a bin and its eight neighbours. Types that are
+        thin or scattered are lost.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def embed_adata(
         raise InputError(
             found=f"pool_um {pool_um:g}, and no positions of the cells",
             expected="finite columns x_um and y_um of obs",
-            repair="write the positions, in um, into these columns, or leave pool_um out",
+            repair="write the positions, in um, into these columns, or omit pool_um",
         )
     counts = raw_counts(adata, layer)
     alignment = panel.align(panel_of(adata))
@@ -155,7 +155,7 @@ def embed_adata(
     adata.uns["sge2hist"] = {
         "panel": alignment.summary(),
         "n_shared_genes": alignment.n_shared,
-        "surroundings": index is not None and model.config.n_neighbour_features > 0,
+        "neighbours": index is not None and model.config.n_neighbour_features > 0,
         "pool_um": float(pool_um),
         "type_of_component": types.name_of_component,
     }
@@ -163,7 +163,7 @@ def embed_adata(
 
 
 def _index_of(adata: anndata.AnnData) -> CellIndex | None:
-    """Where the cells lie, if obs says it of all of them."""
+    """Positions of the cells, if obs has them for all."""
     if not {"x_um", "y_um"} <= set(adata.obs):
         return None
     xy_um_N2 = adata.obs[["x_um", "y_um"]].to_numpy(np.float64)
@@ -185,9 +185,7 @@ def raw_counts(adata: anndata.AnnData, layer: str | None = None) -> csr_array:
     stored = adata.X if layer is None else adata.layers[layer]
     if stored is None:
         raise InputError(found="no values in X", expected="raw counts", repair='store them in X or layers["counts"]')
-    counts = csr_array(
-        stored.to_memory() if hasattr(stored, "to_memory") else stored
-    )  # of a file that is open, "backed"
+    counts = csr_array(stored.to_memory() if hasattr(stored, "to_memory") else stored)  # opened with backed="r"
     where = "X" if layer is None else f"layers[{layer!r}]"
     values = counts.data
     if len(values) and (not np.isfinite(values).all() or values.min() < 0):

@@ -1,7 +1,8 @@
-"""Expression -> latents of cells, streamed, whatever the panel the expression comes on."""
+"""Latents of cells from their counts, streamed, for any gene panel that shares genes with the model's."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,9 +18,11 @@ from sge2hist.models.gene.encode import component_posterior, encode_chunks, log_
 from sge2hist.models.gene.neighbours import neighbour_features
 
 if TYPE_CHECKING:
+    import pandas as pd
     from scipy.sparse import csr_array
 
 CHUNK = 1024  # cells whose counts are dense at one time
+MAX_SEARCHED = 100_000  # ids among which similar ones are looked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +45,14 @@ class CellLatents:
         return self.mean_NZ[at], self.type_sd_NT[at], self.depth_N[at]
 
 
-Around = Callable[[np.ndarray], np.ndarray]
-"""Rising rows of a source -> what lies around these cells, float32 [n, A] (`models.gene_surroundings.surroundings`)."""
+NeighbourReader = Callable[[np.ndarray], np.ndarray]
+"""Rising rows of a source -> features of the neighbours of these cells, float32 [n, A] (`models.gene.neighbours`)."""
 
 
-def around_in(
-    bundle: ModelBundle, read_counts: Callable[[np.ndarray], csr_array], panel: GenePanel, places: CellIndex
-) -> Around | None:
-    """Surroundings from where all cells of a source lie; None if the model does not ask for them."""
+def neighbour_reader(
+    bundle: ModelBundle, read_counts: Callable[[np.ndarray], csr_array], panel: GenePanel, index: CellIndex
+) -> NeighbourReader | None:
+    """Features of the neighbours of cells, from the positions of all cells of a source; None if the model uses none."""
     gene = bundle.model.gene
     if not gene.config.n_neighbour_features:
         return None
@@ -58,11 +61,11 @@ def around_in(
     def read(cells: np.ndarray) -> csr_array:
         return bundle.genes.gather(read_counts(cells), alignment)[0]
 
-    def around(rows: np.ndarray) -> np.ndarray:
-        who = places.around(rows, gene.config.neighbour_um)
-        return neighbour_features(gene.encoder, read, who, alignment.columns >= 0)
+    def features(rows: np.ndarray) -> np.ndarray:
+        weights = index.neighbour_weights(rows, gene.config.neighbour_um)
+        return neighbour_features(gene.encoder, read, weights, alignment.columns >= 0)
 
-    return around
+    return features
 
 
 def encode_cells(
@@ -71,14 +74,14 @@ def encode_cells(
     panel: GenePanel,
     rows: np.ndarray,
     *,
-    around: Around | None = None,
+    neighbours: NeighbourReader | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> CellLatents:
     """Encode source rows (sorted and made unique here). `read_counts(rows)` returns raw counts, CSR [n, G_source].
 
-    `around`: tells z2 of the cells around (:func:`around_in`); None: it is not told.
-    z2 is kept within what the image model has seen in training (`ModelBundle.z2_range`): cells that no tissue holds, as edits
-    of genes make them, would else be drawn from where it knows nothing.
+    `neighbours`: features that z2 is conditioned on (:func:`neighbour_reader`); None: z2 depends on the cell's own counts alone.
+    z2 is clipped to the range of the training cells (`ModelBundle.z2_range`): edited genes may give cells that no tissue holds,
+    and the image model cannot extrapolate to them.
 
     Raises
     ------
@@ -89,7 +92,7 @@ def encode_cells(
     gene = bundle.model.gene
     observed_G = alignment.columns >= 0
     rows = np.unique(np.asarray(rows, np.int64))
-    neighbour_NA = None if around is None else around(rows)
+    neighbour_NA = None if neighbours is None else neighbours(rows)
 
     def chunks() -> Iterator[tuple[csr_array, np.ndarray | None]]:
         for start in range(0, len(rows), CHUNK):
@@ -110,14 +113,21 @@ def encode_cells(
     )
 
 
+def row_of_cell(ids: pd.Index, cell_id: str, where: str = "") -> int:
+    """Row of the cell with an id; `InputError` with similar ids if there is none. `where`: the source, for the message."""
+    if cell_id not in ids:
+        close = difflib.get_close_matches(cell_id, map(str, ids[:MAX_SEARCHED]), n=3, cutoff=0.6) or [str(ids[0])]
+        raise InputError(found=f"cell {cell_id!r}", where=where, expected=f"an id such as {', '.join(close)}")
+    row = ids.get_loc(cell_id)
+    if not isinstance(row, int):
+        raise InputError(found=f"several cells {cell_id!r}", where=where, expected="ids that are unique")
+    return row
+
+
 def z2_of_cell(bundle: ModelBundle, dataset: PairedDataset, cell_id: str) -> np.ndarray:
     """Microenvironment latent of a cell of a paired dataset, float32 [n_micro]."""
-    if cell_id not in dataset.obs.index:
-        raise InputError(
-            found=f"cell {cell_id!r}", where=str(dataset.path), expected=f"an id such as {dataset.obs.index[0]!r}"
-        )
-    row = np.array([dataset.obs.index.get_loc(cell_id)], np.int64)
-    places = CellIndex(dataset.centre_xy_px * dataset.um_per_px, dataset.slide_of_cell)
-    around = around_in(bundle, dataset.counts, dataset.genes, places)
-    latents = encode_cells(bundle, dataset.counts, dataset.genes, row, around=around)
+    row = np.array([row_of_cell(dataset.obs.index, cell_id, str(dataset.path))], np.int64)
+    index = CellIndex(dataset.centre_xy_px * dataset.um_per_px, dataset.slide_of_cell)
+    neighbours = neighbour_reader(bundle, dataset.counts, dataset.genes, index)
+    latents = encode_cells(bundle, dataset.counts, dataset.genes, row, neighbours=neighbours)
     return latents.mean_NZ[0, bundle.model.gene.config.n_type :]

@@ -1,4 +1,4 @@
-"""Draws a job's images in batches, into memory or onto disk."""
+"""Images of a request, batch by batch, in memory or as a folder ``X.generated``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sge2hist.data.generated import KIND, GeneratedSet, generated_set_writer
 from sge2hist.generation.parallel import parallel_batches
 from sge2hist.generation.requests import GenerationRequest
 from sge2hist.generation.upsample import check_upsampler, upsample_images
-from sge2hist.generation.windows import draw
+from sge2hist.generation.windows import sample_patches
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.image.image_model import SamplerConfig
+from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.models.upsampler_bundle import UpsamplerBundle
 
 BATCH = 64
@@ -24,28 +24,29 @@ BATCH = 64
 
 def image_batches(
     bundle: ModelBundle,
-    job: GenerationRequest,
+    request: GenerationRequest,
     sampler: SamplerConfig | None = None,
     *,
     batch: int = BATCH,
     upsampler: UpsamplerBundle | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield images, uint8 [<= batch, P, P, C], in the order of the job's table; P is the model's, or as enlarged.
+    """Yield images, uint8 [<= batch, P, P, C], in the order of the request's table; an upsampler multiplies P.
 
-    `batch`: images under way, on a CPU shared among its threads.
+    `batch`: images in memory at one time; on a CPU its threads share them.
     """
+    seed_N = request.obs["seed"].to_numpy()
 
-    def drawn(part: slice) -> np.ndarray:
-        seeds = job.obs["seed"].to_numpy()[part]
-        images = draw(bundle, job.windows(part), seeds, sampler or bundle.config.sampler)
-        return images if upsampler is None else upsample_images(upsampler, images, seeds)
+    def generate_part(part: slice) -> np.ndarray:
+        cells = request.placed_cells(part)
+        images = sample_patches(bundle, cells, seed_N[part], sampler or bundle.config.sampler)
+        return images if upsampler is None else upsample_images(upsampler, images, seed_N[part])
 
-    return parallel_batches(drawn, len(job), batch, next(bundle.model.parameters()).device)
+    return parallel_batches(generate_part, len(request), batch, next(bundle.model.parameters()).device)
 
 
 def generate(
     bundle: ModelBundle,
-    job: GenerationRequest,
+    request: GenerationRequest,
     output: str | Path,
     *,
     sampler: SamplerConfig | None = None,
@@ -55,22 +56,24 @@ def generate(
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda n: None,
 ) -> GeneratedSet:
-    """Draw all images of a job into the folder `output`; memory does not grow with their number.
+    """Generate all images of a request into the folder `output`; memory does not grow with their number.
+
+    `seed` is written to the manifest; the seed of each image is in the request. `progress` counts images.
 
     Raises
     ------
     InputError
-        If `output` exists and `overwrite` is false, if the disk is too small, or if the upsampler enlarges other images.
+        If `output` exists and `overwrite` is false, if the disk is too small, or if the upsampler does not fit the model.
     """
     check_output(output, overwrite=overwrite, kind=KIND)
-    if len(job) == 0:
-        raise InputError(found="no cell to draw", expected="at least one")
+    if len(request) == 0:
+        raise InputError(found="no cell to generate", expected="at least one")
     factor = 1
     if upsampler is not None:
         check_upsampler(upsampler, bundle)
         factor = upsampler.config.factor
     patch_px = bundle.config.patch_px * factor
-    require_disk_space(output, len(job) * patch_px**2 * len(bundle.config.channels))  # at most
+    require_disk_space(output, len(request) * patch_px**2 * len(bundle.config.channels))  # at most: without compression
     sampler = sampler or bundle.config.sampler
     manifest = {
         "model_fingerprint": bundle.fingerprint,
@@ -80,13 +83,13 @@ def generate(
         "patch_um": bundle.config.patch_um,
         "patch_px": patch_px,
         "channels": bundle.config.channels,
-        "n_samples": int(job.obs["sample"].max()) + 1 if len(job) else 0,
+        "n_samples": int(request.obs["sample"].max()) + 1,
         "sampler": asdict(sampler),
         "seed": seed,
-        **job.manifest,
+        **request.manifest,
     }
-    with generated_set_writer(output, job.obs, job.latents, manifest, overwrite=overwrite) as writer:
-        for images in image_batches(bundle, job, sampler, batch=batch, upsampler=upsampler):
+    with generated_set_writer(output, request.obs, request.latents, manifest, overwrite=overwrite) as writer:
+        for images in image_batches(bundle, request, sampler, batch=batch, upsampler=upsampler):
             writer.add(images)
             progress(len(images))
     return GeneratedSet.open(output)

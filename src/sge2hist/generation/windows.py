@@ -1,135 +1,120 @@
-"""Placed cells and seeds -> images, batch by batch."""
+"""Cells placed on patches, and the sampling of a batch of patches.
+
+Shape letters: B patches, M cells of all patches together, Z latent dims (T of z1 first), P side of a patch in px, C channels.
+"""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sge2hist.data.spatial_index import CellIndex
 from sge2hist.devices import fast_arithmetic
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.image.conditioning import MODE_ALL, MODE_CENTRE, PlacedCells
-from sge2hist.models.image.image_model import SamplerConfig
+from sge2hist.models.image.conditioning import MODE_ALL, MODE_SINGLE_CELL, PlacedCells
+from sge2hist.models.image.samplers import SamplerConfig
 
-FIELD_STREAM = 5
-"""Sets the draws of the cells of a field apart from the noise of its image, which has the same seed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Windows:
-    """B canvases and the cells of each: what :class:`PlacedCells` needs, as arrays."""
-
-    z_MZ: np.ndarray
-    depth_M: np.ndarray
-    xy_um_M2: np.ndarray
-    image_M: np.ndarray
-    mode_B: np.ndarray
-    slide_B: np.ndarray
-
-    def placed(self, device: torch.device) -> PlacedCells:
-        """Return the same as tensors."""
-        return PlacedCells(
-            z_MZ=torch.from_numpy(self.z_MZ.astype(np.float32)),
-            depth_M=torch.from_numpy(self.depth_M.astype(np.float32)),
-            xy_um_M2=torch.from_numpy(self.xy_um_M2.astype(np.float32)),
-            image_M=torch.from_numpy(self.image_M.astype(np.int64)),
-            mode_B=torch.from_numpy(self.mode_B.astype(np.int64)),
-            slide_B=torch.from_numpy(self.slide_B.astype(np.int64)),
-        ).to(device)
+HOMOTYPIC_STREAM = 5
+"""Separates the samples of the cells of a homotypic patch from the noise of its image, which has the same seed."""
 
 
-def image_seed(seed: int, key: str, sample: int) -> int:
-    """Seed of one image, below 2^62: a function of the user's seed, what the image is of, and the sample's number."""
-    return int(np.random.SeedSequence([seed, zlib.crc32(key.encode()), sample]).generate_state(1, np.uint64)[0] >> 2)
-
-
-def lone_cells(z_BZ: np.ndarray, depth_B: np.ndarray, side_um: float, slide: int = 0) -> Windows:
-    """One cell at the centre of each canvas, and nothing known around it."""
+def single_cells(z_BZ: np.ndarray, depth_B: np.ndarray, side_um: float, slide: int = 0) -> PlacedCells:
+    """One cell at the centre of each patch; the image is not conditioned on what else is there."""
     B = len(z_BZ)
-    return Windows(
-        z_MZ=z_BZ,
-        depth_M=depth_B,
-        xy_um_M2=np.full((B, 2), side_um / 2),
-        image_M=np.arange(B),
-        mode_B=np.full(B, MODE_CENTRE),
-        slide_B=np.full(B, slide),
+    return PlacedCells(
+        z_MZ=_float(z_BZ),
+        depth_M=_float(depth_B),
+        xy_um_M2=torch.full((B, 2), side_um / 2),
+        image_M=torch.arange(B),
+        mode_B=torch.full((B,), MODE_SINGLE_CELL),
+        slide_B=torch.full((B,), slide),
     )
 
 
-def cell_fields(
+def homotypic_cells(
     z_BZ: np.ndarray,
-    spread_BT: np.ndarray,
+    z1_std_BT: np.ndarray,
     depth_B: np.ndarray,
     seed_B: np.ndarray,
     *,
     side_um: float,
-    reach_um: float,
+    receptive_radius_um: float,
     spacing_um: float,
-) -> Windows:
-    """Each canvas full of cells like one, on a lattice that goes on beyond its edges: tissue of such cells.
+) -> PlacedCells:
+    """Each patch full of cells like one, on a lattice that continues beyond its edges: tissue of such cells.
 
-    The leading T dims of each cell are its own draw, of standard deviation `spread_BT` around `z_BZ`; identical copies would be
-    purer than any tissue. The draws of image i are a function of `seed_B[i]`.
+    z1 of each cell is a sample of standard deviation `z1_std_BT` around that of `z_BZ`; identical copies would be more uniform
+    than any tissue. The samples of image i are a function of `seed_B[i]`.
     """
-    line_um = np.arange(
-        side_um / 2 - spacing_um * np.ceil((side_um / 2 + reach_um) / spacing_um), side_um + reach_um, spacing_um
-    )
+    margin_um = side_um / 2 + receptive_radius_um
+    start_um = side_um / 2 - spacing_um * np.ceil(margin_um / spacing_um)
+    line_um = np.arange(start_um, side_um + receptive_radius_um, spacing_um)
     y, x = np.meshgrid(line_um, line_um, indexing="ij")
     xy_um = np.stack([x.ravel(), y.ravel()], 1)
-    B, m = len(z_BZ), len(xy_um)
-    z_BMZ = np.repeat(z_BZ[:, None].astype(np.float32), m, 1)
-    n_drawn = spread_BT.shape[1]
-    for z_MZ, spread_T, seed in zip(z_BMZ, spread_BT, seed_B, strict=True):
-        noise = np.random.default_rng([int(seed), FIELD_STREAM]).standard_normal((m, n_drawn), np.float32)
-        z_MZ[:, :n_drawn] += spread_T * noise
-    return Windows(
-        z_MZ=z_BMZ.reshape(B * m, -1),
-        depth_M=np.repeat(depth_B, m).astype(np.float32),
-        xy_um_M2=np.tile(xy_um, (B, 1)),
-        image_M=np.repeat(np.arange(B), m),
-        mode_B=np.full(B, MODE_ALL),
-        slide_B=np.zeros(B, np.int64),
+    B, n_cells, n_type = len(z_BZ), len(xy_um), z1_std_BT.shape[1]
+    z_BMZ = np.repeat(z_BZ[:, None].astype(np.float32), n_cells, 1)
+    for z_MZ, std_T, seed in zip(z_BMZ, z1_std_BT, seed_B, strict=True):
+        noise = np.random.default_rng([int(seed), HOMOTYPIC_STREAM]).standard_normal((n_cells, n_type), np.float32)
+        z_MZ[:, :n_type] += std_T * noise
+    return PlacedCells(
+        z_MZ=_float(z_BMZ.reshape(B * n_cells, -1)),
+        depth_M=_float(np.repeat(depth_B, n_cells)),
+        xy_um_M2=_float(np.tile(xy_um, (B, 1))),
+        image_M=torch.arange(B).repeat_interleave(n_cells),
+        mode_B=torch.full((B,), MODE_ALL),
+        slide_B=torch.zeros(B, dtype=torch.long),
     )
 
 
-def neighbourhoods(
+def neighbour_cells(
     index: CellIndex,
     slide_B: np.ndarray,
     centre_um_B2: np.ndarray,
     *,
     side_um: float,
-    reach_um: float,
-    stain: int,
-) -> tuple[np.ndarray, Windows]:
-    """Canvases around points with all cells in and near them. Returns (rows [M] of the cells, windows without latents)."""
-    row_M, image_M = index.within(slide_B, centre_um_B2, side_um / 2 + reach_um)
+    receptive_radius_um: float,
+    slide: int = 0,
+) -> tuple[np.ndarray, PlacedCells]:
+    """Patches around points of a section, with all cells that condition them.
+
+    `slide_B` are the slides of the section that the points lie on; `slide` is the slide (stain) that the model is asked for.
+    Returns the rows [M] of the cells in `index`, and the cells without latents: see :func:`with_latents`.
+    """
+    row_M, image_M = index.within(slide_B, centre_um_B2, side_um / 2 + receptive_radius_um)
     xy_um_M2 = index.centre_um_N2[row_M] - centre_um_B2[image_M] + side_um / 2
-    empty = np.zeros((len(row_M), 0), np.float32)
-    return row_M, Windows(
-        z_MZ=empty,
-        depth_M=np.zeros(len(row_M), np.float32),
-        xy_um_M2=xy_um_M2,
-        image_M=image_M,
-        mode_B=np.full(len(slide_B), MODE_ALL),
-        slide_B=np.full(len(slide_B), stain),
+    return row_M, PlacedCells(
+        z_MZ=torch.zeros(len(row_M), 0),
+        depth_M=torch.zeros(len(row_M)),
+        xy_um_M2=_float(xy_um_M2),
+        image_M=torch.from_numpy(image_M),
+        mode_B=torch.full((len(slide_B),), MODE_ALL),
+        slide_B=torch.full((len(slide_B),), slide),
     )
 
 
-def draw(bundle: ModelBundle, windows: Windows, seeds: np.ndarray, sampler: SamplerConfig) -> np.ndarray:
-    """Draw one image per canvas, uint8 [B, P, P, C]; image i depends on its cells and seeds[i] alone."""
+def with_latents(cells: PlacedCells, z_MZ: np.ndarray, depth_M: np.ndarray) -> PlacedCells:
+    """The same cells with these latents and depths."""
+    return replace(cells, z_MZ=_float(z_MZ), depth_M=_float(depth_M))
+
+
+def _float(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def image_seed(seed: int, key: str, sample: int) -> int:
+    """Seed of one image, below 2^62: a function of the user's seed, the cell or type, and the number of the sample."""
+    return int(np.random.SeedSequence([seed, zlib.crc32(key.encode()), sample]).generate_state(1, np.uint64)[0] >> 2)
+
+
+def sample_patches(bundle: ModelBundle, cells: PlacedCells, seeds: np.ndarray, sampler: SamplerConfig) -> np.ndarray:
+    """Sample one image per patch, uint8 [B, P, P, C]; image i depends on its cells and seeds[i] alone."""
     model, config = bundle.model.image, bundle.config
     device = next(model.parameters()).device
     side = config.patch_px // model.downsampling
     with fast_arithmetic(device):
-        image = model.sample(windows.placed(device), [int(s) for s in seeds], (side, side), sampler)
+        image = model.sample(cells.to(device), [int(s) for s in seeds], (side, side), sampler)
     return ((image + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
-def batches(n: int, size: int) -> Iterator[slice]:
-    """Slices that cover range(n)."""
-    for start in range(0, n, size):
-        yield slice(start, min(n, start + size))

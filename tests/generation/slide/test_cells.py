@@ -1,4 +1,4 @@
-"""Latents of the cells of a slide: the same bit for bit whatever area is drawn, edits change those around alone."""
+"""Latents of the cells of a slide: bit for bit the same whatever the area; edits change those of the neighbours alone."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def _stored(bundle, tiny_paired, folder, area=WHOLE, edits=()):
 
 def test_latents_do_not_depend_on_the_area(bundle, tiny_paired, tmp_path):
     _, source, z = _stored(bundle, tiny_paired, tmp_path / "whole")
-    far = Area(top=128, left=128, height=4, width=4)  # its squares and those of the whole share some
+    far = Area(top=128, left=128, height=4, width=4)  # its blocks and those of the whole share some
     _, some, z_some = _stored(bundle, tiny_paired, tmp_path / "far", far)
     assert 20 < len(some) < len(source)
     shared = np.intersect1d(source, some)
@@ -37,7 +37,7 @@ def test_latents_do_not_depend_on_the_area(bundle, tiny_paired, tmp_path):
     np.testing.assert_array_equal(z_some[np.isin(some, shared)], z[np.isin(source, shared)])
 
 
-def test_cells_put_in_take_over_what_is_around_them_whatever_the_area(bundle, tiny_paired, tmp_path):
+def test_added_cells_take_the_microenvironment_of_their_neighbours_whatever_the_area(bundle, tiny_paired, tmp_path):
     edit = Edit(area=shapely.box(40, 300, 700, 330), add_type="beta", spacing_um=15.0)
     xy, source, z = _stored(bundle, tiny_paired, tmp_path / "whole", edits=[edit])
     n_type, new = bundle.config.gene.n_type, source < 0
@@ -47,28 +47,30 @@ def test_cells_put_in_take_over_what_is_around_them_whatever_the_area(bundle, ti
     np.testing.assert_allclose(z[new][near.any(1), n_type:], expected, atol=1e-5)
     part = Area(top=0, left=0, height=40, width=10)
     xy_part, source_part, z_part = _stored(bundle, tiny_paired, tmp_path / "part", part, [edit])
-    inside = (source_part >= 0) | (xy_part < lattice_of(bundle).um * np.array([part.width, part.height])).all(1)
+    inside = (source_part >= 0) | (
+        xy_part < lattice_of(bundle).um_per_latent_px * np.array([part.width, part.height])
+    ).all(1)
     assert (source_part[inside] < 0).any()
-    known = {tuple(place): latent for place, latent in zip(xy, z, strict=True)}
+    known = {tuple(position): latent for position, latent in zip(xy, z, strict=True)}
     assert (source_part[inside] < 0).any() or (source_part < 0).any()
-    for place, latent in zip(xy_part[inside], z_part[inside], strict=True):
-        np.testing.assert_array_equal(latent, known[tuple(place)])
+    for position, latent in zip(xy_part[inside], z_part[inside], strict=True):
+        np.testing.assert_array_equal(latent, known[tuple(position)])
 
 
-def test_removed_cells_are_around_no_other_and_change_nobody_farther_away(bundle, tiny_paired, tmp_path):
+def test_removed_cells_are_no_neighbours_and_change_no_distant_cell(bundle, tiny_paired, tmp_path):
     xy, source, z = _stored(bundle, tiny_paired, tmp_path / "before")
     spot = shapely.box(200, 200, 260, 260)
-    _, left, z_left = _stored(bundle, tiny_paired, tmp_path / "after", edits=[Edit(area=spot, remove=True)])
-    gone = ~np.isin(source, left)
+    _, kept, z_kept = _stored(bundle, tiny_paired, tmp_path / "after", edits=[Edit(area=spot, remove=True)])
+    gone = ~np.isin(source, kept)
     assert gone.sum() > 3
     distance = np.linalg.norm(xy[~gone][:, None] - xy[gone][None], axis=2).min(1)
-    reach = bundle.config.gene.neighbour_um
-    same = (z_left == z[~gone]).all(1)
-    assert same[distance > reach].all()
-    assert not same[distance < 0.6 * reach].all()
+    radius_um = bundle.config.gene.neighbour_um
+    same = (z_kept == z[~gone]).all(1)
+    assert same[distance > radius_um].all()
+    assert not same[distance < 0.6 * radius_um].all()
 
 
-def test_a_gene_that_is_changed_here_changes_nothing_there(bundle, tiny_paired, tmp_path):
+def test_an_edited_gene_changes_no_distant_cell(bundle, tiny_paired, tmp_path):
     xy, _, z = _stored(bundle, tiny_paired, tmp_path / "before")
     spot = shapely.box(200, 200, 260, 260)
     gene = tiny_paired.genes.symbols[0]

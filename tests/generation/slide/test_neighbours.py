@@ -1,4 +1,4 @@
-"""What lies around cells, found square by square, against all cells at once; read once, in memory that does not grow."""
+"""Features of neighbours, computed tile by tile, equal those of all cells at once; counts are read once, in bounded memory."""
 
 import tracemalloc
 
@@ -7,9 +7,9 @@ import pytest
 from scipy.sparse import csr_array
 
 from sge2hist.data.spatial_index import CellIndex
-from sge2hist.generation.encode import around_in
-from sge2hist.generation.slide.cells import write_surroundings
-from sge2hist.generation.slide.tile_store import RecordFile, SquareFile, SquarePlaces
+from sge2hist.generation.encode import neighbour_reader
+from sge2hist.generation.slide.cells import write_neighbour_features
+from sge2hist.generation.slide.tile_store import TileLayout
 from sge2hist.models.bundle import ModelBundle
 
 GROUP = 1000
@@ -20,29 +20,27 @@ def bundle(tiny_model):
     return ModelBundle.load(tiny_model)
 
 
-def random_places(n_cells: int) -> np.ndarray:
-    """Around the origin, in no order, 5,000 per mm2."""
+def scattered(n_cells: int) -> np.ndarray:
+    """Cells around the origin, in random order, 5,000 per mm2."""
     side_um = 1000 * (n_cells / 5000) ** 0.5
     return np.random.default_rng(0).uniform(-side_um / 2, side_um / 2, (n_cells, 2))
 
 
 def lattice(n_cells: int) -> np.ndarray:
-    """Bins of 8 um, more than 32 within reach, the last of them one of a ring; stored in float32; in no order."""
+    """Bins of 8 um in random order, stored in float32: more than 32 neighbours each, the last of them one of a ring."""
     side = round(n_cells**0.5)
     y, x = np.divmod(np.random.default_rng(0).permutation(side * side), side)
     return (np.stack([x, y], 1) * 8.0 - 4.0 * side).astype(np.float32).astype(np.float64)
 
 
 def spots(n_cells: int) -> np.ndarray:
-    """Twenty cells at each place: 100 um apart, or all 45 um from five others."""
-    place = np.arange(n_cells) // 20
-    return np.stack([place % 10 * 45.0 - 220, place // 10 * 45.0 - 220], 1)[
-        np.random.default_rng(0).permutation(n_cells)
-    ]
+    """Twenty cells at each position: 100 um apart, or all 45 um from five others."""
+    spot = np.arange(n_cells) // 20
+    return np.stack([spot % 10 * 45.0 - 220, spot // 10 * 45.0 - 220], 1)[np.random.default_rng(0).permutation(n_cells)]
 
 
 class Cells:
-    """Cells at some places; counts of a cell depend on its number alone. The last lies alone."""
+    """Cells at some positions; counts of a cell depend on its number alone. The last has no neighbour."""
 
     def __init__(self, bundle: ModelBundle, xy_um_N2: np.ndarray) -> None:
         self.xy_um_N2 = np.concatenate([xy_um_N2, xy_um_N2.max(0, keepdims=True) + 60.0])
@@ -58,14 +56,14 @@ class Cells:
         found.sum_duplicates()
         return found
 
-    def groups(self, places: SquarePlaces):
-        """All that have a place."""
+    def groups(self, layout: TileLayout):
+        """All inside the layout."""
         for start in range(0, len(self.xy_um_N2), GROUP):
-            yield start + np.flatnonzero(places.square(self.xy_um_N2[start : start + GROUP]) >= 0)
+            yield start + np.flatnonzero(layout.tile_number(self.xy_um_N2[start : start + GROUP]) >= 0)
 
-    def around(self, folder, low_um, high_um, side_um=200.0) -> np.ndarray:
-        """The rows of all cells, those in a rectangle being right."""
-        file = write_surroundings(
+    def features(self, folder, low_um, high_um, side_um=200.0) -> np.ndarray:
+        """Rows of all cells; those in the rectangle are computed."""
+        file = write_neighbour_features(
             folder,
             self.bundle,
             self.read_counts,
@@ -75,29 +73,29 @@ class Cells:
             side_um,
             (np.array(low_um), np.array(high_um)),
         )
-        return file.read(0, len(file))["around"]
+        return file.read(0, len(file))["features"]
 
 
-@pytest.mark.parametrize("places", [random_places, lattice, spots])
+@pytest.mark.parametrize("positions", [scattered, lattice, spots])
 @pytest.mark.parametrize("side_um", [10.0, 200.0])
-def test_square_by_square_is_as_all_at_once_and_reads_each_cell_once(bundle, tmp_path, places, side_um):
-    cells = Cells(bundle, places(2000))
+def test_tile_by_tile_equals_all_at_once_and_reads_each_cell_once(bundle, tmp_path, positions, side_um):
+    cells = Cells(bundle, positions(2000))
     every = np.arange(len(cells.xy_um_N2))
-    found = cells.around(tmp_path, (-700.0, -700.0), (700.0, 700.0), side_um)
+    found = cells.features(tmp_path, (-700.0, -700.0), (700.0, 700.0), side_um)
     assert cells.n_read == len(every)
-    expected = around_in(bundle, cells.read_counts, cells.panel, CellIndex(cells.xy_um_N2, every * 0))(every)
+    expected = neighbour_reader(bundle, cells.read_counts, cells.panel, CellIndex(cells.xy_um_N2, every * 0))(every)
     np.testing.assert_array_equal(found, expected)
     assert (found[-1] == 0).all()
     assert (found[:-1, -1] == 1).mean() > 0.9
     assert not list(tmp_path.glob("coordinates*"))
 
 
-@pytest.mark.parametrize("places", [random_places, lattice, spots])
-def test_the_cells_of_a_part_are_told_the_same(bundle, tmp_path, places):
-    cells = Cells(bundle, places(2000))
-    whole = cells.around(tmp_path, (-700.0, -700.0), (700.0, 700.0))
+@pytest.mark.parametrize("positions", [scattered, lattice, spots])
+def test_a_part_has_the_features_of_the_whole(bundle, tmp_path, positions):
+    cells = Cells(bundle, positions(2000))
+    whole = cells.features(tmp_path, (-700.0, -700.0), (700.0, 700.0))
     cells.n_read = 0
-    part = cells.around(tmp_path, (-60.0, 10.0), (40.0, 90.0))
+    part = cells.features(tmp_path, (-60.0, 10.0), (40.0, 90.0))
     y, x = cells.xy_um_N2[:, 1], cells.xy_um_N2[:, 0]
     inside = (y >= -60) & (y < 40) & (x >= 10) & (x < 90)
     assert inside.sum() > 20
@@ -108,33 +106,12 @@ def test_the_cells_of_a_part_are_told_the_same(bundle, tmp_path, places):
 def test_memory_does_not_grow_with_the_number_of_cells(bundle, tmp_path):
     peaks = []
     for n_cells in (10_000, 40_000):
-        cells = Cells(bundle, random_places(n_cells))
+        cells = Cells(bundle, scattered(n_cells))
         low, high = cells.xy_um_N2.min(0), cells.xy_um_N2.max(0)
         tracemalloc.start()
-        write_surroundings(
+        write_neighbour_features(
             tmp_path, bundle, cells.read_counts, cells.panel, cells.xy_um_N2, cells.groups, 200.0, (low, high)
         )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.3 * peaks[0]
-
-
-def test_places_are_square_after_square():
-    xy = np.array([[5.0, 5.0], [15.0, 5.0], [-5.0, 25.0], [6.0, 6.0], [500.0, 0.0]])
-    places = SquarePlaces(np.array([0.0, 0.0]), np.array([20.0, 20.0]), 10.0)
-    assert (places.square(xy) >= 0).tolist() == [True, True, True, True, False]
-    assert [corner.tolist() for corner in places.bounds_um] == [[-10.0, -10.0], [30.0, 30.0]]
-    places.count(xy[:4])
-    assert places.take(xy[:2]).tolist() == [0, 2]
-    assert places.take(xy[2:4]).tolist() == [3, 1]
-    table = {(i, j): (start, stop) for i, j, start, stop in places.table().tolist()}
-    assert table == {(0, 0): (0, 2), (0, 1): (2, 3), (2, -1): (3, 4)}
-
-
-def test_squares_near_one_are_read_and_others_are_not(tmp_path):
-    file = RecordFile.create(tmp_path / "a.npy", "<i8", 4)
-    file.put(np.arange(4), np.arange(4) * 10)
-    squares = SquareFile(file, np.array([[0, 0, 0, 2], [1, 1, 2, 3], [2, 2, 3, 4]]))
-    assert squares.near((0, 0)).tolist() == [0, 10, 20]
-    assert squares.near((5, 5)).tolist() == []
-    assert squares.read((2, 2)).tolist() == [30]

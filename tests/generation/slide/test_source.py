@@ -1,4 +1,4 @@
-"""Cells of an AnnData for a slide: their positions are in um or said to be otherwise, and nothing of them changes unnoticed."""
+"""Cells of an AnnData for a slide: positions that are not in um are refused, and any change of the cells is noticed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sge2hist.data.errors import InputError
-from sge2hist.generation.slide.source import source_from_adata
+from sge2hist.generation.slide.source import open_source, source_from_adata
 
 XY = np.stack(np.meshgrid(np.arange(5) * 16.0, np.arange(5) * 16.0), -1).reshape(-1, 2)
 
@@ -23,12 +23,12 @@ def cells(xy: np.ndarray = XY) -> anndata.AnnData:
     return adata
 
 
-def test_whatever_is_drawn_is_part_of_the_fingerprint():
+def test_all_that_decides_the_slide_is_in_the_fingerprint():
     def fingerprint(adata: anndata.AnnData) -> str:
         return str(source_from_adata(adata).manifest["data_fingerprint"])
 
     own, changed = fingerprint(cells()), []
-    for change in ("genes", "names", "types", "counts", "places"):
+    for change in ("genes", "names", "types", "counts", "positions"):
         adata = cells()
         if change == "genes":
             adata.var_names = ["G1", "G2", "G4"]
@@ -65,7 +65,19 @@ def test_positions_in_px_are_refused_unless_um_are_there_too(key, value):
     np.testing.assert_allclose(source_from_adata(adata).xy_um_N2, XY)
 
 
-def test_positions_in_mm_are_refused_and_cells_at_one_place_are_not():
+def test_positions_in_mm_are_refused_and_cells_at_one_position_are_not():
     with pytest.raises(InputError, match=r"0\.016 um apart"):
         source_from_adata(cells(XY / 1000))
     source_from_adata(cells(np.repeat(XY[:5] * 4, 5, axis=0)))
+
+
+def test_cells_are_opened_from_objects_and_paths(tiny_paired, tmp_path):
+    cells().write_h5ad(tmp_path / "a.h5ad")
+    assert open_source(tmp_path / "a.h5ad").slide == "a"
+    from_path, from_object = open_source(tiny_paired.path), open_source(tiny_paired)
+    assert from_path.manifest == from_object.manifest
+    for wrong, match in ((3, "type int"), (tmp_path / "none.h5ad", "cannot be read"), (tmp_path, "manifest")):
+        with pytest.raises(InputError, match=match):
+            open_source(wrong)
+    with pytest.raises(InputError, match="slide 4"):
+        open_source(tiny_paired, 4)

@@ -1,4 +1,4 @@
-"""Cells of a slide come and go group by group: the files hold what a table in memory would."""
+"""The table of a slide is written group by group and holds what one made in memory holds."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from sge2hist.generation.slide.edits import Edit
 from sge2hist.generation.slide.render import SlideConfig, generate_slide, prepare_slide
 from sge2hist.generation.slide.source import source_from_adata, source_from_paired
 from sge2hist.generation.slide.table import read_table, writing_table
-from sge2hist.generation.slide.tile_store import RecordFile
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.image.image_model import SamplerConfig
+from sge2hist.models.image.samplers import SamplerConfig
 
 REGION_UM = (100.0, 200.0, 120.0, 100.0)
 
@@ -27,39 +26,39 @@ def _in_memory(job, source, edits) -> anndata.AnnData:
     xy_um, position, z = (
         np.concatenate([getattr(p, name) for p in parts]) for name in ("xy_um_M2", "source_M", "z_MZ")
     )
-    x, y, width, height = job.drawing.region_px
+    x, y, width, height = job.spec.region_px
     xy_px = xy_um / job.bundle.config.um_per_px - (x, y)
     inside = np.flatnonzero(((xy_px >= 0) & (xy_px < (width, height))).all(1))
     at, own = position[inside], position[inside] >= 0
     if source.type_N is None:
-        gene, types = job.bundle.model.gene, job.bundle.types
-        told = gene.mixture.component_posterior(np.ascontiguousarray(z[inside, : gene.config.n_type]))
-        kinds = np.array(types.names, object)[types.predicted_types(told)[0]]
+        gene, known = job.bundle.model.gene, job.bundle.types
+        posterior = gene.mixture.component_posterior(np.ascontiguousarray(z[inside, : gene.config.n_type]))
+        types = np.array(known.names, object)[known.predicted_types(posterior)[0]]
     else:
-        kinds = np.array([source.type_N[i] if i >= 0 else "" for i in at], object)
+        types = np.array([source.type_N[i] if i >= 0 else "" for i in at], object)
     edited = ~own
     for edit in edits:
         covered = edit.covers(xy_um[inside])
         if edit.set_type is not None:
-            kinds[covered & own] = edit.set_type
+            types[covered & own] = edit.set_type
         elif edit.add_type is not None:
-            kinds[covered & ~own] = edit.add_type
+            types[covered & ~own] = edit.add_type
         edited |= covered & (edit.set_type is not None or edit.gene is not None)
     added = iter(range(len(at)))
     ids = [source.id_N[i] if i >= 0 else f"added_{next(added)}" for i in at]
-    obs = pd.DataFrame({"cell_type": pd.Categorical(kinds), "edited": edited, "seed": job.drawing.seeds[0]}, index=ids)
+    obs = pd.DataFrame({"cell_type": pd.Categorical(types), "edited": edited, "seed": job.spec.seeds[0]}, index=ids)
     table = anndata.AnnData(X=csr_matrix(np.zeros((len(at), 0), np.float32)), obs=obs)
     table.obsm["spatial"], table.obsm["spatial_um"] = xy_px[inside], xy_um[inside]
     return table
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_the_table_is_what_one_in_memory_would_be(tiny_model, tiny_paired, tmp_path, monkeypatch, told):
+@pytest.mark.parametrize("has_types", [True, False])
+def test_the_table_is_that_made_in_memory(tiny_model, tiny_paired, tmp_path, monkeypatch, has_types):
     import shapely
 
     bundle = ModelBundle.load(tiny_model)
     source = source_from_paired(tiny_paired)
-    if not told:
+    if not has_types:
         cells = tiny_paired.adata()
         cells.obsm["spatial"] = tiny_paired.centre_xy_px * tiny_paired.um_per_px
         del cells.obs["cell_type"]
@@ -70,13 +69,14 @@ def test_the_table_is_what_one_in_memory_would_be(tiny_model, tiny_paired, tmp_p
         Edit(area=spot, add_type="beta", spacing_um=6.0),
         Edit(area=shapely.box(170, 210, 190, 260), remove=True),
     )
-    config = SlideConfig(region_um=REGION_UM, sampler=SamplerConfig(n_steps=1), edits=edits, seed=3)
-    expected = _in_memory(prepare_slide(bundle, source, tmp_path / "a.generated", config), source, edits)
+    options = {"region_um": REGION_UM, "sampler": SamplerConfig(n_steps=1), "edits": edits, "seed": 3}
+    job = prepare_slide(bundle, source, tmp_path / "a.generated", SlideConfig(**options))
+    expected = _in_memory(job, source, edits)
     assert expected.obs["edited"].any()
     assert not expected.obs["edited"].all()
     monkeypatch.setattr(slide_cells, "GROUP", 1024)
-    monkeypatch.setattr(cell_table, "STEP", 7)
-    generate_slide(bundle, source, tmp_path / "b.generated", config)
+    monkeypatch.setattr(cell_table, "CHUNK", 7)
+    generate_slide(bundle, source, tmp_path / "b.generated", **options)
     found = anndata.read_h5ad(tmp_path / "b.generated" / "cells.h5ad")
     expected.write_h5ad(tmp_path / "whole.h5ad")
     expected = anndata.read_h5ad(tmp_path / "whole.h5ad")
@@ -104,21 +104,3 @@ def test_a_table_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), writing_table(tmp_path / "cells.h5ad"):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
-
-
-def test_records_by_place(tmp_path):
-    rng = np.random.default_rng(0)
-    kind = np.dtype([("xy", "<f8", (2,)), ("n", "<i8")])
-    expected = np.zeros(50, kind)
-    file = RecordFile.create(tmp_path / "r.npy", kind, 50)
-    for places in np.array_split(rng.permutation(50)[:40], 3):
-        records = np.zeros(len(places), kind)
-        records["xy"], records["n"] = rng.normal(size=(len(places), 2)), places
-        expected[places] = records
-        file.put(places, records)
-    assert np.array_equal(np.load(tmp_path / "r.npy"), expected)
-    some = rng.permutation(50)[:20]
-    assert np.array_equal(file.take(some), expected[some])
-    assert np.array_equal(RecordFile(tmp_path / "r.npy").read(45, 99), expected[45:])
-    empty = RecordFile.create(tmp_path / "e.npy", kind, 0)
-    assert len(empty.read(0, 10)) == len(empty.take(np.empty(0, np.int64))) == len(np.load(tmp_path / "e.npy")) == 0

@@ -1,12 +1,13 @@
-"""Edits of a section: other cell types in a polygon, a gene turned up or down, cells taken away or put in, under the same noise.
+"""Edits of a section under the same noise: other cell types in a polygon, a gene up or down, cells removed or added.
 
 An edit file is GeoJSON: polygons as QuPath exports them. The class of an annotation names the cell type that its cells become;
-the class "remove" takes them away. Properties say more: ``set_type``, ``remove``, ``gene`` with ``factor``, ``add_type`` with
-``spacing_um``.
+the class "remove" removes them. Properties give other actions: ``set_type``, ``remove``, ``gene`` with
+``factor``, ``add_type`` with ``spacing_um``.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Callable
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
 
 REMOVE = "remove"
 ACTIONS = ("set_type", "remove", "gene", "add_type")
-DETAILS = {"factor": "gene", "spacing_um": "add_type"}  # what says more of which action
+DETAILS = {"factor": "gene", "spacing_um": "add_type"}  # option -> the action that it belongs to
 KNOWN = (*ACTIONS, *DETAILS)
 QUPATH = ("objectType", "classification", "name", "color", "isLocked", "measurements", "metadata", "objectName")
 EXPECTED = f"a polygon with a class that names a cell type, or properties {', '.join(KNOWN)}"
 DEFAULT_SPACING_UM = 12.0
-MAX_FACTOR = 1000.0  # of a gene's counts
+MAX_FACTOR = 1000.0  # that a gene's counts may be multiplied by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class Edit:
         return np.asarray(shapely.contains_xy(self.area, xy_um_N2[:, 0], xy_um_N2[:, 1]))
 
     def fingerprint(self) -> str:
-        """A hash of all of it."""
+        """A hash of all fields."""
         parts = [self.set_type, self.remove, self.gene, self.factor, self.add_type, self.spacing_um]
         wkb = b"" if self.area is None else self.area.wkb
         return hashlib.blake2b(json.dumps(parts).encode() + wkb, digest_size=8).hexdigest()
@@ -69,7 +70,7 @@ def read_edits(path: str | Path, um_per_unit: float) -> list[Edit]:
     Raises
     ------
     InputError
-        If the file is no GeoJSON or a feature says nothing to do; all problems at once.
+        If the file is no GeoJSON or a feature names no action; all problems at once.
     """
     from shapely.errors import ShapelyError
 
@@ -90,11 +91,11 @@ def _edit_of(feature: Any, um_per_unit: float) -> Edit:
     properties = dict(feature.get("properties") or {})
     area = None
     if feature.get("geometry"):
-        with np.errstate(invalid="ignore"):  # of coordinates that are no numbers: they end without an area
+        with np.errstate(invalid="ignore"):  # coordinates that are no numbers: no area
             area = make_valid(affinity.scale(shape(feature["geometry"]), um_per_unit, um_per_unit, origin=(0, 0)))
         if not area.area > 0:
             raise ValueError("it has no area")
-    edit = Edit(area=area, **_asked(properties))
+    edit = Edit(area=area, **_fields(properties))
     if not 0 <= edit.factor <= MAX_FACTOR or not 0 < edit.spacing_um < np.inf:
         raise ValueError(f"factor is 0 to {MAX_FACTOR:g} and spacing_um above 0")
     if area is None and edit.gene is None:
@@ -102,29 +103,29 @@ def _edit_of(feature: Any, um_per_unit: float) -> Edit:
     return edit
 
 
-def _asked(properties: dict[str, Any]) -> dict[str, Any]:
-    """The fields of an edit that the properties of a feature name; raises ValueError for what says nothing to do."""
+def _fields(properties: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an edit that the properties of a feature name; ValueError where they name no action."""
     chosen = {name: properties[name] for name in KNOWN if name in properties}
     unknown = [name for name in properties if name not in (*KNOWN, *QUPATH)]
     if chosen and unknown:
-        raise ValueError(f"it has properties that mean nothing here: {', '.join(map(str, unknown))}")
+        raise ValueError(f"it has unknown properties: {', '.join(map(str, unknown))}")
     for detail, action in DETAILS.items():
         if detail in chosen and action not in chosen:
             raise ValueError(f"{detail} without {action}")
-    for name, kinds in (("set_type", str), ("gene", str), ("add_type", str), ("remove", bool)):
-        if name in chosen and not isinstance(chosen[name], kinds):
+    for name, expected in (("set_type", str), ("gene", str), ("add_type", str), ("remove", bool)):
+        if name in chosen and not isinstance(chosen[name], expected):
             raise ValueError(f"{name} is {chosen[name]!r}")
     if "set_type" in chosen and "add_type" in chosen:
-        raise ValueError("set_type and add_type together: make two features of it")
+        raise ValueError("set_type and add_type together: make two features")
     if chosen.get("remove") is False:
-        raise ValueError("remove is false: leave it out")
+        raise ValueError("remove is false: omit it")
     if chosen:
         return chosen
-    kind = properties.get("classification") or {}
-    named = kind.get("name") if isinstance(kind, dict) else kind
-    if not named:
-        raise ValueError("it has neither a class nor a property that says what to do")
-    return {"remove": True} if str(named).casefold() == REMOVE else {"set_type": str(named)}
+    annotation_class = properties.get("classification") or {}
+    name = annotation_class.get("name") if isinstance(annotation_class, dict) else annotation_class
+    if not name:
+        raise ValueError("it has neither a class nor a property that names an action")
+    return {"remove": True} if str(name).casefold() == REMOVE else {"set_type": str(name)}
 
 
 def gene_edit(text: str) -> Edit:
@@ -142,8 +143,8 @@ def gene_edit(text: str) -> Edit:
 
 
 def check_edits(edits: list[Edit], bundle: ModelBundle, genes: GenePanel, xy_um_N2: np.ndarray) -> None:
-    """Raise `InputError` for an edit that can have no effect: a type that the model does not know, a gene that it or the cells do
-    not have, a polygon that no cell lies in (cells are at `xy_um_N2`), added cells of which none fits in.
+    """Raise `InputError` for an edit without effect: an unknown type, a gene that the model or the cells lack, a polygon without
+    cells (which are at `xy_um_N2`), or one too small for added cells.
     """
     added = dict(added_cells(edits))
     for number, edit in enumerate(edits):
@@ -154,26 +155,40 @@ def check_edits(edits: list[Edit], bundle: ModelBundle, genes: GenePanel, xy_um_
             )
         alone = edit.add_type is not None and not edit.remove and edit.gene is None
         if edit.area is not None and not alone and not edit.covers(xy_um_N2).any():
-            told = [
+            bounds = [
                 f"x {a:.0f} to {c:.0f}, y {b:.0f} to {d:.0f} um"
                 for a, b, c, d in (edit.area.bounds, (*xy_um_N2.min(0), *xy_um_N2.max(0)))
             ]
             raise InputError(
-                found=f"edit {number}: a polygon that no cell lies in ({told[0]})",
-                expected=f"one that meets the cells ({told[1]})",
+                found=f"edit {number}: a polygon that no cell lies in ({bounds[0]})",
+                expected=f"one that meets the cells ({bounds[1]})",
                 repair="coordinates are px of the paired dataset's slide.ome.tif, or um for an .h5ad",
             )
         for name in (edit.set_type, edit.add_type):
             if name is not None:
                 bundle.components_of(name)
         if edit.gene is not None:
-            if not gene_columns(genes, edit.gene):
-                raise InputError(found=f"gene {edit.gene!r}", expected="a symbol or id that the cells have counts of")
-            if not gene_columns(bundle.genes, edit.gene):
-                raise InputError(
-                    found=f"gene {edit.gene!r}, which the model does not read",
-                    expected="a gene of the model's genes.csv",
-                )
+            check_gene(edit.gene, bundle, genes)
+
+
+def check_gene(name: str, bundle: ModelBundle, genes: GenePanel) -> None:
+    """Raise `InputError` unless both the model and the cells (their `genes`) have a gene of this symbol or id."""
+    if not gene_columns(genes, name):
+        raise InputError(
+            found=f"gene {name!r}",
+            expected="a symbol or id that the cells have counts of" + _similar(name, genes),
+        )
+    if not gene_columns(bundle.genes, name):
+        raise InputError(
+            found=f"gene {name!r}, which is not in the model's panel",
+            expected="a gene of the model's genes.csv" + _similar(name, bundle.genes),
+        )
+
+
+def _similar(name: str, panel: GenePanel) -> str:
+    symbols = {symbol.casefold(): symbol for symbol in (*panel.ids, *panel.symbols)}
+    close = difflib.get_close_matches(name.casefold(), symbols, n=3, cutoff=0.6)
+    return f", such as {', '.join(symbols[match] for match in close)}" if close else ""
 
 
 def gene_columns(panel: GenePanel, name: str) -> list[int]:
@@ -196,13 +211,21 @@ def edited_counts(
 
     def read(positions: np.ndarray) -> csr_array:
         counts = read_counts(positions).astype(np.float32)
-        row_of_value = np.repeat(np.arange(len(positions)), np.diff(counts.indptr))
         for edit, columns in scaled:
-            inside = edit.covers(xy_um_N2[positions])
-            counts.data[inside[row_of_value] & np.isin(counts.indices, columns)] *= edit.factor
+            counts = scaled_counts(counts, columns, edit.factor, edit.covers(xy_um_N2[positions]))
         return counts
 
     return read
+
+
+def scaled_counts(counts: csr_array, columns: np.ndarray | list[int], factor: float, inside_N: np.ndarray) -> csr_array:
+    """Counts with some genes (columns) times a factor in the cells (rows) that `inside_N`, bool, marks; factor 1: unchanged."""
+    if factor == 1:
+        return counts
+    out = counts.astype(np.float32)
+    row_of_value = np.repeat(np.arange(out.shape[0]), np.diff(out.indptr))
+    out.data[inside_N[row_of_value] & np.isin(out.indices, columns)] *= factor
+    return out
 
 
 def kept_cells(edits: list[Edit], xy_um_N2: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A slide to be drawn, as a folder beside the output: what it is, its cells, and the work that is done. Runs and resumes it."""
+"""A slide under way, as a folder beside the output: its specification, its cells and the finished work. Runs and resumes it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from sge2hist.data.errors import InputError
 from sge2hist.generation.slide.cells import BLOCKS, CellStore, write_cells
 from sge2hist.generation.slide.edits import Edit
 from sge2hist.generation.slide.source import SlideSource
-from sge2hist.generation.slide.tiling import Block, Lattice, SlidePlan, inner_area, occupied_windows, window_grid
+from sge2hist.generation.slide.tile_store import TileIndex
+from sge2hist.generation.slide.tiling import Lattice, SlidePlan, occupied_tiles, sampled_area, tile_grid
 from sge2hist.generation.slide.worker import SlideWorker
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.image.image_model import SamplerConfig
+from sge2hist.models.image.samplers import SamplerConfig
 
-JOB, OCCUPIED, CELLS, MODEL, FINISHED, REPORT = "job.json", "occupied.npy", "cells", "model", "finished", "genes.txt"
-SIZES = "lattice"  # of the job: files of one lattice are of no use to another
+SPEC, OCCUPIED, CELLS, MODEL, FINISHED, REPORT = "job.json", "occupied.npy", "cells", "model", "finished", "genes.txt"
+LATTICE = "lattice"  # key of job.json: files of one lattice are of no use to another
 Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlideSpec:
-    """What is drawn: it decides every pixel. Written to ``job.json``."""
+    """All that decides the pixels of a slide. Written to ``job.json``."""
 
     region_px: tuple[int, int, int, int]  # x, y, width, height
     seeds: tuple[int, ...]
@@ -39,26 +40,45 @@ class SlideSpec:
     data: str  # fingerprint
     edits: tuple[str, ...] = ()  # fingerprints
 
+    def to_json(self) -> dict[str, Any]:
+        """The specification in types that JSON knows."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+    @classmethod
+    def read(cls, folder: Path) -> SlideSpec:
+        """The specification in a folder of work."""
+        values = read_json(folder / SPEC)
+        del values[LATTICE]
+        sampler = SamplerConfig(**values.pop("sampler"))
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**plain, sampler=sampler)
+
 
 def lattice_of(bundle: ModelBundle) -> Lattice:
-    """The lattice that slides of a model are drawn on."""
+    """The lattice that slides of a model are generated on."""
     model, config = bundle.model.image, bundle.config
     d = model.downsampling
-    return Lattice(step=config.patch_px // d, um=config.um_per_px * d, pixels=d, channels=model.latent_channels)
+    return Lattice(
+        tile_side=config.patch_px // d,
+        um_per_latent_px=config.um_per_px * d,
+        downsampling=d,
+        latent_channels=model.latent_channels,
+    )
 
 
 class SlideJob:
-    """A folder of work that is under way; made by :meth:`prepare`, finished by :meth:`run`."""
+    """A folder of work; made by :meth:`prepare`, finished by :meth:`run`."""
 
-    def __init__(self, folder: Path, bundle: ModelBundle, drawing: SlideSpec, batch: int) -> None:
-        self.folder, self.bundle, self.drawing, self.batch = folder, bundle, drawing, batch
+    def __init__(self, folder: Path, bundle: ModelBundle, spec: SlideSpec, batch: int) -> None:
+        self.folder, self.bundle, self.spec, self.batch = folder, bundle, spec, batch
         self.lattice = lattice_of(bundle)
-        self.sigmas = [float(sigma) for sigma in bundle.model.image.sigmas(drawing.sampler)]
-        self.steps = bundle.model.image.evaluations(drawing.sampler)
+        self.sigmas = [float(sigma) for sigma in bundle.model.image.denoiser.sigmas(spec.sampler)]
+        self.steps = bundle.model.image.denoiser.evaluations(spec.sampler)
         self.cells = CellStore(folder / CELLS, self.lattice)
         self.plan = SlidePlan(
             lattice=self.lattice,
-            region_px=drawing.region_px,
+            region_px=spec.region_px,
             n_evaluations=len(self.steps),
             occupied=np.load(folder / OCCUPIED),
         )
@@ -70,7 +90,7 @@ class SlideJob:
         bundle: ModelBundle,
         source: SlideSource,
         edits: list[Edit],
-        drawing: SlideSpec,
+        spec: SlideSpec,
         batch: int,
         *,
         fresh: bool,
@@ -82,32 +102,37 @@ class SlideJob:
         Raises
         ------
         InputError
-            If the folder holds the unfinished work of another drawing, unless `fresh`.
+            If the folder holds the unfinished work on another slide, unless `fresh`.
         """
         lattice = lattice_of(bundle)
-        n = len(bundle.model.image.evaluations(drawing.sampler))
-        _claim(folder, drawing, lattice.told(n), fresh)
+        n = len(bundle.model.image.denoiser.evaluations(spec.sampler))
+        _claim(folder, spec, lattice.fingerprint(n), fresh)
         if not (folder / CELLS / BLOCKS).is_file():
-            area = inner_area(lattice, drawing.region_px).grown(n * lattice.reach + lattice.side)
+            area = sampled_area(lattice, spec.region_px, n)
             write_cells(folder / CELLS, bundle, source, lattice, area, edits, progress)
         if not (folder / REPORT).is_file():
             with atomic_path(folder / REPORT) as partial:
                 partial.write_text(bundle.genes.align(source.genes).summary() + "\n", encoding="utf-8")
         if not (folder / OCCUPIED).is_file():
-            grid = window_grid(lattice, drawing.region_px, n)
-            positions = CellStore(folder / CELLS, lattice).positions()
-            occupied = occupied_windows(grid, lattice, bundle.config.reach_um, positions)
+            grid = tile_grid(lattice, spec.region_px, n)
+            positions_um = CellStore(folder / CELLS, lattice).positions_um()
+            occupied = occupied_tiles(grid, lattice, bundle.config.receptive_radius_um, positions_um)
             with atomic_path(folder / OCCUPIED) as partial, open(partial, "wb") as file:
                 np.save(file, occupied)
-        return cls(folder, bundle, drawing, batch)
+        return cls(folder, bundle, spec, batch)
+
+    @property
+    def report(self) -> str:
+        """One line about the genes that cells and model share."""
+        return (self.folder / REPORT).read_text(encoding="utf-8").strip()
 
     @property
     def n_windows(self) -> int:
         """Windows to run, of all seeds."""
-        return self.plan.n_windows * len(self.drawing.seeds)
+        return self.plan.n_windows * len(self.spec.seeds)
 
-    def work(self, seed: int) -> SlideWorker:
-        """The work on one seed."""
+    def worker(self, seed: int) -> SlideWorker:
+        """The worker for one seed."""
         return SlideWorker(
             self.bundle,
             self.plan,
@@ -116,85 +141,108 @@ class SlideJob:
             self.sigmas[0],
             seed=seed,
             folder=self.folder / f"seed{seed}",
-            glass_rgb=self.drawing.glass_rgb,
-            sampler=self.drawing.sampler,
+            glass_rgb=self.spec.glass_rgb,
+            sampler=self.spec.sampler,
             batch=self.batch,
         )
 
     def run(self, *, workers: int = 1, progress: Progress = lambda n: None) -> None:
-        """Do what is left to do; afterwards every tile of pixels is there. `progress` counts windows, done ones too."""
+        """Do the work that is left; afterwards every output tile exists. `progress` counts windows, finished ones too."""
         if workers > 1 and not (self.folder / MODEL / "config.json").is_file():
             replace(self.bundle).save(self.folder / MODEL)  # a copy: saving sets the fingerprint
-        with _executor(self, workers) as execute:
-            for seed in self.drawing.seeds:
-                self._run_seed(seed, execute, progress)
+        with _Executor(self, workers) as executor:
+            for seed in self.spec.seeds:
+                self._run_seed(seed, executor, progress)
 
-    def _run_seed(self, seed: int, execute: Execute, progress: Progress) -> None:
-        work = self.work(seed)
-        folder = work.folder
+    def _run_seed(self, seed: int, executor: _Executor, progress: Progress) -> None:
+        worker = self.worker(seed)
+        folder = worker.folder
         folder.mkdir(exist_ok=True)
         marker = folder / FINISHED
         finished = int(marker.read_text()) if marker.is_file() else 0
-        for number, (kind, k, items) in enumerate(_phases(self.plan)):
+        for number, (task, k, items) in enumerate(_phases(self.plan)):
             if number < finished:
-                progress(sum(len(self.plan.corners(k, block)) for block in items) if kind == "advance" else 0)
+                progress(sum(len(self.plan.tile_corners(k, block)) for block in items) if task == "advance" else 0)
                 continue
-            for n in execute(work, kind, k, items):
+            for n in executor.run(worker, task, k, items):
                 progress(n)
             with atomic_path(marker) as partial:
                 partial.write_text(str(number + 1))
-            if kind == "advance":
+            if task == "advance":
                 shutil.rmtree(folder / f"state{k}", ignore_errors=True)
         shutil.rmtree(folder / f"state{self.plan.n_evaluations}", ignore_errors=True)
 
 
-def _phases(plan: SlidePlan) -> Iterator[tuple[str, int, list[Block]]]:
-    """Kinds of work in order. All of one must be done before the next begins."""
+def _claim(folder: Path, spec: SlideSpec, lattice: list[int], fresh: bool) -> None:
+    """Make the folder, or check that it holds work on the same slide, on the same lattice."""
+    wanted = spec.to_json() | {LATTICE: lattice}
+    if (folder / SPEC).is_file() and read_json(folder / SPEC) != wanted:
+        if not fresh:
+            raise InputError(
+                found="unfinished work on another slide (region, seed, sampler, model, cells, edits or version differ)",
+                where=str(folder),
+                expected="the same command as before, which resumes",
+                repair="--overwrite throws that work away",
+            )
+        shutil.rmtree(folder)
+    if not (folder / SPEC).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / SPEC) as partial:
+            write_json(partial, wanted)
+
+
+# --- one process or several -----------------------------------------------------------------------------------------
+
+
+def _phases(plan: SlidePlan) -> Iterator[tuple[str, int, list[TileIndex]]]:
+    """Tasks in order: name, evaluation, items. All items of one must be finished before the next starts."""
     for k in range(plan.n_evaluations):
         yield "advance", k, plan.blocks_to_advance(k)
-    yield "decode", 0, [tile for tile in plan.tiles() if not plan.tile_is_glass(tile)]
+    yield "decode", 0, [tile for tile in plan.output_tiles() if not plan.is_glass(tile)]
     yield "glass", 0, [(0, 0)]
 
 
-def _do(work: SlideWorker, kind: str, k: int, item: Block) -> int:
-    if kind == "advance":
-        return work.advance(k, item)
-    if kind == "decode":
-        return work.decode(item)
-    work.decode_glass()
+def _do(worker: SlideWorker, task: str, k: int, item: TileIndex) -> int:
+    """Do one item of a task. Returns the number of windows run."""
+    if task == "advance":
+        return worker.advance(k, item)
+    if task == "decode":
+        worker.decode(item)
+    else:
+        worker.decode_glass()
     return 0
 
 
-Execute = Callable[[SlideWorker, str, int, list[Block]], Iterator[int]]
-
-
-class _executor:
-    """Runs pieces of work here, or in processes of their own."""
+class _Executor:
+    """Does the items of a task here, or in processes of their own."""
 
     def __init__(self, job: SlideJob, workers: int) -> None:
         self.job, self.workers = job, workers
 
-    def __enter__(self) -> Execute:
+    def __enter__(self) -> _Executor:
+        if self.workers > 1:
+            import multiprocessing
+            from concurrent.futures import ProcessPoolExecutor
+
+            device = str(next(self.job.bundle.model.parameters()).device)
+            threads = max(1, torch.get_num_threads() // self.workers)
+            self.pool = ProcessPoolExecutor(
+                self.workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_open_in_process,
+                initargs=(str(self.job.folder), device, threads, self.job.batch),
+            )
+        return self
+
+    def run(self, worker: SlideWorker, task: str, k: int, items: list[TileIndex]) -> Iterator[int]:
+        """Do all items; yields the number of windows of each."""
         if self.workers <= 1:
-            return lambda work, kind, k, items: (_do(work, kind, k, item) for item in items)
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
-
-        device = str(next(self.job.bundle.model.parameters()).device)
-        threads = max(1, torch.get_num_threads() // self.workers)
-        self.pool = ProcessPoolExecutor(
-            self.workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_open_in_worker,
-            initargs=(str(self.job.folder), device, threads, self.job.batch),
-        )
-        return self._execute
-
-    def _execute(self, work: SlideWorker, kind: str, k: int, items: list[Block]) -> Iterator[int]:
+            yield from (_do(worker, task, k, item) for item in items)
+            return
         from concurrent.futures import as_completed
         from concurrent.futures.process import BrokenProcessPool
 
-        futures = [self.pool.submit(_do_in_worker, work.seed, kind, k, item) for item in items]
+        futures = [self.pool.submit(_do_in_process, worker.seed, task, k, item) for item in items]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -203,7 +251,7 @@ class _executor:
                 found="a worker that was killed",
                 where=str(self.job.folder),
                 expected="enough memory for every worker",
-                repair="run the same command again, with fewer --workers: it goes on where it was",
+                repair="run the same command again, with fewer --workers: it resumes",
             ) from error
 
     def __exit__(self, *_: object) -> None:
@@ -211,49 +259,17 @@ class _executor:
             self.pool.shutdown(cancel_futures=True)
 
 
-_IN_WORKER: dict[str, SlideJob] = {}
-_WORKS: dict[int, SlideWorker] = {}
+_JOBS: list[SlideJob] = []  # of this process, at most one
+_WORKERS: dict[int, SlideWorker] = {}  # of this process, by seed
 
 
-def _open_in_worker(folder: str, device: str, threads: int, batch: int) -> None:
+def _open_in_process(folder: str, device: str, threads: int, batch: int) -> None:
     torch.set_num_threads(threads)
     bundle = ModelBundle.load(Path(folder) / MODEL, device=device)
-    _IN_WORKER["job"] = SlideJob(Path(folder), bundle, read_spec(Path(folder)), batch)
+    _JOBS.append(SlideJob(Path(folder), bundle, SlideSpec.read(Path(folder)), batch))
 
 
-def _do_in_worker(seed: int, kind: str, k: int, item: Block) -> int:
-    if seed not in _WORKS:
-        _WORKS[seed] = _IN_WORKER["job"].work(seed)
-    return _do(_WORKS[seed], kind, k, item)
-
-
-def _claim(folder: Path, drawing: SlideSpec, sizes: list[int], fresh: bool) -> None:
-    """Make the folder, or check that it holds work on the same drawing, on the same lattice."""
-    asked = _plain(drawing) | {SIZES: sizes}
-    if (folder / JOB).is_file() and read_json(folder / JOB) != asked:
-        if not fresh:
-            raise InputError(
-                found="unfinished work on another drawing (region, seed, sampler, model, cells, edits or version differ)",
-                where=str(folder),
-                expected="the same command as before, which goes on",
-                repair="--overwrite throws that work away",
-            )
-        shutil.rmtree(folder)
-    if not (folder / JOB).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / JOB) as partial:
-            write_json(partial, asked)
-
-
-def _plain(drawing: SlideSpec) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(drawing)))
-    return plain
-
-
-def read_spec(folder: Path) -> SlideSpec:
-    """The drawing of a folder of work."""
-    values = read_json(folder / JOB)
-    del values[SIZES]
-    sampler = SamplerConfig(**{**values.pop("sampler")})
-    plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return SlideSpec(**plain, sampler=sampler)
+def _do_in_process(seed: int, task: str, k: int, item: TileIndex) -> int:
+    if seed not in _WORKERS:
+        _WORKERS[seed] = _JOBS[0].worker(seed)
+    return _do(_WORKERS[seed], task, k, item)

@@ -1,9 +1,10 @@
-"""Where the cells of a slide come from: a paired dataset, or any AnnData with positions in um."""
+"""The cells that a slide is generated from: those of a paired dataset, or of any AnnData with positions in um."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 Rectangle = tuple[float, float, float, float]
 TYPE_COLUMNS = ("cell_type", "sge2hist_type", "celltype", "cell_types")
-MARGIN_UM = 64.0  # around the cells of an AnnData
-MIN_SPACING_UM = 0.5  # median distance to the nearest cell
+MARGIN_UM = 64.0  # between the cells of an AnnData and the edge of the slide
+MIN_SPACING_UM = 0.5  # of the median distance to the nearest cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +33,51 @@ class SlideSource:
 
     xy_um_N2: np.ndarray  # float64
     id_N: np.ndarray  # str
-    type_N: np.ndarray | None  # str, or None: the model is asked
+    type_N: np.ndarray | None  # str, or None: the model predicts them
     genes: GenePanel
     read_counts: Callable[[np.ndarray], csr_array]  # rising positions in 0..N-1 -> raw counts, CSR [n, G]
     bounds_um: Rectangle  # x, y, width, height
     slide: str  # name
     um_per_edit: float  # um per unit of an edit's coordinates: px of the slide, or um
-    manifest: dict[str, Any]  # where it comes from
+    manifest: dict[str, Any]  # fields for the manifest: path and fingerprint of the data
     image: Callable[[], SlideImage] | None = None  # the real slide, if there is one
     channels: Channels | None = None  # of the real slide
 
 
+def open_source(data: PairedDataset | anndata.AnnData | str | Path, slide: int = 0) -> SlideSource:
+    """The cells of a paired dataset (those of one slide, by its number), of an AnnData, or of the path of either.
+
+    Raises
+    ------
+    InputError
+        If `data` is something else, cannot be read, or has no such slide.
+    """
+    import anndata
+
+    if isinstance(data, str | Path) and Path(data).suffix != ".h5ad":
+        data = PairedDataset.open(data)
+    if isinstance(data, PairedDataset):
+        return source_from_paired(data, slide)
+    if isinstance(data, anndata.AnnData):
+        return source_from_adata(data)
+    if not isinstance(data, str | Path):
+        raise InputError(
+            found=f"cells of type {type(data).__name__}",
+            expected="a PairedDataset, an AnnData, or the path of a .paired folder or .h5ad file",
+        )
+    try:
+        adata = anndata.read_h5ad(data)
+    except Exception as error:  # anndata wraps whatever h5py met in its own error types
+        raise InputError(found=f"a file that cannot be read ({error})", where=str(data), expected="an .h5ad") from error
+    return source_from_adata(adata, Path(data).stem)
+
+
 def source_from_paired(dataset: PairedDataset, slide: int = 0) -> SlideSource:
     """The cells of one slide of a paired dataset."""
+    if not 0 <= slide < len(dataset.slide_ids):
+        raise InputError(
+            found=f"slide {slide}", where=str(dataset.path), expected=f"a number from 0 to {len(dataset.slide_ids) - 1}"
+        )
     rows = np.flatnonzero(dataset.slide_of_cell == slide)
     stored = dataset.manifest["slides"][slide]
     return SlideSource(
@@ -135,27 +168,30 @@ def _positions(adata: anndata.AnnData) -> np.ndarray:
 
 
 def _check_unit(adata: anndata.AnnData) -> None:
-    """Raise `InputError` if ``obsm["spatial"]`` is known to be in px: in tables of our own, and as scanpy reads Visium."""
+    """Raise `InputError` if ``obsm["spatial"]`` is known to be in px: in our own tables, and as scanpy reads Visium."""
     libraries = adata.uns.get("spatial") or {}
     visium = any("spot_diameter_fullres" in (library.get("scalefactors") or {}) for library in libraries.values())
-    for name, of, there in (("sge2hist", "a paired dataset", adata.uns.get("sge2hist")), ("spatial", "Visium", visium)):
-        if there:
+    for name, origin, found in (
+        ("sge2hist", "a paired dataset", adata.uns.get("sge2hist")),
+        ("spatial", "Visium", visium),
+    ):
+        if found:
             raise InputError(
-                found=f"positions in px, as uns[{name!r}] shows: a table of {of}",
+                found=f"positions in px, as uns[{name!r}] shows: a table of {origin}",
                 expected="positions in um",
-                repair="give the paired dataset itself as --from, or store px times um/px as columns x_um and y_um of obs",
+                repair="give the paired dataset itself as --data, or store px times um/px as columns x_um and y_um of obs",
             )
 
 
 def _check_spacing(xy_um_N2: np.ndarray) -> None:
-    """Raise `InputError` where cells lie closer to their nearest neighbours than any do: positions in mm or the like."""
+    """Raise `InputError` if cells are closer together than real ones: positions in mm or the like."""
     from scipy.spatial import cKDTree
 
-    places = np.unique(xy_um_N2, axis=0)  # several cells may share a spot
-    if len(places) < 3:
+    positions = np.unique(xy_um_N2, axis=0)  # several cells may share a spot
+    if len(positions) < 3:
         return
-    some = places[:: max(1, len(places) // 2000)]
-    distance_um_N2, _ = cKDTree(places).query(some, 2)
+    some = positions[:: max(1, len(positions) // 2000)]
+    distance_um_N2, _ = cKDTree(positions).query(some, 2)
     nearest_um = float(np.median(np.asarray(distance_um_N2)[:, 1]))
     if nearest_um < MIN_SPACING_UM:
         raise InputError(
@@ -171,7 +207,7 @@ def region_px(source: SlideSource, region_um: Rectangle | None, um_per_px: float
     Raises
     ------
     InputError
-        If it is empty or reaches over the slide.
+        If it is empty or extends beyond the slide.
     """
     left, top, full_width, full_height = source.bounds_um
     x, y, width, height = region_um or source.bounds_um

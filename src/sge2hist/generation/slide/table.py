@@ -1,4 +1,8 @@
-"""The table beside a generated slide: its cells, their types and where they lie on it."""
+"""``cells.h5ad`` beside a generated slide: its cells, their types and their positions, written and read a few cells at a time.
+
+The layout is AnnData's on-disk format (https://anndata.readthedocs.io/en/stable/fileformat-prose.html), without genes. An empty
+table written by anndata gives the layout; its columns are then replaced by resizable ones.
+"""
 
 from __future__ import annotations
 
@@ -12,74 +16,18 @@ import h5py
 import numpy as np
 
 from sge2hist.data.artifacts import atomic_path
-from sge2hist.generation.slide.cells import PlacedRows
+from sge2hist.generation.slide.cells import CellRows
 from sge2hist.generation.slide.edits import Edit
 from sge2hist.generation.slide.job import SlideJob
 from sge2hist.generation.slide.source import SlideSource
 
-
-def write_slide_cells(path: Path, job: SlideJob, source: SlideSource, edits: list[Edit]) -> None:
-    """Cells on the slide: obs cell_type, edited, seed; ``obsm["spatial"]`` px of it, ``obsm["spatial_um"]`` of the source."""
-    with writing_table(path) as table:
-        for rows in _rows(job, source, edits):
-            table.add(rows)
-
-
-def _rows(job: SlideJob, source: SlideSource, edits: list[Edit]) -> Iterator[TableRows]:
-    x, y, width, height = job.drawing.region_px
-    n_added = 0
-    for cells in job.cells.in_source_order():
-        xy_px = cells.xy_um_M2 / job.bundle.config.um_per_px - (x, y)
-        inside = np.asarray(((xy_px >= 0) & (xy_px < (width, height))).all(1))
-        at, xy_um = cells.source_M[inside], cells.xy_um_M2[inside]
-        own = at >= 0
-        kinds, edited = _types(job, source, cells, inside), ~own
-        for number, edit in enumerate(edits):
-            covered = edit.covers(xy_um)
-            if edit.set_type is not None:
-                kinds[covered & own] = job.bundle.type_called(edit.set_type)
-            if edit.add_type is not None:
-                kinds[at == -1 - number] = job.bundle.type_called(edit.add_type)
-            edited |= covered & (edit.set_type is not None or edit.gene is not None)
-        ids = np.full(len(at), "", object)
-        ids[own] = source.id_N[at[own]]
-        ids[~own] = [f"added_{n_added + number}" for number in range(int((~own).sum()))]
-        n_added += int((~own).sum())
-        yield TableRows(
-            id_N=ids,
-            type_N=kinds,
-            edited_N=edited,
-            seed_N=np.full(len(at), job.drawing.seeds[0], np.int64),
-            xy_px_N2=xy_px[inside],
-            xy_um_N2=xy_um,
-        )
-
-
-def _types(job: SlideJob, source: SlideSource, cells: PlacedRows, inside: np.ndarray) -> np.ndarray:
-    """Names of the types of some cells: those of the source, or as the model says."""
-    at = cells.source_M[inside]
-    if source.type_N is not None:
-        kinds = np.full(len(at), "", object)
-        kinds[at >= 0] = source.type_N[at[at >= 0]]
-        return kinds
-    gene, types = job.bundle.model.gene, job.bundle.types
-    z1 = np.ascontiguousarray(cells.z_MZ[inside, : gene.config.n_type])
-    return np.array(types.names, object)[types.told(gene.mixture.tell(z1))[0]]
-
-
-# ``cells.h5ad`` of a slide, written and read a few cells at a time: AnnData's layout on disk, without genes.
-#
-# An empty table written by anndata gives the layout; its columns are then replaced by ones that grow. Layout: the AnnData on-disk
-# format, https://anndata.readthedocs.io/en/stable/fileformat-prose.html
-
-
-STEP = 16384  # cells read, and stored as one piece, at a time
+CHUNK = 16384  # cells read at one time, and stored as one chunk of HDF5
 COLUMNS = ("_index", "cell_type/codes", "edited", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableRows:
-    """Some cells of a table."""
+    """N cells of a table."""
 
     id_N: np.ndarray  # str
     type_N: np.ndarray  # str
@@ -89,14 +37,74 @@ class TableRows:
     xy_um_N2: np.ndarray  # float64, um of the source
 
 
+def write_slide_cells(path: Path, job: SlideJob, source: SlideSource, edits: list[Edit]) -> None:
+    """Cells on the slide: obs cell_type, edited, seed; ``obsm["spatial"]`` px of it, ``obsm["spatial_um"]`` of the source."""
+    with writing_table(path) as table:
+        for rows in _table_rows(job, source, edits):
+            table.add(rows)
+
+
+def _table_rows(job: SlideJob, source: SlideSource, edits: list[Edit]) -> Iterator[TableRows]:
+    x, y, width, height = job.spec.region_px
+    n_added = 0
+    for cells in job.cells.in_source_order():
+        xy_px = cells.xy_um_M2 / job.bundle.config.um_per_px - (x, y)
+        inside = np.asarray(((xy_px >= 0) & (xy_px < (width, height))).all(1))
+        at, xy_um = cells.source_M[inside], cells.xy_um_M2[inside]
+        is_added = at < 0
+        types, edited = _type_names(job, source, cells, inside), is_added.copy()
+        for number, edit in enumerate(edits):
+            covered = edit.covers(xy_um)
+            if edit.set_type is not None:
+                types[covered & ~is_added] = job.bundle.type_called(edit.set_type)
+            if edit.add_type is not None:
+                types[at == -1 - number] = job.bundle.type_called(edit.add_type)
+            edited |= covered & (edit.set_type is not None or edit.gene is not None)
+        ids = np.full(len(at), "", object)
+        ids[~is_added] = source.id_N[at[~is_added]]
+        ids[is_added] = [f"added_{n_added + number}" for number in range(int(is_added.sum()))]
+        n_added += int(is_added.sum())
+        yield TableRows(
+            id_N=ids,
+            type_N=types,
+            edited_N=edited,
+            seed_N=np.full(len(at), job.spec.seeds[0], np.int64),
+            xy_px_N2=xy_px[inside],
+            xy_um_N2=xy_um,
+        )
+
+
+def _type_names(job: SlideJob, source: SlideSource, cells: CellRows, inside: np.ndarray) -> np.ndarray:
+    """Names of the types of some cells: those of the source, or as the model predicts."""
+    at = cells.source_M[inside]
+    if source.type_N is not None:
+        types = np.full(len(at), "", object)
+        types[at >= 0] = source.type_N[at[at >= 0]]
+        return types
+    gene, table = job.bundle.model.gene, job.bundle.types
+    z1 = np.ascontiguousarray(cells.z_MZ[inside, : gene.config.n_type])
+    return np.array(table.names, object)[table.predicted_types(gene.mixture.component_posterior(z1))[0]]
+
+
+@contextmanager
+def writing_table(path: Path) -> Iterator[TableWriter]:
+    """Write a table; it appears when the block succeeds."""
+    with atomic_path(path) as partial:
+        _empty_table().write_h5ad(partial)
+        with h5py.File(partial, "r+") as file:
+            writer = TableWriter(file)
+            yield writer
+            writer.finish()
+
+
 class TableWriter:
-    """Takes cells and appends them to the columns of an open file."""
+    """Appends cells to the columns of an open file."""
 
     def __init__(self, file: h5py.File) -> None:
         self._file = file
-        self._codes: dict[str, int] = {}  # of the types, as they come
+        self._codes: dict[str, int] = {}  # of the types, in the order of their first cells
         for path in (*(f"obs/{name}" for name in COLUMNS), "obsm/spatial", "obsm/spatial_um"):
-            _make_growing(file, path)
+            _make_resizable(file, path)
 
     def add(self, rows: TableRows) -> None:
         """Append cells."""
@@ -120,47 +128,19 @@ class TableWriter:
         from anndata.io import write_elem
 
         names = sorted(self._codes)
-        kinds = self._file["obs/cell_type"]
+        column = self._file["obs/cell_type"]
         new = np.zeros(max(len(names), 1), np.int16)
         new[[self._codes[name] for name in names]] = np.arange(len(names))
-        codes = kinds["codes"]
-        for start in range(0, len(codes), STEP):
-            codes[start : start + STEP] = new[codes[start : start + STEP]]
-        del kinds["categories"]
-        write_elem(kinds, "categories", np.array(names, object))
+        codes = column["codes"]
+        for start in range(0, len(codes), CHUNK):
+            codes[start : start + CHUNK] = new[codes[start : start + CHUNK]]
+        del column["categories"]
+        write_elem(column, "categories", np.array(names, object))
         matrix, n = self._file["X"], len(codes)
         matrix.attrs["shape"] = np.array([n, 0])
         kept = dict(matrix["indptr"].attrs)
         del matrix["indptr"]
         matrix.create_dataset("indptr", shape=(n + 1,), dtype=np.int32, fillvalue=0).attrs.update(kept)
-
-
-@contextmanager
-def writing_table(path: Path) -> Iterator[TableWriter]:
-    """Write a table; it appears when the block succeeds."""
-    with atomic_path(path) as partial:
-        _empty_table().write_h5ad(partial)
-        with h5py.File(partial, "r+") as file:
-            writer = TableWriter(file)
-            yield writer
-            writer.finish()
-
-
-def read_table(path: Path) -> Iterator[TableRows]:
-    """The cells of a table, `STEP` at a time."""
-    with h5py.File(path, "r") as file:
-        obs, obsm = file["obs"], file["obsm"]
-        names = obs["cell_type/categories"].asstr()[:].astype(object)
-        for start in range(0, len(obs["edited"]), STEP):
-            part = slice(start, start + STEP)
-            yield TableRows(
-                id_N=obs["_index"].asstr()[part],
-                type_N=names[obs["cell_type/codes"][part]],
-                edited_N=obs["edited"][part],
-                seed_N=obs["seed"][part],
-                xy_px_N2=obsm["spatial"][part],
-                xy_um_N2=obsm["spatial_um"][part],
-            )
 
 
 def _empty_table() -> Any:
@@ -175,12 +155,29 @@ def _empty_table() -> Any:
     return table
 
 
-def _make_growing(file: h5py.File, path: str) -> None:
-    """Replace an empty dataset by one without a bound, stored in pieces; its marks are kept."""
+def _make_resizable(file: h5py.File, path: str) -> None:
+    """Replace an empty dataset by a chunked one without a maximum length; its attributes are kept."""
     old = file[path]
-    marks = dict(old.attrs)
+    attributes = dict(old.attrs)
     dtype = np.dtype(np.int16) if path.endswith("codes") else old.dtype
     shape = old.shape
     del file[path]
-    new = file.create_dataset(path, shape=shape, maxshape=(None, *shape[1:]), chunks=(STEP, *shape[1:]), dtype=dtype)
-    new.attrs.update(marks)
+    new = file.create_dataset(path, shape=shape, maxshape=(None, *shape[1:]), chunks=(CHUNK, *shape[1:]), dtype=dtype)
+    new.attrs.update(attributes)
+
+
+def read_table(path: Path) -> Iterator[TableRows]:
+    """The cells of a table, `CHUNK` at a time."""
+    with h5py.File(path, "r") as file:
+        obs, obsm = file["obs"], file["obsm"]
+        names = obs["cell_type/categories"].asstr()[:].astype(object)
+        for start in range(0, len(obs["edited"]), CHUNK):
+            part = slice(start, start + CHUNK)
+            yield TableRows(
+                id_N=obs["_index"].asstr()[part],
+                type_N=names[obs["cell_type/codes"][part]],
+                edited_N=obs["edited"][part],
+                seed_N=obs["seed"][part],
+                xy_px_N2=obsm["spatial"][part],
+                xy_um_N2=obsm["spatial_um"][part],
+            )

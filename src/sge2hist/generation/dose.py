@@ -1,0 +1,139 @@
+"""Dose response: images of one cell with its counts of some genes times each of several factors, under the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.paired import PairedDataset
+from sge2hist.generation.embed import panel_of, raw_counts
+from sge2hist.generation.encode import row_of_cell
+from sge2hist.generation.requests import NEIGHBOURS, GenerationRequest, request_from_counts, request_from_paired
+from sge2hist.generation.slide.edits import MAX_FACTOR, check_gene, gene_columns, scaled_counts
+from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.image.conditioning import PlacedCells
+
+if TYPE_CHECKING:
+    import anndata
+    from scipy.sparse import csr_array
+
+
+def dose_request(
+    bundle: ModelBundle,
+    data: PairedDataset | anndata.AnnData,
+    cell: str,
+    genes: str | Sequence[str],
+    factors: Sequence[float],
+    *,
+    seed: int = 0,
+    context: str | None = None,
+    resample: bool = False,
+) -> GenerationRequest:
+    """One image per factor: the counts of `genes` in `cell` times the factor, all else and the noise unchanged.
+
+    The image of factor 1 is that of the unchanged cell. Among "neighbours" the microenvironment of the cells around changes with
+    the edited cell.
+
+    Parameters
+    ----------
+    data, cell
+        A paired dataset or an AnnData of raw counts, and the id of one of its cells.
+    genes
+        A symbol or id, or several that are scaled together.
+    factors
+        Numbers from 0 to 1,000, in any order.
+    context
+        As in :func:`~sge2hist.generation.requests.request_from_paired`; default: "neighbours" for a paired dataset, else as in
+        :func:`~sge2hist.generation.requests.request_from_adata`.
+
+    Raises
+    ------
+    InputError
+        If the cell or a gene is unknown, the cell has no counts of the genes, or a factor is out of range.
+
+    Example
+    -------
+    >>> request = dose_request(bundle, data, "cell_7", "UMOD", [0, 0.5, 1, 2])  # doctest: +SKIP
+    >>> np.concatenate(list(image_batches(bundle, request))).shape  # doctest: +SKIP
+    (4, 64, 64, 3)
+    """
+    genes = [genes] if isinstance(genes, str) else list(genes)
+    factors = _checked_factors(factors)
+    is_paired = isinstance(data, PairedDataset)
+    ids, panel = (data.obs.index, data.genes) if is_paired else (data.obs_names, panel_of(data))
+    if is_paired:
+        read_counts: Callable[[np.ndarray], csr_array] = data.counts
+    else:
+        counts = raw_counts(data)
+        read_counts = lambda rows: counts[rows]  # noqa: E731
+    row = row_of_cell(ids, cell, str(data.path) if is_paired else "")
+    if not genes:
+        raise InputError(found="no gene", expected="at least one symbol or id")
+    for gene in genes:
+        check_gene(gene, bundle, panel)
+    columns = np.unique([column for gene in genes for column in gene_columns(panel, gene)])
+    if read_counts(np.array([row]))[:, columns].sum() == 0:
+        raise InputError(
+            found=f"no counts of {', '.join(genes)} in cell {cell!r}, so that no factor changes it",
+            expected="a cell that expresses the gene",
+        )
+
+    def of_factor(factor: float) -> GenerationRequest:
+        def scaled(rows: np.ndarray) -> csr_array:
+            return scaled_counts(read_counts(rows), columns, factor, np.asarray(rows) == row)
+
+        rows = np.array([row], np.int64)
+        if isinstance(data, PairedDataset):
+            return request_from_paired(
+                bundle,
+                data,
+                rows,
+                seed=seed,
+                context=context or NEIGHBOURS,
+                resample=resample,
+                read_counts=scaled,
+            )
+        return request_from_counts(bundle, scaled, panel, data.obs, rows, seed=seed, context=context)
+
+    return _joined([of_factor(factor) for factor in factors], cell, genes, factors)
+
+
+def _checked_factors(factors: Iterable[float]) -> list[float]:
+    try:
+        values = [float(factor) for factor in factors]
+    except (TypeError, ValueError) as error:
+        raise InputError(found=f"factors {factors!r}", expected="numbers, such as [0, 0.5, 1, 2]") from error
+    if not values or not all(0 <= value <= MAX_FACTOR for value in values):
+        raise InputError(found=f"factors {values}", expected=f"at least one number from 0 to {MAX_FACTOR:g}")
+    return values
+
+
+def _joined(requests: list[GenerationRequest], cell: str, genes: list[str], factors: list[float]) -> GenerationRequest:
+    """The requests of one image each as one request."""
+    import pandas as pd
+
+    obs = pd.concat([request.obs for request in requests], ignore_index=True)
+
+    def placed_cells(part: slice) -> PlacedCells:
+        return _concatenated([request.placed_cells(slice(0, 1)) for request in requests[part]])
+
+    latents = {name: np.concatenate([request.latents[name] for request in requests]) for name in requests[0].latents}
+    return GenerationRequest(
+        obs=obs.assign(gene="+".join(genes), factor=factors),
+        placed_cells=placed_cells,
+        latents=latents,
+        manifest={**requests[0].manifest, "mode": "dose", "cell_id": cell, "genes": genes, "factors": factors},
+        report=requests[0].report,
+    )
+
+
+def _concatenated(batches: list[PlacedCells]) -> PlacedCells:
+    """The images of several batches as one batch."""
+    first_image = np.cumsum([0, *(len(cells.mode_B) for cells in batches)])
+    fields = {name: torch.cat([getattr(cells, name) for cells in batches]) for name in vars(batches[0])}
+    image_M = [cells.image_M + int(first) for cells, first in zip(batches, first_image, strict=False)]
+    return PlacedCells(**{**fields, "image_M": torch.cat(image_M)})
