@@ -238,7 +238,7 @@ def pca_leiden_neighbours(data: GeneSet, seed: int, n_steps: int) -> Fitted:
     means = []
     for cells, own in zip((data.train, data.test), parts, strict=True):
         index, radius_um = _eight_neighbours(cells)
-        around = index.around(np.arange(cells.n_cells), radius_um)
+        around = index.neighbour_weights(np.arange(cells.n_cells), radius_um)
         n_neighbours = np.diff(around.indptr)[:, None]
         means.append((own + n_neighbours * (around @ own)) / (1 + n_neighbours))
     cluster_N = leiden(np.concatenate(means), data.n_types, seed)[data.train.n_cells :]

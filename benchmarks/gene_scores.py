@@ -157,5 +157,5 @@ def composition(data: GeneData, n_types: int, radius_um: float = 50.0) -> np.nda
     one_hot = np.zeros((data.n_cells, n_types))
     known = np.flatnonzero(data.type_N >= 0)
     one_hot[known, data.type_N[known]] = 1
-    share = index.around(np.arange(data.n_cells), radius_um) @ one_hot
+    share = index.neighbour_weights(np.arange(data.n_cells), radius_um) @ one_hot
     return share / np.maximum(share.sum(1, keepdims=True), 1e-9)

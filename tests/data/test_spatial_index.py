@@ -1,4 +1,4 @@
-"""Who is around a cell, against distances of all pairs."""
+"""Neighbours of cells, against the distances of all pairs."""
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -12,19 +12,23 @@ def test_neighbours_are_those_within_the_radius_on_the_same_slide() -> None:
     near = (cdist(centre, centre) <= 25) & (slide[:, None] == slide) & ~np.eye(60, dtype=bool)
     expected = near / near.sum(1, keepdims=True).clip(1)
     index = CellIndex(centre, slide)
-    np.testing.assert_allclose(index.around(np.arange(60), 25.0, most=60).toarray(), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        index.neighbour_weights(np.arange(60), 25.0, max_neighbours=60).toarray(), expected, atol=1e-6
+    )
     some = np.array([7, 3, 50])
-    np.testing.assert_allclose(index.around(some, 25.0, most=60).toarray(), expected[some], atol=1e-6)
+    np.testing.assert_allclose(
+        index.neighbour_weights(some, 25.0, max_neighbours=60).toarray(), expected[some], atol=1e-6
+    )
 
 
 def test_only_the_nearest_are_kept_when_there_are_many() -> None:
     centre = np.stack([np.arange(10.0), np.zeros(10)], 1)
-    found = CellIndex(centre, np.zeros(10, int)).around(np.arange(10), 50.0, most=2).toarray()
+    found = CellIndex(centre, np.zeros(10, int)).neighbour_weights(np.arange(10), 50.0, max_neighbours=2).toarray()
     assert set(np.flatnonzero(found[0])) == {1, 2}
     assert set(np.flatnonzero(found[5])) == {4, 6}
 
 
-def test_on_a_lattice_those_as_far_as_the_last_belong_to_them_in_any_order() -> None:
+def test_on_a_lattice_equally_far_cells_are_all_neighbours_in_any_order() -> None:
     """Bins of 8 um: the thirty-second nearest is one of a ring of eight."""
     y, x = np.meshgrid(np.arange(17) * 8.0, np.arange(17) * 8.0)
     rng = np.random.default_rng(0)
@@ -33,7 +37,7 @@ def test_on_a_lattice_those_as_far_as_the_last_belong_to_them_in_any_order() -> 
     )  # equal distances differ in their last digits
     centre = (np.stack([x.ravel(), y.ravel()], 1) @ turned + 12345.6)[rng.permutation(17 * 17)].astype(np.float32)
     middle = np.argmin(((centre - centre.mean(0)) ** 2).sum(1))
-    found = CellIndex(centre, np.zeros(len(centre), int)).around(np.array([middle]), 50.0).toarray()[0]
+    found = CellIndex(centre, np.zeros(len(centre), int)).neighbour_weights(np.array([middle]), 50.0).toarray()[0]
     distance = np.round(cdist(centre[[middle]], centre)[0], 2)
     ring = np.sort(distance)[32]  # the cell itself is the nearest
     assert set(np.flatnonzero(found)) == set(np.flatnonzero((distance <= ring) & (distance > 0)))
@@ -41,22 +45,22 @@ def test_on_a_lattice_those_as_far_as_the_last_belong_to_them_in_any_order() -> 
     np.testing.assert_allclose(found.sum(), 1, atol=1e-6)
 
 
-def test_of_a_ring_that_is_too_large_the_first_are_taken_and_nobody_is_around_himself() -> None:
+def test_a_ring_that_is_too_large_is_cut_and_no_cell_is_its_own_neighbour() -> None:
     places = np.array([[0.0, 0.0], [40.0, 0.0], [-40.0, 0.0], [0.0, 40.0]])
     centre = np.repeat(places, [20, 40, 40, 40], axis=0)
     slide = np.zeros(len(centre), int)
-    found = CellIndex(centre, slide).around(np.arange(20), 50.0).toarray()
+    found = CellIndex(centre, slide).neighbour_weights(np.arange(20), 50.0).toarray()
     assert (np.count_nonzero(found, axis=1) == 64).all()
     assert (found.diagonal() == 0).all()
     assert (np.count_nonzero(found[:, :20], axis=1) == 19).all()  # all that are nearer
     assert set(np.flatnonzero(found[0])) == {*range(1, 20), *range(20, 65)}
-    crowd = CellIndex(np.zeros((100, 2)), np.zeros(100, int)).around(np.arange(100), 50.0).toarray()
+    crowd = CellIndex(np.zeros((100, 2)), np.zeros(100, int)).neighbour_weights(np.arange(100), 50.0).toarray()
     assert (np.count_nonzero(crowd, axis=1) == 64).all()
     assert (crowd.diagonal() == 0).all()
 
 
 def test_a_lone_cell_has_no_neighbours() -> None:
-    found = CellIndex(np.zeros((1, 2)), np.zeros(1, int)).around(np.array([0]), 50.0)
+    found = CellIndex(np.zeros((1, 2)), np.zeros(1, int)).neighbour_weights(np.array([0]), 50.0)
     assert found.shape == (1, 1)
     assert found.nnz == 0
 

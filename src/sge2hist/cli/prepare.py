@@ -253,7 +253,7 @@ def export(
     """Write a paired dataset as a SpatialData store, for squidpy, napari-spatialdata and the other tools that open it.
 
     Every slide becomes a multiscale image with a coordinate system of its own, its cells become circles in px of the
-    slide, and the counts become one table.
+    slide, and the counts become one table. Needs `pip install "sge2hist[spatialdata]"`.
 
     Example: `sge2hist export kidney.paired -o kidney.zarr`
     """

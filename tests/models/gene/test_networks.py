@@ -72,11 +72,11 @@ def test_neighbour_features_are_the_mean_of_the_neighbours_whatever_other_cells_
     near = (cdist(data.centre_um_N2, data.centre_um_N2) <= 50) & ~np.eye(120, dtype=bool)
     mean = near / near.sum(1, keepdims=True).clip(1) @ model.encoder.coordinates(data.read(np.arange(120)))
     index = CellIndex(data.centre_um_N2, np.zeros(120, int))
-    found = neighbour_features(model.encoder, data.read, index.around(np.arange(120), 50.0))
+    found = neighbour_features(model.encoder, data.read, index.neighbour_weights(np.arange(120), 50.0))
     np.testing.assert_allclose(found[:, :-1], mean, atol=1e-4)
     np.testing.assert_array_equal(found[:, -1], near.any(1))
     some = np.array([4, 90, 11])
-    np.testing.assert_array_equal(neighbour_features(model.encoder, data.read, index.around(some, 50.0)), found[some])
+    np.testing.assert_array_equal(neighbour_features(model.encoder, data.read, index.neighbour_weights(some, 50.0)), found[some])
 
 
 def test_neighbours_move_z2_alone_and_only_where_known() -> None:

@@ -100,7 +100,7 @@ class GeneData:
         """Cells that are assigned one type together, [N, N]: those within `pool_um`; None: each alone, or no positions."""
         if not pool_um or self.index is None:
             return None
-        return self.index.around(np.arange(self.n_cells), pool_um)
+        return self.index.neighbour_weights(np.arange(self.n_cells), pool_um)
 
     def neighbour_features(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor | None:
         """Neighbourhood features of some cells for the encoder, [n, A]; None when they were not computed."""
@@ -153,7 +153,7 @@ def with_neighbours(data: GeneData, model: GeneVAE, group_N: np.ndarray | None =
         return data
     if group_N is not None:
         index = CellIndex(data.centre_um_N2, group_N)
-    around = index.around(np.arange(data.n_cells), model.config.neighbour_um)
+    around = index.neighbour_weights(np.arange(data.n_cells), model.config.neighbour_um)
     return replace(data, neighbour_NA=neighbour_features(model.encoder, data.read, around))
 
 

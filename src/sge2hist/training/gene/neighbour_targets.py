@@ -62,7 +62,7 @@ def neighbourhood_targets(
     index = data.index
     if index is None:
         return None
-    matrix_NN = index.around(np.arange(data.n_cells), radius_um)
+    matrix_NN = index.neighbour_weights(np.arange(data.n_cells), radius_um)
     has_neighbour_N = np.diff(matrix_NN.indptr) > 0
     if matrix_NN.nnz == 0 or not has_neighbour_N.any():
         return None
