@@ -16,7 +16,7 @@ import numpy as np
 
 from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.gene_panel import GenePanel
-from sge2hist.data.spatial_index import JUST, CellIndex
+from sge2hist.data.spatial_index import RADIUS_TOLERANCE, CellIndex
 from sge2hist.generation.encode import CHUNK, encode_cells
 from sge2hist.generation.slide.edits import Edit, added_cells, edited_counts, kept_cells
 from sge2hist.generation.slide.source import SlideSource
@@ -256,7 +256,7 @@ def write_neighbour_features(
 
     def possible_neighbours() -> Iterator[np.ndarray]:
         for group in groups(layout):
-            cells = group[_within(xy_um_N2[group], *within_um, margin_um=radius_um * JUST)]
+            cells = group[_within(xy_um_N2[group], *within_um, margin_um=radius_um * RADIUS_TOLERANCE)]
             if len(cells):
                 yield cells
 
@@ -284,7 +284,7 @@ def write_neighbour_features(
             continue
         near = by_tile.read_3x3(tile)
         corner = np.array(tile) * layout.side_um
-        near = near[_within(xy_um_N2[near["cell"]], corner, corner + layout.side_um, margin_um=radius_um * JUST)]
+        near = near[_within(xy_um_N2[near["cell"]], corner, corner + layout.side_um, margin_um=radius_um * RADIUS_TOLERANCE)]
         near = near[np.argsort(near["cell"])]  # one order of summation, whatever the tiles
         index = CellIndex(xy_um_N2[near["cell"]], np.zeros(len(near), np.int64))
         weights = index.neighbour_weights(np.searchsorted(near["cell"], own), radius_um)
