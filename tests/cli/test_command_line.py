@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -76,19 +77,18 @@ def test_help_is_there_in_half_a_second():
 
 
 def test_options_mean_the_same_in_all_verbs():
-    """--data is the dataset, --guidance a number, --labels an image or polygons: by their types, in every verb."""
-    import typer
+    """--data is a path, --guidance a number, --labels a file of outlines: in every verb that has them."""
+    from types import NoneType
+    from typing import get_args, get_type_hints
 
     from sge2hist.cli.main import app
 
-    found: dict[str, set[str]] = {}
-    for command in typer.main.get_command(app).commands.values():
-        for parameter in command.params:
-            for name in parameter.opts:
-                found.setdefault(name, set()).add(parameter.type.name)
-    assert len(found["--data"]) == len(found["--guidance"]) == len(found["--labels"]) == 1
-    assert found["--guidance"] == {"float"}
-    assert not {"--from", "--against", "--on", "--leave-out", "--start"} & set(found)
+    found: dict[str, set[type]] = {}
+    for command in app.registered_commands:
+        for name, hint in get_type_hints(command.callback).items():
+            found.setdefault(name, set()).update(set(get_args(hint) or [hint]) - {NoneType})
+    assert found["data"] == found["labels"] == found["exclude"] == {Path}
+    assert found["guidance"] == {float}
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
         (("generate", "{model}", "--types", "alpha", "-o", "{model}"), "existing output"),
         (("generate", "{nothing}", "--types", "alpha", "-o", "{out}"), "no model"),
         (("generate", "{model}", "--types", "alpha", "--sampler", "magic", "-o", "{out}"), "magic"),
-        (("generate", "{model}", "--types", "alpha", "--guidance-levels", "5,1", "-o", "{out}"), "must rise"),
+        (("generate", "{model}", "--types", "alpha", "--guidance-levels", "5,1", "-o", "{out}"), "increasing"),
         (("generate", "{model}", "--types", "alpha", "--guidance-levels", "5", "-o", "{out}"), "two noise levels"),
         (
             ("generate", "{model}", "--types", "alpha", "--guidance", "1", "--guidance-levels", "1,5", "-o", "{out}"),
@@ -187,10 +187,10 @@ def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
         (("generate", "pretrained:liver", "--types", "alpha", "-o", "{out}"), "no model 'liver' in the package"),
         (("generate", "{model}", "--types", "alpha", "--z2", "mine", "-o", "{out}"), "z2 'mine'"),
         (("distill", "{nothing}", "--data", "{paired}", "-o", "{out}"), "no model"),
-        (("distill", "{model}", "--data", "{paired}", "--steps", "0", "-o", "{out}"), "no length"),
+        (("distill", "{model}", "--data", "{paired}", "--steps", "0", "-o", "{out}"), "of at least 1"),
         (
             ("distill", "{model}", "--data", "{paired}", "--learn", "guidance", "--steps", "0", "-o", "{out}"),
-            "no length",
+            "of at least 1",
         ),
         (
             ("distill", "{model}", "--data", "{paired}", "--learn", "guidance", "-o", "{out}"),
@@ -200,16 +200,30 @@ def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
             ("distill", "{model}", "--data", "{paired}", "--learn", "guidance", "--evaluations", "2", "-o", "{out}"),
             "guidance keeps the steps",
         ),
-        (("sharpen", "{model}", "--data", "{paired}", "--hours", "0", "-o", "{out}"), "no length"),
-        (("sharpen", "{model}", "--data", "{paired}", "--decoder-noise", "--hours", "0", "-o", "{out}"), "no length"),
+        (("sharpen", "{model}", "--data", "{paired}", "--hours", "0", "-o", "{out}"), "expected a positive number"),
+        (("sharpen", "{model}", "--data", "{paired}", "--decoder-noise", "--hours", "0", "-o", "{out}"), "expected a positive number"),
         (("sharpen", "{model}", "--data", "{paired}", "-o", "{model}", "--overwrite"), "the model itself"),
         (("types", "{model}", "--rename", "alpha"), "old name=new name"),
     ],
 )
-def test_errors_are_one_message_and_nothing_is_written(arguments, message, tiny_paired, tiny_model, tmp_path):
-    places = {"model": tiny_model, "paired": tiny_paired.path, "out": tmp_path / "out", "nothing": tmp_path / "nothing"}
-    done = _run(*(a.format(**places) for a in arguments))
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_errors_are_one_message_and_nothing_is_written(
+    arguments, message, tiny_paired, tiny_model, tmp_path, monkeypatch, capsys
+):
+    from sge2hist.cli.main import main
+
+    paths = {"model": tiny_model, "paired": tiny_paired.path, "out": tmp_path / "out", "nothing": tmp_path / "nothing"}
+    monkeypatch.setattr(sys, "argv", ["sge2hist", *(word.format(**paths) for word in arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.count("error: ") == 1
+    assert message in shown
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_is_no_traceback(tmp_path):
+    done = _run("types", tmp_path / "nothing")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr

@@ -54,7 +54,7 @@ PROBE = """<script>
 
 
 @pytest.fixture(scope="module")
-def drawn(tiny_paired, tmp_path_factory) -> Path:
+def slide(tiny_paired, tmp_path_factory) -> Path:
     """A generated slide as `generate --slide` leaves it, with the real pixels of the region for pixels."""
     path = tmp_path_factory.mktemp("viewer") / "tiny.generated"
     x, y, width, height = (int(value / tiny_paired.um_per_px) for value in REGION_UM)
@@ -132,8 +132,8 @@ def test_a_place_has_the_colour_of_its_cell():
     assert [row["n"] for row in legend] == [1, 1, 1]
 
 
-def test_layers_show_the_same_rectangle(drawn, tiny_paired):
-    layers, legend, _ = open_layers(drawn, tiny_paired)
+def test_layers_show_the_same_rectangle(slide, tiny_paired):
+    layers, legend, _ = open_layers(slide, tiny_paired)
     assert [layer.key for layer in layers] == ["real", "generated", "types", "uncertainty"]
     real, generated = layers[:2]
     assert np.array_equal(real.read(10, 20, 60, 40), generated.read(10, 20, 60, 40))
@@ -141,7 +141,7 @@ def test_layers_show_the_same_rectangle(drawn, tiny_paired):
     assert len({round(layer.width_px / layer.height_px, 2) for layer in layers}) == 1
 
 
-def test_wrong_input_is_named(drawn, tiny_paired, tmp_path, monkeypatch):
+def test_wrong_input_is_named(slide, tiny_paired, tmp_path, monkeypatch):
     with atomic_directory(tmp_path / "patches.generated") as partial:
         write_manifest(partial, "generated", mode="genes", n_images=0)
     with pytest.raises(InputError, match="generate-slide"):
@@ -149,10 +149,10 @@ def test_wrong_input_is_named(drawn, tiny_paired, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(tiny_paired, "fingerprint", "0" * 16)
         with pytest.raises(InputError, match="another dataset than"):
-            build_viewer(drawn, tmp_path / "view", data=tiny_paired)
+            build_viewer(slide, tmp_path / "view", data=tiny_paired)
     monkeypatch.setattr(tiny_paired, "slide_ids", ["other"])
     with pytest.raises(InputError, match="no slide 's1'"):
-        build_viewer(drawn, tmp_path / "view", data=tiny_paired)
+        build_viewer(slide, tmp_path / "view", data=tiny_paired)
     assert not (tmp_path / "view").exists()
 
 
@@ -197,8 +197,8 @@ def _answer_of(page: Path, profile: Path) -> tuple[dict[str, Any], str]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this computer")
-def test_linked_views_in_a_browser(drawn, tiny_paired, tmp_path):
-    page = build_viewer(drawn, tmp_path / "view", data=tiny_paired)
+def test_linked_views_in_a_browser(slide, tiny_paired, tmp_path):
+    page = build_viewer(slide, tmp_path / "view", data=tiny_paired)
     text = page.read_text()
     assert not re.search(r"https?://", text)
     probed = page.with_name("probed.html")

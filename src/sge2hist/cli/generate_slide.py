@@ -20,7 +20,6 @@ from sge2hist.cli.arguments import (
     Steps,
     load_model,
     numbers,
-    read_h5ad,
     sampler_config,
 )
 from sge2hist.cli.command import log
@@ -76,11 +75,9 @@ def generate_slide(
     Example: `sge2hist generate-slide kidney.model --data kidney.paired --region 0,0,1000,1000 -o slide.generated`
     """
     from sge2hist.data.artifacts import check_output
-    from sge2hist.data.errors import InputError
-    from sge2hist.data.generated import KIND
-    from sge2hist.generation.slide.job import REPORT
-    from sge2hist.generation.slide.render import SlideConfig, prepare_slide, render_slide
-    from sge2hist.progress import bar
+    from sge2hist.data.generated import KIND, SLIDE_NAME
+    from sge2hist.generation.slide.render import generate_slide as run
+    from sge2hist.generation.slide.source import open_source
 
     numbered = _part(part)
     output = name_of_part(output, numbered)
@@ -91,39 +88,30 @@ def generate_slide(
     )
     if bundle.is_toy:
         log("this model was trained on toy tissue: its images show no real tissue")
-    cells = _open(data)
-    x_y_width_height = (
-        None if region is None else numbers(region, 4, "--region", "four numbers: x,y,width,height in um")
+    cells = open_source(data)
+    slide = run(
+        bundle,
+        cells,
+        output,
+        region_um=None if region is None else _region(region),
+        seed=seed,
+        n_seeds=seeds,
+        edits=_edits(edit, gene or [], cells),
+        sampler=settings,
+        part=numbered,
+        batch=batch,
+        workers=workers,
+        overwrite=overwrite,
+        log=log,
+        progress=True,
     )
-    try:
-        config = SlideConfig(
-            region_um=x_y_width_height,  # type: ignore[arg-type]
-            seed=seed,
-            n_seeds=seeds,
-            sampler=settings,
-            part=numbered,
-            edits=tuple(_edits(edit, gene or [], cells)),
-            batch=batch,
-            workers=workers,
-        )
-    except ValueError as error:
-        raise InputError(found=f"options that do not work ({error})") from error
-    with bar("reading and encoding cells", None) as progress:
-        job = prepare_slide(bundle, cells, output, config, overwrite=overwrite, progress=progress)
-    log((job.folder / REPORT).read_text().strip())
-    with bar("windows", job.n_windows) as progress:
-        path = render_slide(job, cells, output, config, overwrite=overwrite, progress=progress)
     log(f"look at it with `sge2hist view {output}`")
-    typer.echo(f"wrote {path}")
+    typer.echo(f"wrote {slide.path / SLIDE_NAME}")
 
 
-def _open(data: Path) -> SlideSource:
-    from sge2hist.data.paired import PairedDataset
-    from sge2hist.generation.slide.source import source_from_adata, source_from_paired
-
-    if data.suffix == ".h5ad":
-        return source_from_adata(read_h5ad(data), data.stem)
-    return source_from_paired(PairedDataset.open(data))
+def _region(text: str) -> tuple[float, float, float, float]:
+    x, y, width, height = numbers(text, 4, "--region", "four numbers: x,y,width,height in um")
+    return x, y, width, height
 
 
 def _edits(polygons: Path | None, genes: list[str], cells: SlideSource) -> list[Edit]:
