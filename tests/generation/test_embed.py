@@ -68,14 +68,14 @@ def test_a_small_panel_is_masked_and_reported(trained: tuple[GeneVAE, TypeTable]
 def test_positions_condition_z2_on_the_neighbours(trained: tuple[GeneVAE, TypeTable]) -> None:
     data = make_cells(400, seed=1)
     alone = anndata.AnnData(csr_matrix(data.read(np.arange(400)).toarray()), var=pd.DataFrame(index=PANEL.ids))
-    placed = alone.copy()
+    positioned = alone.copy()
     assert data.centre_um_N2 is not None
-    placed.obs["x_um"], placed.obs["y_um"] = data.centre_um_N2.T
-    for adata in (alone, placed):
+    positioned.obs["x_um"], positioned.obs["y_um"] = data.centre_um_N2.T
+    for adata in (alone, positioned):
         embed_adata(adata, trained[0], PANEL, trained[1], batch_size=150)
-    np.testing.assert_allclose(alone.obsm["X_sge2hist_z1"], placed.obsm["X_sge2hist_z1"], atol=1e-5)
-    assert not np.allclose(alone.obsm["X_sge2hist_z2"], placed.obsm["X_sge2hist_z2"], atol=0.05)
-    assert (bool(alone.uns["sge2hist"]["neighbours"]), bool(placed.uns["sge2hist"]["neighbours"])) == (False, True)
+    np.testing.assert_allclose(alone.obsm["X_sge2hist_z1"], positioned.obsm["X_sge2hist_z1"], atol=1e-5)
+    assert not np.allclose(alone.obsm["X_sge2hist_z2"], positioned.obsm["X_sge2hist_z2"], atol=0.05)
+    assert (bool(alone.uns["sge2hist"]["neighbours"]), bool(positioned.uns["sge2hist"]["neighbours"])) == (False, True)
 
 
 def test_types_of_sparse_bins_are_assigned_from_pooled_posteriors(trained: tuple[GeneVAE, TypeTable]) -> None:
@@ -111,7 +111,9 @@ def test_types_of_sparse_bins_are_assigned_from_pooled_posteriors(trained: tuple
 
 
 @pytest.mark.parametrize("pool_um", [-1.0, float("nan"), float("inf"), 20.0])
-def test_bins_are_not_pooled_without_positions_or_a_distance(trained: tuple[GeneVAE, TypeTable], pool_um: float) -> None:
+def test_bins_are_not_pooled_without_positions_or_a_distance(
+    trained: tuple[GeneVAE, TypeTable], pool_um: float
+) -> None:
     adata, _ = make_adata()  # has no positions
     with pytest.raises(InputError, match="pool_um"):
         embed_adata(adata, trained[0], PANEL, trained[1], pool_um=pool_um)

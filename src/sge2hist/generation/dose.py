@@ -63,14 +63,12 @@ def dose_request(
     """
     genes = [genes] if isinstance(genes, str) else list(genes)
     factors = _checked_factors(factors)
-    is_paired = isinstance(data, PairedDataset)
-    ids, panel = (data.obs.index, data.genes) if is_paired else (data.obs_names, panel_of(data))
-    if is_paired:
-        read_counts: Callable[[np.ndarray], csr_array] = data.counts
+    read_counts: Callable[[np.ndarray], csr_array]
+    if isinstance(data, PairedDataset):
+        read_counts, panel, where = data.counts, data.genes, str(data.path)
     else:
-        counts = raw_counts(data)
-        read_counts = lambda rows: counts[rows]  # noqa: E731
-    row = row_of_cell(ids, cell, str(data.path) if is_paired else "")
+        read_counts, panel, where = raw_counts(data).__getitem__, panel_of(data), ""
+    row = row_of_cell(data.obs.index, cell, where)
     if not genes:
         raise InputError(found="no gene", expected="at least one symbol or id")
     for gene in genes:

@@ -27,7 +27,7 @@ MAX_SEARCHED = 100_000  # ids among which similar ones are looked for
 
 @dataclass(frozen=True, kw_only=True)
 class CellLatents:
-    """Posteriors and depths of N cells; `row_N` says which row of the source each one is."""
+    """Posteriors and depths of N cells; `row_N` are their rows in the source."""
 
     row_N: np.ndarray  # int64, rising
     mean_NZ: np.ndarray  # float32

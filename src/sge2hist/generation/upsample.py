@@ -19,11 +19,11 @@ MAX_RESOLUTION_DIFFERENCE = 0.05  # relative, between um/px of the model and of 
 def check_upsampler(upsampler: UpsamplerBundle, bundle: ModelBundle) -> None:
     """Raise `InputError` unless the input of the upsampler is what the model generates."""
     require_same_channels(upsampler.channels, bundle.config.channels, where="the upsampler")
-    own, asked = bundle.config.um_per_px, upsampler.config.um_per_px
-    if abs(own - asked) > MAX_RESOLUTION_DIFFERENCE * own:
+    own, expected = bundle.config.um_per_px, upsampler.config.um_per_px
+    if abs(own - expected) > MAX_RESOLUTION_DIFFERENCE * own:
         fine = own / upsampler.config.factor
         raise InputError(
-            found=f"an upsampler from {asked:g} um/px, and a model that generates at {own:g}",
+            found=f"an upsampler from {expected:g} um/px, and a model that generates at {own:g}",
             expected="the same um/px",
             repair=f"train one with `sge2hist train-upsampler X.paired --um-per-px {fine:g} -o X.upsampler`",
         )

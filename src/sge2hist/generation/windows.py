@@ -81,7 +81,7 @@ def neighbour_cells(
 ) -> tuple[np.ndarray, PlacedCells]:
     """Patches around points of a section, with all cells that condition them.
 
-    `slide_B` are the slides of the section that the points lie on; `slide` is the slide (stain) that the model is asked for.
+    `slide_B` are the slides of the section that the points lie on; `slide` is the stain to generate (`PlacedCells.slide_B`).
     Returns the rows [M] of the cells in `index`, and the cells without latents: see :func:`with_latents`.
     """
     row_M, image_M = index.within(slide_B, centre_um_B2, side_um / 2 + receptive_radius_um)

@@ -13,8 +13,8 @@ from sge2hist.models.bundle import ModelBundle
 def test_an_edit_file_from_qupath(tmp_path):
     square = [[[0, 0], [10, 0], [10, 20], [0, 20], [0, 0]]]
     features = [
-        {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": square}, "properties": said}
-        for said in (
+        {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": square}, "properties": properties}
+        for properties in (
             {"objectType": "annotation", "classification": {"name": "Podocyte", "color": [1, 2, 3]}},
             {"classification": {"name": "Remove"}},
             {"gene": "UMOD", "factor": 3},
@@ -83,9 +83,9 @@ def test_without_a_polygon_only_genes_are_changed(tmp_path):
                 read_edits(path, 1.0)
 
 
-@pytest.mark.parametrize("kind", ["Circle", "Polygon"])
-def test_a_geometry_that_is_none_is_refused(tmp_path, kind):
-    geometry = {"type": kind, "coordinates": [[[0, 0], [float("nan"), 0], [9, 9], [0, 0]]]}
+@pytest.mark.parametrize("geometry_type", ["Circle", "Polygon"])
+def test_an_invalid_geometry_is_refused(tmp_path, geometry_type):
+    geometry = {"type": geometry_type, "coordinates": [[[0, 0], [float("nan"), 0], [9, 9], [0, 0]]]}
     path = tmp_path / "edits.geojson"
     feature = {"type": "Feature", "geometry": geometry, "properties": {"set_type": "Podocyte"}}
     path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
@@ -109,5 +109,5 @@ def test_edits_that_meet_no_cell_are_refused(tiny_model):
     check_edits([Edit(area=shapely.box(50, 50, 90, 90), add_type=name)], bundle, bundle.genes, xy)
     with pytest.raises(InputError, match="no cell lies in"):
         check_edits([Edit(area=shapely.box(50, 50, 90, 90), set_type=name)], bundle, bundle.genes, xy)
-    with pytest.raises(InputError, match="no place in the polygon"):
+    with pytest.raises(InputError, match="no room in the polygon"):
         check_edits([Edit(area=shapely.box(50, 50, 52, 52), add_type=name, spacing_um=500)], bundle, bundle.genes, xy)

@@ -323,3 +323,21 @@ def test_cells_that_two_edits_add_at_one_position_keep_their_types(bundle, sourc
     added = table[table.index.str.startswith("added")]["cell_type"].astype(str)
     assert added.value_counts().to_dict() == {"beta": len(added) // 2, "alpha": len(added) // 2}
     assert len(added) > 10
+
+
+def test_arguments_of_python_users(bundle, tiny_model, tiny_paired, tmp_path):
+    small = {"region_um": (200.0, 200.0, 40.0, 30.0), "sampler": replace(FAST, n_steps=1)}
+    lines = []
+    slide = generate_slide(str(tiny_model), tiny_paired.path, tmp_path / "s.generated", log=lines.append, **small)
+    assert slide.image.as_array().shape == (15, 20, 3)
+    assert "30 of 30 genes" in lines[0]
+    for arguments, match in (
+        ((3, tiny_paired), "model of type int"),
+        ((bundle, bundle), "cells of type ModelBundle"),
+        ((bundle, tiny_paired, {"n_seeds": 0}), "n_seeds"),
+        ((bundle, tiny_paired, {"slide": 1}), "slide 1"),
+        ((bundle, tiny_paired, {"edits": tmp_path / "none.geojson"}), "none.geojson"),
+    ):
+        model, cells, options = (*arguments, {})[:3]
+        with pytest.raises(InputError, match=match):
+            generate_slide(model, cells, tmp_path / "t.generated", **{**small, **options})

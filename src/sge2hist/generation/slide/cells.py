@@ -244,7 +244,7 @@ def write_neighbour_features(
     xy_um_N2 : positions of all N cells.
     groups : numbers of the cells that are inside a layout and count as neighbours, rising, a group at a time.
     min_tile_um : smallest side of the tiles.
-    within_um : corners (y, x) of the rectangle whose cells are asked for; rows of cells outside are zeros.
+    within_um : corners (y, x) of the rectangle whose cells are computed; rows of cells outside are zeros.
     progress : counts cells.
 
     Returns
@@ -284,7 +284,9 @@ def write_neighbour_features(
             continue
         near = by_tile.read_3x3(tile)
         corner = np.array(tile) * layout.side_um
-        near = near[_within(xy_um_N2[near["cell"]], corner, corner + layout.side_um, margin_um=radius_um * RADIUS_TOLERANCE)]
+        near = near[
+            _within(xy_um_N2[near["cell"]], corner, corner + layout.side_um, margin_um=radius_um * RADIUS_TOLERANCE)
+        ]
         near = near[np.argsort(near["cell"])]  # one order of summation, whatever the tiles
         index = CellIndex(xy_um_N2[near["cell"]], np.zeros(len(near), np.int64))
         weights = index.neighbour_weights(np.searchsorted(near["cell"], own), radius_um)

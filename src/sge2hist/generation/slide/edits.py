@@ -122,10 +122,10 @@ def _fields(properties: dict[str, Any]) -> dict[str, Any]:
     if chosen:
         return chosen
     annotation_class = properties.get("classification") or {}
-    name = annotation_class.get("name") if isinstance(annotation_class, dict) else annotation_class
-    if not name:
+    class_name = annotation_class.get("name") if isinstance(annotation_class, dict) else annotation_class
+    if not class_name:
         raise ValueError("it has neither a class nor a property that names an action")
-    return {"remove": True} if str(name).casefold() == REMOVE else {"set_type": str(name)}
+    return {"remove": True} if str(class_name).casefold() == REMOVE else {"set_type": str(class_name)}
 
 
 def gene_edit(text: str) -> Edit:
@@ -150,7 +150,7 @@ def check_edits(edits: list[Edit], bundle: ModelBundle, genes: GenePanel, xy_um_
     for number, edit in enumerate(edits):
         if edit.add_type is not None and len(added[number]) == 0:
             raise InputError(
-                found=f"edit {number}: no place in the polygon for cells {edit.spacing_um:g} um apart",
+                found=f"edit {number}: no room in the polygon for cells {edit.spacing_um:g} um apart",
                 expected="a larger polygon, or a smaller spacing_um",
             )
         alone = edit.add_type is not None and not edit.remove and edit.gene is None

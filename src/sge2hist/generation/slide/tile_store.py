@@ -7,6 +7,7 @@ cells of a slide are scattered, so that a few thousand of them touch the whole f
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class ArrayFile:
         with open(path, "rb") as file:
             np.lib.format.read_magic(file)
             (self._length,), _, self.dtype = np.lib.format.read_array_header_1_0(file)
-            self._offset = file.tell()
+            self._offset = file.seek(0, os.SEEK_CUR)
         self.path = path
 
     @classmethod
@@ -32,7 +33,7 @@ class ArrayFile:
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (length,)}
         with open(path, "wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
-            file.truncate(file.tell() + length * np.dtype(dtype).itemsize)
+            file.truncate(file.seek(0, os.SEEK_CUR) + length * np.dtype(dtype).itemsize)
         return cls(path)
 
     def __len__(self) -> int:
