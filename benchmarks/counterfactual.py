@@ -13,6 +13,7 @@ cells of the second type, and the length of their mean z2 over that of real cell
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from sge2hist.api import SGE2Hist
 from sge2hist.data.he_stain import stain_statistics
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
-from sge2hist.evaluation.features.extractors import resolve_extractor
+from sge2hist.evaluation.features.extractors import Extractor, resolve_extractor
 from sge2hist.evaluation.metrics.counterfactual import covered_share
 from sge2hist.generation.encode import encode_cells, neighbour_reader
 from sge2hist.generation.windows import image_seed, neighbour_cells, sample_patches, with_latents
@@ -67,7 +68,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for dose in DOSES:
         images, mean = edit.images(dose)
-        start, first = (images, mean) if start is None else (start, first)
+        if start is None or first is None:
+            start, first = images, mean
         rows.append(images[:12])
         haematoxylin = [stain_statistics(x)["haematoxylin_mean"] for x in (start, images, target)]
         change = np.abs(images.astype(float) - start).mean()
@@ -199,7 +201,9 @@ def part_of(cells: PlacedCells, first: int, last: int) -> PlacedCells:
     )
 
 
-def fit_classifier(dataset, extractor, name, rng):
+def fit_classifier(
+    dataset: PairedDataset, extractor: Extractor, name: str, rng: np.random.Generator
+) -> Callable[[np.ndarray], np.ndarray]:
     """Return images -> probability of type `name`, by a logistic regression on real training patches, half of them of it."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -37,7 +37,7 @@ def evidence(
         sets = [
             _draw(bundle, data, rows, seed, Path(folder) / "model", own),
             _draw(bundle, data, rows, seed, Path(folder) / "its shuffled", own, shuffle=True),
-            _draw(bundle, data, rows, seed, Path(folder) / "its centre cell", own, context="centre"),
+            _draw(bundle, data, rows, seed, Path(folder) / "its centre cell", own, context="single_cell"),
             *(
                 _draw(other, data, rows, seed, Path(folder) / name, _affordable(other.config.sampler, max_steps))
                 for name, other in compared.items()

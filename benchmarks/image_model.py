@@ -252,8 +252,8 @@ def variants_of(what: str, own: SamplerConfig) -> list[Variant]:
     if what == "conditions":
         return [
             Variant("all cells", own),
-            Variant("cells like the centre cell", own, "field"),
-            Variant("centre cell alone", own, "centre"),
+            Variant("cells like the centre cell", own, "homotypic"),
+            Variant("centre cell alone", own, "single_cell"),
             Variant("all cells, of another patch", own, "neighbours", True),
         ]
     if own.sampler == "consistency":

@@ -89,26 +89,25 @@ def untrained(preset: str) -> Any:
 
 
 @contextmanager
-def timed(owner: Any, names: tuple[str, ...]) -> Iterator[dict[str, float]]:
-    """Add up the seconds spent in methods of an object."""
-    spent = dict.fromkeys(names, 0.0)
-    plain: dict[str, Callable[..., Any]] = {name: getattr(owner, name) for name in names}
+def timed(*methods: tuple[Any, str]) -> Iterator[dict[str, float]]:
+    """Add up the seconds spent in methods, given as (object, name)."""
+    spent = {name: 0.0 for _, name in methods}
 
-    def watched(name: str) -> Callable[..., Any]:
+    def watched(plain: Callable[..., Any], name: str) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
             start = time.perf_counter()
-            result = plain[name](*args, **options)
+            result = plain(*args, **options)
             spent[name] += time.perf_counter() - start
             return result
 
         return call
 
-    for name in names:
-        object.__setattr__(owner, name, watched(name))
+    for owner, name in methods:
+        object.__setattr__(owner, name, watched(getattr(owner, name), name))
     try:
         yield spent
     finally:
-        for name in names:
+        for owner, name in methods:
             object.__delattr__(owner, name)
 
 
@@ -124,13 +123,14 @@ def generate_one(mm2: float, model: Path | None, preset: str, steps: int) -> dic
     from sge2hist.models.image.samplers import SamplerConfig
 
     bundle = ModelBundle.load(model) if model else untrained(preset)
+    image = bundle.model.image
     # a first small section: libraries and thread pools are loaded before memory is measured
     for size in (0.02, mm2):
         source = synthetic_section(size, bundle.genes)
         before = peak_mb()
         with (
             tempfile.TemporaryDirectory() as folder,
-            timed(bundle.model.image, ("encode_cells", "denoise", "to_image")) as spent,
+            timed((image, "encode_cells"), (image.unet, "forward"), (image, "to_image")) as spent,
         ):
             config = SlideConfig(sampler=SamplerConfig(n_steps=steps))
             start, start_cpu = time.perf_counter(), time.process_time()

@@ -57,7 +57,8 @@ def evaluate(
     output
         Folder for report.json and report.html; None: only return the report.
     config
-        Cells, extractor, resampling and seed (`sge2hist.evaluation.config.EvaluateConfig`); the defaults suit up to 10,000 images.
+        Cells, extractor, resampling and seed (`sge2hist.evaluation.config.EvaluateConfig`); the defaults suit up to
+        10,000 images.
     progress
         Whether progress bars are shown on standard error; None: in interactive sessions. Or a function that is called
         as ``progress(stage, done, total)``.
