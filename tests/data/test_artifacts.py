@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sge2hist.data import artifacts as files
+from sge2hist.data import artifacts
 from sge2hist.data.errors import InputError
 
 
@@ -15,45 +15,45 @@ def entries(folder: Path) -> list[str]:
 
 def test_directory_appears_only_when_complete(tmp_path: Path) -> None:
     target = tmp_path / "a.paired"
-    with files.atomic_directory(target) as partial:
-        files.write_manifest(partial, "paired", value=1)
+    with artifacts.atomic_directory(target) as partial:
+        artifacts.write_manifest(partial, "paired", value=1)
         assert not target.exists()
-    assert files.read_manifest(target, "paired")["value"] == 1
+    assert artifacts.read_manifest(target, "paired")["value"] == 1
     assert entries(tmp_path) == ["a.paired"]
 
 
 def test_failure_leaves_nothing_and_keeps_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "a.paired"
-    with pytest.raises(ZeroDivisionError), files.atomic_directory(target) as partial:
+    with pytest.raises(ZeroDivisionError), artifacts.atomic_directory(target) as partial:
         _ = (partial / "x").write_text("x") / 0
     assert entries(tmp_path) == []
-    with files.atomic_directory(target) as partial:
-        files.write_manifest(partial, "paired", value="old")
-    with pytest.raises(ZeroDivisionError), files.atomic_directory(target, overwrite=True) as partial:
+    with artifacts.atomic_directory(target) as partial:
+        artifacts.write_manifest(partial, "paired", value="old")
+    with pytest.raises(ZeroDivisionError), artifacts.atomic_directory(target, overwrite=True) as partial:
         _ = 1 / 0
-    assert files.read_manifest(target, "paired")["value"] == "old"
+    assert artifacts.read_manifest(target, "paired")["value"] == "old"
     assert entries(tmp_path) == ["a.paired"]
 
 
 def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No space left"), files.atomic_directory(tmp_path / "a") as partial:
+    with pytest.raises(InputError, match="No space left"), artifacts.atomic_directory(tmp_path / "a") as partial:
         raise OSError(errno.ENOSPC, "No space left on device", str(partial))
-    with pytest.raises(InputError, match="No space left"), files.atomic_path(tmp_path / "b") as path:
+    with pytest.raises(InputError, match="No space left"), artifacts.atomic_path(tmp_path / "b") as path:
         raise OSError(path.write_text("half") and errno.ENOSPC, "No space left on device")
     assert entries(tmp_path) == []
 
 
 def test_existing_output_needs_overwrite(tmp_path: Path) -> None:
     target = tmp_path / "a"
-    with files.atomic_directory(target) as partial:
-        files.write_manifest(partial, "paired", value=1)
+    with artifacts.atomic_directory(target) as partial:
+        artifacts.write_manifest(partial, "paired", value=1)
     with pytest.raises(InputError, match="--overwrite"):
-        files.check_output(target, kind="paired")
+        artifacts.check_output(target, kind="paired")
     with pytest.raises(InputError, match="give another name"):
-        files.check_output(target)
-    with files.atomic_directory(target, overwrite=True) as partial:
-        files.write_manifest(partial, "paired", value=2)
-    assert files.read_manifest(target, "paired")["value"] == 2
+        artifacts.check_output(target)
+    with artifacts.atomic_directory(target, overwrite=True) as partial:
+        artifacts.write_manifest(partial, "paired", value=2)
+    assert artifacts.read_manifest(target, "paired")["value"] == 2
 
 
 def test_foreign_folder_is_never_replaced(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_foreign_folder_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for name in ("photos", "file"):
         with pytest.raises(InputError, match="did not write"):
-            files.check_output(tmp_path / name, overwrite=True)
+            artifacts.check_output(tmp_path / name, overwrite=True)
     assert (tmp_path / "photos" / "cat.jpg").read_text() == "cat"
 
 
@@ -72,55 +72,58 @@ def test_folders_of_other_programs_and_kinds_are_never_replaced(tmp_path: Path) 
         folder.mkdir(exist_ok=True)
         (folder / "config.json").write_text(content)
         with pytest.raises(InputError, match="did not write"):
-            files.check_output(folder, overwrite=True)
-    with files.atomic_directory(tmp_path / "a.paired") as partial:
-        files.write_manifest(partial, "paired")
-    with pytest.raises(InputError, match="'paired'"), files.atomic_directory(tmp_path / "a.paired", True, "generated"):
+            artifacts.check_output(folder, overwrite=True)
+    with artifacts.atomic_directory(tmp_path / "a.paired") as partial:
+        artifacts.write_manifest(partial, "paired")
+    with (
+        pytest.raises(InputError, match="'paired'"),
+        artifacts.atomic_directory(tmp_path / "a.paired", True, "generated"),
+    ):
         raise AssertionError("written in place of a dataset")
-    assert files.read_manifest(tmp_path / "a.paired", "paired")
-    assert files.check_output(tmp_path / "a.paired", overwrite=True, kind="paired")
+    assert artifacts.read_manifest(tmp_path / "a.paired", "paired")
+    assert artifacts.check_output(tmp_path / "a.paired", overwrite=True, kind="paired")
 
 
-def test_files_are_as_readable_as_the_users_own(tmp_path: Path) -> None:
+def test_files_get_the_permissions_of_the_users_own(tmp_path: Path) -> None:
     (tmp_path / "own").write_text("")
-    with files.atomic_path(tmp_path / "weights") as partial:
+    with artifacts.atomic_path(tmp_path / "weights") as partial:
         partial.write_text("w")
         partial.chmod(0o600)
     assert (tmp_path / "weights").stat().st_mode == (tmp_path / "own").stat().st_mode
 
 
 def test_manifest_of_another_kind_or_version_is_refused(tmp_path: Path) -> None:
-    files.write_manifest(tmp_path, "generated")
+    artifacts.write_manifest(tmp_path, "generated")
     with pytest.raises(InputError, match="generated"):
-        files.read_manifest(tmp_path, "paired")
-    files.write_json(tmp_path / "manifest.json", {"kind": "paired", "format_version": 99})
+        artifacts.read_manifest(tmp_path, "paired")
+    artifacts.write_json(tmp_path / "manifest.json", {"kind": "paired", "format_version": 99})
     with pytest.raises(InputError, match="version 99"):
-        files.read_manifest(tmp_path, "paired")
+        artifacts.read_manifest(tmp_path, "paired")
     with pytest.raises(InputError, match="no such folder"):
-        files.read_manifest(tmp_path / "none", "paired")
+        artifacts.read_manifest(tmp_path / "none", "paired")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", "\x00", "[" * 100_000])
 def test_broken_json_is_an_input_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError, match=r"a\.json"):
-        files.read_json(tmp_path / "a.json")
+        artifacts.read_json(tmp_path / "a.json")
 
 
 def test_json_takes_numpy_and_paths_but_no_nan(tmp_path: Path) -> None:
-    files.write_json(tmp_path / "a.json", {"a": np.float32(1.5), "b": np.arange(2), "c": Path("x")})
-    assert files.read_json(tmp_path / "a.json") == {"a": 1.5, "b": [0, 1], "c": "x"}
+    artifacts.write_json(tmp_path / "a.json", {"a": np.float32(1.5), "b": np.arange(2), "c": Path("x")})
+    assert artifacts.read_json(tmp_path / "a.json") == {"a": 1.5, "b": [0, 1], "c": "x"}
     with pytest.raises(ValueError, match="JSON"):
-        files.write_json(tmp_path / "b.json", float("nan"))
+        artifacts.write_json(tmp_path / "b.json", float("nan"))
 
 
 def test_sha256_agrees_with_hashlib(tmp_path: Path) -> None:
     content = np.random.default_rng(0).bytes(3_000_000)
     (tmp_path / "a").write_bytes(content)
-    assert files.sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+    assert artifacts.sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
 
 
 def test_disk_space_is_checked_beforehand(tmp_path: Path) -> None:
-    files.require_disk_space(tmp_path / "not" / "yet", 1)
+    artifacts.require_disk_space(tmp_path / "not" / "yet", 1)
     with pytest.raises(InputError, match="free"):
-        files.require_disk_space(tmp_path, 10**18)
+        artifacts.require_disk_space(tmp_path, 10**18)

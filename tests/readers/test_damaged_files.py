@@ -1,4 +1,4 @@
-"""More than 200 truncated and bit-flipped files of every kind: each is read, or is one InputError; never a crash or a hang.
+"""More than 200 truncated and bit-flipped files of every format: each is read, or is one InputError; never a crash or a hang.
 
 The cases run in a process of their own, because a library in C could end it.
 """

@@ -22,7 +22,7 @@ def test_sections_of_one_folder_equal_what_was_written(tmp_path: Path) -> None:
         assert list(section.genes["symbol"]) == truth.tissue.symbols
         assert section.um_per_px == pytest.approx(truth.tissue.um_per_px, rel=1e-4)
         assert (section.image.width_px, section.image.height_px) == truth.tissue.image.shape[1::-1]
-        assert "left out: 1 spots with counts but no position, 1 the other way round" in section.notes
+        assert "excluded: 1 spots with counts but no position, 1 the other way round" in section.notes
 
 
 def test_counts_are_summed_by_group(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ from sge2hist.readers import open_sections
 from sge2hist.readers.geojson import read_geojson
 from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
 
-# A field wide enough that its transpose, preview and CytAssist image are told apart.
+# A field wide enough that its transpose, preview and CytAssist image differ.
 TISSUE = make_tissue(width_px=520, height_px=200, um_per_px=0.5)
 
 

@@ -1,4 +1,4 @@
-"""Artifacts on disk: written beside their place and renamed, described by a manifest, never half there."""
+"""Artifacts on disk: written under a temporary name and renamed when complete, described by a manifest."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def is_artifact(path: Path) -> bool:
     return path.is_dir() and any((path / mark).is_file() for mark in ARTIFACT_MARKS)
 
 
-def kind_of(path: Path) -> str | None:
-    """The kind that a folder written by this package says it is of, or None: other programs write such files too."""
+def artifact_kind(path: Path) -> str | None:
+    """The kind stated by a folder that this package wrote, or None: other programs write files of these names too."""
     for mark in ARTIFACT_MARKS:
         try:
             content = json.loads((path / mark).read_text(encoding="utf-8"))
@@ -74,12 +74,14 @@ def check_output(path: str | Path, *, overwrite: bool = False, kind: str | None 
         )
     if path.is_dir() and not any(path.iterdir()):
         return path
-    there = kind_of(path)
-    if there is None or (kind is not None and there != kind):
+    stated = artifact_kind(path)
+    if stated is None or (kind is not None and stated != kind):
         raise InputError(
-            found="something that this program did not write" if there is None else f"a folder of kind {there!r}",
+            found="something that this program did not write" if stated is None else f"a folder of kind {stated!r}",
             where=str(path),
-            expected="an artifact of ours to replace" if kind is None else f"a folder of kind {kind!r} to replace",
+            expected="an artifact of this program to replace"
+            if kind is None
+            else f"a folder of kind {kind!r} to replace",
             repair="choose another output name; it is never removed by --overwrite",
         )
     return path
@@ -92,7 +94,7 @@ def atomic_directory(path: str | Path, overwrite: bool = False, kind: str | None
     Raises
     ------
     InputError
-        If `path` exists and `overwrite` is false; if it is no artifact of ours of this `kind`; if the disk is full.
+        If `path` exists and `overwrite` is false; if it is not an artifact of this `kind`; if the disk is full.
     """
     path = check_output(path, overwrite=overwrite, kind=kind)
     partial = _sibling(path)
@@ -130,7 +132,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     partial = path.with_name(f".{uuid.uuid4().hex[:8]}.partial.{path.name}")
     try:
         partial.touch()
-        mode = partial.stat().st_mode  # as the user's files are: some writers make theirs readable for nobody else
+        mode = partial.stat().st_mode  # that of the user's other files: some writers let nobody else read theirs
         partial.unlink()
         yield partial
         partial.chmod(mode)

@@ -17,7 +17,7 @@ CHUNK_NONZEROS = 4_000_000  # 32 MB of values and columns at a time
 
 
 def read_csr_rows(path: Path, rows: np.ndarray | None = None, group: str = "X") -> csr_array:
-    """Rows of the CSR matrix stored in `group`, in the order asked for.
+    """Rows of the CSR matrix stored in `group`, in the given order.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def _gather_rows(matrix: h5py.Group, indptr: np.ndarray, rows: np.ndarray, n_col
     indices = np.empty(out_indptr[-1], np.int32)
     order = np.argsort(rows, kind="stable")
     for first, last in _runs(indptr, rows[order]):
-        # One read covers a run of rows; rows between that nobody asked for are few and dropped.
+        # One read covers a run of rows; unwanted rows between are few and dropped.
         run = order[first:last]
         start, stop = indptr[rows[run[0]]], indptr[rows[run[-1]] + 1]
         values, columns = matrix["data"][start:stop], matrix["indices"][start:stop]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class InputError(Exception):
-    """The user's files or arguments cannot be used as they are.
+    """The user's files or arguments cannot be used.
 
     Parameters
     ----------

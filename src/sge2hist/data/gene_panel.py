@@ -74,7 +74,9 @@ class GenePanel:
             return cls([row["gene_id"] for row in rows], [row["symbol"] for row in rows])
         except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(
-                found=f"an unreadable gene table ({error!r})", where=str(path), expected="a csv with gene_id,symbol"
+                found=f"a gene table that cannot be read ({error!r})",
+                where=str(path),
+                expected="a csv with gene_id,symbol",
             ) from error
 
     def to_csv(self, path: str | Path) -> None:
@@ -87,7 +89,7 @@ class GenePanel:
     def align(self, other: GenePanel) -> Alignment:
         """Find this panel's genes in `other`: by id, by id without version suffix, by symbol, by symbol in any case.
 
-        Every column of `other` is used at most once; of repeated names the first wins.
+        Every column of `other` is used at most once; of repeated names the first is taken.
 
         Raises
         ------
@@ -154,7 +156,7 @@ def _strip(gene_id: str) -> str:
 
 
 def _naming_passes(mine: GenePanel, theirs: GenePanel) -> list[tuple[str, list[str], list[str]]]:
-    """Kind and pairs of names to match, strictest first. Ids come before symbols; letter case is dropped last."""
+    """("id" or "symbol", names, names) pairs to match, strictest first. Ids come before symbols; letter case is dropped last."""
     return [
         ("id", mine.ids, theirs.ids),
         ("id", [_strip(i) for i in mine.ids], [_strip(i) for i in theirs.ids]),

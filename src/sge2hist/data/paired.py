@@ -88,12 +88,12 @@ class PairedDataset:
 
     @classmethod
     def open(cls, path: str | Path) -> PairedDataset:
-        """Open a paired dataset; only the tables are read, counts and pixels wait until asked for.
+        """Open a paired dataset; only the tables are read, counts and pixels are read on demand.
 
         Raises
         ------
         InputError
-            If the folder is missing, of another kind or version, or a file of it is missing or damaged.
+            If the folder is missing, of another kind or version, or one of its files is missing or damaged.
         """
         path = Path(path)
         manifest = read_manifest(path, KIND)
@@ -183,7 +183,7 @@ class PairedDataset:
         return self._counts
 
     def patch(self, i: int, *, side_um: float | None = None, out_px: int | None = None) -> np.ndarray:
-        """The image around a cell: uint8 [P, P, C]; side and size default to those of the manifest."""
+        """The patch centred on a cell: uint8 [P, P, C]; side and size default to those of the manifest."""
         slide = self.slides[self.slide_of_cell[i]]
         side_um = self.patch_um if side_um is None else side_um
         return slide.read_patch(self.centre_xy_px[i], side_um, out_px or self.patch_px, self.um_per_px)

@@ -24,7 +24,7 @@ OBSERVATIONS = ("bin", "cell", "spot")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageReference:
-    """The image that the positions were made for, as the instrument's folder tells it; sizes are (width, height)."""
+    """The image that the positions were made for, as the instrument's folder states it; sizes are (width, height)."""
 
     size_px: tuple[float, float]  # of the full-resolution image: size of a preview / its scale factor
     source: str  # e.g. "tissue_hires_image.png"

@@ -9,7 +9,7 @@ from typing import Any
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
-from sge2hist.data.slides.channels import read_request
+from sge2hist.data.slides.channels import parse_channels
 from sge2hist.pairing.cells import choose_method
 from sge2hist.pairing.config import PrepareConfig
 from sge2hist.readers import open_sections
@@ -98,7 +98,7 @@ def open_input(path: Path, image: str | Path | None, config: PrepareConfig) -> l
 
 
 def _channels(channels: str | tuple[str, ...] | None) -> tuple[str, ...] | None:
-    return read_request(channels if channels is None or isinstance(channels, str) else ",".join(channels))
+    return parse_channels(channels if channels is None or isinstance(channels, str) else ",".join(channels))
 
 
 def _with_own_name(section: Section, path: Path | None, taken: set[str], log: Log) -> Section:

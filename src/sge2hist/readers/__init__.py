@@ -105,7 +105,7 @@ def _refuse_foreign(chosen: str, path: str | Path, options: dict[str, Any]) -> N
             found=f"{_option(foreign[0])} with {FORMATS[chosen]}",
             where=str(path),
             expected=f"only {', '.join(_option(key) for key in _OPTIONS[chosen] if key not in ('name', 'sections'))}",
-            repair="leave it out",
+            repair="omit it",
         )
 
 

@@ -1,8 +1,9 @@
-"""AnnData (h5ad) beside an H&E image: `obsm["spatial"]` holds x, y in px of that image."""
+"""AnnData (h5ad) beside an H&E image: `obsm["spatial"]` holds x, y in px of that image. Counts are streamed, never dense."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from sge2hist.readers.tables import damaged, unique_names
 
 POSITION_KEYS = ("spatial", "X_spatial")
 SLIDE_COLUMNS = ("slide", "library_id", "slide_id")
+CHUNK_ENTRIES = 20_000_000  # stored values (or dense cells) decoded at a time
+COUNT_LOCATIONS = ("layers/counts", "layers/raw_counts", "X", "raw/X")
+ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl", "feature_id")
+SYMBOL_COLUMNS = ("symbol", "gene_symbol", "gene_symbols", "feature_name", "gene_name", "name")
 REPAIR_SCALE = "give --image-um-per-px (side of one pixel of the H&E in um)"
 
 
@@ -53,23 +58,21 @@ def read(
     """
     path = Path(path)
     slide = _open_image(image, path, channels)
-    with opened(path) as file:
+    with open_h5ad(path) as file:
         obs, var = (_table(file, name, path) for name in ("obs", "var"))
         _refuse_several_slides(obs, path)
         genes, notes = read_genes(var)
         centre_xy_px = _positions(file, path)
-        place = find_counts(file, layer, str(path))
+        location = find_counts(file, layer, str(path))
         sources = _scales(file, slide, um_per_px)
-        count_reader(
-            file, place, (len(obs), len(var)), str(path)
-        )  # checks the shape now, not in the middle of the work
+        count_reader(file, location, (len(obs), len(var)), str(path))  # checks the shape
     if not sources:
         raise InputError(
             found="no um per px, neither in the file nor in the image", where=str(path), repair=REPAIR_SCALE
         )
     obs = obs.drop(columns="cell_id", errors="ignore")  # the name of the index from here on
     obs.index = pd.Index([str(name) for name in obs.index], name="cell_id")
-    notes = [f"raw counts taken from {place}", *notes, *slide.notes]
+    notes = [f"raw counts taken from {location}", *notes, *slide.notes]
     return Section(
         name=name or path.stem,
         technology="AnnData",
@@ -82,7 +85,7 @@ def read(
         image=slide,
         um_per_px=next(iter(sources.values())),
         um_per_px_sources=sources,
-        read_counts=_reopening_reader(path, place, (len(obs), len(var))),
+        read_counts=_reopening_reader(path, location, (len(obs), len(var))),
         notes=notes,
     )
 
@@ -98,28 +101,20 @@ def _open_image(image: str | Path | None, path: Path, channels: Channels | None)
     return SlideImage.open(image, channels=channels)
 
 
-class opened:
-    """An h5ad opened for reading; whatever the HDF5 library says of a damaged file becomes one InputError."""
+@contextmanager
+def open_h5ad(path: Path) -> Iterator[Any]:
+    """Yield an h5ad opened for reading; whatever h5py, numpy and anndata raise on damaged bytes becomes one `InputError`."""
+    import h5py
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> Any:
-        import h5py
-
-        try:
-            self.file = h5py.File(self.path, "r")
-        except FileNotFoundError:
-            raise InputError(found="no such file", where=str(self.path), expected="an h5ad file") from None
-        except OSError as error:
-            raise damaged(self.path, "h5ad file", error) from error
-        return self.file
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self.file.close()
-        # h5py, numpy and anndata each raise their own types on damaged bytes; our own errors pass.
-        if isinstance(error, Exception) and not isinstance(error, InputError):
-            raise damaged(self.path, "h5ad file", error) from error
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(found="no such file", where=str(path), expected="an h5ad file") from None
+    except Exception as error:
+        raise damaged(path, "h5ad file", error) from error
 
 
 def _table(file: Any, name: str, path: Path) -> pd.DataFrame:
@@ -175,25 +170,17 @@ def _scales(file: Any, slide: SlideImage, um_per_px: float | None) -> dict[str, 
     return {name: value for name, value in sources.items() if np.isfinite(value) and value > 0}
 
 
-def _reopening_reader(path: Path, place: str, shape: tuple[int, int]) -> CountReader:
-    """The file is opened anew for each reading, so that a section can be kept, copied and sent to other processes."""
+def _reopening_reader(path: Path, location: str, shape: tuple[int, int]) -> CountReader:
+    """The file is opened for each reading, so that a section can be copied and sent to other processes."""
 
     def read_counts(group_of_obs: np.ndarray | None = None, n_groups: int | None = None) -> Any:
-        with opened(path) as file:
-            return count_reader(file, place, shape, str(path))(group_of_obs, n_groups)
+        with open_h5ad(path) as file:
+            return count_reader(file, location, shape, str(path))(group_of_obs, n_groups)
 
     return read_counts
 
 
-# One AnnData table on disk (an h5ad file or a zarr group): its obs, var, positions and raw counts, never dense.
-#
-# The same layout is used by h5ad and by the tables of SpatialData, so `group` is a `h5py.Group` or a `zarr.Group`.
-
-
-CHUNK_ENTRIES = 20_000_000  # stored values (or dense cells) decoded at a time
-COUNT_PLACES = ("layers/counts", "layers/raw_counts", "X", "raw/X")
-ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl", "feature_id")
-SYMBOL_COLUMNS = ("symbol", "gene_symbol", "gene_symbols", "feature_name", "gene_name", "name")
+# One AnnData table on disk, of an h5ad or a SpatialData store: `group` is a `h5py.Group` or a `zarr.Group`.
 
 
 def read_element(group: Any, name: str, where: str) -> Any:
@@ -224,27 +211,27 @@ def _first_column(var: pd.DataFrame, names: tuple[str, ...]) -> list[str] | None
 
 
 def find_counts(group: Any, layer: str | None, where: str) -> str:
-    """Where the raw counts lie: `layer` if given, else the first place that holds whole numbers.
+    """Where the raw counts lie: `layer` if given, else the first of `COUNT_LOCATIONS` that holds whole numbers.
 
     Raises
     ------
     InputError
-        If no place holds whole numbers >= 0 (normalised values cannot be turned back into counts).
+        If no location holds whole numbers >= 0 (normalised values cannot be turned back into counts).
     """
     if layer is not None:
-        place = layer if layer in ("X", "raw/X") else f"layers/{layer}"
-        if place not in group:
+        location = layer if layer in ("X", "raw/X") else f"layers/{layer}"
+        if location not in group:
             known = [*(f"{name}" for name in group["layers"]), "X"] if "layers" in group else ["X"]
             raise InputError(found=f"no layer {layer!r}", where=where, expected=f"one of {', '.join(known)}")
-        if not _whole_numbers(group, place):
+        if not _whole_numbers(group, location):
             raise InputError(
                 found=f"values in {layer!r} that are not counts", where=where, expected="whole numbers >= 0"
             )
-        return place
-    looked = [place for place in COUNT_PLACES if place in group]
-    for place in looked:
-        if _whole_numbers(group, place):
-            return place
+        return location
+    looked = [location for location in COUNT_LOCATIONS if location in group]
+    for location in looked:
+        if _whole_numbers(group, location):
+            return location
     raise InputError(
         found=f"no raw counts ({', '.join(looked) or 'no X'} hold other values, e.g. normalised ones)",
         where=where,
@@ -253,8 +240,8 @@ def find_counts(group: Any, layer: str | None, where: str) -> str:
     )
 
 
-def _whole_numbers(group: Any, place: str, n_values: int = 1_000_000) -> bool:
-    element = group[place]
+def _whole_numbers(group: Any, location: str, n_values: int = 1_000_000) -> bool:
+    element = group[location]
     if _is_sparse(element):
         values = element["data"][:n_values]
     else:
@@ -269,15 +256,15 @@ def _is_sparse(element: Any) -> bool:
     return not hasattr(element, "shape") or "indptr" in getattr(element, "keys", list)()
 
 
-def count_reader(group: Any, place: str, shape: tuple[int, int], where: str) -> CountReader:
+def count_reader(group: Any, location: str, shape: tuple[int, int], where: str) -> CountReader:
     """Reader of int32 counts as `Section.read_counts` defines it; rows are streamed in chunks.
 
     A matrix stored by columns is loaded whole (its rows cannot be streamed); memory is then that of its values.
     """
-    _check_shape(group[place], shape, f"{where}:{place}")
+    _check_shape(group[location], shape, f"{where}:{location}")
 
     def read_counts(group_of_obs: np.ndarray | None = None, n_groups: int | None = None) -> csr_array:
-        chunks = _row_chunks(group[place], shape, f"{where}:{place}")
+        chunks = _row_chunks(group[location], shape, f"{where}:{location}")
         if group_of_obs is None:
             whole: csr_array = vstack([chunk for _, chunk in chunks], format="csr")
             return whole
@@ -293,7 +280,7 @@ def count_reader(group: Any, place: str, shape: tuple[int, int], where: str) -> 
 def _check_shape(element: Any, shape: tuple[int, int], where: str) -> None:
     found = tuple(element.attrs["shape"]) if _is_sparse(element) else tuple(element.shape)
     if tuple(map(int, found)) != shape:
-        raise InputError(found=f"counts of shape {found}", where=where, expected=f"{shape} as obs and var say")
+        raise InputError(found=f"counts of shape {found}", where=where, expected=f"{shape}, the lengths of obs and var")
 
 
 def _row_chunks(element: Any, shape: tuple[int, int], where: str) -> Iterator[tuple[int, csr_array]]:

@@ -1,4 +1,4 @@
-"""The `read_counts` of a section whose counts fit in memory."""
+"""Parts of `Section.read_counts`: rows summed by group, regrouped, and totals of a 10x matrix."""
 
 from __future__ import annotations
 
@@ -55,11 +55,10 @@ def regrouped(read_rows: CountReader, observation_of_row: np.ndarray, n_obs: int
     return read_counts
 
 
-# UMI of each barcode of a 10x matrix, without its genes: a third of the work of reading the counts.
-
-
 def row_totals(matrix: TenxMatrix) -> np.ndarray:
-    """UMI of each barcode over features of type "Gene Expression": int64 [N].
+    """UMI of each barcode of a 10x matrix over features of type "Gene Expression": int64 [N].
+
+    A third of the work of reading the counts.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What kind of instrument folder or file is this? Decided by the names of files, without reading counts."""
+"""Recognises the format of an instrument folder or file by the names of its files, without reading counts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Legacy Spatial Transcriptomics: counts tsv, spot selection tsv, H&E.
 
 ```
-folder/                     (sections side by side, or one folder per kind; names repeat the section's id)
+folder/                     (all sections in it, or one folder per type of file; names repeat the section's id)
  A1.tsv[.gz]                counts: rows `XxY`, columns gene symbols or Ensembl ids
  A1_selection.tsv           x y new_x new_y pixel_x pixel_y selected   (joined on f"{x}x{y}")
  A1.jpg                     H&E
@@ -108,7 +108,7 @@ def read_all(
             found=f"one --image for {len(found)} sections ({', '.join(files.name for files in found)})",
             where=str(folder),
             expected="an image named after each section, or one section chosen",
-            repair="name the images like the sections and leave --image out",
+            repair="name the images like the sections and omit --image",
         )
     return [read(files, image=image, um_per_px=um_per_px, spot_pitch_um=spot_pitch_um) for files in found]
 
@@ -120,7 +120,7 @@ def read(
     um_per_px: float | None = None,
     spot_pitch_um: float = SPOT_PITCH_UM,
 ) -> Section:
-    """Read one section; spots that lack counts or a position are left out and reported in the notes."""
+    """Read one section; spots that lack counts or a position are excluded and reported in the notes."""
     image_path = Path(image) if image is not None else files.image
     if image_path is None:
         raise InputError(
@@ -136,7 +136,7 @@ def read(
     notes = []
     if len(shared) < max(len(counts), len(spots)):
         only_counts, only_spots = len(counts) - len(shared), len(spots) - len(shared)
-        notes.append(f"left out: {only_counts} spots with counts but no position, {only_spots} the other way round")
+        notes.append(f"excluded: {only_counts} spots with counts but no position, {only_spots} the other way round")
     if not shared:
         raise InputError(
             found=f"no spot in common: {', '.join(map(str, counts.index[:3]))} against {', '.join(spots.index[:3])}",

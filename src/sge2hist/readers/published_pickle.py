@@ -1,7 +1,7 @@
 """The published model's pickle: `dict[str -> {"image": HxWx3 uint8, "gene": 1xG or G, "type": int}]`.
 
 It knows neither where a cell lies nor what a gene is called. The pictures are laid out as a mosaic slide, one tile per
-cell; a split by spatial blocks is impossible and the notes say so. Only NumPy arrays and plain containers are loaded:
+cell; a split by spatial blocks is impossible, which the notes state. Only NumPy arrays and plain containers are loaded:
 a pickle can otherwise run any program.
 """
 
@@ -61,7 +61,7 @@ def load_arrays(path: str | Path) -> Any:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(found=f"no readable file ({error.strerror})", where=str(path)) from error
+        raise InputError(found=f"a file that cannot be opened ({error.strerror})", where=str(path)) from error
     try:
         return _ArraysOnly(io.BytesIO(content)).load()
     except InputError as error:
@@ -87,7 +87,7 @@ def read(
     genes
         A csv `gene_id,symbol` with the names in the order of the vectors; "gene_00000" and so on when None.
     gap_px
-        White border around each tile of the mosaic.
+        White border of each tile of the mosaic.
     """
     path = Path(path)
     cells = load_arrays(path)
@@ -104,7 +104,7 @@ def read(
         software="",
         observation="cell",
         observation_um=None,
-        obs=pd.DataFrame({"cell_type": [f"type {kind}" for kind in types]}, index=pd.Index(names, name="cell_id")),
+        obs=pd.DataFrame({"cell_type": [f"type {number}" for number in types]}, index=pd.Index(names, name="cell_id")),
         centre_xy_px=centre_xy_px,
         genes=pd.DataFrame({"symbol": panel.symbols}, index=pd.Index(panel.ids, name="gene_id")),
         image=SlideImage.from_array(mosaic, um_per_px, path.name),

@@ -1,6 +1,6 @@
 """Images, shapes and labels of a SpatialData store, opened with the `spatialdata` package (an optional dependency).
 
-Images and labels stay on disk and are decoded in pieces. Of the shapes only the element asked for is read: a Visium HD store
+Images and labels stay on disk and are decoded in pieces. Of the shapes only the requested element is read: a Visium HD store
 holds 11 million squares of 2 um, and `spatialdata.read_zarr` would load them all.
 
 Shape letters: N instances (bins, cells, spots) of one element.

@@ -60,7 +60,7 @@ def read_all(
     bin_um
         Choose the table of these bins ("square_016um").
     um_per_px
-        Scale of the image; needed where the store does not tell (see `_scales`).
+        Scale of the image; needed where the store does not state it (see `_scales`).
     layer
         Layer of the table that holds raw counts.
 
@@ -77,10 +77,10 @@ def read_all(
         regions, region_key, instance_key = _annotation(group, where)
         obs = read_element(group, "obs", str(path))
         var = read_element(group, "var", str(path))
-        place = find_counts(group, layer, where)
-        read_rows = _with_clear_errors(count_reader(group, place, (len(obs), len(var)), where), path)
+        location = find_counts(group, layer, where)
+        read_rows = _with_clear_errors(count_reader(group, location, (len(obs), len(var)), where), path)
         genes, notes = read_genes(var)
-        notes = [f"table {name}, raw counts taken from {place}", *notes]
+        notes = [f"table {name}, raw counts taken from {location}", *notes]
         sections = []
         for region in regions:
             rows = np.flatnonzero(obs[region_key].astype(str) == region) if region_key in obs else np.arange(len(obs))
@@ -277,7 +277,7 @@ def _scales(
 
 
 def _bins(part: _Region) -> tuple[str, int]:
-    """Shapes of Visium HD bins, whose name tells their side in um: the region itself, else the coarsest (fewest)."""
+    """Shapes of Visium HD bins, whose name states their side in um: the region itself, else the coarsest (fewest)."""
     for name in [part.name, *reversed(part.elements.names("shapes"))]:
         match = _BIN.search(name)
         if match and name in part.elements.names("shapes"):

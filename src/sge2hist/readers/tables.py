@@ -63,13 +63,13 @@ def read_delimited(path: str | Path, *, separator: str, **options: Any) -> pd.Da
         raise damaged(path, "table", error) from error
 
 
-def damaged(path: str | Path, kind: str, error: BaseException) -> InputError:
-    """The one message for a file whose bytes do not make sense."""
+def damaged(path: str | Path, what: str, error: BaseException) -> InputError:
+    """The error for a file whose bytes cannot be read as `what`."""
     detail = " ".join(str(error).split())[:200] or type(error).__name__
     return InputError(
-        found=f"a {kind} that cannot be read ({detail})",
+        found=f"a {what} that cannot be read ({detail})",
         where=str(path),
-        expected=f"a complete {kind}",
+        expected=f"a complete {what}",
         repair="copy it again from the instrument's output",
     )
 
@@ -85,9 +85,6 @@ def as_float(values: np.ndarray, what: str, path: str | Path) -> np.ndarray:
         return np.asarray(values).astype(np.float64)
     except (ValueError, TypeError) as error:
         raise InputError(found=f"{what} that is not a number ({error})", where=str(path)) from error
-
-
-# Names that repeat, made distinct.
 
 
 def unique_names(names: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from sge2hist.data.slides.channels import (
     choose_channels,
     composite,
     nuclear_channel,
-    read_request,
+    parse_channels,
     require_same_channels,
 )
 from sge2hist.data.slides.glass import glass_colour
@@ -31,12 +31,12 @@ def test_nuclei_are_blue_wherever_they_stand_and_channels_add_up():
 
 
 def test_what_a_person_asks_for():
-    assert read_request(None) is None
-    assert read_request("all") == ALL
-    assert read_request("DAPI, Boundary") == ("DAPI", "Boundary")
+    assert parse_channels(None) is None
+    assert parse_channels("all") == ALL
+    assert parse_channels("DAPI, Boundary") == ("DAPI", "Boundary")
     for wrong in ("", "DAPI,", "DAPI,DAPI"):
         with pytest.raises(InputError, match="--channels"):
-            read_request(wrong)
+            parse_channels(wrong)
 
 
 def test_channels_are_found_by_name_in_the_order_asked_for():

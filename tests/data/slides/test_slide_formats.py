@@ -104,9 +104,9 @@ def test_openslide_reads_the_same_pixels(tmp_path: Path) -> None:
     pytest.importorskip("openslide")
     path = tmp_path / "slide.ndpi"
     with tifffile.TiffWriter(path) as writer:
-        for step, kind in ((1, 0), (2, 1)):
+        for step, subfiletype in ((1, 0), (2, 1)):
             level = np.ascontiguousarray(PIXELS[::step, ::step])
-            writer.write(level, photometric="rgb", tile=(64, 64), subfiletype=kind)
+            writer.write(level, photometric="rgb", tile=(64, 64), subfiletype=subfiletype)
     slide = SlideImage.open(path)
     assert any("read by OpenSlide" in note for note in slide.notes)
     assert (slide.as_array() == PIXELS).all()

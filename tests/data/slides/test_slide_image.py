@@ -149,16 +149,16 @@ def test_thumbnail_uses_the_pyramid_and_keeps_proportions(pixels) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.9, 0.97])
-@pytest.mark.parametrize("kind", ["a.tif", "tiled.tif", "a.png", "a.jpg"])
-def test_truncated_images_are_input_errors(tmp_path, pixels, kind, share) -> None:
-    path = tmp_path / kind
-    if kind.endswith(".tif"):
-        tifffile.imwrite(path, pixels, photometric="rgb", **({"tile": (64, 64)} if kind == "tiled.tif" else {}))
+@pytest.mark.parametrize("name", ["a.tif", "tiled.tif", "a.png", "a.jpg"])
+def test_truncated_images_are_input_errors(tmp_path, pixels, name, share) -> None:
+    path = tmp_path / name
+    if name.endswith(".tif"):
+        tifffile.imwrite(path, pixels, photometric="rgb", **({"tile": (64, 64)} if name == "tiled.tif" else {}))
     else:
         Image.fromarray(pixels).save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(InputError, match=kind):
+    with pytest.raises(InputError, match=name):
         SlideImage.open(path).as_array()
 
 

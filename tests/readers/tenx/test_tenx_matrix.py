@@ -56,10 +56,10 @@ def test_scanpy_agrees(tmp_path) -> None:
     assert list(table.var_names) == list(matrix.genes["symbol"])
 
 
-def test_other_feature_types_are_left_out(tmp_path) -> None:
+def test_other_feature_types_are_excluded(tmp_path) -> None:
     counts = np.arange(12).reshape(3, 4).astype(np.int32)
-    kinds = ["Gene Expression", "Antibody Capture", "Gene Expression", "Negative Control Probe"]
-    matrix = TenxMatrix.open(write(tmp_path / "m.h5", counts, feature_types=kinds))
+    feature_types = ["Gene Expression", "Antibody Capture", "Gene Expression", "Negative Control Probe"]
+    matrix = TenxMatrix.open(write(tmp_path / "m.h5", counts, feature_types=feature_types))
     assert list(matrix.genes.index) == ["E0", "E2"]
     np.testing.assert_array_equal(matrix.read_counts().toarray(), counts[:, [0, 2]])
     assert "2 features of other types" in matrix.notes[0]

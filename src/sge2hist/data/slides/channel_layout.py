@@ -1,4 +1,4 @@
-"""Fluorescence TIFF: which pages are the channels asked for, their names, and how 16 bits become 8.
+"""Fluorescence TIFF: the pages of the requested channels, their names, and how 16 bits become 8.
 
 OME-TIFF with axes y,x or c,y,x, one page per channel, in one file or one file per channel (as Xenium writes its morphology
 images); pyramids in sub-resolutions. Stacks along z or t are refused.
@@ -19,26 +19,26 @@ from sge2hist.data.slides.pixel_source import CACHE_BYTES, PixelSource, StackedP
 
 EXPECTED = "8- or 16-bit channels, one page each (axes y,x or c,y,x)"
 LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8  # of a channel's values: these become 0 and 255
-ENOUGH_PX = 1_000_000  # a level of this area tells the range of a channel
+ENOUGH_PX = 1_000_000  # a level of this area suffices for the range of a channel
 WINDOWS, WINDOW_PX = 8, 256  # where it is larger than that: this many windows along each side
 
 Range = tuple[float, float]
 
 
 def open_channels(
-    path: Path, asked: Channels, um_per_px_of: Callable[[Any, Any], float | None]
+    path: Path, requested: Channels, um_per_px_of: Callable[[Any, Any], float | None]
 ) -> tuple[list[PixelSource], float | None, Channels, dict[str, Range]]:
     """Open the levels of a fluorescence TIFF, largest first.
 
     Returns
     -------
     levels, um/px from the metadata (or None), names of the channels, and the value of each channel that became 0 and that which
-    became 255 (0 and 255 for 8 bits, which are kept as they are).
+    became 255 (0 and 255 for 8 bits, which are unchanged).
 
     Raises
     ------
     InputError
-        If the file is an RGB picture, a stack, of another type of number, or lacks a channel that is asked for.
+        If the file is an RGB picture, a stack, of another type of number, or lacks a requested channel.
     """
     import tifffile
 
@@ -47,7 +47,7 @@ def open_channels(
         _check(path, series)
         in_file = channel_names(tiff.ome_metadata, tiff.series.index(series)) if tiff.is_ome else []
         count = len(series.pages)
-        numbers, channels = choose_channels(asked, in_file if len(in_file) == count else [], count, str(path))
+        numbers, channels = choose_channels(requested, in_file if len(in_file) == count else [], count, str(path))
         levels = [[_open(level.pages[i], len(numbers)) for i in numbers] for level in series.levels]
         um_per_px = um_per_px_of(tiff, series.pages[0])
     ranges = _ranges(levels)
@@ -63,9 +63,7 @@ def _check(path: Path, series: Any) -> None:
             found=f"{key.dtype} with axes {series.axes.lower()}, {key.samplesperpixel} sample(s) per pixel{rgb}",
             where=str(path),
             expected=EXPECTED,
-            repair="leave --channels out for H&E"
-            if rgb
-            else "give one focal plane (e.g. morphology_focus) as OME-TIFF",
+            repair="omit --channels for H&E" if rgb else "give one focal plane (e.g. morphology_focus) as OME-TIFF",
         )
     if any(page is None for page in series.pages):
         raise InputError(

@@ -1,7 +1,7 @@
-"""What the channels of an image are: RGB of bright-field H&E unless names say otherwise (DAPI, boundary stain, ...).
+"""Channels of an image: RGB of bright-field H&E, or named fluorescence channels (DAPI, boundary stain, ...).
 
-An image is uint8 [..., C] with one name per channel. Everything that depends on the kind of image asks here: how empty glass
-looks, which channel shows nuclei, and how channels become colours on a screen.
+An image is uint8 [..., C] with one name per channel. What depends on the type of image is decided here: how empty
+glass looks, which channel shows nuclei, and how channels become colours on a screen.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Channels = tuple[str, ...]
 RGB: Channels = ("red", "green", "blue")
 ALL: Channels = ("all",)  # as a request: every channel that the file names
 NUCLEAR_STAINS = ("dapi", "hoechst", "draq5", "syto", "topro", "nuclei")
-# Nuclei first; added up, so that channels that share a place mix.
+# Nuclei first; colours are added, so that channels overlap visibly.
 COLOURS = np.array(
     [[0, 0, 255], [0, 255, 0], [255, 0, 0], [160, 160, 160], [0, 255, 255], [255, 0, 255], [255, 255, 0]], np.float32
 )
@@ -39,7 +39,7 @@ def nuclear_channel(channels: Sequence[str]) -> int:
 
 
 def composite(image: np.ndarray, channels: Sequence[str]) -> np.ndarray:
-    """Colours for people: uint8 [..., C] -> uint8 [..., 3]; RGB as it is, one channel in grey, else colours added up.
+    """Colours for display: uint8 [..., C] -> uint8 [..., 3]; RGB unchanged, one channel in grey, else colours added up.
 
     The nuclear stain is blue, the others green, red, grey, cyan, ... in their order.
 
@@ -73,13 +73,13 @@ def require_same_channels(found: Sequence[str], expected: Sequence[str], *, wher
         )
 
 
-def read_request(text: str | None) -> Channels | None:
-    """Channels as a person asks for them: "DAPI,Boundary", "all", or None for a bright-field RGB picture.
+def parse_channels(text: str | None) -> Channels | None:
+    """Channels from the text of an option: "DAPI,Boundary", "all", or None for a bright-field RGB picture.
 
     Raises
     ------
     InputError
-        If a name is empty or stands there twice.
+        If a name is empty or repeated.
     """
     if text is None:
         return None
@@ -91,15 +91,15 @@ def read_request(text: str | None) -> Channels | None:
     return ALL if names == ("all",) else names
 
 
-def choose_channels(asked: Channels, in_file: Sequence[str], count: int, where: str) -> tuple[list[int], Channels]:
-    """Numbers and names of the channels of a file that are asked for.
+def choose_channels(requested: Channels, in_file: Sequence[str], count: int, where: str) -> tuple[list[int], Channels]:
+    """Numbers and names of the channels of a file that are requested.
 
     Parameters
     ----------
-    asked
+    requested
         Names, or `ALL`.
     in_file
-        Names that the file states; empty when it states none. Then `asked` must name all `count` channels in their order.
+        Names that the file states; empty when it states none. Then `requested` must name all `count` channels in their order.
 
     Raises
     ------
@@ -107,24 +107,24 @@ def choose_channels(asked: Channels, in_file: Sequence[str], count: int, where: 
         If a name is not in the file, or the file has no names and the number of names differs.
     """
     if not in_file:
-        if asked == ALL or len(asked) != count:
+        if requested == ALL or len(requested) != count:
             raise InputError(
                 found=f"{count} channel(s) without names",
                 where=where,
                 expected=f"{count} name(s) in the order of the channels, by --channels",
             )
-        return list(range(count)), asked
-    if asked == ALL:
+        return list(range(count)), requested
+    if requested == ALL:
         return list(range(count)), tuple(in_file)
     number = {name.casefold(): i for i, name in enumerate(in_file)}
-    missing = [name for name in asked if name.casefold() not in number]
+    missing = [name for name in requested if name.casefold() not in number]
     if missing:
         raise InputError(
             found=f"no channel {', '.join(missing)}",
             where=where,
             expected=f"names of its channels: {', '.join(in_file)}",
         )
-    chosen = [number[name.casefold()] for name in asked]
+    chosen = [number[name.casefold()] for name in requested]
     return chosen, tuple(in_file[i] for i in chosen)
 
 

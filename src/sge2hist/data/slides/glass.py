@@ -9,12 +9,12 @@ from sge2hist.data.slides.channels import is_rgb
 from sge2hist.data.slides.slide_image import SlideImage
 
 GLASS_LIGHT = 0.04  # of the full scale above the darkest pixels of fluorescence: below it a pixel is glass
-MIN_SHARE = 0.002  # of the slide; less glass than this says nothing
+MIN_SHARE = 0.002  # of the slide; with less glass, no colour is given
 THUMBNAIL_PX = 1500
 
 
 def glass_colour(slide: SlideImage) -> tuple[int, ...] | None:
-    """Median level of each channel on the glass of a slide, None when there is too little of it to tell."""
+    """Median level of each channel on the glass of a slide, None when there is too little of it."""
     pixels, _ = slide.thumbnail(THUMBNAIL_PX)
     # distance from pure glass, which is white in bright field and black in fluorescence
     if is_rgb(slide.channels):

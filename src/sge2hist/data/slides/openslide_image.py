@@ -23,7 +23,7 @@ def is_installed() -> bool:
 
 
 class OpenSlidePixels:
-    """One level of a slide; opened anew in every process, since its handles cannot be shared by forked ones."""
+    """One level of a slide; opened again in every process, since its handles cannot be shared by forked ones."""
 
     def __init__(self, path: Path, level: int, width_px: int, height_px: int, downsample: float) -> None:
         self._path, self._level, self._downsample = path, level, downsample
@@ -35,7 +35,7 @@ class OpenSlidePixels:
         return self.__dict__ | {"_slide": None, "_owner": -1}
 
     def region(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
-        """See `PixelSource.region`; what the scanner left out is transparent and becomes white."""
+        """See `PixelSource.region`; areas that were not scanned are transparent and becomes white."""
         if self._owner != os.getpid():
             import openslide
 

@@ -1,4 +1,4 @@
-"""JPEG and PNG: decoded once, turned as their EXIF orientation says."""
+"""JPEG and PNG: decoded once, rotated by their EXIF orientation."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_picture(path: Path, max_bytes: int) -> tuple[np.ndarray, float | None, 
                 repair="save it as a tiled TIFF (e.g. `vips tiffsave IN OUT.tif --tile --compression deflate`)",
             )
         orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
-        notes = [f"turned as its EXIF orientation ({orientation}) says"] if orientation != 1 else []
+        notes = [f"rotated by its EXIF orientation ({orientation})"] if orientation != 1 else []
         dpi = picture.info.get("dpi")
         turned = ImageOps.exif_transpose(picture)
         pixels = np.asarray(turned.convert("RGB"))

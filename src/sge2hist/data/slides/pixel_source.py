@@ -1,4 +1,4 @@
-"""Where the pixels of a slide come from: an array in memory, or TIFF tiles and strips decoded when asked for."""
+"""Sources of the pixels of a slide: an array in memory, or tiles decoded on demand."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ class StackedPixels:
         return out
 
     def close(self) -> None:
-        """Close the files; they are reopened when pixels are asked for again."""
+        """Close the files; they are reopened when pixels are requested again."""
         for page in self.pages:
             page.close()
 

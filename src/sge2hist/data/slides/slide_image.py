@@ -73,8 +73,8 @@ class SlideImage:
         Raises
         ------
         InputError
-            If the file is missing, truncated, of another format, not 8-bit RGB or RGBA, or without a channel
-            that is asked for.
+            If the file is missing, truncated, of another format, not 8-bit RGB or RGBA, or without a requested
+            channel.
         """
         path = Path(path)
         try:
@@ -82,7 +82,7 @@ class SlideImage:
                 magic = file.read(4)
         except OSError as error:
             raise InputError(
-                found=f"no readable image ({error.strerror})", where=str(path), repair="give --image"
+                found=f"an image that cannot be opened ({error.strerror})", where=str(path), repair="give --image"
             ) from error
         is_tiff = magic in _TIFF_MAGIC
         of_scanner = page is None and path.suffix.lower() in openslide_image.SUFFIXES
@@ -95,7 +95,7 @@ class SlideImage:
         except InputError:
             raise
         except Exception as error:  # every decoder raises its own types; whatever it is, the file is no usable image
-            raise (openslide_image.needed(path) if of_scanner else _unreadable(path, error)) from error
+            raise (openslide_image.needed(path) if of_scanner else _decoding_error(path, error)) from error
 
     @classmethod
     def from_array(
@@ -120,7 +120,7 @@ class SlideImage:
         return cls(path, levels, um_per_px, notes)
 
     @classmethod
-    def _open_channels(cls, path: Path, asked: Channels, is_tiff: bool) -> SlideImage:
+    def _open_channels(cls, path: Path, requested: Channels, is_tiff: bool) -> SlideImage:
         from sge2hist.data.slides.channel_layout import EXPECTED, open_channels
 
         if not is_tiff:
@@ -128,9 +128,9 @@ class SlideImage:
                 found=f"a {path.suffix or 'file'} that is no TIFF",
                 where=str(path),
                 expected=f"a TIFF of {EXPECTED}",
-                repair="leave --channels out for H&E",
+                repair="omit --channels for H&E",
             )
-        levels, um_per_px, channels, ranges = open_channels(path, asked, tiff_um_per_px)
+        levels, um_per_px, channels, ranges = open_channels(path, requested, tiff_um_per_px)
         scaled = [f"{name} {low:.0f} to {high:.0f}" for name, (low, high) in ranges.items() if (low, high) != (0, 255)]
         notes = [f"16 bits became 8: {', '.join(scaled)}"] if scaled else []
         return cls(path, levels, um_per_px, notes, channels=channels, ranges=ranges)
@@ -164,7 +164,7 @@ class SlideImage:
         try:
             pixels = source.region(y0, x0, y1, x1) if inside else None
         except Exception as error:  # every decoder has its own errors; whatever it is, the file cannot be decoded
-            raise _unreadable(self.path, error) from error
+            raise _decoding_error(self.path, error) from error
         if pixels is not None and pixels.shape[:2] == (height, width):
             return pixels
         out = np.full((height, width, len(self.channels)), self.background, np.uint8)
@@ -186,9 +186,9 @@ class SlideImage:
     def read_patch(
         self, centre_xy_px: np.ndarray | tuple[float, float], side_um: float, out_px: int, um_per_px: float
     ) -> np.ndarray:
-        """Cut a square of `side_um` around a sub-pixel centre: uint8 [out_px, out_px, C].
+        """Cut a square of `side_um` with a sub-pixel centre: uint8 [out_px, out_px, C].
 
-        Area filter when shrinking, bilinear when growing; an exact crop around the centre rounded to whole pixels when
+        Area filter when shrinking, bilinear when growing; an exact crop whose centre is rounded to whole pixels when
         the source side is `out_px` pixels.
         """
         side_px = side_um / um_per_px
@@ -215,7 +215,7 @@ class SlideImage:
                         yield self.read(left, top, tile_px, tile_px)
                         continue
                     rows, columns = min(tile_px, height - top), min(tile_px, width - left)
-                    # the last row may reach past the image by half an output pixel: stay inside
+                    # the last row may extend past the image by half an output pixel: stay inside
                     tall = min(rows * step, self.height_px - top * step)
                     wide = min(columns * step, self.width_px - left * step)
                     tile = np.full((tile_px, tile_px, len(self.channels)), self.background, np.uint8)
@@ -249,13 +249,13 @@ class SlideImage:
         return small.as_array(1.0, factor * source.width_px / self.width_px), factor
 
     def close(self) -> None:
-        """Close open files; they are reopened when pixels are asked for again."""
+        """Close open files; they are reopened when pixels are requested again."""
         for source in self.levels:
             if isinstance(source, TiffPixels | StackedPixels):
                 source.close()
 
 
-def _unreadable(path: Path, error: BaseException) -> InputError:
+def _decoding_error(path: Path, error: BaseException) -> InputError:
     detail: Any = str(error).strip() or type(error).__name__
     return InputError(
         found=f"an image that cannot be decoded ({detail})",

@@ -29,7 +29,7 @@ def open_levels(
     Raises
     ------
     InputError
-        If no page is 8-bit RGB(A) or the page asked for does not exist.
+        If no page is 8-bit RGB(A) or the requested page does not exist.
     """
     import tifffile
 
@@ -104,7 +104,7 @@ def _not_rgb(path: Path, page: Any) -> InputError:
 
 
 def _refuse_stains(path: Path, tiff: Any, pages: list[Any]) -> None:
-    """Three grey pages may be red, green and blue, or three stains: their names tell."""
+    """Three grey pages may be red, green and blue, or three stains; their names decide."""
     names = channel_names(tiff.ome_metadata, 0) if tiff.is_ome and len(pages) > 1 else []
     if any(is_nuclear(name) for name in names):
         raise InputError(

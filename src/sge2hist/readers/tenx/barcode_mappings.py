@@ -32,7 +32,7 @@ class BarcodeMappings:
 
 
 def read_barcode_mappings(path: str | Path) -> BarcodeMappings:
-    """Read the cells of 2 um bins; bins without a cell are left out.
+    """Read the cells of 2 um bins; bins without a cell are excluded.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def read_barcode_mappings(path: str | Path) -> BarcodeMappings:
             has_cell = pc.and_(has_cell, pc.fill_null(table["in_cell"].cast(pa.bool_()), False))
         table = table.filter(has_cell)
         cell, cell_ids = _cells(table["cell_id"])
-        row, column = _places(table["square_002um"], path)
+        row, column = _array_indices(table["square_002um"], path)
         in_nucleus = np.zeros(len(row), bool)
         if "in_nucleus" in flags:
             in_nucleus = np.asarray(pc.fill_null(table["in_nucleus"].cast(pa.bool_()), False))
@@ -90,7 +90,7 @@ def _with_suffix(name: str) -> str:
     return name if "-" in name else f"{name}-1"
 
 
-def _places(column: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _array_indices(column: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Array row and column of barcodes ``s_002um_00012_00345`` with or without ``-1``, by a view of their bytes."""
     rows = []
     for chunk in column.chunks:

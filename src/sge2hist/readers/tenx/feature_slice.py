@@ -35,14 +35,14 @@ class SpotLayout:
     path: Path
 
     def centre_xy_px(self, row: np.ndarray, column: np.ndarray, bin_um: int) -> np.ndarray:
-        """Centres of bins of `bin_um` at places of their own array: float64 [N, 2]."""
+        """Centres of bins of `bin_um` at indices of their own array: float64 [N, 2]."""
         k = bin_um / self.pitch_um
         index = np.column_stack([column * k + (k - 1) / 2, row * k + (k - 1) / 2])
         mapped = index @ self.homography[:, :2].T + self.homography[:, 2]
         return mapped[:, :2] / mapped[:, 2:]
 
     def grid(self, bin_um: int) -> GridPositions:
-        """All bins of `bin_um` of the array; each counts as tissue, since the file does not say."""
+        """All bins of `bin_um` of the array; each counts as tissue, since the file does not state it."""
         k = round(bin_um / self.pitch_um)
         row, column = (index.ravel() for index in np.indices((-(-self.n_rows // k), -(-self.n_columns // k)), np.int32))
         centre = self.centre_xy_px(row, column, bin_um)

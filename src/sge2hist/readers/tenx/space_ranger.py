@@ -24,8 +24,8 @@ def read_scale_factors(spatial: Path) -> tuple[dict[str, float], Path]:
     Raises
     ------
     InputError
-        If it is missing, no JSON object, or a value is no positive finite number (zero stands for "none" and is left
-        out).
+        If it is missing, no JSON object, or a value is no positive finite number (zero stands for "none" and is
+        ignored).
     """
     path = one_file(spatial, "scalefactors_json.json") if spatial.is_dir() else None
     if path is None:
@@ -113,7 +113,7 @@ def read_clusters(folder: Path) -> dict[str, str]:
 
 
 def clusters_of(folder: Path, barcodes: Iterable[str], notes: list[str]) -> list[str | None] | None:
-    """Cluster of each barcode (None = not in the table), or None without a table; says in `notes` how many lack one.
+    """Cluster of each barcode (None = not in the table), or None without a table; `notes` gets the number without one.
 
     Raises
     ------

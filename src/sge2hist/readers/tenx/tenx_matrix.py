@@ -98,7 +98,9 @@ class TenxMatrix:
             features = matrix["features"]
             ids = _text(features["id"][:])
             symbols = _text(features["name"][:]) if "name" in features else ids
-            kinds = _text(features["feature_type"][:]) if "feature_type" in features else [GENE_EXPRESSION] * len(ids)
+            feature_types = (
+                _text(features["feature_type"][:]) if "feature_type" in features else [GENE_EXPRESSION] * len(ids)
+            )
             barcodes = matrix["barcodes"][:]
             if barcodes.dtype.kind == "O":
                 barcodes = barcodes.astype(bytes)
@@ -107,7 +109,7 @@ class TenxMatrix:
             n_nonzero = matrix["data"].shape[0]
         if len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != n_nonzero or (np.diff(indptr) < 0).any():
             raise InputError(found="row pointers out of order", where=str(path), repair="copy or download it again")
-        genes, column_of_feature, notes = _genes(path, ids, symbols, kinds)
+        genes, column_of_feature, notes = _genes(path, ids, symbols, feature_types)
         return cls(
             path=path,
             barcodes=barcodes,
@@ -190,7 +192,7 @@ class TenxMatrix:
             first = last
 
     def _chunks(self, keep: np.ndarray | None = None) -> Iterator[tuple[int, int, csr_array]]:
-        """Yield (first row, last row, int32 CSR of these rows), leaving out chunks without a row to keep."""
+        """Yield (first row, last row, int32 CSR of these rows), skipping chunks without a row to keep."""
         from scipy.sparse import csr_array
 
         with hdf5_errors(self.path), h5py.File(self.path, "r") as file:
@@ -251,17 +253,19 @@ def _check_lengths(path: Path, matrix: h5py.Group, n_features: int, n_barcodes: 
 
 
 def _genes(
-    path: Path, ids: list[str], symbols: list[str], kinds: list[str]
+    path: Path, ids: list[str], symbols: list[str], feature_types: list[str]
 ) -> tuple[pd.DataFrame, np.ndarray, list[str]]:
     """Gene table with unique ids, column of each feature, notes for people."""
-    is_gene = np.array([kind == GENE_EXPRESSION for kind in kinds])
+    is_gene = np.array([name == GENE_EXPRESSION for name in feature_types])
     if not is_gene.any():
         raise InputError(
-            found=f"feature types {', '.join(sorted(set(kinds)))}", where=str(path), expected=f"'{GENE_EXPRESSION}'"
+            found=f"feature types {', '.join(sorted(set(feature_types)))}",
+            where=str(path),
+            expected=f"'{GENE_EXPRESSION}'",
         )
     notes = []
     if not is_gene.all():
-        notes.append(f"{int((~is_gene).sum()):,} features of other types than '{GENE_EXPRESSION}' left out")
+        notes.append(f"{int((~is_gene).sum()):,} features of other types than '{GENE_EXPRESSION}' excluded")
     kept_ids = [ids[i] for i in np.flatnonzero(is_gene)]
     kept_symbols = [symbols[i] for i in np.flatnonzero(is_gene)]
     n_repeated_symbols = len(kept_symbols) - len(set(kept_symbols))

@@ -32,6 +32,7 @@ from sge2hist.readers.tenx.visium_hd_folder import find_matrix, one_file
 
 SPOT_PITCH_UM = 100.0
 SPOT_DIAMETER_UM = 55.0
+MAX_MISFIT_PITCHES = 0.5  # a file with rows mixed up misses by whole pitches; printed spots by a few percent
 POSITION_FILES = ("tissue_positions.csv", "tissue_positions_list.csv")
 COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 
@@ -82,7 +83,7 @@ def read(
     if um_per_px is not None:
         sources["--image-um-per-px"] = um_per_px
     if not filtered:
-        notes.append("raw matrix read: spots outside the tissue left out by in_tissue")
+        notes.append("raw matrix read: spots outside the tissue excluded by in_tissue")
     obs = spots[["array_row", "array_col"]].copy()
     if (clusters := space_ranger.clusters_of(outs, obs.index, notes)) is not None:
         obs["cluster"] = clusters
@@ -170,12 +171,6 @@ def grid_scale(spots: pd.DataFrame, centre_xy_px: np.ndarray, path: Path) -> tup
     if fit.mirrored:
         notes.append("the array is mirrored in the image: either the image was flipped, or x and y are swapped")
     return {f"spot pitch of {SPOT_PITCH_UM:g} um": fit.um_per_px}, notes
-
-
-# um per px from a printed array: positions in px against array indices whose spacing in um is known.
-
-
-MAX_MISFIT_PITCHES = 0.5  # a file with rows mixed up misses by whole pitches; printed spots by a few percent
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from sge2hist.readers.count_rows import row_totals
 from sge2hist.readers.tenx import space_ranger, visium_hd_grid
 from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
 from sge2hist.readers.tenx.visium_hd_folder import choose_square, find_matrix, find_squares
-from sge2hist.readers.tenx.visium_hd_positions import Placed, place_bins
+from sge2hist.readers.tenx.visium_hd_positions import BinPositions, read_bin_positions
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -56,18 +56,18 @@ def read(
     native_um = side_um // k
     matrix_path, filtered = find_matrix(square)
     factors, _ = space_ranger.read_scale_factors(square / "spatial")
-    placed = place_bins(square, native_um, filtered=filtered)
+    positions = read_bin_positions(square, native_um, filtered=filtered)
     slide = open_image(image, path, channels)
     matrix = TenxMatrix.open(matrix_path)
-    obs, centre_xy_px, group = _observations(matrix, placed.grid, native_um, side_um, filtered=filtered)
-    notes = [*matrix.notes, *slide.notes, *placed.notes, *placed.differences()]
+    obs, centre_xy_px, group = _observations(matrix, positions.grid, native_um, side_um, filtered=filtered)
+    notes = [*matrix.notes, *slide.notes, *positions.notes, *positions.differences()]
     if not filtered:
-        notes.append("raw matrix read: bins outside the tissue left out by in_tissue")
+        notes.append("raw matrix read: bins outside the tissue excluded by in_tissue")
     if k > 1:
         notes.append(f"{side_um} um bins summed from {k} x {k} bins of {native_um} um")
     elif (clusters := space_ranger.clusters_of(square, obs.index, notes)) is not None:
         obs["cluster"] = clusters
-    sources = _um_per_px_sources(factors, placed, slide)
+    sources = _um_per_px_sources(factors, positions, slide)
     reader = _Reader(matrix.without_names(), group, len(obs))
     return Section(
         name=name or section_name(path),
@@ -89,7 +89,7 @@ def read(
 
 
 def open_image(image: str | Path | None, path: str | Path, channels: Channels | None = None) -> SlideImage:
-    """Open the microscope image, or say that it has to be given."""
+    """Open the microscope image; `InputError` when none is given."""
     if image is None:
         raise InputError(
             found="no microscope image",
@@ -109,7 +109,7 @@ def section_name(path: str | Path) -> str:
     return path.name or "section"
 
 
-def _um_per_px_sources(factors: dict[str, float], placed: Placed, slide: SlideImage) -> dict[str, float]:
+def _um_per_px_sources(factors: dict[str, float], positions: BinPositions, slide: SlideImage) -> dict[str, float]:
     """Every statement of um/px, the instrument's first: that one is used."""
     sources = {}
     if "microns_per_pixel" in factors:
@@ -118,7 +118,7 @@ def _um_per_px_sources(factors: dict[str, float], placed: Placed, slide: SlideIm
         sources["scale factors: bin_size_um / spot_diameter_fullres"] = (
             factors["bin_size_um"] / factors["spot_diameter_fullres"]
         )
-    sources |= placed.um_per_px_sources()
+    sources |= positions.um_per_px_sources()
     if slide.um_per_px is not None:
         sources["image metadata"] = slide.um_per_px
     return sources

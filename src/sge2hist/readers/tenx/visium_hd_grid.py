@@ -11,7 +11,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.readers.tables import read_parquet
 
 MAX_INDEX = 60_000  # the 2 um grid has 3350 rows; anything near this is a damaged file
-FITTED_BINS = 200_000  # evenly spread ones tell the pitch as well as all do
+FITTED_BINS = 200_000  # evenly spread ones suffice for the pitch
 _BARCODE_BYTES = 21  # s_008um_00012_00345-1
 _REPAIR = "copy the folder again; matrix and positions must be of one run"
 

@@ -17,8 +17,8 @@ MAX_DIFFERENCE_BINS = 0.5  # further apart, table and homography put a count int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed:
-    """The bins of one size, by a table or by a homography, with what the other says."""
+class BinPositions:
+    """The bins of one size, by a table or by a homography, compared with the other where both exist."""
 
     grid: GridPositions
     bin_um: int
@@ -62,13 +62,13 @@ class Placed:
         )
 
 
-def place_bins(square: Path, bin_um: int, *, filtered: bool) -> Placed:
+def read_bin_positions(square: Path, bin_um: int, *, filtered: bool) -> BinPositions:
     """Positions of all bins of a ``square_*um`` folder.
 
     Parameters
     ----------
     filtered
-        The matrix holds bins in tissue only, so that the table is not needed to tell which are.
+        The matrix holds bins in tissue only, so that the table is not needed to find them.
 
     Raises
     ------
@@ -79,10 +79,10 @@ def place_bins(square: Path, bin_um: int, *, filtered: bool) -> Placed:
     if table is None:
         layout = _layout_alone(square, filtered)
         note = f"no {TABLE}: positions by the homography of {layout.path.name}"
-        return Placed(grid=layout.grid(bin_um), bin_um=bin_um, layout=layout, by_table=False, notes=[note])
+        return BinPositions(grid=layout.grid(bin_um), bin_um=bin_um, layout=layout, by_table=False, notes=[note])
     notes: list[str] = []
     layout_beside = _layout_beside(square, notes)
-    return Placed(grid=read_positions(table), bin_um=bin_um, layout=layout_beside, by_table=True, notes=notes)
+    return BinPositions(grid=read_positions(table), bin_um=bin_um, layout=layout_beside, by_table=True, notes=notes)
 
 
 def _layout_alone(square: Path, filtered: bool) -> SpotLayout:
@@ -94,7 +94,7 @@ def _layout_alone(square: Path, filtered: bool) -> SpotLayout:
         raise InputError(
             found=f"{missing} beside a raw matrix",
             where=str(square / "spatial"),
-            expected=f"{TABLE}, which tells bins in tissue from others, or the filtered matrix",
+            expected=f"{TABLE}, which marks the bins in tissue, or the filtered matrix",
             repair=copy,
         )
     layout = read_feature_slice(path)

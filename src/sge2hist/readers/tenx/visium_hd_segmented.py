@@ -130,14 +130,14 @@ def _observations(
     return obs
 
 
-def _geojson(folder: Path, kind: str) -> Path:
-    for name in (f"{kind}_segmentations.geojson", f"graphclust_annotated_{kind}_segmentations.geojson"):
+def _geojson(folder: Path, outline: str) -> Path:
+    for name in (f"{outline}_segmentations.geojson", f"graphclust_annotated_{outline}_segmentations.geojson"):
         if (folder / name).is_file():
             return folder / name
-    prefixed = sorted(folder.glob(f"*_{kind}_segmentations.geojson"))
+    prefixed = sorted(folder.glob(f"*_{outline}_segmentations.geojson"))
     if prefixed:
         return prefixed[0]
-    raise InputError(found=f"no {kind}_segmentations.geojson", where=str(folder), expected="Space Ranger's polygons")
+    raise InputError(found=f"no {outline}_segmentations.geojson", where=str(folder), expected="Space Ranger's polygons")
 
 
 def _number(text: str) -> int | None:

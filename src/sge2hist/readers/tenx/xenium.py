@@ -61,7 +61,7 @@ def read(
     um_per_px
         Overrides the scale that the alignment gives.
     channels
-        Channels of a morphology image, which is in px of the DAPI image unless `alignment` says otherwise; None: an H&E.
+        Channels of a morphology image, which is in px of the DAPI image unless `alignment` is given; None: an H&E.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def read(
         sources["image metadata"] = slide.um_per_px
     if um_per_px is not None:
         sources["--image-um-per-px"] = um_per_px
-    notes = [f"DAPI image at {pixel_size_um:g} um/px; image placed by {mapping.description}"]
+    notes = [f"DAPI image at {pixel_size_um:g} um/px; image aligned by {mapping.description}"]
     if n_missing:
         notes.append(f"{n_missing} cells of cells.parquet are not in the matrix")
     if (clusters := space_ranger.clusters_of(folder, obs.index, notes)) is not None:
