@@ -235,6 +235,44 @@ class SGE2Hist:
         request = request_from_types(self.bundle, list(wanted), n=n, seed=seed, z2=z2, context=context)
         return self._generate(request, settings, progress)
 
+    def dose(
+        self,
+        cells: anndata.AnnData | PairedDataset,
+        cell: str,
+        gene: str | Sequence[str],
+        factors: Sequence[float] = (0.0, 0.5, 1.0, 2.0),
+        *,
+        seed: int = 0,
+        context: str | None = None,
+        sampler: SamplerConfig | str | None = None,
+        progress: bool | None = None,
+    ) -> np.ndarray:
+        """Images of one cell with the counts of a gene times each factor, under the same noise: uint8 [factors, H, W, C].
+
+        Parameters
+        ----------
+        cells, cell
+            A `PairedDataset` or an AnnData of raw counts, and the id of one of its cells.
+        gene
+            A symbol or id, or several that are scaled together.
+        factors
+            Numbers from 0 (knock-out) to 1,000; the image of 1 is that of the unchanged cell.
+        context
+            As in `generate_from_genes`.
+
+        Raises
+        ------
+        InputError
+            If the cell or a gene is unknown, the cell has no counts of it, or another argument is wrong.
+        """
+        from sge2hist.generation.dose import dose_request
+
+        _check_counts(seed=seed)
+        if not isinstance(cells, PairedDataset):
+            _require_adata("cells", cells)
+        request = dose_request(self.bundle, cells, cell, gene, factors, seed=seed, context=context)
+        return self._generate(request, self._sampler(sampler), progress)
+
     def _sampler(self, sampler: SamplerConfig | str | None) -> SamplerConfig:
         if sampler is None or isinstance(sampler, SamplerConfig):
             return sampler or self.bundle.config.sampler

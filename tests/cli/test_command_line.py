@@ -201,7 +201,10 @@ def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
             "guidance keeps the steps",
         ),
         (("sharpen", "{model}", "--data", "{paired}", "--hours", "0", "-o", "{out}"), "expected a positive number"),
-        (("sharpen", "{model}", "--data", "{paired}", "--decoder-noise", "--hours", "0", "-o", "{out}"), "expected a positive number"),
+        (
+            ("sharpen", "{model}", "--data", "{paired}", "--decoder-noise", "--hours", "0", "-o", "{out}"),
+            "expected a positive number",
+        ),
         (("sharpen", "{model}", "--data", "{paired}", "-o", "{model}", "--overwrite"), "the model itself"),
         (("types", "{model}", "--rename", "alpha"), "old name=new name"),
     ],

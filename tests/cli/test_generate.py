@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sge2hist.cli.generate import check_options, rows_of_cells, write_contact_sheet
@@ -14,6 +15,7 @@ DEFAULTS = {
     "types": None,
     "split": "test",
     "cells": None,
+    "gene": [],
     "n": None,
     "samples": 1,
     "like": None,
@@ -42,6 +44,14 @@ BY_TYPE = {"data": None, "types": "Podocyte"}
         ({"cells": "a", "split": "all"}, "--split with --cells"),
         ({"cells": " , "}, "ids of cells"),
         (BY_TYPE | {"cells": "a"}, "--cells with --types"),
+        (BY_TYPE | {"gene": ["UMOD=0"]}, "--gene with --types"),
+        ({"gene": ["UMOD=0"]}, "without one --cell"),
+        ({"cells": "a,b", "gene": ["UMOD=0"]}, "without one --cell"),
+        ({"cells": "a", "gene": ["UMOD=0"], "samples": 2}, "--samples with --gene"),
+        ({"cells": "a", "gene": ["UMOD"]}, "GENE=FROM:TO:N"),
+        ({"cells": "a", "gene": ["UMOD=0:2"]}, "GENE=FROM:TO:N"),
+        ({"cells": "a", "gene": ["UMOD=0:2:0"]}, "N from 1"),
+        ({"cells": "a", "gene": ["A=0:2:3", "B=0:1:3"]}, "scaled together"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(changed, message):
@@ -61,7 +71,7 @@ def test_cells_are_found_by_id_in_the_order_asked():
 
     known = pd.Index(["cell_1", "cell_2", "cell_3"])
     assert rows_of_cells(known, ["cell_3", "cell_1"], Path("x")).tolist() == [2, 0]
-    with pytest.raises(InputError, match="did you mean 'cell_2'"):
+    with pytest.raises(InputError, match="an id such as cell_2"):
         rows_of_cells(known, ["cel_2"], Path("x"))
     with pytest.raises(InputError, match="twice"):
         rows_of_cells(known, ["cell_1", "cell_1"], Path("x"))
@@ -84,3 +94,41 @@ def test_cells_by_id_and_a_contact_sheet(tiny_model, tiny_paired, tmp_path):
     with Image.open(output / "contact_sheet.png") as picture:
         assert picture.width > 2 * generated.image(0).shape[1]
     assert write_contact_sheet(generated) == output / "contact_sheet.png"
+
+
+def test_a_dose_strip(tiny_model, tiny_paired, tmp_path):
+    from typer.testing import CliRunner
+
+    from sge2hist import SGE2Hist
+    from sge2hist.cli.main import app
+    from sge2hist.data.generated import GeneratedSet
+
+    counts = tiny_paired.counts(np.arange(len(tiny_paired)))
+    row, column = (int(at[0]) for at in counts.nonzero())
+    cell, gene = str(tiny_paired.obs.index[row]), tiny_paired.genes.symbols[column]
+    output = tmp_path / "dose.generated"
+    words = [
+        "generate",
+        tiny_model,
+        "--data",
+        tiny_paired.path,
+        "--cell",
+        cell,
+        "--gene",
+        f"{gene}=0:2:3",
+        "-o",
+        output,
+    ]
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    generated = GeneratedSet.open(output)
+    assert list(generated.obs["factor"]) == [0, 1, 2]
+    assert (output / "contact_sheet.png").is_file()
+    model = SGE2Hist.from_pretrained(tiny_model)
+    images = model.dose(tiny_paired, cell, gene, [0, 1, 2])
+    assert all(np.array_equal(generated.image(i), images[i]) for i in range(3))
+    assert np.array_equal(images[1], model.generate_from_genes(tiny_paired, rows=[row])[0, 0])
+    with pytest.raises(InputError, match="cell"):
+        model.dose(tiny_paired, "nobody", gene)
+    with pytest.raises(InputError, match=r"PairedDataset\.open"):
+        model.dose("kidney.paired", cell, gene)

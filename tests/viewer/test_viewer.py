@@ -55,7 +55,7 @@ PROBE = """<script>
 
 @pytest.fixture(scope="module")
 def slide(tiny_paired, tmp_path_factory) -> Path:
-    """A generated slide as `generate --slide` leaves it, with the real pixels of the region for pixels."""
+    """A generated slide as `generate-slide` writes it, with the real pixels of the region for pixels."""
     path = tmp_path_factory.mktemp("viewer") / "tiny.generated"
     x, y, width, height = (int(value / tiny_paired.um_per_px) for value in REGION_UM)
     pixels = tiny_paired.slides[0].read(x, y, width, height)

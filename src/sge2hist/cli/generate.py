@@ -29,6 +29,7 @@ from sge2hist.cli.command import log
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
     from sge2hist.data.generated import GeneratedSet
     from sge2hist.generation.requests import GenerationRequest
@@ -79,6 +80,13 @@ def generate(
             rich_help_panel=_CONDITION,
         ),
     ] = None,
+    gene: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With one --cell: GENE=FROM:TO:N, its counts times N factors under the same noise, e.g. UMOD=0:2:8.",
+            rich_help_panel=_CONDITION,
+        ),
+    ] = None,
     shuffle_cells: Annotated[
         bool,
         typer.Option(
@@ -107,6 +115,8 @@ def generate(
     """Generate H&E (or fluorescence) patches from RNA or by cell type; OUTPUT/contact_sheet.png shows up to 64 of them.
 
     From RNA: `sge2hist generate kidney.model --data kidney.paired -o kidney.generated`
+
+    Dose of a gene: `sge2hist generate kidney.model --data kidney.paired --cell ID --gene UMOD=0:2:8 -o dose.generated`
 
     By type: `sge2hist generate kidney.model --types "Podocyte,Immune" -n 16 -o types.generated`
     """
@@ -148,8 +158,10 @@ def generate(
 # Which options go together, checked before anything is read.
 
 NEEDS_TYPES = {"like": None, "z2": "type"}
-NEEDS_CELLS = {"split": "test", "cells": None, "samples": 1, "shuffle_cells": False}
+NEEDS_CELLS = {"split": "test", "cells": None, "samples": 1, "shuffle_cells": False, "gene": None}
+NOT_WITH_GENE = {"samples": 1, "shuffle_cells": False}
 NEEDS_DATASET = {"split": "test", "shuffle_cells": False}
+MAX_FACTORS = 64
 MINIMA = {"n": 1, "samples": 1, "seed": 0}
 
 
@@ -181,6 +193,44 @@ def check_options(given: Mapping[str, Any]) -> None:
         _refuse(given, {"split": "test", "n": None}, "--cells")
         if not names(given["cells"]):
             raise InputError(found=f"--cells {given['cells']!r}", expected="ids of cells, with commas between")
+    if given["gene"]:
+        if given["cells"] is None or len(names(given["cells"])) != 1:
+            raise InputError(found="--gene without one --cell", expected="--cell ID, the cell whose counts are scaled")
+        _refuse(given, NOT_WITH_GENE, "--gene")
+        dose_of(given["gene"])
+
+
+def dose_of(texts: list[str]) -> tuple[list[str], list[float]]:
+    """Genes and factors of GENE=FROM:TO:N (or GENE=FACTOR,FACTOR); several genes are scaled together.
+
+    >>> dose_of(["UMOD=0:2:5"])
+    (['UMOD'], [0.0, 0.5, 1.0, 1.5, 2.0])
+    """
+    from sge2hist.data.errors import InputError
+
+    genes, all_factors = [], []
+    for text in texts:
+        gene, _, dose = text.rpartition("=")
+        try:
+            if ":" in dose:
+                first, last, n = dose.split(":")
+                steps = int(n)
+                factors = [float(first) + (float(last) - float(first)) * i / max(steps - 1, 1) for i in range(steps)]
+            else:
+                factors = [float(factor) for factor in dose.split(",")]
+        except ValueError:
+            factors = []
+        if not gene or not 1 <= len(factors) <= MAX_FACTORS:
+            raise InputError(
+                found=f"--gene {text}",
+                expected=f"GENE=FROM:TO:N with N from 1 to {MAX_FACTORS}, or GENE=FACTOR,FACTOR",
+                repair="e.g. --gene UMOD=0:2:8",
+            )
+        genes.append(gene)
+        all_factors.append(factors)
+    if any(factors != all_factors[0] for factors in all_factors):
+        raise InputError(found="other factors for each --gene", expected="the same: the genes are scaled together")
+    return genes, all_factors[0]
 
 
 def _refuse(given: Mapping[str, Any], defaults: Mapping[str, Any], beside: str, expected: str = "one of them") -> None:
@@ -188,7 +238,7 @@ def _refuse(given: Mapping[str, Any], defaults: Mapping[str, Any], beside: str, 
     from sge2hist.data.errors import InputError
 
     for name, default in defaults.items():
-        if given[name] != default:
+        if given[name] not in (default, []):  # typer gives [] for an option of several values
             raise InputError(found=f"{_option(name)} with {beside}", expected=expected)
 
 
@@ -202,6 +252,7 @@ def _option(name: str) -> str:
 def _request(bundle: ModelBundle, given: Mapping[str, Any]) -> GenerationRequest:
     from sge2hist.data.paired import PairedDataset
     from sge2hist.generation import requests
+    from sge2hist.generation.dose import dose_request
     from sge2hist.generation.encode import z2_of_cell
     from sge2hist.progress import bar
 
@@ -210,6 +261,11 @@ def _request(bundle: ModelBundle, given: Mapping[str, Any]) -> GenerationRequest
         z2 = given["z2"] if given["like"] is None else z2_of_cell(bundle, PairedDataset.open(data), given["like"])
         return requests.request_from_types(bundle, names(given["types"]), n=n or 16, seed=seed, z2=z2, context=context)
     wanted = None if given["cells"] is None else names(given["cells"])
+    if given["gene"]:
+        genes, factors = dose_of(given["gene"])
+        source = read_h5ad(data) if data.suffix == ".h5ad" else PairedDataset.open(data)
+        cell, resample = str((wanted or [""])[0]), given["resample"]
+        return dose_request(bundle, source, cell, genes, factors, seed=seed, context=context, resample=resample)
     if data.suffix == ".h5ad":
         cells = read_h5ad(data)
         rows = choose(cells.n_obs, n, seed) if wanted is None else rows_of_cells(cells.obs_names, wanted, data)
@@ -256,27 +312,16 @@ def choose(n_all: int, n: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng([seed, 5]).permutation(n_all)[:n])  # fewer cells are a part of more
 
 
-def rows_of_cells(known: Any, wanted: list[str], path: Path) -> np.ndarray:
-    """Row numbers, in the order asked for, of cells by their ids (`known`: pandas Index), or `InputError`."""
-    import difflib
-
+def rows_of_cells(known: pd.Index, wanted: list[str], path: Path) -> np.ndarray:
+    """Row numbers of cells by their ids, in the order given, or `InputError`."""
     import numpy as np
 
     from sge2hist.data.errors import InputError
+    from sge2hist.generation.encode import row_of_cell
 
-    row_of = {str(name): row for row, name in enumerate(known)}
-    missing = [name for name in wanted if name not in row_of]
-    if missing:
-        close = difflib.get_close_matches(missing[0], row_of, n=1, cutoff=0.6)
-        raise InputError(
-            found=f"--cells {missing[0]}, which is no cell",
-            where=str(path),
-            expected=f"ids such as {next(iter(row_of), '')!r}",
-            repair=f"did you mean {close[0]!r}?" if close else "the index of cells.h5ad has them",
-        )
     if len(set(wanted)) < len(wanted):
         raise InputError(found="a cell named twice in --cells", expected="each once; --samples gives several images")
-    return np.array([row_of[name] for name in wanted], np.int64)
+    return np.array([row_of_cell(known, name, str(path)) for name in wanted], np.int64)
 
 
 def write_contact_sheet(generated: GeneratedSet) -> Path:
@@ -287,7 +332,11 @@ def write_contact_sheet(generated: GeneratedSet) -> Path:
 
     shown = np.unique(np.linspace(0, len(generated) - 1, MAX_IMAGES).round().astype(int))
     heading = "synthetic images" + (" of toy tissue" if generated.manifest.get("toy") else "")
-    titles = [str(generated.obs["cell_id"].iloc[i]) for i in shown]
+    obs = generated.obs.iloc[shown]
+    if "factor" in obs:
+        titles = [f"{gene} x {factor:.3g}" for gene, factor in zip(obs["gene"], obs["factor"], strict=True)]
+    else:
+        titles = [str(name) for name in obs["cell_id"]]
     images = np.stack([generated.image(i) for i in shown])
     sheet = contact_sheet(images, titles, heading=heading, channels=generated.channels)
     return sheet.save(generated.path / SHEET_NAME)
