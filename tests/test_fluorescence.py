@@ -47,11 +47,11 @@ def generated(paired, model):
     from sge2hist.generation.patches import generate
     from sge2hist.generation.requests import request_from_paired
 
-    job = request_from_paired(model, paired, paired.rows("test")[:40])
-    return generate(model, job, paired.path.with_suffix(".generated"))
+    request = request_from_paired(model, paired, paired.rows("test")[:40])
+    return generate(model, request, paired.path.with_suffix(".generated"))
 
 
-def test_the_dataset_names_its_channels_and_says_how_16_bits_became_8(paired):
+def test_the_dataset_names_its_channels_and_records_how_16_bits_became_8(paired):
     assert paired.channels == CHANNELS
     assert paired.manifest["channels"] == list(CHANNELS)
     (slide,) = paired.manifest["slides"]
@@ -120,7 +120,7 @@ def test_a_model_of_any_channels_is_sharpened(paired, model, tmp_path):
     assert any(not np.array_equal(before[name], after[name]) for name in before)
 
 
-def test_other_channels_are_refused_before_anything_is_drawn(paired, model, tiny_paired, tiny_model, tmp_path):
+def test_other_channels_are_refused_before_any_image_is_generated(paired, model, tiny_paired, tiny_model, tmp_path):
     from sge2hist.generation.requests import request_from_paired
     from sge2hist.training.config import TrainConfig
     from sge2hist.training.train import train
@@ -132,7 +132,7 @@ def test_other_channels_are_refused_before_anything_is_drawn(paired, model, tiny
         train(paired, tmp_path / "m.model", TrainConfig(preset="tiny", warm_start=str(tiny_model)), log=lambda _: None)
 
 
-def test_a_model_written_before_there_were_channels_draws_rgb(tiny_model):
+def test_a_model_without_saved_channels_generates_rgb(tiny_model):
     bundle = ModelBundle.load(Path(tiny_model))
     values = bundle.config.to_dict()
     del values["channels"]

@@ -108,6 +108,29 @@ def test_an_option_of_another_verb_is_named_as_such(words, suggestion):
     assert suggestion in text
 
 
+def test_shells_complete_verbs_and_options():
+    import os
+
+    def completions(line: str) -> str:
+        settings = {
+            "_SGE2HIST_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split()) - 1),
+        }
+        command = [
+            sys.executable,
+            "-c",
+            "import sys; sys.argv = ['sge2hist']; from sge2hist.cli.main import main; main()",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, check=False)
+        assert done.stderr == ""
+        return done.stdout
+
+    assert completions("sge2hist gen").split() == ["generate", "generate-slide"]
+    assert "--data" in completions("sge2hist evaluate --da").split()
+    assert completions("sge2hist distill --on x.paired --lea").split()[0] == "--learn"
+
+
 def test_quiet_prints_the_result_alone(tiny_paired, tiny_model, tmp_path):
     done = _run(
         "generate",

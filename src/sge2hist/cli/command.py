@@ -74,7 +74,7 @@ class Verbs(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the verb that the words ask for."""
-        return super().resolve_command(ctx, current_verb(args, _hint))
+        return super().resolve_command(ctx, current_verb(args, _hint_of(ctx)))
 
 
 class Verb(TyperCommand):
@@ -83,7 +83,7 @@ class Verb(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words after the verb."""
         try:
-            return super().parse_args(ctx, current_options(str(self.name), args, _hint))
+            return super().parse_args(ctx, current_options(str(self.name), args, _hint_of(ctx)))
         except Exception as error:
             # click's NoSuchOption by its shape: from typer 0.20 on click is a private part of typer
             if hasattr(error, "option_name") and hasattr(error, "possibilities"):
@@ -101,5 +101,11 @@ class Verb(TyperCommand):
         return f". It is an option of: sge2hist {', '.join(others)}" if others else ""
 
 
-def _hint(text: str) -> None:
-    typer.secho(f"hint: {text}; the old spelling still works", fg=typer.colors.YELLOW, err=True)
+def _hint_of(ctx: Any) -> Callable[[str], None]:
+    """Print a hint on standard error, except while a shell completes a line."""
+
+    def hint(text: str) -> None:
+        if not ctx.resilient_parsing:
+            typer.secho(f"hint: {text}; the old spelling still works", fg=typer.colors.YELLOW, err=True)
+
+    return hint

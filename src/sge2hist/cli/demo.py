@@ -181,7 +181,7 @@ def _prepare(folder: Path, config: DemoConfig, paths: ToyPaths, log: Log) -> Pai
         toy=True,
     )
     dataset = prepare(paths.outs, output, options, images=paths.image, log=log)
-    log(f"{len(dataset):,} bins of {config.bin_um} um kept; alignment to look at: {output / 'alignment.png'}")
+    log(f"{len(dataset):,} bins of {config.bin_um} um kept; see {output / 'alignment.png'}")
     return dataset
 
 
@@ -218,17 +218,23 @@ def _generate(
     if output.is_dir():
         return GeneratedSet.open(output)
     if what == "types":
-        job = request_from_types(
+        request = request_from_types(
             bundle, _names(bundle, dataset), n=config.n_per_type, seed=config.seed, context="centre"
         )
     else:
         rows = dataset.rows("test")
         chosen = np.random.default_rng(config.seed).choice(rows, min(config.n_cells, len(rows)), replace=False)
-        job = request_from_paired(bundle, dataset, np.sort(chosen), seed=config.seed, shuffle_cells=what == "shuffled")
-    log(f"{len(job)} images into {output}")
+        request = request_from_paired(
+            bundle, dataset, np.sort(chosen), seed=config.seed, shuffle_cells=what == "shuffled"
+        )
+    log(f"{len(request)} images into {output}")
     # Guidance makes up for some of the short training.
     return generate(
-        bundle, job, output, sampler=SamplerConfig(guidance=GUIDANCE, guidance_interval=(0.2, 5.0)), seed=config.seed
+        bundle,
+        request,
+        output,
+        sampler=SamplerConfig(guidance=GUIDANCE, guidance_interval=(0.2, 5.0)),
+        seed=config.seed,
     )
 
 

@@ -22,7 +22,7 @@ class Layer:
 
     key: str  # folder name
     title: str
-    note: str  # one line for people
+    note: str  # one line below the title
     width_px: int
     height_px: int
     read: Callable[[int, int, int, int], np.ndarray]
@@ -49,7 +49,7 @@ def write_pyramid(
         (folder / str(level)).mkdir(parents=True)
 
     def build(level: int, column: int, row: int) -> np.ndarray | None:
-        """Write a tile and all below it; returns its pixels, None when it lies outside."""
+        """Write a tile and all below it; returns its pixels, None outside the layer."""
         step = 2 ** (levels - 1 - level)
         width, height = -(-layer.width_px // step), -(-layer.height_px // step)
         x, y = column * tile_px, row * tile_px

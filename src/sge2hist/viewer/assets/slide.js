@@ -4,8 +4,8 @@ const content = JSON.parse(document.getElementById("content").textContent);
 const views = [];
 const main = document.getElementById("views");
 
-function element(kind, name, text, parent) {
-  const made = document.createElement(kind);
+function element(tag, name, text, parent) {
+  const made = document.createElement(tag);
   if (name) made.className = name;
   if (text) made.textContent = text;
   parent.append(made);
@@ -111,11 +111,11 @@ for (const layer of content.layers) {
   label.append(` ${layer.title}`);
   box.addEventListener("change", () => { view.box.hidden = !box.checked; view.place = null; arrange(); });
 }
-for (const kind of content.legend) {
-  const row = element("span", "kind", "", document.getElementById("legend"));
-  element("span", "swatch", "", row).style.background = kind.colour;
-  row.append(kind.name + " ");
-  element("small", "", kind.n.toLocaleString("en"), row);
+for (const type of content.legend) {
+  const row = element("span", "type", "", document.getElementById("legend"));
+  element("span", "swatch", "", row).style.background = type.colour;
+  row.append(type.name + " ");
+  element("small", "", type.n.toLocaleString("en"), row);
 }
 document.getElementById("home").addEventListener("click", () => { hand = shownViews()[0]; hand.viewer.viewport.goHome(); });
 window.addEventListener("resize", arrange);
