@@ -10,7 +10,7 @@ from typing import Any
 import sge2hist
 
 project = "SGE2Hist"
-author = "the SGE2Hist authors"
+author = "the SGE2Hist developers"
 version = release = sge2hist.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]

@@ -1,0 +1,41 @@
+"""The examples of the pages for developers: a reader and a sampler, written as those pages say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fixtures.tissue import make_tissue, write_image
+from sge2hist.data.errors import InputError
+
+DEVELOPING = Path(__file__).parents[2] / "docs" / "developing"
+
+
+def code_of(page: str) -> dict[str, object]:
+    """Run the Python blocks of a page in one namespace and return it."""
+    text = (DEVELOPING / page).read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S):
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+def test_the_reader_reads(tmp_path):
+    read, tissue = code_of("add-a-reader.md")["read"], make_tissue()
+    cells = pd.Index([f"c{i}" for i in range(len(tissue))], name="cell")
+    pd.DataFrame(tissue.centre_xy_px, cells, ["x_px", "y_px"]).to_csv(tmp_path / "positions.csv")
+    pd.DataFrame(tissue.counts_NG, cells, tissue.gene_ids).to_csv(tmp_path / "counts.csv")
+    image = write_image(tissue, tmp_path / "he.tif")
+    section = read(tmp_path, image=image, um_per_px=0.5)
+    np.testing.assert_array_equal(section.read_counts(None, None).toarray(), tissue.counts_NG)
+    np.testing.assert_allclose(section.centre_xy_px, tissue.centre_xy_px)
+    with pytest.raises(InputError, match="--image-um-per-px"):
+        read(tmp_path, image=image)
+
+
+def test_the_sampler_has_its_order():
+    assert code_of("add-a-sampler.md")["order"] > 1.75
