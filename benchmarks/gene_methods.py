@@ -52,7 +52,7 @@ def ours_neighbours(data: GeneSet, seed: int, n_steps: int) -> Fitted:
 
 
 def _grouped(fitted: Fitted, data: GeneSet) -> Fitted:
-    """Components -> groups, as in `sge2hist types --kinds`; a cell belongs to the group of its likeliest component."""
+    """Components -> groups, as in `sge2hist types --groups`; a cell belongs to the group of its likeliest component."""
     assert fitted.model is not None
     assert fitted.encoded is not None
     mixture = fitted.model.mixture
