@@ -1,4 +1,4 @@
-"""Annotations of a slide (hand-drawn outlines), in GeoJSON as QuPath exports it."""
+"""Annotations of a slide (outlines made by a person), in GeoJSON as QuPath exports it."""
 
 from __future__ import annotations
 

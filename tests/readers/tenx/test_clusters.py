@@ -1,4 +1,4 @@
-"""Space Ranger's table of clusters: exact, or one clear error; never taken in part without a word."""
+"""Space Ranger's table of clusters: exact, or one clear error; never used in part."""
 
 from pathlib import Path
 
