@@ -169,12 +169,12 @@ def view(
 
     Example: `sge2hist view kidney.generated --data kidney.paired`, then open kidney.generated/view/slide.html
     """
-    from sge2hist.data.artifacts import read_manifest
+    from sge2hist.data.generated import GeneratedSlide
     from sge2hist.data.paired import PairedDataset
     from sge2hist.progress import bar
     from sge2hist.viewer.build import build_viewer, n_tiles, open_layers
 
-    manifest = read_manifest(slide, "generated")
+    manifest = GeneratedSlide.open(slide).manifest
     if data is None and Path(manifest.get("data_path") or "/nowhere", "manifest.json").is_file():
         data = Path(manifest["data_path"])
     dataset = None if data is None else PairedDataset.open(data)
