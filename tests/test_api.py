@@ -164,6 +164,8 @@ def test_a_users_script_is_checked_by_mypy(tmp_path):
     (tmp_path / "script.py").write_text(USER_SCRIPT)
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "script.py"]
     checked = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    errors = [line for line in checked.stdout.splitlines() if ": error:" in line]
-    assert len(errors) == 2, checked.stdout
-    assert all("script.py:13" in line for line in errors)
+    lines = USER_SCRIPT.splitlines()
+    wrong = 1 + next(number for number, line in enumerate(lines) if line.startswith("wrong"))
+    errors = [line for line in checked.stdout.splitlines() if "error:" in line and line.startswith("script.py")]
+    assert len(errors) == 2, checked.stdout + checked.stderr
+    assert all(line.startswith(f"script.py:{wrong}:") for line in errors)
