@@ -43,8 +43,9 @@ def document_fields(app: Any, what: str, name: str, item: Any, options: Any, lin
     if what != "class" or not dataclasses.is_dataclass(item):
         return
     helps = {match["name"]: match["help"] for match in FIELD.finditer(inspect.getsource(item))}
+    documented = {line.split()[1].rstrip(":") for line in lines if line.startswith(":param ")}
     for entry in dataclasses.fields(item):
-        if entry.name in helps:
+        if entry.name in helps.keys() - documented:
             text = helps[entry.name].replace("|", r"\|").replace("*", r"\*")
             lines += ["", f":param {entry.name}: {text}"]
 

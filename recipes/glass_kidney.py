@@ -1,10 +1,10 @@
-"""A kidney model that draws tissue on some canvases without any cell -> one that leaves them empty, and else draws as before.
+"""Teach a kidney model that a canvas without cells is glass, and to answer as before elsewhere.
 
-    python recipes/glass_kidney.py kidney_noise.model --on kidney.paired -o kidney.model
+    python recipes/glass_kidney.py kidney_noise.model --data kidney.paired -o kidney.model
 
-The section shows next to no glass, so the network hardly learnt what no cells mean: of the noise of some canvases it made tissue.
-Here it learns that the clean latent of a canvas without cells is that of glass, at the noise levels of the sampler; and, so that
-nothing else changes, to answer as before (a copy of itself) for training crops, conditioned as in training.
+The section shows next to no glass, so the network hardly learnt what an empty condition means: from the noise of some canvases it
+generated tissue. Here it learns that the clean latent of a canvas without cells is that of glass, at the noise levels of the
+sampler. A copy of itself is its target for training crops, conditioned as in training, so that nothing else changes.
 """
 
 from __future__ import annotations
@@ -119,13 +119,17 @@ def main() -> None:
     """Read one model folder, write another."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model folder")
-    parser.add_argument("--data", "--on", dest="on", type=Path, required=True, help="the paired dataset that it was trained on")
+    parser.add_argument(
+        "--data", "--on", dest="on", type=Path, required=True, help="the paired dataset that it was trained on"
+    )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="model folder to write; an unfinished one is resumed"
     )
     parser.add_argument("--steps", type=int, default=GlassConfig.steps)
     parser.add_argument("--learning-rate", type=float, default=GlassConfig.learning_rate)
-    parser.add_argument("--exclude", "--leave-out", dest="exclude", help="GeoJSON of areas that no image is learnt from")
+    parser.add_argument(
+        "--exclude", "--leave-out", dest="exclude", help="GeoJSON of areas that no image is learnt from"
+    )
     asked = parser.parse_args()
     trained = ModelBundle.load(model_folder(asked.model))
     config = GlassConfig(steps=asked.steps, learning_rate=asked.learning_rate, exclude=asked.exclude)

@@ -1,11 +1,11 @@
-"""A kidney model of before, whose U-Net has a coarse level that it does not use -> the same function without it.
+"""Remove the coarse blocks of a U-Net that have no effect: the same function with fewer parameters.
 
     python recipes/slim_kidney.py kidney_sharp.model -o kidney.model
 
-Of the seven blocks of the coarse level (192 channels, half as many pixels a side) the last alone is heard: it reads the joined
-map of the level above, beside which what the six others made is 2 % as strong. They are left out (`UNetConfig.bottom`), and the
-gain of the normalisation, which spanned both maps, is set to what it does to the one that stays. It draws as its preset does
-today. docs/image_model.md has what is the same afterwards (losses, pictures) and what is not (size, time).
+Of the seven blocks of the coarse level (192 channels, half as many pixels per side) only the last has an effect: it reads the map
+of the finer level joined to the output of the six others, which is 2 % as strong. Those six go (`UNetConfig.bottom`), and the
+gain of the normalisation, which spanned both maps, is set to its effect on the remaining one. The result samples with the
+settings of its preset. docs/results/image-model.md says what stays the same (losses, images) and what does not (size, time).
 """
 
 from __future__ import annotations

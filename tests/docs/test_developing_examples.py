@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import sge2hist
 from fixtures.tissue import make_tissue, write_image
 from sge2hist.data.errors import InputError
 
-DEVELOPING = Path(__file__).parents[2] / "docs" / "developing"
+ROOT = Path(__file__).parents[2]
+DEVELOPING = ROOT / "docs" / "developing"
 
 
 def code_of(page: str) -> dict[str, object]:
@@ -39,3 +41,18 @@ def test_the_reader_reads(tmp_path):
 
 def test_the_sampler_has_its_order():
     assert code_of("add-a-sampler.md")["order"] > 1.75
+
+
+def test_files_that_the_documentation_names_exist():
+    new = {"readers/csv_cells.py", "src/sge2hist/readers/csv_cells.py"}  # of the example
+    new |= {"tests/fixtures/csv_cells.py", "tests/readers/test_csv_cells.py"}
+    for page in [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "recipes").glob("*.md")]:
+        for name in re.findall(r"`([\w/]+/[\w]+\.(?:py|md|yml))`", page.read_text(encoding="utf-8")):
+            places = (ROOT / name, ROOT / "src" / "sge2hist" / name)
+            assert name in new or any(place.exists() for place in places), f"{page.relative_to(ROOT)} names {name}"
+
+
+def test_the_api_reference_has_every_public_name():
+    text = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"auto\w+:: sge2hist\.(\w+)", text))
+    assert documented == {name for name in sge2hist.__all__ if not name.startswith("_")}

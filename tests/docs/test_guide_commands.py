@@ -1,4 +1,4 @@
-"""Every command and every Python example of the user guide runs, in the order of the guide, on toy data."""
+"""Every command and every Python example of the user guide and the README runs, in their order, on toy data."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ PAGES = (
     *("install", "quickstart", "prepare", "train", "generate", "generate-slide"),
     *("view", "evaluate", "finetune", "xenium", "fluorescence", "troubleshooting"),
 )
+README = "README"
 SMALL: dict[str, dict[str, str]] = {
     "prepare": {"--patch-um": "32", "--patch-px": "32", "--split-block-um": "150"},
     "train": {"--preset": "tiny", "--mixed-precision": "no", "--steps": "2"},
@@ -55,8 +56,12 @@ class Block:
         return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
+def text_of(page: str) -> str:
+    return (ROOT / "README.md" if page == README else GUIDE / f"{page}.md").read_text(encoding="utf-8")
+
+
 def blocks_of(page: str) -> list[Block]:
-    text = (GUIDE / f"{page}.md").read_text(encoding="utf-8")
+    text = text_of(page)
     return [
         Block(page, text.count("\n", 0, m.start()) + 1, m["language"], m["code"], m["reason"])
         for m in BLOCK.finditer(text)
@@ -82,21 +87,25 @@ def test_every_page_of_the_guide_is_listed():
     assert sorted(PAGES) == sorted(path.stem for path in GUIDE.glob("*.md"))
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, README])
 def test_a_block_that_is_not_run_says_why(page):
-    text = (GUIDE / f"{page}.md").read_text(encoding="utf-8")
-    assert text.count("<!-- not run") == sum(block.reason is not None for block in blocks_of(page))
+    assert text_of(page).count("<!-- not run") == sum(block.reason is not None for block in blocks_of(page))
     for block in blocks_of(page):
         assert block.reason is None or len(block.reason) > 8, f"{page}.md:{block.line}: give the reason"
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_are_short(page):
-    assert len((GUIDE / f"{page}.md").read_text(encoding="utf-8").split()) < 800
+    assert len(text_of(page).split()) < 800
 
 
-def test_commands_and_examples_of_the_guide_run(tmp_path, monkeypatch):
-    """One test, because later pages use what earlier ones write. All failures are reported at once."""
+def test_the_readme_is_short():
+    assert text_of(README).count("\n") < 80
+
+
+@pytest.mark.parametrize("pages", [PAGES, (README,)], ids=["guide", "readme"])
+def test_commands_and_examples_run(pages, tmp_path, monkeypatch):
+    """One test for all pages of the guide, because later pages use what earlier ones write. All failures are reported at once."""
     from sge2hist.cli.main import app
     from sge2hist.training.finetune import adversarial_decoder
 
@@ -106,7 +115,7 @@ def test_commands_and_examples_of_the_guide_run(tmp_path, monkeypatch):
     gene = gene_of_toy(tmp_path)
     monkeypatch.chdir(tmp_path)
     failures = []
-    for block in (block for page in PAGES for block in blocks_of(page) if block.reason is None):
+    for block in (block for page in pages for block in blocks_of(page) if block.reason is None):
         where = f"{block.page}.md:{block.line}"
         if block.language == "python":
             try:
