@@ -101,7 +101,9 @@ def test_python_and_the_command_line_write_the_same_dataset(truth, tmp_path, wit
 
 def test_images_are_opened_and_checked_once(truth, tmp_path, monkeypatch, without_report):
     opened, checked = [], []
-    monkeypatch.setattr(module, "check_image", lambda section: checked.append(section.name) or check_image(section))
+    monkeypatch.setattr(
+        module, "check_image", lambda section, **k: checked.append(section.name) or check_image(section, **k)
+    )
     monkeypatch.setattr(
         "sge2hist.pairing.inputs.open_sections", lambda *a, **k: opened.append(a) or open_sections(*a, **k)
     )

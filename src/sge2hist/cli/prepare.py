@@ -121,6 +121,25 @@ def prepare(
         str | None, typer.Option(help="AnnData, SpatialData: layer of the raw counts.", rich_help_panel=ADVANCED)
     ] = None,
     table: Annotated[str | None, typer.Option(help="SpatialData: table to read.", rich_help_panel=ADVANCED)] = None,
+    positions: Annotated[
+        str,
+        typer.Option(
+            help="Unit of the positions of an AnnData, or of the outlines of --labels: auto (px unless they do not fit), px, "
+            "um, hires or lowres (px of Space Ranger's previews).",
+            rich_help_panel=_ALIGNMENT,
+        ),
+    ] = "auto",
+    section: Annotated[
+        str | None, typer.Option(help="Take this one of several sections in the input.", rich_help_panel=_ALIGNMENT)
+    ] = None,
+    keep_inside: Annotated[
+        bool,
+        typer.Option(
+            "--keep-inside",
+            help="The image shows a part of the input, e.g. one of several sections: take the cells on it.",
+            rich_help_panel=_ALIGNMENT,
+        ),
+    ] = False,
     genes: Annotated[
         Path | None,
         typer.Option(help="Published pickle: csv gene_id,symbol in its order.", rich_help_panel=ADVANCED),
@@ -181,6 +200,9 @@ def prepare(
         genes=genes,
         layer=layer,
         table=table,
+        positions=positions,
+        section=section,
+        keep_inside=keep_inside,
         cells=CellsConfig(
             method=cells,
             labels=labels,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sge2hist.data.errors import Problems
+from sge2hist.data.position_frame import FrameFacts
 from sge2hist.data.slides.slide_image import SlideImage
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ class Section:
         None  # UMI of each observation, int64 [N], where that is cheap to read
     )
     max_patch_um: float | None = None  # where each observation came with a picture of its own, cut out already
+    frame_facts: FrameFacts | None = (
+        None  # of a table that does not say what its positions count in; None: px, as stated
+    )
     count_grid: CountGrid | None = None  # for cells made of bins: counts that do not depend on outlines
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ from sge2hist.readers.count_rows import regrouped
 
 COUNT_GRID_UM = 8.0  # side of the squares of a count grid: 2 um bins hold too few UMI, cells are about this large
 _BINS_AT_ONCE = 400_000  # bounds the memory of `bin_totals`
+MIN_OUTLINES = 20  # fewer say nothing about their frame
+MIN_MATCHED, WARN_MATCHED = 0.1, 0.5  # shares of the outlines that hold a bin
 MAX_BIN_UM = 4.0  # a nucleus of 8 um is two such bins across: coarser bins do not resolve nuclei
 
 
@@ -51,6 +54,8 @@ def cells_of_section(
     method: str | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
+    positions: str = "auto",
+    warn: Callable[[str], None] = lambda warning: None,
 ) -> Section:
     """Turn a section of bins into a section of cells; where no cells are to be made, return the section unchanged.
 
@@ -67,6 +72,10 @@ def cells_of_section(
         What the section was read from: Space Ranger's segmentation is looked for there.
     progress
         Called with (tiles done, tiles in all) while nuclei are segmented.
+    positions
+        Unit of polygons of the user: px, um, or auto (px, unless um fit the image better).
+    warn
+        Called with each warning.
 
     Returns
     -------
@@ -90,7 +99,7 @@ def cells_of_section(
         outlines = from_segmentation(section, folder)
     elif method == "labels":
         assert config.labels is not None
-        outlines = from_labels(section, Path(config.labels))
+        outlines = from_labels(section, Path(config.labels), positions=positions, warn=warn)
     else:
         if not is_rgb(section.image.channels):
             raise InputError(
@@ -100,7 +109,31 @@ def cells_of_section(
                 repair="segment it yourself and give --cells labels --labels FILE, or --cells bins",
             )
         outlines = from_nuclei(section, config.segmenter, config.processes, progress)
+    if method == "labels":
+        _check_matched(section, outlines, warn)
     return _cell_section(section, outlines, _grown(section, outlines, config), config)
+
+
+def _check_matched(section: Section, outlined: OutlinedBins, warn: Callable[[str], None]) -> None:
+    """Outlines of the user must hold bins: warn when most do not, refuse when almost none on the array do."""
+    n_outlines, holding = len(outlined.ids), np.unique(outlined.group_of_obs)
+    n_holding = int((holding >= 0).sum())
+    if n_holding == 0 or n_outlines == 0:
+        return  # `_cell_section` says so
+    on_array = n_outlines
+    if outlined.centroid_xy_px is not None:
+        low, high = section.centre_xy_px.min(axis=0), section.centre_xy_px.max(axis=0)
+        on_array = int(((outlined.centroid_xy_px >= low) & (outlined.centroid_xy_px <= high)).all(axis=1).sum())
+    found = f"{n_holding:,} of {n_outlines:,} outlines hold a bin ({on_array:,} lie within the array)"
+    if n_outlines >= MIN_OUTLINES and n_holding < MIN_MATCHED * on_array:
+        raise InputError(
+            found=found,
+            where=f"{section.name}, {outlined.source}",
+            expected="outlines in px of the image, where the bins are",
+            repair="check that the outlines were made on this image; --positions um states um",
+        )
+    if n_holding < WARN_MATCHED * n_outlines:
+        warn(f"{found}: check alignment.png; --positions um states outlines in um")
 
 
 def _refuse_unused(config: CellsConfig, section: Section) -> None:

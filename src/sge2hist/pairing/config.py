@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sge2hist.data.errors import InputError, Problems
+from sge2hist.data.position_frame import POSITIONS
 from sge2hist.pairing.segmentation.bins_to_cells import ExpansionConfig
 from sge2hist.pairing.segmentation.segmenters import SEGMENTERS
 
@@ -61,6 +62,13 @@ class PrepareConfig:
     genes: str | Path | None = None  # published pickle: csv gene_id,symbol in the order of its vectors
     layer: str | None = None  # AnnData, SpatialData: layer of the raw counts
     table: str | None = None  # SpatialData: table to read
+    positions: str = (
+        "auto"  # unit of positions that state none (AnnData), of outlines with labels: auto | px | um | hires | lowres
+    )
+    section: str | None = (
+        None  # the one of several sections in the input to take; None: all of them, of an AnnData its only one
+    )
+    keep_inside: bool = False  # the image shows a part of the observations: take those that lie on it
     cells: CellsConfig = field(default_factory=CellsConfig)
 
     # Patches and the stored slide
@@ -103,6 +111,8 @@ class PrepareConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 problems.add(found=f"{name} = {value}", expected="a positive number")
+        if self.positions not in POSITIONS:
+            problems.add(found=f"positions = {self.positions!r}", expected=" | ".join(POSITIONS))
         if not 4 <= self.patch_px <= 4096:
             problems.add(found=f"patch_px = {self.patch_px}", expected="4 to 4096")
         for name in ("min_counts", "min_genes", "min_cells_per_gene", "marker_margin"):

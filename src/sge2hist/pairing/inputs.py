@@ -13,7 +13,7 @@ from sge2hist.data.slides.channels import parse_channels
 from sge2hist.pairing.cells import choose_method
 from sge2hist.pairing.config import PrepareConfig
 from sge2hist.readers import open_sections
-from sge2hist.readers.detect import detect_format
+from sge2hist.readers.detect import FORMATS, detect_format
 from sge2hist.readers.tenx.visium_hd_folder import find_squares
 from sge2hist.readers.tenx.visium_hd_segmented import find_segmented
 
@@ -39,7 +39,7 @@ def open_inputs(
     opened: list[tuple[Section, Path | None]] = []
     for source, image in zip(given, _image_of_each(given, images), strict=True):
         path = None if isinstance(source, Section) else Path(source)
-        sections = [source] if isinstance(source, Section) else open_input(Path(source), image, config)
+        sections = [source] if isinstance(source, Section) else _open_chosen(Path(source), image, config)
         for section in sections:
             section = _with_own_name(section, path, {other.name for other, _ in opened}, log)
             log(section.describe())
@@ -71,6 +71,19 @@ def _image_of_each(
     return listed
 
 
+def _open_chosen(path: Path, image: str | Path | None, config: PrepareConfig) -> list[Section]:
+    """The sections of one input; the one of `config.section` where it holds several."""
+    sections = open_input(path, image, config)
+    if config.section is None or path.suffix == ".h5ad":  # its reader has chosen
+        return sections
+    names = [section.name for section in sections]
+    if len(sections) == 1:
+        raise InputError(found=f"--section {config.section}, but one section", where=str(path), repair="omit it")
+    if config.section not in names:
+        raise InputError(found=f"--section {config.section}", where=str(path), expected=f"one of {', '.join(names)}")
+    return [sections[names.index(config.section)]]
+
+
 def open_input(path: Path, image: str | Path | None, config: PrepareConfig) -> list[Section]:
     """Open one input; Visium HD without `bin_um` is read at 2 um when cells can be made of its bins.
 
@@ -86,6 +99,15 @@ def open_input(path: Path, image: str | Path | None, config: PrepareConfig) -> l
         "table": config.table,
         "channels": _channels(config.channels),
     }
+    if config.positions != "auto" and format != "anndata" and config.cells.labels is None:
+        raise InputError(
+            found=f"--positions {config.positions} with {FORMATS.get(format, format)}",
+            where=str(path),
+            expected="an AnnData, or outlines given by --labels: this format states the unit of its positions",
+            repair="omit it",
+        )
+    if format == "anndata":
+        options["section"] = config.section
     method = config.cells.method
     if format == "visium_hd" and config.bin_um is None and method != "bins":
         if 2 in find_squares(path):

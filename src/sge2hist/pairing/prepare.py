@@ -19,8 +19,9 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.section import Section
 from sge2hist.data.slides.channels import is_rgb, require_same_channels
+from sge2hist.pairing.alignment.frame import to_px
 from sge2hist.pairing.alignment.image_checks import check_image
-from sge2hist.pairing.alignment.tissue import map_tissue
+from sge2hist.pairing.alignment.tissue import tissue_of
 from sge2hist.pairing.alignment.verdict import alignment_record, check_shift, shifted
 from sge2hist.pairing.cells import cells_of_section, choose_method
 from sge2hist.pairing.collect import Cells, Progress, SectionCells, collect_section, merge_sections
@@ -34,8 +35,6 @@ from sge2hist.pairing.write import Prepared, type_order, write_cells, write_pair
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-MAX_MAP_SIDE = 2500  # px of the low-resolution map on which tissue and shift are measured
-MIN_MAP_UM_PER_PX = 4.0
 BYTES_PER_NONZERO = 5  # of the compressed counts, generously
 
 
@@ -202,12 +201,16 @@ def _check_and_make_cells(
     """
     method = choose_method(section, path, config.cells)
 
+    warnings: list[str] = []
+
     def with_cells(section: Section) -> Section:
         cells = cells_of_section(
             section,
             config=config.cells,
             method=method,
             folder=path,
+            positions=config.positions,
+            warn=warnings.append,
             progress=lambda done, total: progress("finding nuclei", done, total),
         )
         if cells is not section:
@@ -216,15 +219,17 @@ def _check_and_make_cells(
 
     if method == "segmentation":
         section = with_cells(section)
-    section, warnings = check_image(section)
+    if section.frame_facts is not None:
+        section, frame_warnings = to_px(section, tissue_of(section), config.positions, keep_inside=config.keep_inside)
+        warnings += frame_warnings
+    section, image_warnings = check_image(section, keep_inside=config.keep_inside)
+    warnings += image_warnings
     section = shifted(section, config.shift_of(section.name))
     return section if method == "segmentation" else with_cells(section), warnings
 
 
 def _collect(section: Section, config: PrepareConfig) -> tuple[SectionCells, csr_array]:
-    longest_um = max(section.image.width_px, section.image.height_px) * section.um_per_px
-    map_um_per_px = max(MIN_MAP_UM_PER_PX, longest_um / MAX_MAP_SIDE, section.um_per_px)
-    return collect_section(section, map_tissue(section, map_um_per_px), config)
+    return collect_section(section, tissue_of(section), config)
 
 
 def _split(cells: Cells, parts: list[SectionCells], config: PrepareConfig, gap_um: float) -> np.ndarray:

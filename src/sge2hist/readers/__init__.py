@@ -16,7 +16,7 @@ _OPTIONS = {
     "xenium": ("um_per_px", "alignment", "channels"),
     "visium": ("um_per_px", "name", "channels"),
     "legacy_st": ("um_per_px", "sections"),
-    "anndata": ("um_per_px", "layer", "channels"),
+    "anndata": ("um_per_px", "layer", "channels", "section"),
     "spatialdata": ("um_per_px", "layer", "table", "bin_um"),
     "published_pickle": ("um_per_px", "genes"),
 }
@@ -36,6 +36,7 @@ def open_sections(
     table: str | None = None,
     genes: str | Path | None = None,
     channels: Channels | None = None,
+    section: str | None = None,
 ) -> list[Section]:
     """Open an instrument folder or file as one or more sections; counts and pixels are read later.
 
@@ -59,6 +60,8 @@ def open_sections(
         AnnData and SpatialData: where raw counts are, which table.
     genes
         Published pickle: csv ``gene_id,symbol`` in the order of its vectors.
+    section
+        AnnData: name of one of several sections in the file.
     channels
         Channels of a fluorescence image to take, by name, or `channels.ALL`; None: the image is an H&E.
 
@@ -77,6 +80,7 @@ def open_sections(
         "table": table,
         "genes": genes,
         "channels": channels,
+        "section": section,
     }
     options = {key: value for key, value in given.items() if value is not None}
     chosen = _choose(path, format)

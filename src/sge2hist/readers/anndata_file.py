@@ -1,4 +1,4 @@
-"""AnnData (h5ad) beside an H&E image: `obsm["spatial"]` holds x, y in px of that image. Counts are streamed, never dense."""
+"""AnnData (h5ad) beside an H&E image: `obsm["spatial"]` holds x, y, in a frame that pairing finds out. Counts are streamed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import pandas as pd
 from scipy.sparse import csc_array, csr_array, vstack
 
 from sge2hist.data.errors import InputError
+from sge2hist.data.position_frame import FrameFacts, read_facts
 from sge2hist.data.section import Section
 from sge2hist.data.slides.channels import Channels
 from sge2hist.data.slides.slide_image import SlideImage
-from sge2hist.readers.count_rows import CountReader, sum_rows
+from sge2hist.data.table_sections import choose_section
+from sge2hist.readers.count_rows import CountReader, regrouped, sum_rows
 from sge2hist.readers.tables import damaged, unique_names
 
 POSITION_KEYS = ("spatial", "X_spatial")
-SLIDE_COLUMNS = ("slide", "library_id", "slide_id")
 CHUNK_ENTRIES = 20_000_000  # stored values (or dense cells) decoded at a time
 COUNT_LOCATIONS = ("layers/counts", "layers/raw_counts", "X", "raw/X")
 ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl", "feature_id")
@@ -37,32 +38,37 @@ def read(
     observation: str = "cell",
     observation_um: float | None = None,
     channels: Channels | None = None,
+    section: str | None = None,
 ) -> Section:
     """Read one section from an h5ad file and its H&E.
 
     Parameters
     ----------
     image
-        The H&E whose px `obsm["spatial"]` counts in; required.
+        The H&E; required. `obsm["spatial"]` holds x, y in its px, or in another frame (`pairing.alignment.frame`).
     um_per_px
         Scale of that image; needed when neither the file (`uns["spatial"]`, `uns["um_per_px"]`) nor the image does.
     layer
         Name of the layer with raw counts, "X" or "raw/X"; found by itself when None.
     channels
         See `open_sections`.
+    section
+        Name of one of several sections, in a column such as sample or library_id, or the ending of its barcodes.
 
     Raises
     ------
     InputError
-        If the image, positions, scale or raw counts are missing, several slides share the file, or it is damaged.
+        If the image, positions, scale or raw counts are missing, the file holds several sections and none is chosen, or it is
+        damaged.
     """
     path = Path(path)
     slide = _open_image(image, path, channels)
     with open_h5ad(path) as file:
         obs, var = (_table(file, name, path) for name in ("obs", "var"))
-        _refuse_several_slides(obs, path)
         genes, notes = read_genes(var)
-        centre_xy_px = _positions(file, path)
+        positions_N2 = _positions(file, path)
+        facts, libraries = _stated_frames(file, section)
+        rows = choose_section(obs, positions_N2, libraries, section, str(path))
         location = find_counts(file, layer, str(path))
         sources = _scales(file, slide, um_per_px)
         count_reader(file, location, (len(obs), len(var)), str(path))  # checks the shape
@@ -70,23 +76,31 @@ def read(
         raise InputError(
             found="no um per px, neither in the file nor in the image", where=str(path), repair=REPAIR_SCALE
         )
+    read_counts = _reopening_reader(path, location, (len(obs), len(var)))
+    if rows is not None:
+        observation_of_row = np.full(len(obs), -1, np.int64)
+        observation_of_row[rows] = np.arange(len(rows))
+        read_counts = regrouped(read_counts, observation_of_row, len(rows))
+        notes.append(f"section {section}: {len(rows):,} of {len(obs):,} rows")
+        obs, positions_N2 = obs.iloc[rows].copy(), positions_N2[rows]
     obs = obs.drop(columns="cell_id", errors="ignore")  # the name of the index from here on
     obs.index = pd.Index([str(name) for name in obs.index], name="cell_id")
     notes = [f"raw counts taken from {location}", *notes, *slide.notes]
     return Section(
-        name=name or path.stem,
+        name=name or (path.stem if rows is None else f"{path.stem}_{section}"),
         technology="AnnData",
         software="",
         observation=observation,
         observation_um=observation_um,
         obs=obs,
-        centre_xy_px=centre_xy_px,
+        centre_xy_px=positions_N2,
         genes=genes,
         image=slide,
         um_per_px=next(iter(sources.values())),
         um_per_px_sources=sources,
-        read_counts=_reopening_reader(path, location, (len(obs), len(var))),
+        read_counts=read_counts,
         notes=notes,
+        frame_facts=facts,
     )
 
 
@@ -126,16 +140,14 @@ def _table(file: Any, name: str, path: Path) -> pd.DataFrame:
     return table
 
 
-def _refuse_several_slides(obs: pd.DataFrame, path: Path) -> None:
-    for column in SLIDE_COLUMNS:
-        if column in obs.columns and obs[column].nunique() > 1:
-            names = ", ".join(map(str, obs[column].unique()[:4]))
-            raise InputError(
-                found=f"{obs[column].nunique()} slides in one file ({column}: {names})",
-                where=str(path),
-                expected="one slide, since one image is given",
-                repair=f"save adata[adata.obs[{column!r}] == ...] to one file per slide and prepare them together",
-            )
+def _stated_frames(file: Any, section: str | None) -> tuple[FrameFacts, list[str]]:
+    """What `uns` states about the frames of the positions, and its libraries; of one library if `section` names it."""
+    uns = file.get("uns", {})
+    spatial = uns.get("spatial") if "spatial" in uns else None
+    libraries = [str(name) for name in spatial] if hasattr(spatial, "keys") else []
+    if section in libraries:
+        return read_facts({"spatial": {section: spatial[section]}}), libraries
+    return read_facts(uns), libraries
 
 
 def _positions(file: Any, path: Path) -> np.ndarray:
@@ -146,7 +158,7 @@ def _positions(file: Any, path: Path) -> np.ndarray:
                 raise InputError(
                     found=f"obsm[{key!r}] of shape {positions.shape}",
                     where=str(path),
-                    expected="[cells, 2]: x, y in px",
+                    expected="[cells, 2]: x, y",
                 )
             return positions[:, :2].astype(np.float64)
     raise InputError(

@@ -61,6 +61,7 @@ def _folder_format(path: Path) -> str | None:
     for folder in (path, path / "outs"):
         if not folder.is_dir():
             continue
+        _refuse_aggr(folder)
         if folder.name.startswith("square_") or any(folder.glob("square_*um")) or _has(folder, "binned_outputs"):
             return "visium_hd"
         if folder.name == "segmented_outputs" or _has(folder, "segmented_outputs"):
@@ -71,6 +72,28 @@ def _folder_format(path: Path) -> str | None:
     if any(path.rglob("*_selection.tsv")):
         return "legacy_st"
     return None
+
+
+def _refuse_aggr(folder: Path) -> None:
+    """Raise `InputError` for the output of `spaceranger aggr`: several sections in one table."""
+    tables = [
+        found for place in (folder, folder / "spatial") for found in sorted(place.glob("*aggr_tissue_positions.csv"))
+    ]
+    listed = folder / "aggregation.csv"
+    if not tables and not listed.is_file():
+        return
+    names: list[str] = []
+    if listed.is_file():
+        lines = [line.split(",") for line in listed.read_text(encoding="utf-8", errors="replace").splitlines() if line]
+        names = [line[0] for line in lines[1:]]
+    raise InputError(
+        found="the output of `spaceranger aggr`: several sections in one table"
+        + (f" ({', '.join(names[:8])})" if names else ""),
+        where=str(folder),
+        expected="the outs/ folder of one run",
+        repair="give the outs/ folder of each run together, each with its image: sge2hist prepare A/outs B/outs "
+        "--image A.tif --image B.tif -o X.paired",
+    )
 
 
 def _has(folder: Path, name: str) -> bool:

@@ -16,7 +16,7 @@ TOO_COARSE_UM_PER_PX = 3.5  # CytAssist images have 4 to 6 um per px
 MIN_INSIDE = 0.5  # share of the observations that must lie inside the image
 
 
-def check_image(section: Section) -> tuple[Section, list[str]]:
+def check_image(section: Section, *, keep_inside: bool = False) -> tuple[Section, list[str]]:
     """Check the image against the instrument's folder; rescale the positions where the image is a scaled copy.
 
     Returns
@@ -27,15 +27,21 @@ def check_image(section: Section) -> tuple[Section, list[str]]:
     ------
     InputError
         If the image is another one, transposed, a preview or CytAssist image too coarse to use, or if most
-        observations lie outside it.
+        observations lie outside it and `keep_inside` does not say that this is right.
     """
     warnings: list[str] = []
     section = _match_size(section, warnings)
     _check_scale(section, warnings)
     inside = share_inside(section.centre_xy_px, section.image.width_px, section.image.height_px)
-    if inside < MIN_INSIDE:
+    if inside == 0 or (inside < MIN_INSIDE and not keep_inside):
         raise _outside(section, inside)
-    if inside < 0.999:
+    if inside < MIN_INSIDE:
+        n_inside = round(inside * section.n_obs)
+        warnings.append(
+            f"{n_inside:,} of {section.n_obs:,} {section.observation}s ({inside:.1%}) lie on the image and are kept "
+            "(--keep-inside)"
+        )
+    elif inside < 0.999:
         warnings.append(f"{1 - inside:.1%} of the {section.observation}s lie outside the image and are excluded")
     return section, warnings
 
@@ -127,6 +133,8 @@ def _outside(section: Section, inside: float) -> InputError:
         guess = "x and y look swapped, or the image is transposed: " + guess
     elif (high > [image.width_px, image.height_px]).all() and (low >= 0).all():
         guess = "the image is smaller than the positions need (a preview or a CytAssist image?): " + guess
+    if inside > 0:
+        guess += "; if it shows one of several sections, --keep-inside takes the cells that lie on it"
     return InputError(
         found=f"{1 - inside:.0%} of the {section.observation}s outside the image "
         f"(x {low[0]:.0f} to {high[0]:.0f}, y {low[1]:.0f} to {high[1]:.0f})",

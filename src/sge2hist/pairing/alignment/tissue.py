@@ -13,6 +13,8 @@ from sge2hist.data.slides.channels import is_rgb, nuclear_channel
 TISSUE_DENSITY = (0.05, 0.09)  # optical density (log10): glass lies below the first, the palest eosin above the second
 TISSUE_LIGHT = (0.01, 0.05)  # the same for fluorescence, of the full scale above the darkest part of the slide
 BACKGROUND_PERCENTILE = 1.0
+MAX_MAP_SIDE = 2500  # px of the low-resolution map on which tissue and shift are measured
+MIN_MAP_UM_PER_PX = 4.0
 MAX_HOLE_UM = 100.0  # smaller holes (lumens) count as tissue
 
 
@@ -45,6 +47,12 @@ class TissueMap:
             for name, values in (("density", self.density), (self.nuclear_name, self.nuclear))
             for statistic in (np.mean, np.std)
         }
+
+
+def tissue_of(section: Section) -> TissueMap:
+    """Map the slide at the resolution on which tissue and shift are measured."""
+    longest_um = max(section.image.width_px, section.image.height_px) * section.um_per_px
+    return map_tissue(section, max(MIN_MAP_UM_PER_PX, longest_um / MAX_MAP_SIDE, section.um_per_px))
 
 
 def map_tissue(section: Section, um_per_px: float) -> TissueMap:

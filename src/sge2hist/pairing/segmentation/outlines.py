@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from sge2hist.data.errors import InputError
+from sge2hist.data.position_frame import FrameFacts
 from sge2hist.data.section import Section
+from sge2hist.pairing.alignment.frame import choose_factor
+from sge2hist.pairing.alignment.tissue import tissue_of
 from sge2hist.pairing.segmentation.bins_to_cells import BinCells
 from sge2hist.pairing.segmentation.label_rle import LabelRuns, read_label_image
 from sge2hist.pairing.segmentation.polygons import polygon_at
@@ -84,12 +88,43 @@ def from_segmentation(section: Section, folder: Path | None) -> OutlinedBins:
     return _from_polygons(section, polygons, path.name, nuclei=nuclei)
 
 
-def from_labels(section: Section, path: Path) -> OutlinedBins:
-    """Outlines of the user: polygons (.geojson, .json) or a label image, in px of the slide."""
+def from_labels(
+    section: Section, path: Path, *, positions: str = "auto", warn: Callable[[str], None] = lambda warning: None
+) -> OutlinedBins:
+    """Outlines of the user: polygons (.geojson, .json) in px of the slide or um, or a label image of the slide's px.
+
+    Raises
+    ------
+    InputError
+        With `positions` "auto" if polygons fit the image better in um, or a file cannot be used.
+    """
     if path.suffix.lower() in (".geojson", ".json"):
-        return _from_polygons(section, read_geojson(path), path.name, nuclei=False)
+        return _from_polygons(
+            section, _in_px(section, read_geojson(path), path, positions, warn), path.name, nuclei=False
+        )
+    if positions not in ("auto", "px"):
+        raise InputError(
+            found=f"--positions {positions} with a label image", where=str(path), expected="px", repair="omit it"
+        )
     runs, ids = read_label_image(path, width_px=section.image.width_px, height_px=section.image.height_px)
     return _from_runs(section, runs, ids, path.name, nuclei=False)
+
+
+def _in_px(section: Section, polygons: Polygons, path: Path, positions: str, warn: Callable[[str], None]) -> Polygons:
+    """Polygons in px of the slide; see `pairing.alignment.frame`."""
+    factor, warnings = choose_factor(
+        polygons.area_px2_and_centroid()[1],
+        tissue_of(section),
+        facts=FrameFacts(),
+        um_per_px=section.um_per_px,
+        size_px=(section.image.width_px, section.image.height_px),
+        positions=positions,
+        what="outlines",
+        where=str(path),
+    )
+    for warning in warnings:
+        warn(warning)
+    return polygons if factor == 1 else replace(polygons, corner_xy_px=polygons.corner_xy_px * factor)
 
 
 def from_nuclei(section: Section, segmenter: str, processes: int, progress: Progress | None) -> OutlinedBins:
