@@ -14,6 +14,7 @@ from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import describe_channels
+from sge2hist.generation.applicability import check_adata, check_dataset
 from sge2hist.generation.patches import image_batches
 from sge2hist.generation.requests import GenerationRequest, request_from_adata, request_from_paired, request_from_types
 from sge2hist.models.bundle import ModelBundle, model_folder
@@ -134,11 +135,19 @@ class SGE2Hist:
         """Components of the mixture with their names, purity and markers."""
         return self.bundle.types
 
-    def embed(self, adata: anndata.AnnData, *, layer: str | None = None, pool_um: float | None = None) -> str:
+    def embed(
+        self,
+        adata: anndata.AnnData,
+        *,
+        layer: str | None = None,
+        pool_um: float | None = None,
+        force: bool = False,
+    ) -> str:
         """Write latents, types and a novelty flag of the cells into `adata`, in place; returns how its genes were found.
 
         Adds ``obsm["X_sge2hist_z1"]``, ``obsm["X_sge2hist_z2"]``, ``obs["sge2hist_type"]``, ``obs["sge2hist_novel"]`` and the
-        component posteriors (see :func:`sge2hist.generation.embed.embed_adata`).
+        component posteriors (see :func:`sge2hist.generation.embed.embed_adata`); ``uns["sge2hist"]`` says whether the model knows
+        such cells, with the figures.
 
         Parameters
         ----------
@@ -147,12 +156,22 @@ class SGE2Hist:
         pool_um
             Pool the posteriors of bins within this radius (um) when assigning types; needs ``obs["x_um"]`` and
             ``obs["y_um"]``. Default: as the model was trained.
+        force
+            Embed cells that the model does not know; types and latents of such cells mean nothing.
+
+        Raises
+        ------
+        InputError
+            If the model does not know such cells (see :mod:`sge2hist.generation.applicability`), or the counts are not raw.
         """
         from sge2hist.generation.embed import embed_adata
 
         _require_adata("adata", adata)
+        applicability = check_adata(self.bundle, adata, layer=layer, force=force)
         model = self.bundle.model.gene
         found = embed_adata(adata, model, self.bundle.genes, self.bundle.types, layer=layer, pool_um=pool_um)
+        figures = {figure.name: np.nan if figure.value is None else figure.value for figure in applicability.figures}
+        adata.uns["sge2hist"] |= {"verdict": applicability.verdict, "figures": figures}
         return found.summary()
 
     def generate_from_genes(
@@ -164,6 +183,7 @@ class SGE2Hist:
         seed: int = 0,
         context: str | None = None,
         sampler: SamplerConfig | str | None = None,
+        force: bool = False,
         progress: bool | None = None,
     ) -> np.ndarray:
         """Images of cells from their RNA, uint8 [cells, samples, H, W, C].
@@ -179,11 +199,13 @@ class SGE2Hist:
         context
             "neighbours" (default of a dataset): with all cells of the patch at their positions. "homotypic" (default of an
             AnnData): with cells like it all over the patch. "single_cell": the cell alone.
+        force
+            Generate from cells that the model does not know (see :mod:`sge2hist.generation.applicability`).
 
         Raises
         ------
         InputError
-            If an argument is wrong, or no gene is shared with the model.
+            If an argument is wrong, the model does not know such cells, or no gene is shared with the model.
         """
         _check_counts(n_samples=n_samples, seed=seed)
         if not isinstance(cells, PairedDataset):
@@ -191,12 +213,22 @@ class SGE2Hist:
         settings = self._sampler(sampler)
         if isinstance(cells, PairedDataset):
             chosen = cells.rows("all") if rows is None else _row_numbers(rows, len(cells))
+            applicability = check_dataset(self.bundle, cells, force=force)
             request = request_from_paired(
-                self.bundle, cells, chosen, n_samples=n_samples, seed=seed, context=context or "neighbours"
+                self.bundle,
+                cells,
+                chosen,
+                n_samples=n_samples,
+                seed=seed,
+                context=context or "neighbours",
+                applicability=applicability,
             )
         else:
             chosen_cells = cells if rows is None else cells[_row_numbers(rows, cells.n_obs)]
-            request = request_from_adata(self.bundle, chosen_cells, n_samples=n_samples, seed=seed, context=context)
+            applicability = check_adata(self.bundle, cells, force=force)
+            request = request_from_adata(
+                self.bundle, chosen_cells, n_samples=n_samples, seed=seed, context=context, applicability=applicability
+            )
         images = self._generate(request, settings, progress)
         return images.reshape(-1, n_samples, *images.shape[1:])
 
@@ -245,6 +277,7 @@ class SGE2Hist:
         seed: int = 0,
         context: str | None = None,
         sampler: SamplerConfig | str | None = None,
+        force: bool = False,
         progress: bool | None = None,
     ) -> np.ndarray:
         """Images of one cell with the counts of a gene times each factor, under the same noise: uint8 [factors, H, W, C].
@@ -257,7 +290,7 @@ class SGE2Hist:
             A symbol or id, or several that are scaled together.
         factors
             Numbers from 0 (knock-out) to 1,000; the image of 1 is that of the unchanged cell.
-        context
+        context, force
             As in `generate_from_genes`.
 
         Raises
@@ -270,7 +303,7 @@ class SGE2Hist:
         _check_counts(seed=seed)
         if not isinstance(cells, PairedDataset):
             _require_adata("cells", cells)
-        request = dose_request(self.bundle, cells, cell, gene, factors, seed=seed, context=context)
+        request = dose_request(self.bundle, cells, cell, gene, factors, seed=seed, context=context, force=force)
         return self._generate(request, self._sampler(sampler), progress)
 
     def _sampler(self, sampler: SamplerConfig | str | None) -> SamplerConfig:

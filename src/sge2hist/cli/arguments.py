@@ -51,6 +51,14 @@ GuidanceLevels = Annotated[
     str | None,
     typer.Option(help="Lowest and highest noise level of guidance, e.g. 1.2,4.5.", rich_help_panel=ADVANCED),
 ]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Generate also from cells that the model does not know: another tissue, species, panel or size of cell.",
+        rich_help_panel=ADVANCED,
+    ),
+]
 Eta = Annotated[
     float | None,
     typer.Option(

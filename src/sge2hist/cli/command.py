@@ -33,6 +33,11 @@ def log(text: str) -> None:
         typer.echo(text)
 
 
+def log_warning(text: str) -> None:
+    """Print a warning; nothing with --quiet."""
+    log(f"warning: {text}")
+
+
 def wrote_if_quiet(path: Path) -> None:
     """Print the path of a result that a log line names unless it is dropped."""
     if is_quiet():

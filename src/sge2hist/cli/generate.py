@@ -13,6 +13,7 @@ from sge2hist.cli.arguments import (
     Batch,
     Device,
     Eta,
+    Force,
     Guidance,
     GuidanceLevels,
     ImageSeed,
@@ -25,7 +26,7 @@ from sge2hist.cli.arguments import (
     read_h5ad,
     sampler_config,
 )
-from sge2hist.cli.command import log
+from sge2hist.cli.command import log, log_warning
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,6 +109,7 @@ def generate(
             "--resample", help="Accept data prepared at another um/px than the model's.", rich_help_panel=ADVANCED
         ),
     ] = False,
+    force: Force = False,
     batch: Batch = 64,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -252,26 +254,51 @@ def _option(name: str) -> str:
 def _request(bundle: ModelBundle, given: Mapping[str, Any]) -> GenerationRequest:
     from sge2hist.data.paired import PairedDataset
     from sge2hist.generation import requests
+    from sge2hist.generation.applicability import check_adata, check_dataset
     from sge2hist.generation.dose import dose_request
     from sge2hist.generation.encode import z2_of_cell
     from sge2hist.progress import bar
 
-    data, n, samples, seed, context = (given[name] for name in ("data", "n", "samples", "seed", "context"))
+    data, n, samples, seed, context, force = (
+        given[name] for name in ("data", "n", "samples", "seed", "context", "force")
+    )
     if given["types"] is not None:
-        z2 = given["z2"] if given["like"] is None else z2_of_cell(bundle, PairedDataset.open(data), given["like"])
+        z2 = given["z2"]
+        if given["like"] is not None:
+            dataset = PairedDataset.open(data)
+            check_dataset(bundle, dataset, force=force, warn=log_warning)
+            z2 = z2_of_cell(bundle, dataset, given["like"])
         return requests.request_from_types(bundle, names(given["types"]), n=n or 16, seed=seed, z2=z2, context=context)
     wanted = None if given["cells"] is None else names(given["cells"])
     if given["gene"]:
         genes, factors = dose_of(given["gene"])
         source = read_h5ad(data) if data.suffix == ".h5ad" else PairedDataset.open(data)
         cell, resample = str((wanted or [""])[0]), given["resample"]
-        return dose_request(bundle, source, cell, genes, factors, seed=seed, context=context, resample=resample)
+        return dose_request(
+            bundle,
+            source,
+            cell,
+            genes,
+            factors,
+            seed=seed,
+            context=context,
+            resample=resample,
+            force=force,
+            warn=log_warning,
+        )
     if data.suffix == ".h5ad":
         cells = read_h5ad(data)
         rows = choose(cells.n_obs, n, seed) if wanted is None else rows_of_cells(cells.obs_names, wanted, data)
+        applicability = check_adata(bundle, cells, where=str(data), force=force, warn=log_warning)
         with bar("encoding", len(rows)) as progress:
             return requests.request_from_adata(
-                bundle, cells[rows], n_samples=samples, seed=seed, context=context, progress=progress
+                bundle,
+                cells[rows],
+                n_samples=samples,
+                seed=seed,
+                context=context,
+                applicability=applicability,
+                progress=progress,
             )
     dataset = PairedDataset.open(data)
     if wanted is None:
@@ -279,6 +306,7 @@ def _request(bundle: ModelBundle, given: Mapping[str, Any]) -> GenerationRequest
         rows = rows[choose(len(rows), n, seed)]
     else:
         rows = rows_of_cells(dataset.obs.index, wanted, data)
+    applicability = check_dataset(bundle, dataset, force=force, warn=log_warning)
     with bar("encoding", None) as progress:
         return requests.request_from_paired(
             bundle,
@@ -289,6 +317,7 @@ def _request(bundle: ModelBundle, given: Mapping[str, Any]) -> GenerationRequest
             context=context or "neighbours",
             shuffle_cells=given["shuffle_cells"],
             resample=given["resample"],
+            applicability=applicability,
             progress=progress,
         )
 
@@ -328,10 +357,13 @@ def write_contact_sheet(generated: GeneratedSet) -> Path:
     """Write a picture of up to 64 images, spread over the set, into its folder; returns its path."""
     import numpy as np
 
+    from sge2hist.data.generated import APPLICABILITY
     from sge2hist.display import MAX_IMAGES, SHEET_NAME, contact_sheet
 
     shown = np.unique(np.linspace(0, len(generated) - 1, MAX_IMAGES).round().astype(int))
     heading = "synthetic images" + (" of toy tissue" if generated.manifest.get("toy") else "")
+    if (generated.manifest.get(APPLICABILITY) or {}).get("verdict") == "unknown":
+        heading += " of cells that the model does not know"
     obs = generated.obs.iloc[shown]
     if "factor" in obs:
         titles = [f"{gene} x {factor:.3g}" for gene, factor in zip(obs["gene"], obs["factor"], strict=True)]

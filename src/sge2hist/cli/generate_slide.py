@@ -11,6 +11,7 @@ from sge2hist.cli.arguments import (
     ADVANCED,
     Device,
     Eta,
+    Force,
     Guidance,
     GuidanceLevels,
     ImageSeed,
@@ -40,6 +41,18 @@ def generate_slide(
     region: Annotated[
         str | None, typer.Option(help="Part of the section: x,y,width,height in um; default: all of it.")
     ] = None,
+    section: Annotated[str | None, typer.Option(help="Take this one of several slides or sections in --data.")] = None,
+    positions: Annotated[
+        str,
+        typer.Option(
+            help="Unit of the positions of an .h5ad: auto (um unless they do not fit), um, px, hires or lowres.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = "auto",
+    image_um_per_px: Annotated[
+        float | None,
+        typer.Option(help="Um per px of positions in px, where the .h5ad does not state it.", rich_help_panel=ADVANCED),
+    ] = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Above 1: write the spread over so many seeds as uncertainty, too.")
     ] = 1,
@@ -67,6 +80,7 @@ def generate_slide(
     batch: Annotated[
         int, typer.Option(min=1, help="Windows generated at once; does not change them.", rich_help_panel=ADVANCED)
     ] = 64,
+    force: Force = False,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -88,7 +102,7 @@ def generate_slide(
     )
     if bundle.is_toy:
         log("this model was trained on toy tissue: its images show no real tissue")
-    cells = open_source(data)
+    cells = open_source(data, section=section, positions=positions, um_per_px=image_um_per_px)
     slide = run(
         bundle,
         cells,
@@ -101,6 +115,7 @@ def generate_slide(
         part=numbered,
         batch=batch,
         workers=workers,
+        force=force,
         overwrite=overwrite,
         log=log,
         progress=True,

@@ -10,6 +10,7 @@ import typer
 
 from sge2hist.data.artifacts import FORMAT_VERSION, MANIFEST_NAME, is_artifact, read_json
 from sge2hist.data.errors import InputError
+from sge2hist.data.generated import APPLICABILITY, applicability_headline
 from sge2hist.data.slides.channels import RGB, describe_channels
 
 Facts = list[tuple[str, str]]
@@ -130,6 +131,8 @@ def _generated(manifest: dict[str, Any]) -> Facts:
     for name in ("mode", "um_per_px", "patch_um", "patch_px", "n_samples", "seed", "model", "data"):
         if manifest.get(name) is not None:
             facts.append((name.replace("_", " "), str(manifest[name])))
+    if headline := applicability_headline(manifest.get(APPLICABILITY)):
+        facts.append(("cells", headline))
     return facts
 
 

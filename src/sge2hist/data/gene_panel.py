@@ -26,6 +26,7 @@ class Alignment:
     n_shared: int  # how many genes were found
     missing: list[str]  # ids of the panel's genes that were not
     by: str  # "id" | "symbol" | "mixed"
+    n_ignoring_case: int = 0  # genes found only by ignoring the case of their symbols
     n_duplicates: int = 0  # entries of the other panel left unused because an earlier one had the same name
 
     def summary(self) -> str:
@@ -34,6 +35,8 @@ class Alignment:
         if self.missing:
             shown = ", ".join(self.missing[:5]) + (", ..." if len(self.missing) > 5 else "")
             text += f"; {len(self.missing):,} missing ({shown})"
+        if self.n_ignoring_case:
+            text += f"; {self.n_ignoring_case:,} found only by ignoring the case of symbols"
         if self.n_duplicates:
             text += f"; {self.n_duplicates:,} repeated names ignored (first used)"
         return text
@@ -99,7 +102,7 @@ class GenePanel:
         columns = np.full(len(self), -1, np.int64)
         used: set[int] = set()
         repeated: set[int] = set()
-        n_by_id = 0
+        n_by = {"id": 0, "symbol": 0, "symbol in any case": 0}
         for by, mine, theirs in _naming_passes(self, other):
             index: dict[str, int] = {}
             for column, name in enumerate(theirs):
@@ -110,10 +113,10 @@ class GenePanel:
                 if column >= 0 and column not in used:
                     columns[row] = column
                     used.add(column)
-                    n_by_id += by == "id"
-        return self._report(other, columns, n_by_id, len(repeated - used))
+                    n_by[by] += 1
+        return self._report(other, columns, n_by, len(repeated - used))
 
-    def _report(self, other: GenePanel, columns: np.ndarray, n_by_id: int, n_duplicates: int) -> Alignment:
+    def _report(self, other: GenePanel, columns: np.ndarray, n_by: dict[str, int], n_duplicates: int) -> Alignment:
         n_shared = int((columns >= 0).sum())
         if n_shared == 0:
             raise InputError(
@@ -122,9 +125,16 @@ class GenePanel:
                 expected="overlapping Ensembl ids or gene symbols of the same species",
                 repair="rename the genes (var_names or a column 'gene_ids'), or use data of the same species",
             )
-        by = "id" if n_by_id == n_shared else ("symbol" if n_by_id == 0 else "mixed")
+        by = "id" if n_by["id"] == n_shared else ("symbol" if n_by["id"] == 0 else "mixed")
         missing = [self.ids[row] for row in np.flatnonzero(columns < 0)]
-        return Alignment(columns=columns, n_shared=n_shared, missing=missing, by=by, n_duplicates=n_duplicates)
+        return Alignment(
+            columns=columns,
+            n_shared=n_shared,
+            missing=missing,
+            by=by,
+            n_ignoring_case=n_by["symbol in any case"],
+            n_duplicates=n_duplicates,
+        )
 
     def gather(self, counts: csr_array, alignment: Alignment) -> tuple[csr_array, np.ndarray]:
         """Bring counts [N, G_other] into this panel's order.
@@ -156,12 +166,12 @@ def _strip(gene_id: str) -> str:
 
 
 def _naming_passes(mine: GenePanel, theirs: GenePanel) -> list[tuple[str, list[str], list[str]]]:
-    """("id" or "symbol", names, names) pairs to match, strictest first. Ids come before symbols; letter case is dropped last."""
+    """(how, names, names) to match, strictest first. Ids come before symbols; letter case is dropped last."""
     return [
         ("id", mine.ids, theirs.ids),
         ("id", [_strip(i) for i in mine.ids], [_strip(i) for i in theirs.ids]),
         ("symbol", mine.symbols, theirs.symbols),
         ("symbol", mine.ids, theirs.symbols),  # a panel without ids carries symbols as ids
         ("symbol", mine.symbols, theirs.ids),
-        ("symbol", [s.upper() for s in mine.symbols], [s.upper() for s in theirs.symbols]),
+        ("symbol in any case", [s.upper() for s in mine.symbols], [s.upper() for s in theirs.symbols]),
     ]

@@ -44,12 +44,32 @@ SLIDE_MODE = "slide"  # `mode` in the manifest of a whole slide
 LATENT_KEYS = {"z1": "X_sge2hist_z1", "z2": "X_sge2hist_z2"}  # in obsm of cells.h5ad
 PREDICTED_TYPE = "sge2hist_type"  # column of obs: the type that the model predicts for the cell
 NOTE = "synthetic image generated from gene expression; not for diagnosis"
+APPLICABILITY = (
+    "applicability"  # in the manifest: whether the cells are such as the model knows (`generation.applicability`)
+)
 MAX_PENDING = 64  # images waiting for the disk
 
 
 def is_generated_slide(path: str | Path) -> bool:
     """Whether a folder holds a generated slide rather than patches; `InputError` if it is no generated folder."""
     return read_manifest(path, KIND).get("mode") == SLIDE_MODE
+
+
+def applicability_headline(found: dict[str, Any] | None) -> str | None:
+    """One sentence from `APPLICABILITY` of a manifest; None where nothing is stored (types by name, version 0.1).
+
+    >>> applicability_headline({"verdict": "known", "figures": []})
+    'The cells are such as the model was trained on.'
+    """
+    if not found:
+        return None
+    figures = sorted(found["figures"], key=lambda figure: -figure["level"])
+    reasons = "; ".join(figure["text"] for figure in figures if figure["level"])
+    if found["verdict"] == "known":
+        return "The cells are such as the model was trained on."
+    if found["verdict"] == "doubtful":
+        return f"The cells differ from those that the model was trained on: {reasons}."
+    return f"The model does not know such cells, and its images show no such tissue: {reasons}."
 
 
 class GeneratedSet:

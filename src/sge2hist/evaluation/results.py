@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 import sge2hist
+from sge2hist.data.generated import APPLICABILITY
 from sge2hist.data.slides.channels import Channels, is_rgb
 from sge2hist.evaluation.cells import Cells
+from sge2hist.evaluation.comparison import Comparison
 from sge2hist.evaluation.features.descriptors import ImageDescriptors
 from sge2hist.evaluation.features.extractors import Extractor
 from sge2hist.evaluation.images import ImageSet
@@ -26,9 +28,9 @@ from sge2hist.evaluation.metrics.memorisation import CopySearch
 from sge2hist.evaluation.metrics.morphometry import morphometry_row
 from sge2hist.evaluation.reference import Reference
 from sge2hist.evaluation.resampling import finite
-from sge2hist.evaluation.scores import Estimates, SetScores, score_set, type_kids
+from sge2hist.evaluation.scores import MIN_OF_TYPE, Estimates, SetScores, score_set, type_kids
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: realism against the comparison patches; 1: against the own patches, which `frechet_own` keeps
 
 
 def build_report(
@@ -100,8 +102,9 @@ def data_entry(reference: Reference) -> dict[str, Any]:
         "types_source": (data.manifest.get("types") or {}).get("source", ""),
         "split": reference.config.split,
         "n_cells": len(cells.rows_N),
-        "n_floor": len(cells.floor_rows),
-        "floor": cells.floor_note,
+        "n_floor": len(cells.comparison.rows_K),
+        "floor": cells.comparison.describe(),
+        "comparison": comparison_entry(cells.comparison),
         "n_train": len(cells.train_rows),
         "n_val": len(cells.val_rows),
         "n_genes_read": int(reference.measured_NG.shape[1]),
@@ -113,9 +116,21 @@ def data_entry(reference: Reference) -> dict[str, Any]:
     }
 
 
+def comparison_entry(comparison: Comparison) -> dict[str, Any]:
+    """Return the entry of the comparison patches."""
+    return {
+        "n": len(comparison.rows_K),
+        "n_cells": comparison.n_cells,
+        "n_blocks": comparison.n_blocks,
+        "splits": comparison.splits,
+        "median_difference": finite(comparison.gap),
+        "problem": comparison.problem,
+    }
+
+
 def set_description(images: ImageSet, cells: Cells, own_shuffled: bool) -> dict[str, Any]:
     """Return the entry of one set."""
-    kept = ("mode", "sampler", "seed", "n_samples", "model_fingerprint", "model", "guidance")
+    kept = ("mode", "sampler", "seed", "n_samples", "model_fingerprint", "model", "guidance", APPLICABILITY)
     return {
         "name": images.name,
         "n_images": len(images),
@@ -177,14 +192,19 @@ def differences(scores_of: dict[str, SetScores]) -> list[dict[str, Any]]:
 
 
 def per_type(reference: Reference, sets: dict[str, ImageDescriptors]) -> list[dict[str, Any]]:
-    """Return, for every type with enough evaluated cells, F1 and KID of each set and of real patches."""
-    types_N, real_ND = reference.types_N, reference.real.features_ND
-    kids = {name: type_kids(real_ND, types_N, descriptors.features_ND, types_N) for name, descriptors in sets.items()}
-    floor_types = reference.data.type_of_cell[reference.cells.floor_rows]
-    floor = type_kids(real_ND, types_N, reference.floor.features_ND, floor_types) if len(reference.floor) else {}
+    """Return, for every type with enough evaluated cells, F1 of each set and of real patches, and the distances of both
+    from the comparison patches.
+    """
+    types_N, matched = reference.types_N, reference.matched
+    type_K, compared_KD = types_N[matched], reference.comparison.features_ND
+    everything = {"": reference.real, **sets}
+    features_of = {name: descriptors.features_ND[matched] for name, descriptors in everything.items()}
+    kids = {
+        name: type_kids(compared_KD, type_K, features_KD, type_K) if len(matched) else {}
+        for name, features_KD in features_of.items()
+    }
     f1 = {}
     if reference.classifier is not None:
-        everything = {"": reference.real, **sets}
         f1 = {
             name: f1_by_type(types_N, reference.predict_types(descriptors.features_ND))
             for name, descriptors in everything.items()
@@ -194,19 +214,24 @@ def per_type(reference: Reference, sets: dict[str, ImageDescriptors]) -> list[di
         t = int(type_index)
         if count < reference.config.min_type:
             continue
-        mine = types_N == t
+        mine = type_K == t
+
+        def frechet(name: str, mine: np.ndarray = mine) -> float | None:
+            return finite(frechet_of(compared_KD[mine], features_of[name][mine])) if mine.sum() >= MIN_OF_TYPE else None
+
         rows.append(
             {
                 "type": reference.data.types[t],
                 "n": int(count),
-                "real": {"f1": f1.get("", {}).get(t), "kid": optional(floor.get(t))},
+                "n_compared": int(mine.sum()),
+                "real": {"f1": f1.get("", {}).get(t), "kid": optional(kids[""].get(t)), "frechet": frechet("")},
                 "sets": {
                     name: {
                         "f1": f1.get(name, {}).get(t),
                         "kid": optional(kids[name].get(t)),
-                        "frechet": finite(frechet_of(real_ND[mine], descriptors.features_ND[mine])),
+                        "frechet": frechet(name),
                     }
-                    for name, descriptors in sets.items()
+                    for name in sets
                 },
             }
         )
@@ -237,7 +262,7 @@ def morphometry_tables(
                 real_N,
                 descriptors.morphometry[statistic],
                 mismatched.morphometry[statistic],
-                reference.floor.morphometry.get(statistic, np.empty(0)),
+                reference.comparison.morphometry.get(statistic, np.empty(0)),
                 reference.resampling,
             )[0]
             for statistic, real_N in reference.real.morphometry.items()
@@ -278,7 +303,12 @@ def sample_spread(
     reference: Reference, descriptors: dict[str, list[ImageDescriptors]], scores_of: dict[str, SetScores]
 ) -> dict[str, Any]:
     """Return the spread of every metric over samples, for sets with several."""
-    quick = replace(reference, resampling=reference.resampling.values_only())
+    compared = reference.comparison_resampling
+    quick = replace(
+        reference,
+        resampling=reference.resampling.values_only(),
+        comparison_resampling=None if compared is None else compared.values_only(),
+    )
     spread = {}
     for name, samples in descriptors.items():
         if len(samples) > 1:

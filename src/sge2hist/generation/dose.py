@@ -10,6 +10,7 @@ import torch
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
+from sge2hist.generation.applicability import Warn, check_adata, check_dataset, warn_user
 from sge2hist.generation.embed import panel_of, raw_counts
 from sge2hist.generation.encode import row_of_cell
 from sge2hist.generation.requests import NEIGHBOURS, GenerationRequest, request_from_counts, request_from_paired
@@ -32,6 +33,8 @@ def dose_request(
     seed: int = 0,
     context: str | None = None,
     resample: bool = False,
+    force: bool = False,
+    warn: Warn = warn_user,
 ) -> GenerationRequest:
     """One image per factor: the counts of `genes` in `cell` times the factor, all else and the noise unchanged.
 
@@ -49,11 +52,14 @@ def dose_request(
     context
         As in :func:`~sge2hist.generation.requests.request_from_paired`; default: "neighbours" for a paired dataset, else as in
         :func:`~sge2hist.generation.requests.request_from_adata`.
+    force, warn
+        As in :func:`~sge2hist.generation.applicability.check_cells`.
 
     Raises
     ------
     InputError
-        If the cell or a gene is unknown, the cell has no counts of the genes, or a factor is out of range.
+        If the model does not know such cells, the cell or a gene is unknown, the cell has no counts of the genes, or a factor is
+        out of range.
 
     Example
     -------
@@ -80,6 +86,11 @@ def dose_request(
             expected="a cell that expresses the gene",
         )
 
+    if isinstance(data, PairedDataset):
+        applicability = check_dataset(bundle, data, force=force, warn=warn)
+    else:
+        applicability = check_adata(bundle, data, force=force, warn=warn)
+
     def of_factor(factor: float) -> GenerationRequest:
         def scaled(rows: np.ndarray) -> csr_array:
             return scaled_counts(read_counts(rows), columns, factor, np.asarray(rows) == row)
@@ -94,8 +105,11 @@ def dose_request(
                 context=context or NEIGHBOURS,
                 resample=resample,
                 read_counts=scaled,
+                applicability=applicability,
             )
-        return request_from_counts(bundle, scaled, panel, data.obs, rows, seed=seed, context=context)
+        return request_from_counts(
+            bundle, scaled, panel, data.obs, rows, seed=seed, context=context, applicability=applicability
+        )
 
     return _joined([of_factor(factor) for factor in factors], cell, genes, factors)
 

@@ -15,10 +15,11 @@ import torch
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
-from sge2hist.data.generated import LATENT_KEYS, PREDICTED_TYPE
+from sge2hist.data.generated import APPLICABILITY, LATENT_KEYS, PREDICTED_TYPE
 from sge2hist.data.paired import UNKNOWN, PairedDataset
 from sge2hist.data.slides.channels import require_same_channels
 from sge2hist.data.spatial_index import CellIndex
+from sge2hist.generation.applicability import Applicability, check_cells, check_dataset
 from sge2hist.generation.embed import panel_of, raw_counts
 from sge2hist.generation.encode import CellLatents, encode_cells, neighbour_reader
 from sge2hist.generation.windows import homotypic_cells, image_seed, neighbour_cells, single_cells, with_latents
@@ -83,6 +84,7 @@ def request_from_paired(
     shuffle_cells: bool = False,
     resample: bool = False,
     read_counts: Callable[[np.ndarray], csr_array] | None = None,
+    applicability: Applicability | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> GenerationRequest:
     """Images of cells of a paired dataset from their RNA.
@@ -102,14 +104,14 @@ def request_from_paired(
         Accept data of another um/px than the model's.
     read_counts
         Rising rows -> raw counts, CSR [n, G]; default: those of the dataset.
-    progress
-        Counts encoded cells.
+    applicability, progress
+        What `check_dataset` found, e.g. by force (None: it is called here). `progress` counts encoded cells.
 
     Raises
     ------
     InputError
-        If the dataset's images have other channels than the model's, or another resolution (by over 1 %, unless `resample`), or
-        no gene is shared.
+        If the dataset's images have other channels than the model's, or another resolution (by over 1 %, unless `resample`),
+        the model does not know such cells, or no gene is shared.
     """
     context = known_context(context)
     require_same_channels(
@@ -119,6 +121,7 @@ def request_from_paired(
         repair="use the model that was trained on such images",
     )
     _check_resolution(bundle, dataset, resample)
+    applicability = applicability or check_dataset(bundle, dataset)
     read_counts = read_counts or dataset.counts
     rows = np.asarray(rows, np.int64)
     shuffled = np.random.default_rng([seed, SHUFFLE_STREAM]).permutation(len(rows))
@@ -159,6 +162,7 @@ def request_from_paired(
             "data_path": str(dataset.path.resolve()),
             "data_fingerprint": dataset.fingerprint,
             "toy": bundle.is_toy or dataset.is_toy,
+            APPLICABILITY: applicability.as_dict(),
         },
         report=latents.alignment.summary(),
     )
@@ -171,17 +175,19 @@ def request_from_adata(
     n_samples: int = 1,
     seed: int = 0,
     context: str | None = None,
+    applicability: Applicability | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> GenerationRequest:
     """Images of the cells of any AnnData with raw counts; their neighbours are taken as unknown.
 
     Counts are taken from ``layers["counts"]`` if there is one, else X. Genes are found by Ensembl id or symbol, in the usual
-    columns of var or its names. `context` is "homotypic" or "single_cell"; None: :func:`default_context`.
+    columns of var or its names. `context` is "homotypic" or "single_cell"; None: :func:`default_context`. `applicability`: what
+    `check_adata` found, of these or of more cells; None: it is called here.
 
     Raises
     ------
     InputError
-        If the values are not raw counts, or no gene is shared.
+        If the values are not raw counts, the model does not know such cells, or no gene is shared.
     """
     counts = raw_counts(adata)
     return request_from_counts(
@@ -193,6 +199,7 @@ def request_from_adata(
         n_samples=n_samples,
         seed=seed,
         context=context,
+        applicability=applicability,
         progress=progress,
     )
 
@@ -207,10 +214,12 @@ def request_from_counts(
     n_samples: int = 1,
     seed: int = 0,
     context: str | None = None,
+    applicability: Applicability | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> GenerationRequest:
     """Images of some rows of `cells` (indexed by id) without neighbours; `read_counts` gives counts on the genes of `panel`."""
     context = known_context(context or default_context(bundle), CONTEXTS[1:])
+    applicability = applicability or check_cells(bundle, read_counts, panel, len(cells))
     latents = encode_cells(bundle, read_counts, panel, rows, progress=progress)
     condition_row = np.repeat(rows, n_samples)
     obs = _image_table(cells, rows, n_samples, seed, condition_row)
@@ -224,7 +233,8 @@ def request_from_counts(
         obs=obs.assign(**{PREDICTED_TYPE: _predicted_types(bundle, latents, condition_row)}),
         placed_cells=placed_cells,
         latents=_centre_latents(bundle, latents.mean_NZ[latents.find(condition_row)]),
-        manifest={"mode": "genes", "context": context, "shuffled": False, "toy": bundle.is_toy},
+        manifest={"mode": "genes", "context": context, "shuffled": False, "toy": bundle.is_toy}
+        | {APPLICABILITY: applicability.as_dict()},
         report=latents.alignment.summary(),
     )
 

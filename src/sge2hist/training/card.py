@@ -11,6 +11,7 @@ import sge2hist
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import describe_channels, is_rgb
 from sge2hist.data.slides.glass import glass_colour
+from sge2hist.data.spatial_index import CellIndex
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.training.config import TrainConfig
 
@@ -52,6 +53,7 @@ def provenance(dataset: PairedDataset, config: TrainConfig, stage_seconds: dict[
         "technology": dataset.manifest.get("technology", ""),
         "slides": dataset.slide_ids,
         "glass_rgb": next(filter(None, map(glass_colour, dataset.slides)), None),
+        "cell_spacing_um": CellIndex(dataset.centre_xy_px * dataset.um_per_px, dataset.slide_of_cell).spacing_um(),
         "toy": dataset.is_toy,
         "seed": config.seed,
         "training": asdict(config),

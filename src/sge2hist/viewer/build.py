@@ -11,7 +11,7 @@ from typing import Any
 
 from sge2hist.data.artifacts import atomic_directory, check_output, write_manifest
 from sge2hist.data.errors import InputError
-from sge2hist.data.generated import GeneratedSlide
+from sge2hist.data.generated import APPLICABILITY, GeneratedSlide, applicability_headline
 from sge2hist.data.paired import PairedDataset
 from sge2hist.viewer.layers import (
     generated_layer,
@@ -116,6 +116,18 @@ def page_html(title: str, content: dict[str, Any], manifest: dict[str, Any]) -> 
     style, script = (assets.joinpath(name).read_text(encoding="utf-8") for name in ("slide.css", "slide.js"))
     data = json.dumps(content).replace("</", "<\\/")  # a name must not end the script element
     toy = '<span class="mark toy">TOY</span>' if manifest.get("toy") else ""
+    found = manifest.get(APPLICABILITY)
+    headline = applicability_headline(found)
+    applicability = ""
+    if headline is not None and found is not None:
+        shown = {
+            "known": "",
+            "doubtful": "cells differ from the training cells",
+            "unknown": "cells unknown to the model",
+        }
+        mark = shown[found["verdict"]]
+        applicability = f'<span class="mark toy">{mark}</span>' if mark else ""
+        applicability += f'<span class="line applicability">{escape(headline)}</span>'
     area_mm2 = content["width_um"] * content["height_um"] / 1e6
     line = (
         f"{content['width_um'] / 1000:.2f} x {content['height_um'] / 1000:.2f} mm ({area_mm2:.2f} mm²) · "
@@ -126,7 +138,7 @@ def page_html(title: str, content: dict[str, Any], manifest: dict[str, Any]) -> 
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>{escape(title)}: real and generated</title><style>{style}</style></head><body>"
         f'<header><h1>{escape(title)}</h1>{toy}<span class="mark">synthetic image, not for diagnosis</span>'
-        f'<span class="line">{escape(line)}</span><span id="toggles"></span>'
+        f'{applicability}<span class="line">{escape(line)}</span><span id="toggles"></span>'
         '<button id="home" type="button">whole section</button><span id="place"></span></header>'
         '<main id="views"></main><footer id="legend"></footer>'
         f'<script id="content" type="application/json">{data}</script>'

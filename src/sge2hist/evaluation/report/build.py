@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sge2hist.data.generated import APPLICABILITY, applicability_headline
 from sge2hist.evaluation.report import charts, slides, tables
 from sge2hist.evaluation.report.sentences import Sentence, number, opening
 
@@ -60,8 +61,22 @@ def header(report: dict[str, Any], names: str) -> str:
     line = f"{data['n_cells']:,} cells · patches of {data['patch_um']:g} µm · features of {report['extractor']['name']}"
     return (
         f"<header>{toy}<div class=marks>{''.join(marks)}</div><h1>{escape(names)}</h1>"
-        f"<p class=sub>against {escape(data['name'])} · {escape(line)}</p></header>"
+        f"<p class=sub>against {escape(data['name'])} · {escape(line)}</p>{applicability_lines(report)}</header>"
     )
+
+
+def applicability_lines(report: dict[str, Any]) -> str:
+    """Return, for every set, whether the model knows the cells that it was generated from; a banner where it does not."""
+    lines = []
+    for entry in report["sets"]:
+        found = entry["manifest"].get(APPLICABILITY)
+        headline = applicability_headline(found)
+        if headline is None:
+            continue
+        banner = "sub" if found["verdict"] == "known" else "toybanner"
+        name = f"{entry['name']}: " if len(report["sets"]) > 1 else ""
+        lines.append(f'<p class="{banner} applicability {found["verdict"]}">{escape(name + headline)}</p>')
+    return "".join(lines)
 
 
 def openings(report: dict[str, Any]) -> str:

@@ -14,18 +14,35 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sge2hist.data.artifacts import atomic_directory, check_output, require_disk_space, write_manifest
+from sge2hist.data.artifacts import (
+    atomic_directory,
+    check_output,
+    read_json,
+    require_disk_space,
+    write_json,
+    write_manifest,
+)
 from sge2hist.data.errors import InputError
-from sge2hist.data.generated import CELLS_NAME, KIND, SLIDE_MODE, SLIDE_NAME, UNCERTAINTY_NAME, GeneratedSlide
+from sge2hist.data.generated import (
+    APPLICABILITY,
+    CELLS_NAME,
+    KIND,
+    SLIDE_MODE,
+    SLIDE_NAME,
+    UNCERTAINTY_NAME,
+    GeneratedSlide,
+)
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import background_level, is_rgb, require_same_channels
 from sge2hist.data.slides.glass import glass_colour
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
+from sge2hist.generation.applicability import Warn, check_cells, warn_user
 from sge2hist.generation.slide.edits import Edit, check_edits, read_edits
 from sge2hist.generation.slide.job import Progress, SlideJob, SlideSpec, lattice_of
 from sge2hist.generation.slide.source import Rectangle, SlideSource, open_source, region_px
 from sge2hist.generation.slide.table import write_slide_cells
 from sge2hist.generation.slide.tile_store import TileIndex
+from sge2hist.generation.slide.tiling import region_of_part
 from sge2hist.models.bundle import ModelBundle, model_folder
 from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.progress import bar
@@ -34,6 +51,7 @@ if TYPE_CHECKING:
     import anndata
 
 NOTE = "synthetic image generated from gene expression by sge2hist; not for diagnosis"
+APPLICABILITY_NAME = "applicability.json"  # in the folder of work
 UNCERTAINTY_SCALE = 4  # stored grey levels per grey level of spread
 DEFAULT_GLASS = (243, 243, 243)
 
@@ -59,6 +77,7 @@ class SlideConfig:
     glass_rgb: tuple[int, ...] | None = None  # one level per channel; None: that of the training slide
     batch: int = 64  # windows run at once
     workers: int = 1  # processes
+    force: bool = False  # also from cells that the model does not know
 
     def __post_init__(self) -> None:
         if self.n_seeds < 1 or self.batch < 1 or self.workers < 1:
@@ -74,7 +93,10 @@ def generate_slide(
     source: PairedDataset | anndata.AnnData | SlideSource | str | Path,
     output: str | Path,
     *,
-    slide: int = 0,
+    slide: int | None = None,
+    section: str | None = None,
+    positions: str = "auto",
+    image_um_per_px: float | None = None,
     region_um: Rectangle | None = None,
     seed: int = 0,
     n_seeds: int = 1,
@@ -84,8 +106,9 @@ def generate_slide(
     part: tuple[int, int] | None = None,
     batch: int = 64,
     workers: int = 1,
+    force: bool = False,
     overwrite: bool = False,
-    log: Callable[[str], None] = lambda message: None,
+    log: Callable[[str], None] | None = None,
     progress: bool | None = None,
 ) -> GeneratedSlide:
     """Generate the H&E of a section, or of a region of it, from RNA and positions, as one pyramidal OME-TIFF.
@@ -100,8 +123,12 @@ def generate_slide(
         A paired dataset, an AnnData of raw counts with positions in um (obs x_um and y_um), or the path of either.
     output
         Folder to write, usually ``X.generated``.
-    slide
-        Number of the slide of a paired dataset that holds several.
+    slide, section
+        Number or name of the slide of a paired dataset that holds several; `section` also names one of several sections
+        of an AnnData.
+    positions, image_um_per_px
+        Unit of ``obsm["spatial"]`` of an AnnData: auto (um), um, px, hires or lowres; the last three need um per px
+        unless `uns` states it.
     region_um
         x, y, width, height in um; default: the whole slide.
     seed, n_seeds
@@ -116,10 +143,13 @@ def generate_slide(
         (i, n) generates the i-th of n parts only, from 1; :func:`sge2hist.generation.slide.merge.merge_slides` joins them.
     batch, workers
         Windows run at once, and processes; neither changes the result.
+    force
+        Generate from cells that the model does not know (see :mod:`sge2hist.generation.applicability`).
     overwrite
         Replace an existing output or unfinished work on another slide.
     log
-        Called with one line about the genes that cells and model share.
+        Called with one line about the genes that cells and model share, and with a warning if the cells differ from the training
+        cells; default: only the warning is given, by Python's `warnings`.
     progress
         Show progress bars; default: in an interactive session.
 
@@ -136,7 +166,14 @@ def generate_slide(
     (512, 512, 3)
     """
     bundle = _open_bundle(model)
-    cells = source if isinstance(source, SlideSource) else open_source(source, slide)
+    cells = (
+        source
+        if isinstance(source, SlideSource)
+        else open_source(source, slide, section=section, positions=positions, um_per_px=image_um_per_px)
+    )
+    warn = warn_user if log is None else (lambda message: log(f"warning: {message}"))
+    for warning in cells.warnings:
+        warn(warning)
     try:
         config = SlideConfig(
             region_um=region_um,
@@ -148,12 +185,14 @@ def generate_slide(
             glass_rgb=glass_rgb,
             batch=batch,
             workers=workers,
+            force=force,
         )
     except ValueError as error:
         raise InputError(found=f"arguments that cannot be used ({error})") from error
     with bar("encoding cells", None, show=progress) as advance:
-        job = prepare_slide(bundle, cells, output, config, overwrite=overwrite, progress=advance)
-    log(job.report)
+        job = prepare_slide(bundle, cells, output, config, overwrite=overwrite, progress=advance, warn=warn)
+    if log is not None:
+        log(job.report)
     with bar("windows", job.n_windows, show=progress) as advance:
         render_slide(job, cells, output, config, overwrite=overwrite, progress=advance)
     return GeneratedSlide.open(output)
@@ -179,15 +218,18 @@ def prepare_slide(
     *,
     overwrite: bool = False,
     progress: Progress = lambda n: None,
+    warn: Warn = warn_user,
 ) -> SlideJob:
     """Check everything, encode the cells and plan the work, or find unfinished work for this output.
 
-    `progress` counts cells, as :func:`sge2hist.generation.slide.cells.write_cells` does.
+    `progress` counts cells, as :func:`sge2hist.generation.slide.cells.write_cells` does; `warn` is called if the cells differ
+    from those that the model was trained on.
 
     Raises
     ------
     InputError
-        If the output exists, the region is empty or not on the slide, the model takes no positions, an edit names an unknown type
+        If the output exists, the region is empty or not on the slide, the model takes no positions or does not know such cells
+        (:func:`sge2hist.generation.applicability.check_cells`), an edit names an unknown type
         or gene, or other work for this output is unfinished (`overwrite` throws it away).
     """
     output = Path(output)
@@ -205,6 +247,16 @@ def prepare_slide(
     if config.part is not None:
         lattice = lattice_of(bundle)
         region = region_of_part(region, config.part, lattice.block_side * lattice.downsampling)
+    applicability = check_cells(
+        bundle,
+        source.read_counts,
+        source.genes,
+        len(source.id_N),
+        xy_um_N2=source.xy_um_N2,
+        where=source.slide,
+        force=config.force,
+        warn=warn,
+    )
     require_disk_space(output, (4 + 4 * config.n_seeds) * len(bundle.config.channels) // 3 * region[2] * region[3])
     spec = SlideSpec(
         region_px=region,
@@ -215,9 +267,11 @@ def prepare_slide(
         data=str(source.manifest["data_fingerprint"]),
         edits=tuple(edit.fingerprint() for edit in edits),
     )
-    return SlideJob.prepare(
+    job = SlideJob.prepare(
         work_folder(output), bundle, source, edits, spec, config.batch, fresh=overwrite, progress=progress
     )
+    write_json(job.folder / APPLICABILITY_NAME, applicability.as_dict())
+    return job
 
 
 def work_folder(output: Path) -> Path:
@@ -234,28 +288,6 @@ def glass_of(bundle: ModelBundle, source: SlideSource) -> tuple[int, ...]:
     found = glass_colour(source.image()) if trained_on_it and source.image is not None else None
     channels = bundle.config.channels
     return found or (DEFAULT_GLASS if is_rgb(channels) else (background_level(channels),) * len(channels))
-
-
-def region_of_part(
-    region: tuple[int, int, int, int], part: tuple[int, int], block_px: int
-) -> tuple[int, int, int, int]:
-    """The rows of a region (px) that the i-th of n parts generates; parts meet where blocks do.
-
-    Raises
-    ------
-    InputError
-        If there are more parts than rows of blocks.
-    """
-    x, y, width, height = region
-    first, last = y // block_px, -(-(y + height) // block_px)
-    (i, n), rows = part, last - first
-    if n > rows:
-        raise InputError(
-            found=f"--part {i}/{n}", expected=f"at most {rows} parts: the region has {rows} rows of blocks"
-        )
-    top = max(y, (first + (i - 1) * rows // n) * block_px)
-    bottom = min(y + height, (first + i * rows // n) * block_px)
-    return x, top, width, bottom - top
 
 
 def render_slide(
@@ -344,6 +376,7 @@ def _manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> dict[s
         "uncertainty_scale": UNCERTAINTY_SCALE,
         "glass_rgb": list(spec.glass_rgb),
         "edits": [_edit_fields(edit) for edit in config.edits],
+        APPLICABILITY: read_json(job.folder / APPLICABILITY_NAME),
         "part": None if config.part is None else list(config.part),
         "toy": bundle.is_toy or bool(source.manifest.get("toy")),
         "n_images": 0,

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sge2hist.data.errors import InputError
 from sge2hist.generation.slide.tile_store import TileIndex
 
 NOISE_TILE = 16  # latent pixels; noise is sampled tile by tile, each tile from its own seed
@@ -267,3 +268,25 @@ class SlidePlan:
     def is_glass(self, tile: TileIndex) -> bool:
         """Whether all that an output tile is decoded from is empty."""
         return not any(self.is_active(block) for block in self.decoded_area(tile).tiles(self.lattice.block_side))
+
+
+def region_of_part(
+    region: tuple[int, int, int, int], part: tuple[int, int], block_px: int
+) -> tuple[int, int, int, int]:
+    """The rows of a region (px) that the i-th of n parts generates; parts meet where blocks do.
+
+    Raises
+    ------
+    InputError
+        If there are more parts than rows of blocks.
+    """
+    x, y, width, height = region
+    first, last = y // block_px, -(-(y + height) // block_px)
+    (i, n), rows = part, last - first
+    if n > rows:
+        raise InputError(
+            found=f"--part {i}/{n}", expected=f"at most {rows} parts: the region has {rows} rows of blocks"
+        )
+    top = max(y, (first + (i - 1) * rows // n) * block_px)
+    bottom = min(y + height, (first + i * rows // n) * block_px)
+    return x, top, width, bottom - top
