@@ -67,3 +67,13 @@ def test_options_of_other_formats_are_refused(tmp_path: Path) -> None:
 def test_a_paired_dataset_is_not_prepared_twice(tiny_paired) -> None:
     with pytest.raises(InputError, match=r"prepared already[\s\S]*sge2hist train"):
         detect_format(tiny_paired.path)
+
+
+@pytest.mark.parametrize("place", ["outs/aggr_tissue_positions.csv", "outs/spatial/aggr_tissue_positions.csv"])
+def test_the_output_of_aggr_is_refused_with_its_sections(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).write_text("barcode,in_tissue,array_row,array_col,pxl_row_in_fullres,pxl_col_in_fullres\n")
+    (tmp_path / "outs/aggregation.csv").write_text("library_id,molecule_h5\nS1,a.h5\nS2,b.h5\n")
+    for path in (tmp_path, tmp_path / "outs"):
+        with pytest.raises(InputError, match=r"`spaceranger aggr`.*S1, S2.*outs/ folder of each run"):
+            detect_format(path)

@@ -28,7 +28,8 @@ SECTION_COLUMNS = (
 )
 """May name the slide, or a part of one slide: several values are several sections where their positions overlap."""
 MIN_SHARED = 0.5  # share of the smaller section's area that both occupy; neighbouring fields of view share a border
-BLOCKS_ACROSS = 40  # of the extent of all positions
+BLOCKS_ACROSS = 40  # of the extent of all positions, at most
+BLOCK_SPACINGS = 3.0  # a block holds some 9 positions of a section
 MAX_NAMES = 200  # more are no sections
 _BARCODE = re.compile(r"^[ACGT]{10,}(-.+)$|^s_\d{3}um_\d+_\d+(-.+)$")
 
@@ -127,7 +128,9 @@ def choose_section(
 def sections_overlap(sections: TableSections, xy_N2: np.ndarray) -> bool:
     """Whether two of the sections occupy the same area; parts of one slide lie beside each other."""
     low, high = xy_N2.min(axis=0), xy_N2.max(axis=0)
-    side = max(float((high - low).max()) / BLOCKS_ACROSS, 1e-9)
+    rows_each = len(xy_N2) / len(sections.names)
+    across = max(2.0, min(BLOCKS_ACROSS, np.sqrt(rows_each) / BLOCK_SPACINGS))
+    side = max(float((high - low).max()) / across, 1e-9)
     block = ((xy_N2 - low) / side).astype(np.int64)
     key = block[:, 1] * (BLOCKS_ACROSS + 2) + block[:, 0]
     occupied = [np.unique(key[sections.section_of_row == number]) for number in range(len(sections.names))]

@@ -1,4 +1,4 @@
-"""The cells that a slide is generated from: those of a paired dataset, or of any AnnData with positions in um."""
+"""The cells that a slide is generated from: those of a paired dataset, or of any AnnData with positions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import numpy as np
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.paired import UNKNOWN, PairedDataset
+from sge2hist.data.position_frame import check_positions_option, positions_in_um, read_facts
 from sge2hist.data.slides.channels import Channels
 from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.data.table_sections import choose_section
 from sge2hist.generation.embed import panel_of, raw_counts
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 
 Rectangle = tuple[float, float, float, float]
 TYPE_COLUMNS = ("cell_type", "sge2hist_type", "celltype", "cell_types")
+MAX_EXTENT_MM = 200.0
 MARGIN_UM = 64.0  # between the cells of an AnnData and the edge of the slide
-MIN_SPACING_UM = 0.5  # of the median distance to the nearest cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,24 +44,50 @@ class SlideSource:
     manifest: dict[str, Any]  # fields for the manifest: path and fingerprint of the data
     image: Callable[[], SlideImage] | None = None  # the real slide, if there is one
     channels: Channels | None = None  # of the real slide
+    warnings: tuple[str, ...] = ()  # about the positions
 
 
-def open_source(data: PairedDataset | anndata.AnnData | str | Path, slide: int = 0) -> SlideSource:
-    """The cells of a paired dataset (those of one slide, by its number), of an AnnData, or of the path of either.
+def open_source(
+    data: PairedDataset | anndata.AnnData | str | Path,
+    slide: int | None = None,
+    *,
+    section: str | None = None,
+    positions: str = "auto",
+    um_per_px: float | None = None,
+) -> SlideSource:
+    """The cells of one slide of a paired dataset, of an AnnData, or of the path of either.
+
+    Parameters
+    ----------
+    slide, section
+        Which of several slides of a paired dataset: its number from 0, or its name. `section` also chooses one of several
+        sections of an AnnData.
+    positions, um_per_px
+        See `source_from_adata`.
 
     Raises
     ------
     InputError
-        If `data` is something else, cannot be read, or has no such slide.
+        If `data` is something else, cannot be read, or has no such slide; if it has several and none is chosen; if the
+        positions of an AnnData are not in um and no unit is stated.
     """
     import anndata
 
+    check_positions_option(positions)
     if isinstance(data, str | Path) and Path(data).suffix != ".h5ad":
         data = PairedDataset.open(data)
     if isinstance(data, PairedDataset):
-        return source_from_paired(data, slide)
+        if positions != "auto" or um_per_px is not None:
+            option = "--image-um-per-px" if positions == "auto" else f"--positions {positions}"
+            raise InputError(
+                found=f"{option} with a paired dataset",
+                where=str(data.path),
+                expected="an .h5ad: a dataset states the unit of its positions",
+                repair="omit it",
+            )
+        return source_from_paired(data, _slide_number(data, slide, section))
     if isinstance(data, anndata.AnnData):
-        return source_from_adata(data)
+        return source_from_adata(data, section=section, positions=positions, um_per_px=um_per_px)
     if not isinstance(data, str | Path):
         raise InputError(
             found=f"cells of type {type(data).__name__}",
@@ -69,7 +97,25 @@ def open_source(data: PairedDataset | anndata.AnnData | str | Path, slide: int =
         adata = anndata.read_h5ad(data)
     except Exception as error:  # anndata wraps whatever h5py met in its own error types
         raise InputError(found=f"a file that cannot be read ({error})", where=str(data), expected="an .h5ad") from error
-    return source_from_adata(adata, Path(data).stem)
+    return source_from_adata(adata, Path(data).stem, section=section, positions=positions, um_per_px=um_per_px)
+
+
+def _slide_number(dataset: PairedDataset, slide: int | None, section: str | None) -> int:
+    names = [str(name) for name in dataset.slide_ids]
+    if section is not None:
+        if section not in names:
+            raise InputError(
+                found=f"--section {section}", where=str(dataset.path), expected=f"one of {', '.join(names)}"
+            )
+        return names.index(section)
+    if slide is None and len(names) > 1:
+        raise InputError(
+            found=f"{len(names)} slides ({', '.join(names)})",
+            where=str(dataset.path),
+            expected="the name of one",
+            repair=f"--section {names[0]} (Python: section={names[0]!r})",
+        )
+    return slide or 0
 
 
 def source_from_paired(dataset: PairedDataset, slide: int = 0) -> SlideSource:
@@ -99,19 +145,48 @@ def source_from_paired(dataset: PairedDataset, slide: int = 0) -> SlideSource:
     )
 
 
-def source_from_adata(adata: anndata.AnnData, name: str = "cells") -> SlideSource:
-    """The cells of an AnnData: raw counts, and positions in um in obs (x_um, y_um) or ``obsm["spatial"]``.
+def source_from_adata(
+    adata: anndata.AnnData,
+    name: str = "cells",
+    *,
+    section: str | None = None,
+    positions: str = "auto",
+    um_per_px: float | None = None,
+) -> SlideSource:
+    """The cells of an AnnData: raw counts, and positions in obs (x_um, y_um) or ``obsm["spatial"]``.
+
+    Parameters
+    ----------
+    section
+        Which of several sections: a value of a column such as sample or library_id, or an ending of the barcodes.
+    positions
+        Unit of ``obsm["spatial"]``: "um", "px", "hires", "lowres" (`data.position_frame`), or "auto": um, and refused if
+        distances or `uns` show that they are not.
+    um_per_px
+        Side of a px in um; None: as `uns` states.
 
     Raises
     ------
     InputError
-        If it has no cells, no usable positions, or no raw counts.
+        If it has no cells, no usable positions, no raw counts, or several sections and none is chosen.
     """
     import hashlib
     import json
 
+    if adata.n_obs == 0:
+        raise InputError(found="an AnnData without cells", expected="at least one")
+    xy_N2, are_um = _stored_positions(adata, positions)
+    libraries = [str(key) for key in adata.uns.get("spatial") or {}]
+    rows = choose_section(adata.obs, xy_N2, libraries, section, name)
+    if rows is not None:
+        adata, xy_N2, name = adata[rows], xy_N2[rows], f"{name}_{section}"
+    xy_um_N2, warnings = (xy_N2, []) if are_um else _in_um(adata, xy_N2, positions, um_per_px, section, name)
+    extent_mm = (xy_um_N2.max(0) - xy_um_N2.min(0)).max() / 1000
+    if extent_mm > MAX_EXTENT_MM:
+        raise InputError(
+            found=f"positions over {extent_mm:.0f} mm", expected="um", repair="px or nm times their size are um"
+        )
     counts = raw_counts(adata)
-    xy_um_N2 = _positions(adata)
     low, high = xy_um_N2.min(0) - MARGIN_UM, xy_um_N2.max(0) + MARGIN_UM
     column = next((column for column in TYPE_COLUMNS if column in adata.obs), None)
     id_N, genes = adata.obs_names.astype(str).to_numpy(), panel_of(adata)
@@ -131,8 +206,9 @@ def source_from_adata(adata: anndata.AnnData, name: str = "cells") -> SlideSourc
         read_counts=lambda positions: counts[positions],
         bounds_um=(float(x), float(y), float(width), float(height)),
         slide=name,
-        um_per_edit=1.0,
-        manifest={"data_fingerprint": digest.hexdigest(), "toy": False},
+        um_per_edit=1.0 if positions in ("auto", "um") else um_per_px or read_facts(adata.uns).um_per_px or 1.0,
+        manifest={"data_fingerprint": digest.hexdigest(), "toy": False, **_stated(positions, um_per_px, section)},
+        warnings=tuple(warnings),
     )
 
 
@@ -142,63 +218,44 @@ def _type_names(column: pd.Series) -> np.ndarray:
     return text.where(column.notna() & (text != "") & (text != "nan"), UNKNOWN).to_numpy()
 
 
-def _positions(adata: anndata.AnnData) -> np.ndarray:
-    if adata.n_obs == 0:
-        raise InputError(found="an AnnData without cells", expected="at least one")
-    if {"x_um", "y_um"} <= set(adata.obs):
+def _stored_positions(adata: anndata.AnnData, positions: str) -> tuple[np.ndarray, bool]:
+    """Positions as stored, float64 [N, 2], and whether their names say that they are um."""
+    are_um = positions in ("auto", "um") and {"x_um", "y_um"} <= set(adata.obs)
+    if are_um:
         xy = adata.obs[["x_um", "y_um"]].to_numpy(np.float64)
     elif "spatial" in adata.obsm:
-        _check_unit(adata)
         xy = np.asarray(adata.obsm["spatial"], np.float64)[:, :2]
     else:
         raise InputError(
             found="no positions",
-            expected='columns x_um and y_um in obs, or obsm["spatial"] in um',
+            expected='columns x_um and y_um in obs, or obsm["spatial"]',
             repair="store them there; px times um/px are um",
         )
     if not np.isfinite(xy).all():
         raise InputError(found=f"{int((~np.isfinite(xy)).any(1).sum())} cells without a position", expected="numbers")
-    extent_mm = (xy.max(0) - xy.min(0)).max() / 1000
-    if extent_mm > 200:
-        raise InputError(
-            found=f"positions over {extent_mm:.0f} mm", expected="um", repair="px or nm times their size are um"
-        )
-    _check_spacing(xy)
-    return xy
+    return xy, are_um
 
 
-def _check_unit(adata: anndata.AnnData) -> None:
-    """Raise `InputError` if ``obsm["spatial"]`` is known to be in px: in our own tables, and as scanpy reads Visium."""
-    libraries = adata.uns.get("spatial") or {}
-    visium = any("spot_diameter_fullres" in (library.get("scalefactors") or {}) for library in libraries.values())
-    for name, origin, found in (
-        ("sge2hist", "a paired dataset", adata.uns.get("sge2hist")),
-        ("spatial", "Visium", visium),
-    ):
-        if found:
-            raise InputError(
-                found=f"positions in px, as uns[{name!r}] shows: a table of {origin}",
-                expected="positions in um",
-                repair="give the paired dataset itself as --data, or store px times um/px as columns x_um and y_um of obs",
-            )
+def _in_um(
+    adata: anndata.AnnData, xy_N2: np.ndarray, positions: str, um_per_px: float | None, section: str | None, name: str
+) -> tuple[np.ndarray, list[str]]:
+    uns = adata.uns
+    spatial = uns.get("spatial") or {}
+    facts = read_facts({"spatial": {section: spatial[section]}} if section in spatial else uns)
+    stated_px = None
+    if uns.get("sge2hist"):
+        stated_px = "uns['sge2hist'] shows: a table of a paired dataset"
+    elif any("spot_diameter_fullres" in (library.get("scalefactors") or {}) for library in spatial.values() if library):
+        stated_px = "uns['spatial'] shows: a table of Visium"
+    return positions_in_um(
+        xy_N2, positions=positions, facts=facts, um_per_px=um_per_px, stated_px=stated_px, where=name
+    )
 
 
-def _check_spacing(xy_um_N2: np.ndarray) -> None:
-    """Raise `InputError` if cells are closer together than real ones: positions in mm or the like."""
-    from scipy.spatial import cKDTree
-
-    positions = np.unique(xy_um_N2, axis=0)  # several cells may share a spot
-    if len(positions) < 3:
-        return
-    some = positions[:: max(1, len(positions) // 2000)]
-    distance_um_N2, _ = cKDTree(positions).query(some, 2)
-    nearest_um = float(np.median(np.asarray(distance_um_N2)[:, 1]))
-    if nearest_um < MIN_SPACING_UM:
-        raise InputError(
-            found=f"cells that lie {nearest_um:.2g} um apart (median distance to the nearest)",
-            expected="positions in um: cells are some 4 to 20 apart, bins and spots as far as their pitch",
-            repair="mm times 1,000 are um; px times um/px are um",
-        )
+def _stated(positions: str, um_per_px: float | None, section: str | None) -> dict[str, Any]:
+    """What was stated about positions, for the manifest."""
+    stated = {"positions": None if positions == "auto" else positions, "image_um_per_px": um_per_px, "section": section}
+    return {key: value for key, value in stated.items() if value is not None}
 
 
 def region_px(source: SlideSource, region_um: Rectangle | None, um_per_px: float) -> tuple[int, int, int, int]:
