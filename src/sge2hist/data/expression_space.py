@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sge2hist.data.errors import InputError
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
@@ -55,14 +57,30 @@ def fit_expression_space(
     """Choose variable genes by their variance above the trend with the mean, and fit principal axes.
 
     The trend is the median of ``log(variance / mean)`` in 20 bins of the mean (as Seurat's dispersion does).
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two cells, or no gene varies between them.
     """
     from sklearn.decomposition import PCA
 
+    n_cells = train_NG.shape[0]
+    if n_cells < 2:
+        raise InputError(
+            found=f"{n_cells} training cells to fit axes of expression to",
+            expected="at least 2",
+            repair="prepare with a larger share of training cells (--fractions)",
+        )
     logged = log_normalise(train_NG)
-    n_cells = logged.shape[0]
     mean = np.asarray(logged.sum(axis=0)).ravel() / n_cells
     variance = np.asarray(logged.power(2).sum(axis=0)).ravel() / n_cells - mean**2
-    expressed = np.flatnonzero((mean > 0) & (variance > 0))
+    expressed = np.flatnonzero((mean > 0) & (variance > 1e-9 * mean**2))  # above rounding
+    if len(expressed) == 0:
+        raise InputError(
+            found=f"no gene that varies among {n_cells:,} training cells",
+            expected="raw counts that differ between cells",
+        )
     dispersion = np.log(variance[expressed] / mean[expressed])
     order = np.argsort(np.argsort(mean[expressed], kind="stable"), kind="stable")
     level = order * 20 // max(len(expressed), 1)

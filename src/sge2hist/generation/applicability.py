@@ -297,7 +297,9 @@ def depth_ratio(bundle: ModelBundle, counts_NG: csr_array, observed_G: np.ndarra
     gene = bundle.model.gene
     share = float(gene.encoder.mean_proportion_G.detach().cpu().numpy()[observed_G].sum())
     reference = float(gene.encoder.scale) * max(share, 1e-6)
-    median = float(np.median(np.asarray(counts_NG.sum(1)).ravel()))
+    library_N = np.asarray(counts_NG.sum(1)).ravel()
+    filled = library_N > 0  # as for the median of the training cells
+    median = float(np.median(library_N[filled])) if filled.any() else 0.0
     ratio = median / reference
     size = " (more: spots or larger bins; fewer: single cells, smaller bins or shallow sequencing)"
     text = f"a cell has {median:,.0f} counts on the model's genes, a training cell {reference:,.0f}{size}"

@@ -18,6 +18,7 @@ from sge2hist.pairing.quality import counts_per_cell
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+MIN_TRAIN_CELLS = 20  # that marker scores are standardised over, as for clusters
 MIN_SCORE = 0.5  # standard deviations above the mean over training cells
 NEIGHBOUR_WEIGHT = 0.5  # of a neighbour's counts when smoothing, against 1 for the cell's own
 
@@ -98,7 +99,19 @@ def marker_types(
     neighbours
         Weights [N, N] with a unit diagonal (see `neighbour_weights`); counts and library are summed with them, which
         reduces the noise of small bins.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than 20 training cells: a score is only high in comparison with theirs.
     """
+    if len(train_rows) < MIN_TRAIN_CELLS:
+        raise InputError(
+            found=f"{len(train_rows)} training cells, over which scores of marker genes are standardised",
+            where="--types markers",
+            expected=f"at least {MIN_TRAIN_CELLS}",
+            repair="a larger first number of --fractions, or --types none, or a table of types",
+        )
     library = counts_per_cell(counts_NG).astype(np.float64)
     all_columns = np.concatenate(list(columns.values()))
     counts = counts_NG[:, all_columns].toarray().astype(np.float64)

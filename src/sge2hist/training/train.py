@@ -21,7 +21,7 @@ from sge2hist.training.config import TrainConfig, model_shape
 from sge2hist.training.gene.data import GeneData, encode_data, gene_statistics, split_groups, with_neighbours
 from sge2hist.training.gene.mixture_em import centre_micro
 from sge2hist.training.gene.selection import select_genes
-from sge2hist.training.gene.stages import GeneStage, GeneStages, calibrate_novelty
+from sge2hist.training.gene.stages import MIN_REFERENCE_CELLS, GeneStage, GeneStages, calibrate_novelty
 from sge2hist.training.gene.type_names import name_components
 from sge2hist.training.image.exclusion_mask import ExclusionMask, read_exclusion_mask
 from sge2hist.training.image.patches import PatchSource
@@ -272,9 +272,11 @@ class _Training:
     def _reference_cells(self) -> GeneData:
         """Cells of the same tissue that the model was not fitted to: unlike these, a cell is called novel."""
         val = np.flatnonzero(self.dataset.obs["split"].astype(str).to_numpy() == "val")
-        if not len(val):
+        held_out = GeneData.from_paired(self.dataset, val, self.columns) if len(val) else None
+        # quantiles of a few cells would make most others novel
+        if held_out is None or (held_out.library_N > 0).sum() < MIN_REFERENCE_CELLS:
             return self.train_cells
-        return with_neighbours(GeneData.from_paired(self.dataset, val, self.columns), self.model.gene)
+        return with_neighbours(held_out, self.model.gene)
 
     def write(self, output: Path) -> None:
         """Write the model folder."""

@@ -204,6 +204,13 @@ def gene_statistics(data: GeneData, n_axes: int = 0, *, seed: int = 0) -> GeneSt
     )
 
 
+def _varies(values_NG: csr_array) -> bool:
+    """Whether any gene differs between cells by more than rounding."""
+    mean_G = np.asarray(values_NG.mean(axis=0)).ravel()
+    variance_G = np.asarray(values_NG.power(2).mean(axis=0)).ravel() - mean_G**2
+    return bool((variance_G > 1e-9 * np.maximum(mean_G**2, 1e-9)).any())
+
+
 def _principal_axes(data: GeneData, rows: np.ndarray, scale: float, n_axes: int, seed: int) -> tuple[Tensor, Tensor]:
     """Orthonormal axes [G, E] and the spread of the cells along each [E] (zero axes of spread 1 where there are no more)."""
     from scipy.sparse import csr_array
@@ -216,7 +223,7 @@ def _principal_axes(data: GeneData, rows: np.ndarray, scale: float, n_axes: int,
     log_NG = csr_array((values.astype(np.float64), counts.indices, counts.indptr), counts.shape)
     weight_GE, spread_E = np.zeros((data.n_genes, n_axes)), np.ones(n_axes)
     n_found = min(n_axes, min(counts.shape) - 1)
-    if n_found > 0:
+    if n_found > 0 and _varies(log_NG):
         pca = PCA(n_found, svd_solver="arpack", random_state=seed).fit(log_NG)
         found = np.flatnonzero(pca.explained_variance_ > 1e-8)
         weight_GE[:, found] = pca.components_[found].T

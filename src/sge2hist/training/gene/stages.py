@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sge2hist.data.errors import InputError
 from sge2hist.models.gene.config import GeneModelConfig
 from sge2hist.models.gene.encode import dense_counts, stream_posteriors
 from sge2hist.models.gene.vae import GeneLoss, GeneVAE
@@ -31,6 +32,7 @@ CLIP_NORM = 1e3
 """Largest gradient norm. Those of the gene stages are large: their loss is a sum over thousands of genes."""
 RATES = {"gene": 1e-3, "mixture": 3e-4, "expression": 1e-3}
 MAX_REFERENCE_CELLS = 20_000
+MIN_REFERENCE_CELLS = 100  # of the validation split; fewer: the training cells
 """Cells whose scores are stored, so that unusual cells can be flagged later."""
 
 
@@ -249,7 +251,13 @@ class GeneStages:
 
 @torch.no_grad()
 def calibrate_novelty(model: GeneVAE, data: GeneData, *, seed: int = 0) -> None:
-    """Store score quantiles of up to 20,000 reference cells (best: the validation split) in ``model.novelty``."""
+    """Store score quantiles of up to 20,000 reference cells (best: the validation split) in ``model.novelty``.
+
+    Raises
+    ------
+    InputError
+        If none of the cells has counts.
+    """
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(data.n_cells)[:MAX_REFERENCE_CELLS])
     fits, latents = [], []
@@ -258,4 +266,8 @@ def calibrate_novelty(model: GeneVAE, data: GeneData, *, seed: int = 0) -> None:
         filled = counts_NG.sum(1) > 0
         fits.append(fit_N[filled])
         latents.append(latent_N[filled])
+    if not any(len(fit_N) for fit_N in fits):
+        raise InputError(
+            found=f"no counts in {len(rows):,} reference cells of novelty", expected="raw counts on the model's genes"
+        )
     model.novelty.calibrate(torch.cat(fits), torch.cat(latents))
