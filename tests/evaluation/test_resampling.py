@@ -81,3 +81,13 @@ def test_unknown_values_are_ignored() -> None:
     found = weighted_mean(np.array([1.0, np.nan, 3.0]), np.array([[1.0, 5.0, 1.0], [0.0, 1.0, 0.0]]))
     assert found[0] == 2.0
     assert np.isnan(found[1])
+
+
+def test_statistics_of_nothing_are_defined() -> None:
+    from sge2hist.evaluation.resampling import finite_median, percentiles
+
+    assert np.isnan(finite_median([]))
+    assert np.isnan(finite_median([np.nan]))
+    assert finite_median([np.nan, 3.0, 1.0]) == 2.0
+    assert percentiles(np.full((3, 3), np.nan), 2, 98) == (0.0, 1.0)
+    assert percentiles(np.array([0.0, np.nan, 10.0]), 0, 100) == (0.0, 10.0)

@@ -145,3 +145,19 @@ def test_bad_labels(inputs, tmp_path, types, content, message) -> None:
         (tmp_path / "FILE.csv").write_text(content)
     with pytest.raises(InputError, match=message):
         label_cells(inputs, PrepareConfig(types=types.replace("FILE", str(tmp_path / "FILE"))))
+
+
+@pytest.mark.parametrize("n", [0, 1, 19])
+@pytest.mark.parametrize("types", ["leiden", "markers:kidney"])
+def test_types_need_training_cells(inputs, monkeypatch, types, n) -> None:
+    """Scores over no training cell are nan: version 0.1 called every cell by the first type of the set."""
+    monkeypatch.setattr(markers, "read_markers", lambda name: {"a": [inputs.genes.ids[0]], "b": [inputs.genes.ids[1]]})
+    with pytest.raises(InputError, match=rf"found {n} training cells.*at least 20.*--types none"):
+        label_cells(dataclasses.replace(inputs, train_rows=np.arange(n)), PrepareConfig(types=types))
+
+
+@pytest.mark.parametrize("types", ["leiden", "markers:kidney"])
+def test_a_share_of_no_training_cells_is_refused_before_anything_is_read(types) -> None:
+    with pytest.raises(InputError, match=r"--fractions 0,0,1: found --types .*--types none"):
+        PrepareConfig(types=types, fractions=(0.0, 0.0, 1.0))
+    assert PrepareConfig(types="none", fractions=(0.0, 0.0, 1.0)).fractions[2] == 1

@@ -12,7 +12,7 @@ Shape letters: N cells, R replicates.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +92,29 @@ class Estimate:
 def finite(value: float) -> float | None:
     """Return a JSON number, or None for nan and infinity."""
     return float(value) if np.isfinite(value) else None
+
+
+def finite_median(values: Iterable[float]) -> float:
+    """Return the median of the finite values; nan where there is none."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.median(known)) if known else float("nan")
+
+
+def percentiles(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """Return two percentiles of the finite values; (0, 1) where there is none, so that a colour scale exists."""
+    known = values[np.isfinite(values)]
+    if known.size == 0:
+        return 0.0, 1.0
+    first, last = np.percentile(known, [low, high])
+    return float(first), float(last)
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Return the standard deviation of several values, 0 for values that are equal up to rounding; None for a single one."""
+    if len(values) < 2:
+        return None
+    is_rounding = np.ptp(values) <= 1e-12 * np.abs(values).max()
+    return 0.0 if is_rounding else float(np.std(values, ddof=1))
 
 
 def plain(value: float, n: int) -> Estimate:

@@ -124,6 +124,13 @@ class PrepareConfig:
             problems.add(found=f"min_tissue_fraction = {self.min_tissue_fraction}", expected="0 to 1")
         if len(self.fractions) != 3 or min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             problems.add(found=f"fractions {self.fractions}", expected="three shares (train, val, test) that sum to 1")
+        elif self.fractions[0] == 0 and (self.types == "leiden" or self.types.startswith("markers:")):
+            problems.add(
+                found=f"--types {self.types} with a share of 0 of training cells, which types are found among",
+                where=f"--fractions {','.join(f'{share:g}' for share in self.fractions)}",
+                expected="a share of training cells",
+                repair="--types none (a model names the types of cells that it generates from), or a table of types",
+            )
         if isinstance(self.holdout_slides, str):
             problems.add(
                 found=f"holdout_slides = {self.holdout_slides!r}", expected="a tuple", repair="a comma after the name"

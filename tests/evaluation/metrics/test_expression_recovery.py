@@ -6,6 +6,7 @@ from scipy import stats
 from scipy.sparse import csr_array
 from sklearn.linear_model import Ridge
 
+from sge2hist.data.errors import InputError
 from sge2hist.evaluation.metrics import expression_recovery as recovery
 from sge2hist.evaluation.resampling import make_resampling
 
@@ -47,3 +48,18 @@ def test_expression_is_log1p_of_counts_per_ten_thousand() -> None:
     found = recovery.log_normalised(counts, np.array([0, 2]))
     np.testing.assert_allclose(found, [[np.log1p(2500), 0], [0, 0]], rtol=1e-6)
     assert recovery.frequent_genes(counts, 5).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("n_train", "n_val"), [(0, 9), (19, 9), (30, 1), (30, 0)])
+def test_reference_models_need_training_and_validation_cells(n_train, n_val) -> None:
+    rng = np.random.default_rng(0)
+    features, expression = rng.normal(size=(40, 3)), rng.normal(size=(40, 5))
+    with pytest.raises(InputError, match=rf"{n_train} training and {n_val} validation cells"):
+        recovery.fit_expression_head(features[:n_train], expression[:n_train], features[:n_val], expression[:n_val])
+
+
+def test_genes_that_do_not_vary_recover_nothing() -> None:
+    rng = np.random.default_rng(0)
+    features, expression = rng.normal(size=(60, 3)), np.ones((60, 5))
+    head = recovery.fit_expression_head(features[:40], expression[:40], features[40:], expression[40:])
+    assert np.isfinite(head.predict(features)).all()

@@ -1,11 +1,14 @@
 """The gene stage: same step, same batch and loss; each cell once per epoch; a run finds types without collapse."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import adjusted_rand_score
 
+from sge2hist.data.errors import InputError
 from sge2hist.models.gene.encode import assign_components, dense_counts
 from sge2hist.models.gene.vae import GeneModelConfig
 from sge2hist.training.gene.data import encode_data, with_neighbours
@@ -154,3 +157,10 @@ def test_a_decoder_that_learns_on_leaves_latents_alone_and_tells_unseen_cells_be
     np.testing.assert_array_equal(before, after)
     assert better > likelihood + 0.1
     assert [name for name, value in model.named_parameters() if value.requires_grad] == trained
+
+
+def test_novelty_needs_cells_with_counts() -> None:
+    model, cells = train_gene_model(make_cells(300), use_labels=True), make_cells(30)
+    empty = dataclasses.replace(cells, read=lambda rows: cells.read(rows) * 0)
+    with pytest.raises(InputError, match="no counts in 30 reference cells"):
+        calibrate_novelty(model, empty)

@@ -18,11 +18,13 @@ import numpy as np
 from scipy import linalg
 from scipy.sparse import csr_array
 
-from sge2hist.evaluation.resampling import Estimate, Resampling
+from sge2hist.data.errors import InputError
+from sge2hist.evaluation.resampling import Estimate, Resampling, finite_median
 
 PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 BEST_GENES = (50, 500)
 COUNTS_PER = 1e4
+MIN_TRAIN_CELLS, MIN_VAL_CELLS = 20, 2
 
 
 def log_normalised(counts_NG: csr_array, genes: np.ndarray) -> np.ndarray:
@@ -60,7 +62,20 @@ class ExpressionHead:
 def fit_expression_head(
     train_ND: np.ndarray, expression_train_NG: np.ndarray, val_ND: np.ndarray, expression_val_NG: np.ndarray
 ) -> ExpressionHead:
-    """Return the ridge whose penalty gives the best median validation correlation over the best 500 genes."""
+    """Return the ridge whose penalty gives the best median validation correlation over the best 500 genes.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than 20 training or 2 validation cells.
+    """
+    if len(train_ND) < MIN_TRAIN_CELLS or len(val_ND) < MIN_VAL_CELLS:
+        raise InputError(
+            found=f"{len(train_ND)} training and {len(val_ND)} validation cells",
+            where="the paired dataset",
+            expected=f"at least {MIN_TRAIN_CELLS} and {MIN_VAL_CELLS}, which the reference models are fitted to and chosen on",
+            repair="prepare with other --fractions or a smaller --split-block-um",
+        )
     mean, scale = train_ND.mean(axis=0), train_ND.std(axis=0) + 1e-6
     scaled = ((train_ND - mean) / scale).astype(np.float64)
     offsets = expression_train_NG.mean(axis=0)
@@ -79,7 +94,7 @@ def fit_expression_head(
         )
         r = gene_correlations(head.predict(val_ND), expression_val_NG, np.ones((1, len(val_ND))))[0]
         order = np.argsort(-np.nan_to_num(r, nan=-2.0), kind="stable")
-        score = float(np.nan_to_num(np.nanmedian(r[order[: BEST_GENES[-1]]]), nan=-1.0))
+        score = float(np.nan_to_num(finite_median(r[order[: BEST_GENES[-1]]]), nan=-1.0))
         if best is None or score > best[0]:
             best = (score, ExpressionHead(**{**vars(head), "order_G": order}))
     if best is None:

@@ -10,6 +10,7 @@ import numpy as np
 from sge2hist.evaluation.report import charts
 from sge2hist.evaluation.report.sentences import is_bright_field, number
 from sge2hist.evaluation.report.tables import figure, scroll
+from sge2hist.evaluation.resampling import percentiles
 
 if TYPE_CHECKING:
     from sge2hist.evaluation.report.pictures import Pictures
@@ -75,7 +76,7 @@ def window_maps(maps: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
     """Return the scored maps of every statistic, real and generated on one scale."""
     parts = []
     for statistic, (real, generated) in maps.items():
-        low, high = np.nanpercentile(real, [2, 98])
+        low, high = percentiles(real, 2, 98)
         panels = "".join(
             f'<figure><img class="map" src="{charts.png_uri(window_image(values, low, high))}" '
             f'alt="{escape(statistic)} {title}"><figcaption>{title}</figcaption></figure>'
