@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sge2hist.data.errors import InputError
-from sge2hist.evaluation.cells import choose_cells, choose_floor_rows, derangement, overlaps
+from sge2hist.evaluation.cells import choose_cells, derangement
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.images import ImageSet
 
@@ -39,8 +39,8 @@ def test_sets_are_evaluated_on_shared_cells_with_the_right_images(tissue) -> Non
     assert found.rows_N.tolist() == test[20:60].tolist()
     for images in (a, b):
         assert images.row_M[found.images[images.name][0]].tolist() == found.rows_N.tolist()
-    assert len(np.intersect1d(found.floor_rows, found.rows_N)) == 0
-    assert len(found.floor_rows) == 40
+    assert len(np.intersect1d(found.comparison.rows_K, found.rows_N)) == 0
+    assert len(found.comparison.rows_K) == 40
     assert any("largest set shows 70" in note for note in found.notes)
 
 
@@ -70,24 +70,6 @@ def test_too_few_common_cells_are_refused(tissue) -> None:
     sets = [image_set("a", test[:30]), image_set("b", test[25:60])]
     with pytest.raises(InputError, match="5 cells in common"):
         choose_cells(sets, tissue.data, EvaluateConfig(), 32.0, np.random.default_rng(0))
-
-
-def test_floor_takes_clear_patches_first_and_says_what_it_took(tissue) -> None:
-    test = tissue.data.rows("test")
-    rows = test[: len(test) // 2]
-    floor, note = choose_floor_rows(rows, tissue.data, "test", 32.0, np.random.default_rng(0))
-    assert not overlaps(floor, rows, tissue.data, 32.0).any()
-    assert f"{len(rows)} from split 'test', no pixel shared" in note
-    _, note = choose_floor_rows(test, tissue.data, "test", 32.0, np.random.default_rng(0))
-    assert "from split 'val'" in note
-    assert "from split 'train'" in note
-
-
-def test_overlap_is_that_of_squares(tissue) -> None:
-    """Cells stand 32 px apart: patches of 32 um touch without sharing a pixel, wider ones share some."""
-    rows = tissue.data.rows("test")
-    assert not overlaps(rows[1:2], rows[:1], tissue.data, 32.0).any()
-    assert overlaps(rows[1:2], rows[:1], tissue.data, 33.0).all()
 
 
 def test_training_cells_are_noted(tissue) -> None:

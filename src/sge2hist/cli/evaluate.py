@@ -20,7 +20,7 @@ def evaluate(
     ],
     data: Annotated[Path, typer.Option("--data", help="Paired dataset that the cells come from.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Report folder to write.")],
-    split: Annotated[str, typer.Option(help="Split of the evaluated cells and of the real floor.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of the evaluated cells.")] = "test",
     n: Annotated[int, typer.Option("-n", help="At most this many cells, sampled at random.")] = 10_000,
     samples: Annotated[int, typer.Option(help="At most this many images per cell.")] = 3,
     extractor: Annotated[
@@ -37,6 +37,14 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of every random choice.", rich_help_panel=ADVANCED)] = 0,
     umap: Annotated[
         bool, typer.Option("--umap/--no-umap", help="Show a UMAP of the features.", rich_help_panel=ADVANCED)
+    ] = True,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            "--cache/--no-cache",
+            help="Keep features of the real patches in X.paired/cache for the next evaluation.",
+            rich_help_panel=ADVANCED,
+        ),
     ] = True,
     overwrite: Overwrite = False,
 ) -> None:
@@ -58,6 +66,7 @@ def evaluate(
         n_bootstrap=bootstrap,
         seed=seed,
         umap=umap,
+        cache=cache,
     )
     report = run(list(generated), data, output, config=config, progress=True, overwrite=overwrite)
     for line in summary(report):
@@ -66,22 +75,45 @@ def evaluate(
 
 
 def summary(report: dict[str, Any]) -> list[str]:
-    """Return one line per metric: value, real tissue, shuffled."""
+    """Return one line per metric: value, real tissue, shuffled; and what the report lacks."""
+    from sge2hist.evaluation.report.sentences import shown
 
-    def number(entry: dict[str, Any] | None) -> str:
-        return "-" if entry is None or entry["value"] is None else f"{entry['value']:.4g}"
+    def text(entry: dict[str, Any] | None, share: bool = False) -> str:
+        return shown(None if entry is None else entry["value"], share).replace("−", "-").replace("–", "-")
 
     lines = [note for note in (report["extractor"]["note"], *report["notes"]) if note]
+    lines.append(f"compared with {report['data']['floor']}")
     names = [entry["name"] for entry in report["sets"]]
-    lines.append(f"{'metric':<40}{'real':>10}" + "".join(f"{name[:18]:>20}{'shuffled':>10}" for name in names))
+    table = [["metric", "real", *(heading for name in names for heading in (name, "shuffled"))]]
     for metric in report["metrics"]:
+        share = bool(metric["share"])
         cells = [metric["sets"].get(name) for name in names]
-        columns = "".join(f"{number(cell):>20}{number(cell and cell['shuffled']):>10}" for cell in cells)
-        lines.append(f"{metric['name']:<40}{number(metric['real']):>10}{columns}")
+        found = [text(entry, share) for cell in cells for entry in (cell, cell and cell["shuffled"])]
+        table.append([metric["name"], text(metric["real"], share), *found])
+    lines += columns(table)
     for name, slide in report["slides"].items():
-        maps = [f"{row['name']} {number(row['correlation'])} ({number(row['shuffled'])})" for row in slide["maps"]]
+        maps = [f"{row['name']} {text(row['correlation'])} ({text(row['shuffled'])})" for row in slide["maps"]]
         lines.append(
             f"{name}, windows of {slide['window_um']:g} um, correlation (shuffled): {', '.join(maps)}; "
-            f"seams {number(slide['seams'])}, real {number(slide['real_seams'])}"
+            f"seams {text(slide['seams'])}, real {text(slide['real_seams'])}"
         )
-    return lines
+    by_reason: dict[str, list[str]] = {}
+    for entry in report["types_omitted"]:
+        by_reason.setdefault(entry["reason"], []).append(f"{entry['type']} ({entry['n']})")
+    lines += [f"not in the table of types, {reason}: {', '.join(types)}" for reason, types in by_reason.items()]
+    return lines + [f"omitted: {sentence}" for sentence in report["omitted"]]
+
+
+def columns(table: list[list[str]]) -> list[str]:
+    """Return rows as lines of text: the first column flush left, the others right, two spaces apart or more.
+
+    >>> columns([["metric", "a"], ["KID", "-0.01"]])
+    ['metric      a', 'KID     -0.01']
+    """
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in table
+    ]

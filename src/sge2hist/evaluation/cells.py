@@ -1,7 +1,7 @@
-"""Choose the evaluated cells and the other real patches (floor), and pair images with cells.
+"""Choose the evaluated cells and the real patches that they are compared with, and pair images with cells.
 
-All sets are evaluated on the same cells, those that every set shows. The floor consists of other real cells of the
-same split, first those whose patches share no pixel with an evaluated one.
+All sets are evaluated on the same cells, those that every set shows. The comparison set comes from other places
+(`sge2hist.evaluation.comparison`).
 
 Shape letters: N evaluated cells.
 """
@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import KDTree
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
+from sge2hist.evaluation.comparison import Comparison, choose_comparison
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.images import ImageSet
 
@@ -27,8 +27,7 @@ class Cells:
 
     Attributes:
         rows_N: evaluated cells, ascending.
-        floor_rows: other real cells, at most N, for the floor.
-        floor_note: where they come from.
+        comparison: real patches from other places, matched to the evaluated cells.
         train_rows, val_rows: cells on which the reference models are fitted and tuned.
         shuffle_N: for each cell, the position of another one (a derangement).
         images: set name -> one int64 [N] per sample, the image of each cell.
@@ -38,8 +37,7 @@ class Cells:
     """
 
     rows_N: np.ndarray
-    floor_rows: np.ndarray
-    floor_note: str
+    comparison: Comparison
     train_rows: np.ndarray
     val_rows: np.ndarray
     shuffle_N: np.ndarray
@@ -76,11 +74,9 @@ def choose_cells(
         rows, indices, types = rows_of_same_type(sets[0], data, config, rng, notes)
         images = {sets[0].name: [indices]}
     note_split(rows, data, config.split, notes)
-    floor_rows, floor_note = choose_floor_rows(rows, data, config.split, patch_um, rng)
     return Cells(
         rows_N=rows,
-        floor_rows=floor_rows,
-        floor_note=floor_note,
+        comparison=choose_comparison(rows, data, patch_um, config.block_um or 2 * patch_um, rng),
         train_rows=subsample(data.rows("train"), config.max_train, rng),
         val_rows=subsample(data.rows("val"), config.max_val, rng),
         shuffle_N=derangement(len(rows), rng),
@@ -187,41 +183,3 @@ def note_split(rows: np.ndarray, data: PairedDataset, split: str, notes: list[st
         outside = int((~np.isin(rows, data.rows(split))).sum())
         if outside:
             notes.append(f"Warning: {outside} of {len(rows)} evaluated cells are not in split '{split}'.")
-
-
-def choose_floor_rows(
-    rows: np.ndarray, data: PairedDataset, split: str, patch_um: float, rng: np.random.Generator
-) -> tuple[np.ndarray, str]:
-    """Return other real cells, as many as evaluated ones if there are, and where they come from."""
-    same = np.setdiff1d(data.rows(split), rows)
-    clear = same[~overlaps(same, rows, data, patch_um)] if len(same) else same
-    elsewhere = [np.setdiff1d(data.rows(name), np.union1d(rows, same)) for name in ("val", "train")]
-    pools = {
-        f"split '{split}', no pixel shared": clear,
-        f"split '{split}', patches may overlap": np.setdiff1d(same, clear),
-        "split 'val'": elsewhere[0],
-        "split 'train'": np.setdiff1d(elsewhere[1], elsewhere[0]),
-    }
-    chosen: list[np.ndarray] = []
-    parts: list[str] = []
-    for name, pool in pools.items():
-        count = min(len(rows) - sum(len(part) for part in chosen), len(pool))
-        if count > 0:
-            chosen.append(rng.choice(pool, count, replace=False))
-            parts.append(f"{count} from {name}")
-    floor = np.concatenate(chosen) if chosen else np.empty(0, np.int64)
-    return np.sort(floor), "; ".join(parts) or "no other cells"
-
-
-def overlaps(candidates: np.ndarray, rows: np.ndarray, data: PairedDataset, patch_um: float) -> np.ndarray:
-    """Return bool: whether a candidate's patch shares pixels with the patch of any of the rows (squares on the same
-    slide).
-    """
-    side_px = patch_um / data.um_per_px
-    result = np.zeros(len(candidates), bool)
-    for slide in np.unique(data.slide_of_cell[candidates]):
-        mine, others = data.slide_of_cell[candidates] == slide, rows[data.slide_of_cell[rows] == slide]
-        if len(others):
-            distance, _ = KDTree(data.centre_xy_px[others]).query(data.centre_xy_px[candidates[mine]], p=np.inf)
-            result[mine] = distance < side_px
-    return result

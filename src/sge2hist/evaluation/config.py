@@ -16,7 +16,7 @@ class EvaluateConfig:
     extractor_input_px: int | None = (
         None  # side to which images are resized for the extractor; None = the extractor's own
     )
-    split: str = "test"  # split of the paired dataset from which evaluated cells and floor come
+    split: str = "test"  # split of the paired dataset from which the evaluated cells come
     max_cells: int = 10_000  # the largest number of evaluated cells, sampled at random
     max_train: int = 5_000  # real training patches on which classifier and expression head are fitted
     max_val: int = 2_000  # real validation patches on which genes and penalties are chosen
@@ -31,6 +31,7 @@ class EvaluateConfig:
     min_type: int = 50  # fewest evaluated cells of a type in the table of types
     gallery: int = 8  # cells in each gallery row
     umap: bool = True  # show a UMAP of the features (some ten seconds)
+    cache: bool = True  # keep features and thumbnails of real patches in X.paired/cache for the next evaluation
     seed: int = 0  # seed of every random choice
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from sge2hist.evaluation.metrics.memorisation import CopySearch, find_copies
 from sge2hist.evaluation.metrics.retrieval import psnr, ssim
 from sge2hist.evaluation.metrics.slide_maps import SlideScores, score_slide
 from sge2hist.evaluation.open_images import ImageSource, open_image_sets
-from sge2hist.evaluation.reference import Geometry, Reference, build_reference
+from sge2hist.evaluation.reference import Geometry, Reference, build_reference, stored_thumbnails
 from sge2hist.evaluation.resampling import make_resampling
 from sge2hist.evaluation.results import build_report
 from sge2hist.evaluation.scores import Estimates, SetScores, real_estimates, score_set
@@ -105,12 +105,19 @@ def evaluate(
         real = real_estimates(reference)
         copies = add_copies(reference, descriptors, scores_of, real, rng, on_progress)
         add_similarity(reference, sets, scores_of)
-        slides = score_slides(sets, dataset, config)
+        on_progress("whole slides", 0, 1)
+        slides, not_scored = score_slides(sets, dataset, config)
+        on_progress("whole slides", 1, 1)
+        on_progress("latents and tables", 0, 1)
         report = build_report(reference, sets, descriptors, shuffled_descriptors, scores_of, real, copies, rng)
+        on_progress("latents and tables", 1, 1)
         report["slides"] = {name: found.report for name, found in slides.items()}
+        report["omitted"] += not_scored
         report["seconds"] = round(time.monotonic() - started, 1)
         if output is not None:
+            on_progress("pictures", 0, 1)
             write_report(report, reference, sets, shuffled, descriptors, scores_of, slides, Path(output), overwrite)
+            on_progress("pictures", 1, 1)
     return report
 
 
@@ -196,14 +203,17 @@ def add_copies(
         return None
     train_rows = subsample(data.rows("train"), config.max_train_for_copies, rng)
     checked = subsample(np.arange(len(reference.real)), config.max_copies_checked, rng)
+    stored = stored_thumbnails(data, config, reference.geometry)
     copies = find_copies(
         {name: samples[0].thumbnails_NK[checked] for name, samples in descriptors.items()},
         reference.real.thumbnails_NK[checked],
         train_rows,
         reference.patches,
         make_resampling(reference.block_N[checked], n_replicates=config.n_bootstrap, n_groups=config.n_groups, rng=rng),
+        stored=stored,
         progress=lambda done: progress("search for copies", done, len(train_rows)),
     )
+    stored.save()
     for name, share in copies.shares.items():
         scores_of[name].matched["copied"] = share
     real["copied"] = copies.real
@@ -225,16 +235,22 @@ def add_similarity(reference: Reference, sets: list[ImageSet], scores_of: dict[s
             scores_of[images.name].matched[name] = reference.resampling.mean(values)
 
 
-def score_slides(sets: list[ImageSet], data: PairedDataset, config: EvaluateConfig) -> dict[str, SlideScores]:
-    """Return the scores of whole slides, for generated slides with enough windows of held-out cells alone."""
-    found = {}
+def score_slides(
+    sets: list[ImageSet], data: PairedDataset, config: EvaluateConfig
+) -> tuple[dict[str, SlideScores], list[str]]:
+    """Return the scores of whole slides, for generated slides with enough windows of held-out cells alone, and a
+    sentence for each slide without.
+    """
+    found, not_scored = {}, []
     for images in sets:
         if images.is_slide:
-            with suppress(InputError):  # too few such windows: only its cells are evaluated
+            try:
                 found[images.name] = score_slide(
                     [images.path], data, split=config.split, n_bootstrap=config.n_bootstrap, seed=config.seed
                 )
-    return found
+            except InputError as error:  # too few such windows: only its cells are evaluated
+                not_scored.append(f"{images.name} as a whole slide: {error.found}; expected {error.expected}.")
+    return found, not_scored
 
 
 def write_report(

@@ -6,8 +6,9 @@ Shape letters: N evaluated cells, D features, G genes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +16,15 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.cells import Cells
 from sge2hist.evaluation.config import EvaluateConfig
-from sge2hist.evaluation.features.descriptors import ImageDescriptors, Morphometry, Progress, describe_images
+from sge2hist.evaluation.features.descriptors import (
+    THUMBNAIL_PX,
+    ImageDescriptors,
+    Morphometry,
+    Progress,
+    describe_images,
+)
 from sge2hist.evaluation.features.extractors import Extractor
+from sge2hist.evaluation.features.row_store import RowStore, store_beside
 from sge2hist.evaluation.images import ImageSet
 from sge2hist.evaluation.metrics import expression_recovery as recovery
 from sge2hist.evaluation.metrics import type_agreement as agreement
@@ -24,7 +32,7 @@ from sge2hist.evaluation.metrics.morphometry import fit_morphometry
 from sge2hist.evaluation.resampling import Estimate, Resampling, make_resampling, spatial_blocks
 
 PATCHES_FOR_SEGMENTER = 500
-MIN_FLOOR = 20
+MIN_COMPARISON = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +69,9 @@ class Reference:
     Attributes:
         morphometry: statistics of an image: stain, lumen and nuclei of H&E, light of each channel of fluorescence.
         real: the evaluated cells' own patches.
-        floor: other real patches (perhaps fewer than N).
-        resampling: weights shared by all metrics; floor_resampling: the same for the pairs (real[partner[i]],
-            floor[i]).
-        partner: positions among the evaluated cells that stand opposite the floor's patches (all of them unless the
-            floor is smaller).
+        comparison: real patches from other places, K of them; the k-th stands opposite evaluated cell `matched[k]`.
+        resampling: weights shared by all metrics; comparison_resampling: the same for the K matched cells, None when
+            they are fewer than 20.
         types_N: type index of each evaluated cell, -1 = unknown.
         classifier: predicts types from features; None when the data has fewer than two types.
         head: predicts expression from features; measured_NG: measured expression of its best genes.
@@ -79,14 +85,18 @@ class Reference:
     morphometry: Morphometry
     block_N: np.ndarray
     resampling: Resampling
-    floor_resampling: Resampling | None
-    partner: np.ndarray
+    comparison_resampling: Resampling | None
     real: ImageDescriptors
-    floor: ImageDescriptors
+    comparison: ImageDescriptors
     types_N: np.ndarray
     classifier: agreement.TypeClassifier | None
     head: recovery.ExpressionHead
     measured_NG: np.ndarray
+
+    @property
+    def matched(self) -> np.ndarray:
+        """Positions among the evaluated cells that have a comparison patch, int64 [K]."""
+        return self.cells.comparison.matched_K
 
     def patches(self, rows: np.ndarray) -> np.ndarray:
         """Return real patches at the compared size, uint8 [n, P, P, C]."""
@@ -165,14 +175,17 @@ def build_reference(
             channels=data.channels,
             morphometry=morphometry if measured else None,
             with_thumbnails=with_thumbnails,
+            stored=stored,
             progress=progress,
             stage=stage,
         )
 
+    stored = stored_features(data, config, geometry, extractor)
     real = look(cells.rows_N, "real patches", measured=True, with_thumbnails=True)
-    floor = look(cells.floor_rows, "other real patches", measured=True)
+    comparison = look(cells.comparison.rows_K, "comparison patches", measured=True)
     train = look(cells.train_rows, "training patches").features_ND
     val = look(cells.val_rows, "validation patches").features_ND
+    stored.save()
     progress("fit reference models", 0, 1)
     types = data.type_of_cell
     classifier = agreement.fit_type_classifier(train, types[cells.train_rows], val, types[cells.val_rows])
@@ -182,7 +195,7 @@ def build_reference(
     block_N = spatial_blocks(
         data.centre_xy_px[cells.rows_N] * data.um_per_px, data.slide_of_cell[cells.rows_N], side_um
     )
-    partner = np.sort(rng.permutation(len(cells.rows_N))[: len(cells.floor_rows)])
+    matched = cells.comparison.matched_K
     return Reference(
         data=data,
         cells=cells,
@@ -192,17 +205,40 @@ def build_reference(
         morphometry=morphometry,
         block_N=block_N,
         resampling=make_resampling(block_N, n_replicates=config.n_bootstrap, n_groups=config.n_groups, rng=rng),
-        floor_resampling=None
-        if len(partner) < MIN_FLOOR
-        else make_resampling(block_N[partner], n_replicates=config.n_bootstrap, n_groups=config.n_groups, rng=rng),
-        partner=partner,
+        comparison_resampling=None
+        if len(matched) < MIN_COMPARISON
+        else make_resampling(block_N[matched], n_replicates=config.n_bootstrap, n_groups=config.n_groups, rng=rng),
         real=real,
-        floor=floor,
+        comparison=comparison,
         types_N=cells.type_N,
         classifier=classifier,
         head=head,
         measured_NG=measured,
     )
+
+
+def patch_keys(data: PairedDataset, geometry: Geometry) -> dict[str, Any]:
+    """Return what determines the pixels of the real patches."""
+    return {
+        "dataset": data.fingerprint,
+        "n_cells": len(data),
+        "um_per_px": data.um_per_px,
+        "patch": asdict(geometry),
+        "channels": data.channels,
+    }
+
+
+def stored_features(data: PairedDataset, config: EvaluateConfig, geometry: Geometry, extractor: Extractor) -> RowStore:
+    """Return the features of real patches that earlier evaluations kept; only of extractors with a hash of their weights."""
+    is_known = config.cache and extractor.details.get("sha256")
+    keys = {"extractor": extractor.name, **extractor.details, **patch_keys(data, geometry)} if is_known else None
+    return store_beside(data.path, "features", keys)
+
+
+def stored_thumbnails(data: PairedDataset, config: EvaluateConfig, geometry: Geometry) -> RowStore:
+    """Return the thumbnails of training patches that earlier evaluations kept."""
+    keys = {"thumbnail_px": THUMBNAIL_PX, **patch_keys(data, geometry)} if config.cache else None
+    return store_beside(data.path, "thumbnails", keys)
 
 
 def fit_best_genes(

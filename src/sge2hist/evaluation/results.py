@@ -23,11 +23,12 @@ from sge2hist.evaluation.images import ImageSet
 from sge2hist.evaluation.metrics import type_agreement as agreement
 from sge2hist.evaluation.metrics.catalogue import CATALOGUE
 from sge2hist.evaluation.metrics.clustering import latent_report, neighbourhood_composition
+from sge2hist.evaluation.metrics.expression_recovery import BEST_GENES
 from sge2hist.evaluation.metrics.frechet import frechet_of
 from sge2hist.evaluation.metrics.memorisation import CopySearch
 from sge2hist.evaluation.metrics.morphometry import morphometry_row
-from sge2hist.evaluation.reference import Reference
-from sge2hist.evaluation.resampling import finite
+from sge2hist.evaluation.reference import MIN_COMPARISON, Reference
+from sge2hist.evaluation.resampling import finite, spread
 from sge2hist.evaluation.scores import MIN_OF_TYPE, Estimates, SetScores, score_set, type_kids
 
 FORMAT_VERSION = 2  # 2: realism against the comparison patches; 1: against the own patches, which `frechet_own` keeps
@@ -67,6 +68,8 @@ def build_report(
         "metrics": metric_table(scores_of, real, cells.own_cells),
         "differences": differences(scores_of),
         "per_type": per_type(reference, first),
+        "types_omitted": types_omitted(reference),
+        "omitted": omitted(reference),
         "morphometry": morphometry_tables(reference, first, shuffled) if cells.own_cells else {},
         "over_samples": sample_spread(reference, descriptors, scores_of),
         "over_slides": {name: over_slides(reference, found) for name, found in scores_of.items()}
@@ -153,7 +156,7 @@ def metric_table(scores_of: dict[str, SetScores], real: Estimates, own_cells: bo
             continue
         baseline = real.get(metric.id)
         entry: dict[str, Any] = {
-            field: getattr(metric, field) for field in ("id", "question", "name", "better", "definition")
+            field: getattr(metric, field) for field in ("id", "question", "name", "better", "definition", "share")
         }
         entry["real"] = None if baseline is None or not metric.real else {"kind": metric.real, **baseline.as_dict()}
         entry["sets"] = {name: set_entry(found, metric.id) for name, found in having.items()}
@@ -238,6 +241,40 @@ def per_type(reference: Reference, sets: dict[str, ImageDescriptors]) -> list[di
     return sorted(rows, key=lambda row: -row["n"])
 
 
+def types_omitted(reference: Reference) -> list[dict[str, Any]]:
+    """Return the cell types that the table of types lacks, with the reason."""
+    limit = reference.config.min_type
+    found = []
+    for number, name in enumerate(reference.data.types):
+        count = int((reference.types_N == number).sum())
+        if count < limit:
+            found.append({"type": name, "n": count, "reason": f"fewer than {limit} evaluated cells"})
+    unknown = int((reference.types_N < 0).sum())
+    if unknown:
+        found.append({"type": "unknown", "n": unknown, "reason": "no type in the dataset"})
+    return found
+
+
+def omitted(reference: Reference) -> list[str]:
+    """Return what the report lacks and why, one sentence each."""
+    found = []
+    if reference.comparison_resampling is None:
+        n = len(reference.matched)
+        found.append(f"Realism: {n} evaluated cells have a comparison patch, at least {MIN_COMPARISON} are needed.")
+    if reference.classifier is None:
+        found.append("Type agreement: fewer than two cell types among the training cells.")
+    elif len(np.unique(reference.types_N[reference.types_N >= 0])) < 2:
+        found.append("Type agreement: fewer than two cell types among the evaluated cells.")
+    n_genes = reference.measured_NG.shape[1]
+    if n_genes < BEST_GENES[-1] and reference.cells.own_cells:
+        found.append(f"Expression recovery over more than {n_genes} genes: the dataset counts no more.")
+    statistics = reference.real.morphometry
+    if "nuclei_count" in statistics and "nuclear_eccentricity" not in statistics:
+        um = reference.geometry.um_per_px
+        found.append(f"Eccentricity and solidity of nuclei: at {um:g} um/px a nucleus has too few pixels.")
+    return found
+
+
 def optional(value: float | None) -> float | None:
     """Return a JSON number or None."""
     return None if value is None else finite(value)
@@ -279,7 +316,7 @@ def over_samples(samples: list[Estimates]) -> dict[str, dict[str, Any]]:
             found[metric.id] = {
                 "n_samples": len(values),
                 "mean": float(np.mean(values)),
-                "sd": float(np.std(values, ddof=1)),
+                "sd": spread(values),
                 "values": values,
             }
     return found
@@ -309,12 +346,12 @@ def sample_spread(
         resampling=reference.resampling.values_only(),
         comparison_resampling=None if compared is None else compared.values_only(),
     )
-    spread = {}
+    spreads = {}
     for name, samples in descriptors.items():
         if len(samples) > 1:
             others = [score_set(quick, sample, None).matched for sample in samples[1:]]
-            spread[name] = over_samples([scores_of[name].matched, *others])
-    return spread
+            spreads[name] = over_samples([scores_of[name].matched, *others])
+    return spreads
 
 
 def latent_reports(reference: Reference, sets: list[ImageSet], rng: np.random.Generator) -> dict[str, Any]:

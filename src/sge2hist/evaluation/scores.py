@@ -1,7 +1,7 @@
 """Every metric of one set of images against the reference.
 
-The same functions score generated images, other real patches (the floor) and images given to the wrong cells
-(shuffled).
+The same functions score generated images, the cells' own real patches (the floor of realism, the ceiling of the rest) and
+images given to the wrong cells (shuffled).
 
 Shape letters: N evaluated cells.
 """
@@ -20,7 +20,7 @@ from sge2hist.evaluation.metrics.kid import grouped_kid, kid_estimate, kid_of
 from sge2hist.evaluation.metrics.morphometry import compare_distributions, pearson_estimate
 from sge2hist.evaluation.metrics.prdc import prdc_scores
 from sge2hist.evaluation.reference import Reference
-from sge2hist.evaluation.resampling import Estimate, Resampling, plain
+from sge2hist.evaluation.resampling import Estimate, Resampling, finite_median, plain
 
 Estimates = dict[str, Estimate]
 MIN_OF_TYPE = 20
@@ -35,15 +35,48 @@ class SetScores:
     rank_share_N: np.ndarray
 
 
-def realism_scores(real_ND: np.ndarray, other_ND: np.ndarray, resampling: Resampling, neighbours: int) -> Estimates:
-    """Return Frechet distance, KID, precision, recall, density and coverage of images against real patches (equally
-    many).
+def realism_scores(reference: Reference, features_ND: np.ndarray) -> Estimates:
+    """Return Frechet distance, KID (also within types), precision, recall, density and coverage against the comparison
+    patches; nothing when these are fewer than 20.
+
+    Parameters
+    ----------
+    features_ND
+        One image for each evaluated cell; those whose cell has a comparison patch count.
     """
-    k = min(neighbours, len(real_ND) - 1)
+    resampling = reference.comparison_resampling
+    if resampling is None:
+        return {}
+    compared, other = reference.comparison.features_ND, features_ND[reference.matched]
+    k = min(reference.config.neighbours, len(compared) - 1)
     return {
-        "frechet": frechet_estimate(real_ND, other_ND, resampling),
-        "kid": kid_estimate(real_ND, other_ND, resampling),
-        **prdc_scores(real_ND, other_ND, k).estimates(resampling),
+        "frechet": frechet_estimate(compared, other, resampling),
+        "kid": kid_estimate(compared, other, resampling),
+        **prdc_scores(compared, other, k).estimates(resampling),
+        **type_realism(reference, features_ND),
+    }
+
+
+def type_realism(reference: Reference, features_ND: np.ndarray) -> Estimates:
+    """Return KID within types against the comparison patches; nothing when no type has enough of them."""
+    if reference.comparison_resampling is None:
+        return {}
+    matched = reference.matched
+    found = type_kid_estimate(
+        reference.comparison.features_ND,
+        features_ND[matched],
+        reference.types_N[matched],
+        reference.comparison_resampling,
+    )
+    return {} if found is None else {"type_kid": found}
+
+
+def own_patch_distances(reference: Reference, features_ND: np.ndarray) -> Estimates:
+    """Return Frechet distance and KID against the evaluated cells' own patches, as versions up to 0.1 gave them."""
+    real, resampling = reference.real.features_ND, reference.resampling
+    return {
+        "frechet_own": frechet_estimate(real, features_ND, resampling),
+        "kid_own": kid_estimate(real, features_ND, resampling),
     }
 
 
@@ -119,8 +152,8 @@ def distribution_scores(real: ImageDescriptors, other: ImageDescriptors) -> Esti
     """Return the medians over the statistics of 1 - KS and of the ratio of spreads."""
     compared = [compare_distributions(values, other.morphometry[name]) for name, values in real.morphometry.items()]
     return {
-        "morphometry_one_minus_ks": plain(np.nanmedian([c.one_minus_ks for c in compared]), len(other)),
-        "morphometry_spread_ratio": plain(np.nanmedian([c.spread_ratio for c in compared]), len(other)),
+        "morphometry_one_minus_ks": plain(finite_median(c.one_minus_ks for c in compared), len(other)),
+        "morphometry_spread_ratio": plain(finite_median(c.spread_ratio for c in compared), len(other)),
     }
 
 
@@ -141,18 +174,17 @@ def score_set(reference: Reference, images: ImageDescriptors, shuffled: ImageDes
         Images that the same model made from other cells' expression, in the same order; None = the same images, each
         given to another cell.
     """
-    real, config = reference.real, reference.config
-    matched = realism_scores(real.features_ND, images.features_ND, reference.resampling, config.neighbours)
-    matched |= distribution_scores(real, images)
+    matched = realism_scores(reference, images.features_ND) | own_patch_distances(reference, images.features_ND)
+    matched |= distribution_scores(reference.real, images) | type_scores(reference, images.features_ND)
     unmatched: Estimates = {}
     if shuffled is None:
         shuffled = images.take(reference.cells.shuffle_N)
+        # The same images: only what depends on the pairing differs.
+        unmatched = type_realism(reference, shuffled.features_ND)
     else:
-        unmatched = realism_scores(real.features_ND, shuffled.features_ND, reference.resampling, config.neighbours)
-    for into, descriptors in ((matched, images), (unmatched, shuffled)):
-        kid = type_kid_estimate(real.features_ND, descriptors.features_ND, reference.types_N, reference.resampling)
-        into.update({} if kid is None else {"type_kid": kid})
-        into.update(type_scores(reference, descriptors.features_ND))
+        unmatched = realism_scores(reference, shuffled.features_ND)
+        unmatched |= own_patch_distances(reference, shuffled.features_ND)
+    unmatched |= type_scores(reference, shuffled.features_ND)
     share_N = np.full(len(images), np.nan)
     if reference.cells.own_cells:
         own, share_N = own_cell_scores(reference, images)
@@ -163,16 +195,9 @@ def score_set(reference: Reference, images: ImageDescriptors, shuffled: ImageDes
 
 def real_estimates(reference: Reference) -> Estimates:
     """Return the scores of real tissue: the floor of the realism metrics and the ceiling of the others."""
-    found: Estimates = {}
-    if reference.floor_resampling is not None:
-        real = reference.real.take(reference.partner)
-        floor, resampling = reference.floor, reference.floor_resampling
-        found |= realism_scores(real.features_ND, floor.features_ND, resampling, reference.config.neighbours)
-        found |= distribution_scores(real, floor)
-        type_floor = reference.data.type_of_cell[reference.cells.floor_rows]
-        kids = type_kids(real.features_ND, reference.types_N[reference.partner], floor.features_ND, type_floor)
-        if kids:
-            found["type_kid"] = plain(float(np.mean(list(kids.values()))), len(floor))
+    found = realism_scores(reference, reference.real.features_ND)
+    if len(reference.matched):
+        found |= distribution_scores(reference.real.take(reference.matched), reference.comparison)
     found |= type_scores(reference, reference.real.features_ND)
     found |= {f"expression_{n}": estimate for n, estimate in reference.real_recovery.items()}
     found |= {f"expression_ratio_{n}": plain(1.0, len(reference.real)) for n in reference.real_recovery}

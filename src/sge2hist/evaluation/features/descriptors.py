@@ -14,6 +14,7 @@ import numpy as np
 
 from sge2hist.data.slides.channels import RGB, Channels, composite, is_rgb
 from sge2hist.evaluation.features.extractors import Extractor
+from sge2hist.evaluation.features.row_store import RowStore
 
 BATCH = 256
 THUMBNAIL_PX = 8
@@ -50,11 +51,17 @@ class ImageDescriptors:
 
 def thumbnails(image_NHWC: np.ndarray) -> np.ndarray:
     """Return float16 [N, 8 * 8 * C]: area means of the images, in [0, 1]."""
+    n, height, width, n_channels = image_NHWC.shape
+    if height % THUMBNAIL_PX == 0 and width % THUMBNAIL_PX == 0:
+        step_y, step_x = height // THUMBNAIL_PX, width // THUMBNAIL_PX
+        rows = image_NHWC.reshape(n, THUMBNAIL_PX, step_y, width * n_channels).sum(axis=2, dtype=np.uint32)
+        sums = rows.reshape(n, THUMBNAIL_PX, THUMBNAIL_PX, step_x, n_channels).sum(axis=3)
+        return (sums.reshape(n, -1) / np.float32(255 * step_y * step_x)).astype(np.float16)
     import torch
 
     batch = torch.from_numpy(np.ascontiguousarray(image_NHWC)).permute(0, 3, 1, 2).float() / 255
     small = torch.nn.functional.adaptive_avg_pool2d(batch, THUMBNAIL_PX)
-    return small.permute(0, 2, 3, 1).reshape(len(image_NHWC), -1).numpy().astype(np.float16)
+    return small.permute(0, 2, 3, 1).reshape(n, -1).numpy().astype(np.float16)
 
 
 def to_rgb(image_NHWC: np.ndarray, channels: Channels, extractor: Extractor) -> np.ndarray:
@@ -71,6 +78,7 @@ def describe_images(
     channels: Channels = RGB,
     morphometry: Morphometry | None = None,
     with_thumbnails: bool = False,
+    stored: RowStore | None = None,
     progress: Progress | None = None,
     stage: str = "images",
 ) -> ImageDescriptors:
@@ -84,14 +92,23 @@ def describe_images(
         Names of the C channels; see `to_rgb`.
     morphometry
         Statistics of each image, when given.
+    stored
+        Features that are known already, by index; those that are not are added.
     """
+    stored = RowStore(None) if stored is None else stored
     features, tables, small = [], [], []
     for start in range(0, len(indices), BATCH):
-        batch = read(indices[start : start + BATCH])
-        features.append(extractor(to_rgb(batch, channels, extractor)))
-        if morphometry is not None:
+        part = indices[start : start + BATCH]
+        batch = read(part) if morphometry is not None or with_thumbnails else None
+
+        def features_of(missing: np.ndarray, part: np.ndarray = part, batch: np.ndarray | None = batch) -> np.ndarray:
+            images = read(part[missing]) if batch is None else batch[missing]
+            return extractor(to_rgb(images, channels, extractor))
+
+        features.append(stored.complete(part, features_of))
+        if morphometry is not None and batch is not None:
             tables.append(morphometry(batch))
-        if with_thumbnails:
+        if with_thumbnails and batch is not None:
             small.append(thumbnails(batch))
         if progress is not None:
             progress(stage, min(start + BATCH, len(indices)), len(indices))

@@ -16,9 +16,11 @@ class Metric:
         question: what it answers.
         name: as printed.
         better: "lower", "higher" or "one" (best at 1).
-        real: what the column "real" holds: "floor" (other real patches in place of generated), "ceiling" (the cell's
-            own real patch), or "" (nothing).
+        real: what the column "real" holds: "floor" (the cells' own real patches in place of the generated ones, against
+            the comparison patches; of morphometry and copies other real patches), "ceiling" (the cell's own real
+            patch), or "" (nothing).
         definition: one line.
+        share: whether it is a share, which is shown in per cent everywhere.
     """
 
     id: str
@@ -27,6 +29,7 @@ class Metric:
     better: str
     real: str
     definition: str
+    share: bool = False
 
 
 REALISTIC, VARIED, TYPE, GENES = "Realistic?", "Realistic and varied?", "Right type?", "Right genes?"
@@ -39,7 +42,7 @@ CATALOGUE = (
         name="Frechet distance",
         better="lower",
         real="floor",
-        definition="between Gaussians fitted to the features of real and generated patches",
+        definition="between Gaussians fitted to the features of generated and of comparison patches",
     ),
     Metric(
         id="kid",
@@ -50,12 +53,28 @@ CATALOGUE = (
         definition="unbiased squared MMD of the features, kernel (x.y/d + 1)^3",
     ),
     Metric(
+        id="frechet_own",
+        question=REALISTIC,
+        name="Frechet distance, own patches",
+        better="lower",
+        real="",
+        definition="against the cells' own patches, as versions up to 0.1 gave it; it has no floor, compare models by it",
+    ),
+    Metric(
+        id="kid_own",
+        question=REALISTIC,
+        name="KID, own patches",
+        better="lower",
+        real="",
+        definition="against the cells' own patches, as versions up to 0.1 gave it; it has no floor",
+    ),
+    Metric(
         id="type_kid",
         question=REALISTIC,
         name="KID within types",
         better="lower",
         real="floor",
-        definition="KID of each cell type against the real patches of that type, mean over types",
+        definition="KID of each cell type (20 cells or more) against the comparison patches of that type, mean over types",
     ),
     Metric(
         id="precision",
@@ -63,7 +82,8 @@ CATALOGUE = (
         name="Precision",
         better="higher",
         real="floor",
-        definition="share of generated patches within the k-neighbour radius of a real patch",
+        definition="share of generated patches within the k-neighbour radius of a comparison patch",
+        share=True,
     ),
     Metric(
         id="recall",
@@ -71,7 +91,8 @@ CATALOGUE = (
         name="Recall",
         better="higher",
         real="floor",
-        definition="share of real patches within the k-neighbour radius of a generated patch",
+        definition="share of comparison patches within the k-neighbour radius of a generated patch",
+        share=True,
     ),
     Metric(
         id="density",
@@ -79,7 +100,7 @@ CATALOGUE = (
         name="Density",
         better="higher",
         real="floor",
-        definition="real neighbourhoods that hold a generated patch, over k",
+        definition="neighbourhoods of comparison patches that hold a generated patch, over k",
     ),
     Metric(
         id="coverage",
@@ -87,7 +108,8 @@ CATALOGUE = (
         name="Coverage",
         better="higher",
         real="floor",
-        definition="share of real neighbourhoods that hold a generated patch",
+        definition="share of neighbourhoods of comparison patches that hold a generated patch",
+        share=True,
     ),
     Metric(
         id="type_f1",
@@ -144,6 +166,7 @@ CATALOGUE = (
         better="higher",
         real="",
         definition="share of cells whose own real patch is among the 1 % most similar to the generated one",
+        share=True,
     ),
     Metric(
         id="retrieval_top_5",
@@ -152,6 +175,7 @@ CATALOGUE = (
         better="higher",
         real="",
         definition="the same for 5 %",
+        share=True,
     ),
     Metric(
         id="retrieval_top_10",
@@ -160,6 +184,7 @@ CATALOGUE = (
         better="higher",
         real="",
         definition="the same for 10 %",
+        share=True,
     ),
     Metric(
         id="retrieval_median_rank",
@@ -167,7 +192,8 @@ CATALOGUE = (
         name="Retrieval, median rank",
         better="lower",
         real="",
-        definition="as a share: 0 is first, 0.5 is chance",
+        definition="0 % is first, 50 % is chance",
+        share=True,
     ),
     Metric(
         id="morphometry_correlation",
@@ -200,6 +226,7 @@ CATALOGUE = (
         better="lower",
         real="floor",
         definition="share closer to a training patch than the closest 1 % of held-out real patches",
+        share=True,
     ),
     Metric(
         id="psnr",

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 from sge2hist.data.leiden import leiden_partition, nearest_neighbour_graph
 from sge2hist.evaluation.metrics.expression_recovery import frequent_genes, log_normalised
-from sge2hist.evaluation.resampling import finite
+from sge2hist.evaluation.resampling import finite, spread
 
 ACTIVE_VARIANCE = 0.01
 SEEDS = (0, 1, 2, 3, 4)
@@ -53,7 +53,7 @@ def over_seeds(scores: list[dict[str, float]]) -> dict[str, Any]:
     return {
         name: {
             "value": float(np.mean([s[name] for s in scores])),
-            "sd": float(np.std([s[name] for s in scores], ddof=1)) if len(scores) > 1 else None,
+            "sd": spread([s[name] for s in scores]),
             "seeds": [s[name] for s in scores],
         }
         for name in scores[0]

@@ -1,9 +1,11 @@
 """Frechet distance between two clouds of features (Dowson & Landau 1982; Heusel et al. 2017).
 
 `|mu_a - mu_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^(1/2))`, in float64, from means and covariances gathered in one pass. The
-last trace is the sum of the singular values of `S_a^(1/2) S_b^(1/2)`: unlike the square root of the eigenvalues of
-`S_a S_b` it loses no digits when there are fewer images than features. It is called FID only with the original
-Inception weights.
+last trace is the sum of the singular values of `F_a' F_b` for any factors `S = F F'`: unlike the square root of the
+eigenvalues of `S_a S_b` it loses no digits when there are fewer images than features. With fewer images than features
+the centred features themselves are the factors, and each jackknife value needs the singular values of a part of one
+matrix; otherwise they are Cholesky's, or the symmetric root where a covariance is singular. It is called FID only
+with the original Inception weights.
 
 Shape letters: N images, D features, G jackknife groups.
 """
@@ -72,20 +74,54 @@ def square_root(covariance_DD: np.ndarray) -> np.ndarray:
     return (vectors_DD * roots_D) @ vectors_DD.T
 
 
-def frechet_distance(a: Moments, b: Moments, *, root_a_DD: np.ndarray | None = None) -> float:
-    """Return the Frechet distance; 0 exactly for equal moments. `root_a_DD` saves one eigendecomposition when known."""
+def factor(covariance_DD: np.ndarray) -> np.ndarray:
+    """Return F with `S = F F'`: Cholesky's where the covariance has full rank, else the symmetric root."""
+    try:
+        return np.asarray(linalg.cholesky(covariance_DD, lower=True))
+    except linalg.LinAlgError:
+        return square_root(covariance_DD)
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """Return the Frechet distance; 0 exactly for equal moments."""
     if np.array_equal(a.mean_D, b.mean_D) and np.array_equal(a.scatter_DD * (b.n - 1), b.scatter_DD * (a.n - 1)):
         return 0.0
     covariance_a, covariance_b = a.covariance_DD, b.covariance_DD
-    root_a = square_root(covariance_a) if root_a_DD is None else root_a_DD
-    cross = linalg.svdvals(root_a @ square_root(covariance_b)).sum()
+    cross = linalg.svdvals(factor(covariance_a).T @ factor(covariance_b)).sum()
     shift_D = a.mean_D - b.mean_D
     return float(max(shift_D @ shift_D + np.trace(covariance_a) + np.trace(covariance_b) - 2 * cross, 0.0))
 
 
 def frechet_of(features_a_ND: np.ndarray, features_b_ND: np.ndarray) -> float:
     """Return the Frechet distance of two feature arrays."""
+    if len(features_a_ND) == len(features_b_ND) <= features_a_ND.shape[1]:
+        return PairedFeatures(features_a_ND, features_b_ND).distance(np.ones(len(features_a_ND), bool))
     return frechet_distance(moments(features_a_ND), moments(features_b_ND))
+
+
+class PairedFeatures:
+    """Two sets of N images, N at most D; the distance of any part of the pairs comes from one N x N product."""
+
+    def __init__(self, a_ND: np.ndarray, b_ND: np.ndarray) -> None:
+        # One shift for both keeps the products small; it changes no distance.
+        shift_D = a_ND.mean(axis=0, dtype=np.float64)
+        self.a_ND, self.b_ND = a_ND - shift_D, b_ND - shift_D
+        self.product_NN = self.a_ND @ self.b_ND.T
+        self.square_a_N, self.square_b_N = (np.einsum("nd,nd->n", x, x) for x in (self.a_ND, self.b_ND))
+
+    def distance(self, kept_N: np.ndarray) -> float:
+        """Return the Frechet distance of the pairs that are kept (bool [N]); 0 exactly for equal images."""
+        a, b, n = self.a_ND[kept_N], self.b_ND[kept_N], int(kept_N.sum())
+        if n < 2:
+            raise ValueError(f"a covariance needs at least 2 images, got {n}")
+        if np.array_equal(a, b):
+            return 0.0
+        mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
+        # (a - mean_a) (b - mean_b)' without forming the differences
+        cross_NN = self.product_NN[np.ix_(kept_N, kept_N)] - (a @ mean_b)[:, None] - b @ mean_a + mean_a @ mean_b
+        traces = self.square_a_N[kept_N].sum() + self.square_b_N[kept_N].sum() - n * (mean_a @ mean_a + mean_b @ mean_b)
+        shift = mean_a - mean_b
+        return float(max(shift @ shift + (traces - 2 * linalg.svdvals(cross_NN).sum()) / (n - 1), 0.0))
 
 
 def grouped_moments(features_ND: np.ndarray, group_N: np.ndarray, n_groups: int) -> list[Moments]:
@@ -105,6 +141,9 @@ def frechet_estimate(real_ND: np.ndarray, generated_ND: np.ndarray, resampling: 
     """Return the Frechet distance of images paired by cell, with a jackknife that excludes the same cells from both
     sides.
     """
+    if len(real_ND) <= real_ND.shape[1]:
+        pairs = PairedFeatures(real_ND, generated_ND)
+        return resampling.jackknife(lambda weights_N: pairs.distance(weights_N > 0))
     groups = range(resampling.n_groups)
     real_G = grouped_moments(real_ND, resampling.group_N, resampling.n_groups)
     generated_G = grouped_moments(generated_ND, resampling.group_N, resampling.n_groups)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sge2hist.evaluation.features.descriptors import THUMBNAIL_PX, thumbnails
+from sge2hist.evaluation.features.row_store import RowStore
 from sge2hist.evaluation.resampling import Estimate, Resampling
 
 PERCENTILE = 1.0
@@ -79,13 +80,14 @@ def nearest_training(
 
 def update_nearest(views: np.ndarray, train: np.ndarray, rows: np.ndarray, nearest: Nearest, block: int) -> None:
     """Lower the distances of one set of queries by one block of training patches, in place."""
-    square_train = (train**2).sum(axis=1)
+    # The nearest patch has the largest x.y - |y|^2 / 2: one more column makes it a single product.
+    train_1 = np.column_stack([train, -(train**2).sum(axis=1) / 2])
     for view in views:
+        view_1 = np.column_stack([view, np.ones(len(view), view.dtype)])
         for start in range(0, len(view), block):
             part = slice(start, start + block)
-            squared = (view[part] ** 2).sum(axis=1)[:, None] + square_train[None, :] - 2 * (view[part] @ train.T)
-            best = squared.argmin(axis=1)
-            distance = np.sqrt(np.maximum(squared[np.arange(len(best)), best], 0))
+            best = (view_1[part] @ train_1.T).argmax(axis=1)
+            distance = np.sqrt(((view[part] - train[best]) ** 2).sum(axis=1))
             closer = distance < nearest.distance_N[part]
             nearest.distance_N[part] = np.where(closer, distance, nearest.distance_N[part])
             nearest.train_N[part] = np.where(closer, rows[best], nearest.train_N[part])
@@ -106,12 +108,20 @@ def training_thumbnails(
     read: Callable[[np.ndarray], np.ndarray],
     *,
     block: int = 1024,
+    stored: RowStore | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """Yield (rows, thumbnails) of the training patches, read block by block; `progress(done)` follows each block."""
+    """Yield (rows, thumbnails) of the training patches, block by block; those that are not stored yet are read, and added.
+    `progress(done)` follows each block.
+    """
+    stored = RowStore(None) if stored is None else stored
     for start in range(0, len(rows), block):
         part = rows[start : start + block]
-        yield part, thumbnails(read(part))
+
+        def compute(missing: np.ndarray, part: np.ndarray = part) -> np.ndarray:
+            return thumbnails(read(part[missing]))
+
+        yield part, stored.complete(part, compute)
         if progress is not None:
             progress(min(start + block, len(rows)))
 
@@ -133,6 +143,7 @@ def find_copies(
     train_rows: np.ndarray,
     read: Callable[[np.ndarray], np.ndarray],
     resampling: Resampling,
+    stored: RowStore | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> CopySearch:
     """Return the share of images in each set that lie closer to a training patch than held-out real patches do.
@@ -147,8 +158,10 @@ def find_copies(
         Rows of all training patches, and the function from rows to patches uint8 [n, P, P, C].
     resampling
         Weights of the N cells.
+    stored
+        Thumbnails of training patches that are known already.
     """
-    blocks = training_thumbnails(train_rows, read, progress=progress)
+    blocks = training_thumbnails(train_rows, read, stored=stored, progress=progress)
     real, *generated = nearest_training([held_out_NK, *sets.values()], blocks)
     threshold = copy_threshold(real.distance_N)
     return CopySearch(

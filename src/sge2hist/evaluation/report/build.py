@@ -12,7 +12,8 @@ import numpy as np
 
 from sge2hist.data.generated import APPLICABILITY, applicability_headline
 from sge2hist.evaluation.report import charts, slides, tables
-from sge2hist.evaluation.report.sentences import Sentence, number, opening
+from sge2hist.evaluation.report.sentences import Sentence, number, opening, percent
+from sge2hist.evaluation.resampling import percentiles
 
 if TYPE_CHECKING:
     from sge2hist.evaluation.report.pictures import GalleryCell, Pictures, SlideMap
@@ -33,7 +34,7 @@ def build_page(report: dict[str, Any], pictures: Pictures) -> str:
         ("Features in the plane", projection_section(report, pictures)),
         ("Spread over samples", tables.sample_table(report)),
         ("Latent space", latent_section(report, pictures)),
-        ("How this was measured", notes(report) + tables.definition_list(report)),
+        ("How this was measured", notes(report) + tables.omissions(report) + tables.definition_list(report)),
     ]
     body = "".join(f"<section><h2>{escape(title)}</h2>{content}</section>" for title, content in sections if content)
     style = files("sge2hist.evaluation.report").joinpath("page.css").read_text(encoding="utf-8")
@@ -129,10 +130,10 @@ def notes(report: dict[str, Any]) -> str:
 def metric_section(report: dict[str, Any]) -> str:
     """Return the main table with its legend."""
     legend = (
-        "Real tissue: other real patches in place of the generated ones (floor), or the cell's own real patch "
-        "(ceiling). Shuffled: images made from, or "
-        "given to, another cell. Gain: matched minus shuffled. Small print: 95 % intervals; hover for sample size "
-        "and method."
+        "Real tissue: the cells' own real patches in place of the generated ones, against real patches of other places "
+        "(floor), or the cell's own real patch (ceiling). Shuffled: images made from, or given to, another cell. Gain: "
+        f"matched minus shuffled. n = {report['data']['n_cells']:,} unless stated. Small print: 95 % intervals; hover for "
+        "the method."
     )
     return f'<p class="lead">{legend}</p>{tables.metric_table(report)}'
 
@@ -187,7 +188,7 @@ def caption(cell: GalleryCell) -> str:
     if cell.cell_id:
         parts.append(f'<span class="id">{escape(cell.cell_id)}</span>')
     if np.isfinite(cell.rank_share):
-        parts.append(f"rank {100 * cell.rank_share:.1f} %")
+        parts.append(f"rank {percent(cell.rank_share)}")
     if cell.seed >= 0:
         parts.append(f'seed<br><span class="id">{cell.seed}</span>')
     return "<br>".join(parts)
@@ -201,7 +202,8 @@ def anatomy_section(report: dict[str, Any]) -> str:
             parts.append(f"<h3>{escape(name)}</h3>")
         parts.append(tables.morphometry_table(entries))
         panels = "".join(
-            f"<figure>{charts.calibration_chart(entry, set_number)}<figcaption>{escape(label(entry))}</figcaption>"
+            f"<figure>{charts.calibration_chart(entry, set_number)}<figcaption>{escape(label(entry))}, "
+            f"n = {sum(point['n'] for point in entry['calibration']):,}</figcaption>"
             f"</figure>"
             for entry in entries
         )
@@ -230,14 +232,14 @@ def map_section(report: dict[str, Any], pictures: Pictures) -> str:
 
 def map_row(found: SlideMap) -> str:
     """Return one statistic's maps on a common colour scale (2nd to 98th percentile of the real values)."""
-    low, high = np.nanpercentile(found.real, [2, 98])
+    low, high = percentiles(found.real, 2, 98)
     panels = "".join(
         f'<figure><img class="map" src="{charts.png_uri(charts.map_png(found.centre_um, values, low, high))}" '
         f'alt="map of {escape(name)}">'
         f"<figcaption>{escape(name)}</figcaption></figure>"
         for name, values in {"real": found.real, **found.sets}.items()
     )
-    title = f"{found.statistic.replace('_', ' ')}, slide {found.slide}"
+    title = f"{found.statistic.replace('_', ' ')}, slide {found.slide}, n = {len(found.real):,} cells"
     return (
         f"<h3>{escape(title)}</h3><div class=maps>{panels}</div><p class=caption>"
         f"{charts.colour_scale(float(low), float(high))}</p>"
@@ -258,7 +260,14 @@ def projection_section(report: dict[str, Any], pictures: Pictures) -> str:
         f"colours mix, the extractor cannot separate them; "
         "an island of one colour is missing or invented tissue."
     )
+    lead += beyond(pictures.projection)
     return f'<p class="lead">{lead}</p><p class=keys>{keys}</p>{charts.scatter(pictures.projection)}'
+
+
+def beyond(points: dict[str, np.ndarray]) -> str:
+    """Return a sentence on the points that lie outside the frame, or nothing."""
+    count = charts.points_beyond(points)
+    return f" {count:,} outlying points are shown at the edge." if count else ""
 
 
 def latent_section(report: dict[str, Any], pictures: Pictures) -> str:
@@ -275,7 +284,9 @@ def type_plane_section(pictures: Pictures) -> str:
         f'<span class="key"><i style="background:{charts.type_colour(i)}"></i>{escape(name)} ({len(points):,})</span>'
         for i, (name, points) in enumerate(pictures.type_plane.items())
     )
-    lead = "UMAP of z1, the cell-type part of the gene model's latent, coloured by the dataset's cell types."
+    n = sum(len(points) for points in pictures.type_plane.values())
+    lead = f"UMAP of z1, the cell-type part of the gene model's latent, of {n:,} cells, coloured by the dataset's cell types."
+    lead += beyond(pictures.type_plane)
     return f'<p class="lead">{lead}</p><p class=keys>{keys}</p>{charts.type_scatter(pictures.type_plane)}'
 
 

@@ -14,6 +14,7 @@ from sge2hist.evaluation.report.sentences import number
 CHART_PX = 210
 MARGIN_PX = 34
 MAP_PX = 300
+FRAME_ROOM = 0.25
 
 
 def png_uri(image_HWC: np.ndarray) -> str:
@@ -124,11 +125,36 @@ def gauge(value: float | None, shuffled: float | None, low: float | None, high: 
     return f'<svg class="gauge" viewBox="0 0 120 16" aria-hidden="true">{"".join(parts)}</svg>'
 
 
+def plane_frame(points: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and upper limits (x, y) of a scatter: those of all points, unless a few lie far outside the rest,
+    which would press the others together.
+
+    The frame reaches at most a quarter of the middle 99 % beyond it.
+    """
+    joined = np.concatenate(list(points.values()))
+    inner_low, inner_high = np.percentile(joined, [0.5, 99.5], axis=0)
+    room = FRAME_ROOM * (inner_high - inner_low)
+    return np.maximum(joined.min(axis=0), inner_low - room), np.minimum(joined.max(axis=0), inner_high + room)
+
+
+def points_beyond(points: dict[str, np.ndarray]) -> int:
+    """Return how many points lie outside the frame of their scatter."""
+    low, high = plane_frame(points)
+    return int(sum(((own < low) | (own > high)).any(axis=1).sum() for own in points.values()))
+
+
+def in_frame(points: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the points in units of the page; those beyond the frame at its edge."""
+    low, high = plane_frame(points)
+    return {
+        name: 10 + np.clip((own - low) / np.maximum(high - low, 1e-9), 0, 1) * (460, 340)
+        for name, own in points.items()
+    }
+
+
 def scatter(points: dict[str, np.ndarray]) -> str:
     """Return a scatter of several sources; points alternate so that none hides the others."""
-    joined = np.concatenate(list(points.values()))
-    low, high = joined.min(axis=0), joined.max(axis=0)
-    scaled = {name: 10 + (p - low) / np.maximum(high - low, 1e-9) * (460, 340) for name, p in points.items()}
+    scaled = in_frame(points)
     n_points = max(len(p) for p in points.values())
     dots = [
         f'<circle class="dot s{number_of - 1}" cx="{p[i, 0]:.1f}" cy="{p[i, 1]:.1f}" r="1.9"/>'
@@ -166,11 +192,8 @@ def type_colour(i: int) -> str:
 
 def type_scatter(points: dict[str, np.ndarray]) -> str:
     """Return a scatter of classes; small classes on top."""
-    joined = np.concatenate(list(points.values()))
-    low, high = joined.min(axis=0), joined.max(axis=0)
     groups = []
-    for i, own in enumerate(points.values()):
-        at = 10 + (own - low) / np.maximum(high - low, 1e-9) * (460, 340)
+    for i, at in enumerate(in_frame(points).values()):
         dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.9"/>' for x, y in at)
         groups.append(f'<g fill="{type_colour(i)}" fill-opacity="0.75">{dots}</g>')
     return (

@@ -18,6 +18,7 @@ from sge2hist.data.generated import GeneratedSlide
 from sge2hist.data.slides.channels import Channels, composite, is_rgb
 from sge2hist.evaluation.features.descriptors import ImageDescriptors
 from sge2hist.evaluation.images import ImageSet
+from sge2hist.evaluation.metrics.prdc import squared_distances
 from sge2hist.evaluation.metrics.slide_maps import SlideScores
 from sge2hist.evaluation.reference import Reference
 from sge2hist.evaluation.scores import SetScores
@@ -181,8 +182,21 @@ def plane(points_ND: np.ndarray, seed: int) -> np.ndarray:
         from umap import UMAP
 
         scaled = (points_ND - points_ND.mean(axis=0)) / (points_ND.std(axis=0) + 1e-6)
-        umap = UMAP(n_neighbors=min(15, len(scaled) - 1), random_state=seed, n_jobs=1)
+        k = min(15, len(scaled) - 1)
+        # umap computes all distances of few points through a slow Python callback: give it the neighbours.
+        umap = UMAP(n_neighbors=k, random_state=seed, n_jobs=1, precomputed_knn=(*nearest(scaled, k), None))
         return np.asarray(umap.fit_transform(scaled), np.float64)
+
+
+def nearest(points_ND: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k nearest points of each point, itself first, and their distances: int32 and float32 [N, k]."""
+    squared = squared_distances(points_ND, points_ND)
+    np.fill_diagonal(squared, -1.0)
+    found = np.argpartition(squared, k - 1, axis=1)[:, :k]
+    order = np.argsort(np.take_along_axis(squared, found, axis=1), axis=1, kind="stable")
+    found = np.take_along_axis(found, order, axis=1)
+    distance = np.sqrt(np.maximum(np.take_along_axis(squared, found, axis=1), 0))
+    return found.astype(np.int32), distance.astype(np.float32)
 
 
 def feature_plane(reference: Reference, sets: dict[str, ImageDescriptors]) -> dict[str, np.ndarray]:

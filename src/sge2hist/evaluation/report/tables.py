@@ -9,19 +9,21 @@ from html import escape
 from typing import Any
 
 from sge2hist.evaluation.report.charts import gauge
-from sge2hist.evaluation.report.sentences import number
+from sge2hist.evaluation.report.sentences import number, shown
 
 ARROWS = {"lower": "↓", "higher": "↑", "one": "→ 1"}
 DIRECTIONS = {"lower": "lower is better", "higher": "higher is better", "one": "best at 1"}
 
 
-def figure(entry: dict[str, Any] | None, strong: bool = False) -> str:
-    """Return a table cell: value, and its interval below."""
+def figure(entry: dict[str, Any] | None, strong: bool = False, share: bool = False) -> str:
+    """Return a table cell: value, and its interval below; a share in per cent."""
     if entry is None or entry["value"] is None:
         return '<td class="n none">–</td>'
-    value = number(entry["value"])
+    value = shown(entry["value"], share)
     value = f"<b>{value}</b>" if strong else value
-    between = "" if entry.get("low") is None else f"<small>{number(entry['low'])} … {number(entry['high'])}</small>"
+    between = ""
+    if entry.get("low") is not None:
+        between = f"<small>{shown(entry['low'], share)} … {shown(entry['high'], share)}</small>"
     return f'<td class="n" title="n = {entry["n"]:,}; {escape(entry["interval"])}">{value}{between}</td>'
 
 
@@ -41,35 +43,40 @@ def metric_table(report: dict[str, Any]) -> str:
         if metric["question"] != question:
             question = metric["question"]
             rows.append(f'<tr class="group"><th colspan="{2 + 3 * len(names)}">{escape(question)}</th></tr>')
-        rows.append(metric_row(metric, names))
+        rows.append(metric_row(metric, names, report["data"]["n_cells"]))
     return scroll(f'<table class="metrics"><thead>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>')
 
 
-def metric_row(metric: dict[str, Any], names: list[str]) -> str:
-    """Return one metric's row."""
+def metric_row(metric: dict[str, Any], names: list[str], n_cells: int) -> str:
+    """Return one metric's row; it names the number of images where that is not the number of evaluated cells."""
+    share = bool(metric.get("share"))
+    sizes = sorted({entry["n"] for entry in metric["sets"].values() if entry["value"] is not None} - {n_cells})
+    size = "".join(f"; n = {n:,}" for n in sizes)
     arrow = f'<span class="arrow" title="{DIRECTIONS[metric["better"]]}">{ARROWS[metric["better"]]}</span>'
     cells = [
         f"<td><span class=name>{escape(metric['name'])}</span> {arrow}<small>"
-        f"{escape(metric['definition'])}</small></td>"
+        f"{escape(metric['definition'])}{size}</small></td>"
     ]
-    real = figure(metric["real"])
+    real = figure(metric["real"], share=share)
     if metric["real"] is not None and metric["real"]["value"] is not None:
         real = real.replace("</td>", f"<small>{metric['real']['kind']}</small></td>")
     cells.append(real)
     for name in names:
         entry = metric["sets"].get(name)
-        cells.append(figure(entry, strong=True).replace('class="n', 'class="n first', 1))
-        cells.append(figure(entry and entry["shuffled"]))
-        cells.append(figure(entry and entry["conditioning_gain"]))
+        cells.append(figure(entry, strong=True, share=share).replace('class="n', 'class="n first', 1))
+        cells.append(figure(entry and entry["shuffled"], share=share))
+        cells.append(figure(entry and entry["conditioning_gain"], share=share))
     return f"<tr>{''.join(cells)}</tr>"
 
 
 def type_table(report: dict[str, Any]) -> str:
-    """Return one row per cell type."""
+    """Return one row per cell type, and the types without a row with the reason."""
+    missing = types_omitted(report)
     if not report["per_type"]:
-        return ""
+        return missing
     names = [entry["name"] for entry in report["sets"]]
-    head = "<tr><th>cell type</th><th class=n>cells</th><th class=n>F1 real</th><th class=n>KID floor</th>"
+    head = "<tr><th>cell type</th><th class=n>cells</th><th class=n>F1 real</th>"
+    head += "<th class=n>KID floor</th><th class=n>Frechet floor</th>"
     head += "".join(
         f'<th class="n first">F1 {escape(name)}</th><th></th><th class=n>KID</th><th class=n>Frechet</th>'
         for name in names
@@ -78,17 +85,37 @@ def type_table(report: dict[str, Any]) -> str:
     for entry in report["per_type"]:
         cells = f"<td>{escape(entry['type'])}</td><td class=n>{entry['n']:,}</td>"
         cells += f"<td class=n>{number(entry['real']['f1'])}</td><td class=n>{number(entry['real']['kid'])}</td>"
+        cells += f"<td class=n>{number(entry['real']['frechet'])}</td>"
         for name in names:
             found = entry["sets"][name]
             bar = gauge(found["f1"], entry["real"]["f1"], None, None)
             cells += f'<td class="n first"><b>{number(found["f1"])}</b></td><td class="gaugecell">{bar}</td>'
             cells += f"<td class=n>{number(found['kid'])}</td><td class=n>{number(found['frechet'])}</td>"
         rows.append(f"<tr>{cells}</tr>")
-    caption = "Bar: F1 of generated patches; tick: F1 of the same cells' real patches."
+    caption = (
+        "Bar: F1 of generated patches; tick: F1 of the same cells' real patches. KID and Frechet distance: against the "
+        "comparison patches of the type, where there are 20."
+    )
     return (
         scroll(f"<table><thead>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
-        + f'<p class="caption">{caption}</p>'
+        + f'<p class="caption">{caption}</p>{missing}'
     )
+
+
+def types_omitted(report: dict[str, Any]) -> str:
+    """Return the cell types without a row, by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for entry in report["types_omitted"]:
+        by_reason.setdefault(entry["reason"], []).append(f"{entry['type']} ({entry['n']:,})")
+    return "".join(
+        f'<p class="caption">Not in the table, {escape(reason)}: {escape(", ".join(names))}.</p>'
+        for reason, names in by_reason.items()
+    )
+
+
+def omissions(report: dict[str, Any]) -> str:
+    """Return what the report lacks, with the reasons."""
+    return "".join(f'<p class="note">Omitted. {escape(sentence)}</p>' for sentence in report["omitted"])
 
 
 def morphometry_table(entries: list[dict[str, Any]]) -> str:
@@ -105,7 +132,8 @@ def morphometry_table(entries: list[dict[str, Any]]) -> str:
         of, floor = entry["distribution"], entry["distribution_floor"]
         name = entry["statistic"].removesuffix("_um2").replace("_", " ")
         rows.append(
-            f"<tr><td>{escape(name)}<small>{escape(entry['unit'].replace('um2', 'µm²'))}</small></td><td class=n>"
+            f"<tr><td>{escape(name)}<small>{escape(entry['unit'].replace('um2', 'µm²'))}; "
+            f"n = {r['n']:,}</small></td><td class=n>"
             f"{number(entry['real_mean'])}</td>"
             f"<td class=n>{number(entry['generated_mean'])}</td>{figure(r, strong=True)}"
             f'<td class="gaugecell">{gauge(r["value"], wrong["value"], r["low"], r["high"])}</td>{figure(wrong)}'
@@ -125,11 +153,16 @@ def difference_table(report: dict[str, Any]) -> str:
     head = "<tr><th>metric</th>" + "".join(f"<th class=n>{escape(name)}</th>" for name in names) + "</tr>"
     rows = "".join(
         f"<tr><td>{escape(by_id[row['id']]['name'])} <span class=arrow>{ARROWS[by_id[row['id']]['better']]}</span></td>"
-        + "".join(figure(row["sets"].get(name)) for name in names)
+        + "".join(figure(row["sets"].get(name), share=bool(by_id[row["id"]].get("share"))) for name in names)
         + "</tr>"
         for row in report["differences"]
     )
     return scroll(f"<table class=narrow><thead>{head}</thead><tbody>{rows}</tbody></table>")
+
+
+def plus_minus(sd: float | None) -> str:
+    """Return the standard deviation as small print; nothing where there is none."""
+    return "" if sd is None else f"<small>± {number(sd)}</small>"
 
 
 def latent_table(name: str, entry: dict[str, Any]) -> str:
@@ -139,7 +172,7 @@ def latent_table(name: str, entry: dict[str, Any]) -> str:
 
     def row(label: str, scores: dict[str, Any], extra: str = "") -> str:
         cells = "".join(
-            f"<td class=n><b>{number(scores[k]['value'])}</b><small>± {number(scores[k]['sd'])}</small></td>"
+            f"<td class=n><b>{number(scores[k]['value'])}</b>{plus_minus(scores[k]['sd'])}</td>"
             for k in ("acc", "nmi", "ari")
         )
         return f"<tr><td>{label}</td>{cells}{extra or '<td></td><td></td><td></td>'}</tr>"
@@ -161,7 +194,8 @@ def latent_table(name: str, entry: dict[str, Any]) -> str:
         "<th class=n>type probe</th><th class=n>neighbourhood R²</th></tr>"
     )
     caption = (
-        f"{escape(name)}: {entry['n']:,} cells, {entry['n_types']} types, five seeds (± SD). Type probe: "
+        f"{escape(name)}: {entry['n']:,} cells, {entry['n_types']} types; ± SD over five seeds, none for the mixture, which is "
+        f"fitted once. Type probe: "
         f"cross-validated balanced accuracy, "
         f"chance {number(entry['chance_balanced_accuracy'])}."
     )
@@ -183,8 +217,8 @@ def sample_table(report: dict[str, Any]) -> str:
     rows = "".join(
         f"<tr><td>{escape(by_id[i]['name'])}</td>"
         + "".join(
-            f"<td class=n>{number(spread[i]['mean'])}<small>± {number(spread[i]['sd'])}, {spread[i]['n_samples']} "
-            f"samples</small></td>"
+            f"<td class=n>{shown(spread[i]['mean'], bool(by_id[i].get('share')))}<small>± "
+            f"{shown(spread[i]['sd'], bool(by_id[i].get('share')))}, {spread[i]['n_samples']} samples</small></td>"
             if i in spread
             else "<td class=n>–</td>"
             for spread in report["over_samples"].values()
@@ -203,7 +237,7 @@ def definition_list(report: dict[str, Any]) -> str:
         f"{data['fingerprint'][:16]}",
         "Evaluated": f"{data['n_cells']:,} cells of split '{data['split']}', patches of {data['patch_um']:g} µm "
         f"in {data['patch_px']} px",
-        "Floor": f"{data['n_floor']:,} other real patches: {data['floor']}",
+        "Compared with": str(data["floor"]),
         "Reference classifiers fitted on": f"{data['n_train']:,} training patches, tuned on {data['n_val']:,} validation patches",
         "Intervals": f"95 %, resampling {data['resampled']}",
         "Features": f"{extractor['name']}: "
