@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from sge2hist import SGE2Hist, generate_slide
 from sge2hist.cli.main import app
 from sge2hist.data.errors import InputError
-from sge2hist.data.gene_panel import GenePanel
+from sge2hist.data.gene_panel import GenePanel, species_of
 from sge2hist.data.generated import APPLICABILITY, GeneratedSet, applicability_headline
 from sge2hist.evaluation.report.build import applicability_lines
 from sge2hist.generation.applicability import (
@@ -24,7 +24,6 @@ from sge2hist.generation.applicability import (
     check_cells,
     check_dataset,
     lower_limit,
-    species_of,
 )
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.samplers import SamplerConfig

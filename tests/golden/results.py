@@ -80,8 +80,10 @@ def patches() -> np.ndarray:
     """Patches from RNA, in both contexts of cells without neighbours: uint8 [8, P, P, 3]."""
     model = SGE2Hist.from_pretrained("pretrained:kidney")
     some = cells(model)[[0, 40]]
-    drawn = [model.generate_from_genes(some, n_samples=2, seed=3, context=c, force=True) for c in ("field", "centre")]
-    return np.concatenate([d.reshape(-1, *d.shape[2:]) for d in drawn])
+    generated = [
+        model.generate_from_genes(some, n_samples=2, seed=3, context=c, force=True) for c in ("field", "centre")
+    ]
+    return np.concatenate([d.reshape(-1, *d.shape[2:]) for d in generated])
 
 
 def types() -> np.ndarray:
@@ -97,7 +99,9 @@ def slide_region() -> np.ndarray:
     model = SGE2Hist.from_pretrained("pretrained:kidney")
     region_um = (40.0, 40.0, 120.0, 100.0)
     with tempfile.TemporaryDirectory() as folder:
-        slide = generate_slide(model, cells(model), Path(folder) / "s.generated", region_um=region_um, seed=11, force=True)
+        slide = generate_slide(
+            model, cells(model), Path(folder) / "s.generated", region_um=region_um, seed=11, force=True
+        )
         return tifffile.imread(slide.path / SLIDE_NAME)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -175,3 +176,33 @@ def _naming_passes(mine: GenePanel, theirs: GenePanel) -> list[tuple[str, list[s
         ("symbol", mine.symbols, theirs.ids),
         ("symbol in any case", [s.upper() for s in mine.symbols], [s.upper() for s in theirs.symbols]),
     ]
+
+
+# Species of a panel, by its names.
+
+SPECIES_OF_PREFIX = {"ENSG": "human", "ENSMUSG": "mouse", "ENSRNOG": "rat", "ENSDARG": "zebrafish", "ENSSSCG": "pig"}
+_ENSEMBL_GENE = re.compile(r"^(ENS[A-Z]*G)\d{6,}")
+
+
+def species_of(panel: GenePanel) -> str | None:
+    """Species by the prefix of Ensembl ids, else by the case of the symbols; None where neither decides.
+
+    >>> species_of(GenePanel(["ENSMUSG00000030963"])), species_of(GenePanel(["Umod", "Nphs1", "Krt8"]))
+    ('mouse', 'mouse or rat')
+    """
+    prefixes = [match.group(1) for gene_id in panel.ids if (match := _ENSEMBL_GENE.match(gene_id))]
+    if len(prefixes) > len(panel) / 2:
+        prefix = max(set(prefixes), key=prefixes.count)
+        return SPECIES_OF_PREFIX.get(prefix, f"another species ({prefix})")
+    return {"title": "mouse or rat", None: None}.get(letter_case(panel))
+
+
+def letter_case(panel: GenePanel) -> str | None:
+    """ "upper", "title" or "lower" where most symbols of two letters or more are written so."""
+    symbols = [s for s in panel.symbols if sum(c.isalpha() for c in s) >= 2 and not _ENSEMBL_GENE.match(s)]
+    tests: dict[str, Callable[[str], bool]] = {
+        "upper": str.isupper,
+        "lower": str.islower,
+        "title": lambda s: s[0].isupper() and not s.isupper(),
+    }
+    return next((n for n, test in tests.items() if sum(map(test, symbols)) > 0.8 * max(len(symbols), 1)), None)

@@ -9,7 +9,6 @@ Shape letters: N sampled cells, G genes of the model.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.gene_panel import Alignment, GenePanel
+from sge2hist.data.gene_panel import Alignment, GenePanel, letter_case, species_of
 from sge2hist.data.generated import applicability_headline
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
@@ -245,7 +244,7 @@ def species(bundle: ModelBundle, panel: GenePanel, alignment: Alignment) -> Figu
     if own and theirs and not (own in theirs or theirs in own):  # mouse is compatible with "mouse or rat"
         share = 1.0
         text = f"genes of {theirs}, and a model of {own}"
-    elif share >= CASE_SHARE[1] and _letter_case(panel) == "lower":
+    elif share >= CASE_SHARE[1] and letter_case(panel) == "lower":
         # not the symbols of any other species for certain: some files are written in lower case throughout
         return Figure(
             name="other_species",
@@ -259,34 +258,6 @@ def species(bundle: ModelBundle, panel: GenePanel, alignment: Alignment) -> Figu
     elif share >= CASE_SHARE[0]:
         text += ": genes of another species"
     return _above("other_species", share, 0.0, CASE_SHARE, text)
-
-
-SPECIES_OF_PREFIX = {"ENSG": "human", "ENSMUSG": "mouse", "ENSRNOG": "rat", "ENSDARG": "zebrafish", "ENSSSCG": "pig"}
-_ENSEMBL_GENE = re.compile(r"^(ENS[A-Z]*G)\d{6,}")
-
-
-def species_of(panel: GenePanel) -> str | None:
-    """Species by the prefix of Ensembl ids, else by the case of the symbols; None where neither decides.
-
-    >>> species_of(GenePanel(["ENSMUSG00000030963"])), species_of(GenePanel(["Umod", "Nphs1", "Krt8"]))
-    ('mouse', 'mouse or rat')
-    """
-    prefixes = [match.group(1) for gene_id in panel.ids if (match := _ENSEMBL_GENE.match(gene_id))]
-    if len(prefixes) > len(panel) / 2:
-        prefix = max(set(prefixes), key=prefixes.count)
-        return SPECIES_OF_PREFIX.get(prefix, f"another species ({prefix})")
-    return {"title": "mouse or rat", None: None}.get(_letter_case(panel))
-
-
-def _letter_case(panel: GenePanel) -> str | None:
-    """ "upper", "title" or "lower" where most symbols of two letters or more are written so."""
-    symbols = [s for s in panel.symbols if sum(c.isalpha() for c in s) >= 2 and not _ENSEMBL_GENE.match(s)]
-    tests: dict[str, Callable[[str], bool]] = {
-        "upper": str.isupper,
-        "lower": str.islower,
-        "title": lambda s: s[0].isupper() and not s.isupper(),
-    }
-    return next((n for n, test in tests.items() if sum(map(test, symbols)) > 0.8 * max(len(symbols), 1)), None)
 
 
 # --- counts ---------------------------------------------------------------------------------------------------------
