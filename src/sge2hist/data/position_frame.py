@@ -7,7 +7,8 @@ cells, bins and spots have known distances to their nearest neighbours. Evidence
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ REGULAR_SPREAD = 0.04  # (90 % - 10 % quantile) / median of the nearest distance
 SPOT_PITCH_TO_DIAMETER = (1.25, 2.2)  # Visium: 100 um pitch, diameters stated as 55 to 65 um
 MIN_POSITIONS = 20  # fewer have no typical distance
 MAX_SAMPLE = 4000
+_BIN_BARCODE = re.compile(r"s_(\d{3})um_\d+_\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +42,13 @@ class FrameFacts:
     um_per_px: float | None = None  # of the full-resolution image
 
 
-def read_facts(uns: Mapping[str, Any]) -> FrameFacts:
+def read_facts(uns: Mapping[str, Any], names: Iterable[str] = ()) -> FrameFacts:
     """The facts in `uns`: ``uns["spatial"][library]["scalefactors"]`` as Space Ranger and scanpy write them.
 
-    Of several libraries only what all agree on counts. Values are numbers or HDF5 scalars.
+    Of several libraries only what all agree on counts. Values are numbers or HDF5 scalars. Of `names`, the ids of the
+    observations, the first states the side of its bin if it is a barcode of Visium HD (s_016um_00012_00345-1).
     """
-    spatial = uns.get("spatial")
+    spatial: Any = uns.get("spatial")
     libraries = [spatial[name] for name in spatial] if hasattr(spatial, "keys") else []
     factors = [library.get("scalefactors") for library in libraries if hasattr(library, "get")]
     tables = [{key: _number(table[key]) for key in table} for table in factors if hasattr(table, "keys")]
@@ -55,13 +58,14 @@ def read_facts(uns: Mapping[str, Any]) -> FrameFacts:
         return values.pop() if len(values) == 1 else None
 
     scales = {frame: common(key) for frame, key in SCALE_FACTORS.items()}
-    own = uns.get("sge2hist")
+    barcode = _BIN_BARCODE.match(str(next(iter(names), "")))
+    own: Any = uns.get("sge2hist")
     own_scale = _number(own["um_per_px"]) if hasattr(own, "keys") and "um_per_px" in own else None
     stated = _number(uns["um_per_px"]) if "um_per_px" in uns else None
     return FrameFacts(
         preview_scale={frame: scale for frame, scale in scales.items() if scale},
         spot_px=common("spot_diameter_fullres"),
-        bin_um=common("bin_size_um"),
+        bin_um=common("bin_size_um") or (float(barcode.group(1)) if barcode else None),
         um_per_px=own_scale or stated or common("microns_per_pixel"),
     )
 
@@ -146,9 +150,13 @@ def spacing_score(spacing_um: Spacing | None) -> float:
     return -min(1.0 if away < 0 else 0.3, 0.1 * away**2)  # far apart: spots, or a sample of the cells
 
 
-def agrees_with_facts(spacing_px: Spacing | None, facts: FrameFacts) -> bool:
+def agrees_with_facts(spacing_px: Spacing | None, facts: FrameFacts, um_per_px: float) -> bool:
     """Whether the spacing in px is that of the stated bins or spots; False too where nothing is stated."""
-    if spacing_px is None or not spacing_px.regular or facts.spot_px is None:
+    if spacing_px is None or not spacing_px.regular:
+        return False
+    if facts.bin_um is not None and abs(spacing_px.nearest * um_per_px / facts.bin_um - 1) <= PITCH_TOLERANCE:
+        return True
+    if facts.spot_px is None:
         return False
     ratio = spacing_px.nearest / facts.spot_px
     low, high = SPOT_PITCH_TO_DIAMETER if facts.bin_um is None else (1 - PITCH_TOLERANCE, 1 + PITCH_TOLERANCE)
@@ -197,6 +205,9 @@ def positions_in_um(
             repair="--positions px converts them (with --image-um-per-px where the table states no um per px); a paired "
             "dataset can be given itself as --data; columns x_um and y_um of obs are taken as they are",
         )
+    bin_um = facts.bin_um
+    if reason is None and bin_um is not None and spacing is not None and _other_pitch(spacing, bin_um):
+        reason = f"bins of {bin_um:g} um would be {spacing.nearest:.3g} um apart"
     if reason is not None:
         assert spacing is not None
         raise InputError(
@@ -220,6 +231,10 @@ def positions_in_um(
             "--positions px --image-um-per-px S states px"
         )
     return xy_N2, warnings
+
+
+def _other_pitch(spacing: Spacing, bin_um: float) -> bool:
+    return spacing.regular and abs(spacing.nearest / bin_um - 1) > PITCH_TOLERANCE
 
 
 def _as_others(spacing: Spacing, facts: FrameFacts, um_per_px: float | None) -> str:

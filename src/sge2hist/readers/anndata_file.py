@@ -67,7 +67,7 @@ def read(
         obs, var = (_table(file, name, path) for name in ("obs", "var"))
         genes, notes = read_genes(var)
         positions_N2 = _positions(file, path)
-        facts, libraries = _stated_frames(file, section)
+        facts, libraries = _stated_frames(file, section, obs.index)
         rows = choose_section(obs, positions_N2, libraries, section, str(path))
         location = find_counts(file, layer, str(path))
         sources = _scales(file, slide, um_per_px)
@@ -140,14 +140,14 @@ def _table(file: Any, name: str, path: Path) -> pd.DataFrame:
     return table
 
 
-def _stated_frames(file: Any, section: str | None) -> tuple[FrameFacts, list[str]]:
+def _stated_frames(file: Any, section: str | None, names: pd.Index) -> tuple[FrameFacts, list[str]]:
     """What `uns` states about the frames of the positions, and its libraries; of one library if `section` names it."""
     uns = file.get("uns", {})
-    spatial = uns.get("spatial") if "spatial" in uns else None
+    spatial: Any = uns.get("spatial") if "spatial" in uns else None
     libraries = [str(name) for name in spatial] if hasattr(spatial, "keys") else []
     if section in libraries:
-        return read_facts({"spatial": {section: spatial[section]}}), libraries
-    return read_facts(uns), libraries
+        return read_facts({"spatial": {section: spatial[section]}}, names), libraries
+    return read_facts(uns, names), libraries
 
 
 def _positions(file: Any, path: Path) -> np.ndarray:

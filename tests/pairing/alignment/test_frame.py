@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.position_frame import FrameFacts, check_positions_option
+from sge2hist.data.position_frame import FrameFacts, check_positions_option, read_facts
 from sge2hist.pairing.alignment.frame import choose_factor
 from sge2hist.pairing.alignment.tissue import TissueMap
 
@@ -133,6 +133,21 @@ def test_scale_factors_decide_where_the_image_cannot() -> None:
         factor(bins, 0.5, facts=facts, cells=False)
 
 
+def test_doubt_about_a_small_region_is_said_and_barcodes_of_bins_end_it() -> None:
+    bins = observations("bins")
+    bins = bins[(np.abs(bins - [400, 500]) < 100).all(1)] * 2  # 16 um
+    times, warnings = factor(bins, 0.5, cells=False)  # or 8 um, as px
+    assert times == 1.0
+    assert warnings[0].startswith("px or um?")
+    for um, names in ((16, ["s_016um_00000_00000-1"]), (8, ["s_008um_00000_00000-1"])):
+        facts = read_facts({}, names)
+        if um == 8:
+            assert factor(bins, 0.5, facts=facts, cells=False) == (1.0, [])
+        else:
+            with pytest.raises(InputError, match="look like um"):
+                factor(bins, 0.5, facts=facts, cells=False)
+
+
 def test_a_stated_unit_wins_and_absurd_ones_are_said() -> None:
     times, warnings = factor(observations("cells"), 0.25, "px")
     assert times == 1.0
@@ -146,7 +161,7 @@ def test_a_stated_unit_wins_and_absurd_ones_are_said() -> None:
 def test_mm_and_too_few_positions() -> None:
     with pytest.raises(InputError, match="another unit than px"):
         factor(observations("cells") / 1000, 0.5)
-    assert factor(observations("cells")[:5], 0.5) == (1.0, [])
+    assert factor(observations("cells")[:5] / 0.5, 0.5)[0] == 1.0
 
 
 def test_observations_beside_the_image_do_not_count_where_they_are_expected() -> None:

@@ -241,7 +241,7 @@ def _in_um(
 ) -> tuple[np.ndarray, list[str]]:
     uns = adata.uns
     spatial = uns.get("spatial") or {}
-    facts = read_facts({"spatial": {section: spatial[section]}} if section in spatial else uns)
+    facts = read_facts({"spatial": {section: spatial[section]}} if section in spatial else uns, adata.obs_names)
     stated_px = None
     if uns.get("sge2hist"):
         stated_px = "uns['sge2hist'] shows: a table of a paired dataset"

@@ -33,7 +33,11 @@ N_DISPLACED = 16
 MIN_NUCLEAR_Z = 6.0  # displaced positions differ among themselves by one standard deviation
 FULL_NUCLEAR_CONTRAST = 0.4  # standard deviations of the nuclear map
 BETTER = 0.25  # lead in score that makes another frame the right one
-BETTER_UNNAMED = 0.4  # the same for frames that no option states: they are many
+BETTER_SWAPPED = 0.2  # in score and share on tissue, for swapped axes: their distances are those of px
+BETTER_UNNAMED = 0.4  # and for px of other images: they are many
+SMALL_OVERLAP, DOUBT = 0.3, 0.1  # px that cover so little, and another frame so near in score, are in doubt
+MIN_INSIDE = 0.5  # share of the observations inside the image in a frame that is possible
+CLEARLY_ON_NUCLEI = 0.25  # difference of nuclear evidence that decides alone
 MIN_OVERLAP = 0.6  # and it must explain the tissue
 PYRAMID = (0.125, 0.25, 0.5, 2.0, 4.0, 8.0, 16.0, 32.0)  # px of another resolution level
 PREVIEW_SIDES_PX = (600, 2000, 6000)  # longest side of Space Ranger's lowres and hires previews
@@ -129,14 +133,22 @@ def choose_factor(
         return 1.0, []
     as_px = scorer.fit(sample, raw_spacing, 1.0)
     reason = implausible_spacing(as_px.spacing_um)
-    fits = {name: scorer.fit(sample * factor, raw_spacing, factor) for name, factor in named.items()}
-    best = max(fits, key=lambda name: fits[name].score, default=None)
-    if best is not None and _is_better(fits[best], as_px, BETTER):
-        option = "--positions um" if best == "um" else f"--positions {best}"
-        raise _refusal(as_px, fits[best], best, f"{option} (or --positions px if they are px)", what, where, um_per_px)
+    candidates = _candidates(scorer, sample, raw_spacing, named)
+    better = [candidate for candidate in candidates if candidate.is_better_than(as_px)]
+    if better:
+        best = max(better, key=lambda candidate: candidate.fit.score - candidate.lead)
+        raise InputError(
+            found=f"{what} that look like {best.name}, not px: as px at {um_per_px:.4g} um/px {as_px.describe()}; "
+            f"as {best.name} {best.fit.describe()}",
+            where=where,
+            expected="x, y in px of the image",
+            repair=f"{best.repair} (or --positions px if they are px)",
+        )
     if reason is not None:
         others = "".join(
-            f"; as {name} they would be {fit.spacing_um.nearest:.3g} um" for name, fit in fits.items() if fit.spacing_um
+            f"; as {candidate.name} they would be {candidate.fit.spacing_um.nearest:.3g} um"
+            for candidate in candidates
+            if candidate.name in named and candidate.fit.spacing_um
         )
         raise InputError(
             found=f"{what} in another unit than px: {reason} at {um_per_px:.4g} um/px{others}",
@@ -145,8 +157,22 @@ def choose_factor(
             repair="--positions um, hires or lowres states the unit; --positions px takes them as px; or correct "
             "--image-um-per-px",
         )
-    _refuse_unnamed(scorer, sample, raw_spacing, as_px, [1.0, *named.values()], what, where, um_per_px)
-    return 1.0, []
+    return 1.0, _warnings_of_doubt(as_px, [candidate for candidate in candidates if candidate.name in named], um_per_px)
+
+
+def _warnings_of_doubt(as_px: Fit, candidates: list[_Candidate], um_per_px: float) -> list[str]:
+    """A small part of a section that lies on no nuclei fits in several frames."""
+    if as_px.overlap >= SMALL_OVERLAP or as_px.nuclear >= CLEARLY_ON_NUCLEI:
+        return []
+    return [
+        f"px or {candidate.name}? The positions cover a small part of the tissue and fit in both: as px at {um_per_px:.4g} "
+        f"um/px {as_px.describe()}; as {candidate.name} {candidate.fit.describe()}. px were taken; --positions px or "
+        f"{candidate.name} states the unit"
+        for candidate in candidates
+        if candidate.fit.inside >= MIN_INSIDE
+        and implausible_spacing(candidate.fit.spacing_um) is None
+        and candidate.fit.score >= as_px.score - DOUBT
+    ][:1]
 
 
 def _named_factors(facts: FrameFacts, um_per_px: float) -> dict[str, float]:
@@ -158,52 +184,54 @@ def _named_factors(facts: FrameFacts, um_per_px: float) -> dict[str, float]:
     return found
 
 
-def _is_better(fit: Fit, as_px: Fit, lead: float) -> bool:
-    if implausible_spacing(fit.spacing_um) is not None or fit.inside < 0.5 or fit.score < as_px.score + lead:
-        return False
-    if implausible_spacing(as_px.spacing_um) is not None or fit.nuclear > as_px.nuclear + 0.2:
-        return True
-    return fit.overlap >= MIN_OVERLAP or (
-        fit.overlap >= as_px.overlap and fit.score - fit.overlap >= as_px.score + lead
-    )
-
-
-def _refuse_unnamed(
-    scorer: _Scorer,
-    sample: np.ndarray,
-    raw_spacing: Spacing | None,
-    as_px: Fit,
-    known: list[float],
-    what: str,
-    where: str,
-    um_per_px: float,
-) -> None:
-    """Swapped axes, and px of another resolution level: no option states them."""
-    swapped = scorer.fit(sample[:, ::-1], raw_spacing, 1.0)
-    candidates = {"x, y swapped": (swapped, "swap the columns: obsm['spatial'] = obsm['spatial'][:, ::-1]")}
-    for name, factor in _named_factors(scorer.facts, um_per_px).items():
+def _candidates(
+    scorer: _Scorer, sample: np.ndarray, raw_spacing: Spacing | None, named: dict[str, float]
+) -> list[_Candidate]:
+    """Frames other than px: those that options state, then swapped axes and px of another resolution level."""
+    found = [
+        _Candidate(name, scorer.fit(sample * factor, raw_spacing, factor), f"--positions {name}", BETTER)
+        for name, factor in named.items()
+    ]
+    for name, factor in {"": 1.0, **named}.items():
         fit = scorer.fit(sample[:, ::-1] * factor, raw_spacing, factor)
-        candidates[f"{name}, x and y swapped"] = (fit, f"swap the columns, and give --positions {name}")
-    for factor in (*PYRAMID, *(float(scorer.size_px.max()) / side for side in PREVIEW_SIDES_PX)):
-        if not any(abs(factor / other - 1) <= ALIKE for other in known):
+        option = f", and give --positions {name}" if name else ""
+        repair = f"swap the columns: obsm['spatial'] = obsm['spatial'][:, ::-1]{option}"
+        label = f"{name}, x and y swapped" if name else "x and y swapped"
+        found.append(_Candidate(label, fit, repair, BETTER if name else BETTER_SWAPPED, swapped=True))
+    previews = [float(scorer.size_px.max()) / side for side in PREVIEW_SIDES_PX]
+    for factor in (*PYRAMID, *previews):
+        if not any(abs(factor / other - 1) <= ALIKE for other in (1.0, *named.values())):
             size = f"an image of 1/{factor:.4g} the size" if factor > 1 else f"an image {1 / factor:.4g} times as large"
             fit = scorer.fit(sample * factor, raw_spacing, factor)
-            candidates[f"px of {size}"] = (fit, f"multiply the positions by {factor:.6g}, or give that image")
-    best = max(candidates, key=lambda name: candidates[name][0].score)
-    fit, repair = candidates[best]
-    explains = fit.overlap >= MIN_OVERLAP or fit.nuclear > as_px.nuclear + 0.3
-    if explains and _is_better(fit, as_px, BETTER_UNNAMED if "swapped" not in best else BETTER):
-        raise _refusal(as_px, fit, best, f"{repair} (or --positions px if they are right)", what, where, um_per_px)
+            repair = f"multiply the positions by {factor:.6g}, or give that image"
+            found.append(_Candidate(f"px of {size}", fit, repair, BETTER_UNNAMED))
+    return found
 
 
-def _refusal(as_px: Fit, fit: Fit, name: str, repair: str, what: str, where: str, um_per_px: float) -> InputError:
-    return InputError(
-        found=f"{what} that look like {name}, not px: as px at {um_per_px:.4g} um/px {as_px.describe()}; "
-        f"as {name} {fit.describe()}",
-        where=where,
-        expected="x, y in px of the image",
-        repair=repair,
-    )
+@dataclass(frozen=True)
+class _Candidate:
+    """A frame that the positions may lie in."""
+
+    name: str
+    fit: Fit
+    repair: str
+    lead: float  # in score over px that makes it the right one
+    swapped: bool = False
+
+    def is_better_than(self, as_px: Fit) -> bool:
+        fit = self.fit
+        if implausible_spacing(fit.spacing_um) is not None or fit.inside < MIN_INSIDE:
+            return False
+        gain = fit.score - as_px.score + (fit.on_tissue - as_px.on_tissue if self.swapped else 0.0)
+        if gain < self.lead:
+            return False
+        on_nuclei = fit.nuclear > as_px.nuclear + CLEARLY_ON_NUCLEI
+        if self.lead == BETTER and not self.swapped:
+            if implausible_spacing(as_px.spacing_um) is not None or on_nuclei:
+                return True
+            by_distance = fit.score - fit.overlap >= as_px.score - as_px.overlap + self.lead
+            return fit.overlap >= MIN_OVERLAP or (fit.overlap >= as_px.overlap and by_distance)
+        return fit.overlap >= MIN_OVERLAP or on_nuclei
 
 
 def _warnings_of_stated(positions: str, fit: Fit, um_per_px: float) -> list[str]:
@@ -244,7 +272,7 @@ class _Scorer:
         on_tissue = float(self._at(self.tissue.mask, xy_px_N2).mean())
         overlap, filled = self._overlap(xy_px_N2, spacing_um)
         nuclear = self._on_nuclei(xy_px_N2)
-        facts = 1.0 if agrees_with_facts(spacing_px, self.facts) else 0.0
+        facts = 1.0 if agrees_with_facts(spacing_px, self.facts, self.um_per_px) else 0.0
         score = overlap + nuclear + spacing_score(spacing_um) + facts
         return Fit(
             inside=share,
