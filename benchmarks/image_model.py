@@ -38,7 +38,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from sge2hist.api import SGE2Hist
 from sge2hist.data.paired import PairedDataset
 from sge2hist.devices import fast_arithmetic
-from sge2hist.generation.parallel import parallel_batches
 from sge2hist.generation.patches import image_batches
 from sge2hist.generation.requests import request_from_paired
 from sge2hist.generation.windows import sample_patches
@@ -46,6 +45,7 @@ from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.conditioning import MODE_ALL, PlacedCells
 from sge2hist.models.image.image_model import ImageModel
 from sge2hist.models.image.samplers import SamplerConfig
+from sge2hist.parallel import parallel_batches
 from sge2hist.training.presets import model_config
 
 PAPER_STEPS = 1000

@@ -42,7 +42,7 @@ class Comparison:
         splits: split -> number of patches from it.
         n_blocks: number of spatial blocks that they come from.
         gap: median difference of the neighbourhoods of a pair, 0 (equal) to 1; nan without pairs.
-        problem: why the realism of images cannot be told from these patches; "" when it can.
+        problem: why these patches do not show how real images are; "" when they do.
     """
 
     matched_K: np.ndarray

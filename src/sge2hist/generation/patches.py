@@ -11,13 +11,13 @@ import numpy as np
 from sge2hist.data.artifacts import check_output, require_disk_space
 from sge2hist.data.errors import InputError
 from sge2hist.data.generated import KIND, GeneratedSet, generated_set_writer
-from sge2hist.generation.parallel import parallel_batches
 from sge2hist.generation.requests import GenerationRequest
 from sge2hist.generation.upsample import check_upsampler, upsample_images
 from sge2hist.generation.windows import sample_patches
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.models.upsampler_bundle import UpsamplerBundle
+from sge2hist.parallel import parallel_batches
 
 BATCH = 64
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch.nn import functional
 from sge2hist.data.artifacts import sha256_of
 from sge2hist.data.errors import InputError
 from sge2hist.devices import fast_arithmetic, has_fast_bfloat16
+from sge2hist.parallel import parallel_batches
 
 DENSENET = "densenet121-imagenet"
 TEXTURE = "texture-v1"
@@ -44,6 +45,7 @@ class Extractor:
         compute: uint8 [n, P, P, 3] -> float [n, D].
         note: a message for the user, or "".
         bright_field: whether it expects bright-field images; fluorescence is then converted to a negative.
+        is_torch: whether `compute` is a torch network: batches then run at once, one thread each.
     """
 
     name: str
@@ -51,11 +53,12 @@ class Extractor:
     details: dict[str, Any] = field(default_factory=dict)
     note: str = ""
     bright_field: bool = False
+    is_torch: bool = False
 
     def __call__(self, image_NHWC: np.ndarray) -> np.ndarray:
         """Return float32 [N, D], batch by batch; raises `InputError` if the extractor returns something else."""
         check_images(image_NHWC)
-        batches = [self.compute(image_NHWC[start : start + BATCH]) for start in range(0, len(image_NHWC), BATCH)]
+        batches = self._batches(image_NHWC)
         features = np.concatenate([np.asarray(batch, dtype=np.float32).reshape(len(batch), -1) for batch in batches])
         finite = bool(np.isfinite(features).all())
         if len(features) != len(image_NHWC) or not finite:
@@ -65,6 +68,15 @@ class Extractor:
                 expected="one finite vector per image",
             )
         return features
+
+    def _batches(self, image_NHWC: np.ndarray) -> Iterator[np.ndarray]:
+        def compute(part: slice) -> np.ndarray:
+            return self.compute(image_NHWC[part])
+
+        if self.is_torch:
+            yield from parallel_batches(compute, len(image_NHWC), BATCH * torch.get_num_threads(), torch.device("cpu"))
+        else:
+            yield from (compute(slice(start, start + BATCH)) for start in range(0, len(image_NHWC), BATCH))
 
 
 def check_images(image_NHWC: np.ndarray) -> None:
@@ -176,7 +188,7 @@ def densenet_extractor(input_px: int = DENSENET_INPUT_PX) -> Extractor:
         "scaling": "ImageNet mean and SD",
         "precision": "bfloat16" if has_fast_bfloat16(device) else "float32",
     }
-    return Extractor(name=DENSENET, compute=compute, details=details)
+    return Extractor(name=DENSENET, compute=compute, details=details, is_torch=True)
 
 
 def module_extractor(path: Path, input_px: int | None) -> Extractor:
@@ -204,7 +216,7 @@ def module_extractor(path: Path, input_px: int | None) -> Extractor:
         "scaling": "[0, 1]",
         "precision": "float32",
     }
-    return Extractor(name=path.stem, compute=partial(run_module, model, input_px), details=details)
+    return Extractor(name=path.stem, compute=partial(run_module, model, input_px), details=details, is_torch=True)
 
 
 def open_module(path: Path) -> Callable[[Tensor], Any]:

@@ -44,7 +44,7 @@ def is_bright_field(report: dict[str, Any]) -> bool:
 
 
 def comparison_problem(report: dict[str, Any]) -> str:
-    """Return why the comparison patches cannot tell whether images look real, or ""."""
+    """Return why the comparison patches do not show whether images look real, or ""."""
     return str(report.get("data", {}).get("comparison", {}).get("problem", ""))
 
 

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from sge2hist.data.artifacts import atomic_path
 from sge2hist.devices import fast_arithmetic
-from sge2hist.generation.parallel import parallel_batches
 from sge2hist.generation.slide.cells import CellRows, CellStore
 from sge2hist.generation.slide.tile_store import TileIndex
 from sge2hist.generation.slide.tiling import DECODER_NOISE_STREAM, Area, Lattice, SlidePlan, canvas_noise
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.conditioning import MODE_ALL, PlacedCells
 from sge2hist.models.image.samplers import Evaluation, SamplerConfig, State
+from sge2hist.parallel import parallel_batches
 
 GLASS_TILE = "glass.npy"
 GLASS_PX = 128  # side of the image of empty glass whose latent is used

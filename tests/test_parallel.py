@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from sge2hist.generation.parallel import MIN_IMAGES, parallel_batches
 from sge2hist.generation.patches import image_batches
 from sge2hist.generation.requests import request_from_paired
 from sge2hist.models.bundle import ModelBundle
+from sge2hist.parallel import MIN_IMAGES, parallel_batches
 
 CPU = torch.device("cpu")
 
