@@ -137,4 +137,9 @@ def _with_own_name(section: Section, path: Path | None, taken: set[str], log: Lo
 
 def _describe_scale(section: Section) -> str:
     sources = "; ".join(f"{value:.4g} ({name})" for name, value in section.um_per_px_sources.items())
-    return f"  um per px: {sources}; positions in px of {section.image.path.name}, x = column, y = row"
+    unit = (
+        f"in px of {section.image.path.name}"
+        if section.frame_facts is None
+        else "in a unit that the file does not state"
+    )
+    return f"  um per px: {sources}; positions {unit}, x = column, y = row"
