@@ -13,7 +13,7 @@ import torch
 from sge2hist.generation.patches import image_batches
 from sge2hist.generation.requests import request_from_paired
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.parallel import MIN_IMAGES, parallel_batches
+from sge2hist.parallel import MIN_IMAGES, one_blas_thread, parallel_batches
 
 CPU = torch.device("cpu")
 
@@ -101,3 +101,19 @@ def test_images_do_not_depend_on_the_threads(tiny_model, tiny_paired):
     assert len(generated[0]) == 11
     for images in generated[1:]:
         assert np.abs(images - generated[0]).max() <= 1
+
+
+def test_linear_algebra_is_limited_within_the_block_alone() -> None:
+    from threadpoolctl import threadpool_info
+
+    def blas_threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    with one_blas_thread():
+        assert set(blas_threads()) == {1}
+        inside = len(blas_threads())
+    before = blas_threads()
+    with one_blas_thread():
+        pass
+    assert blas_threads() == before
+    assert len(before) == inside

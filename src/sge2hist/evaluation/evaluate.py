@@ -30,6 +30,7 @@ from sge2hist.evaluation.reference import Geometry, Reference, build_reference, 
 from sge2hist.evaluation.resampling import make_resampling
 from sge2hist.evaluation.results import build_report
 from sge2hist.evaluation.scores import Estimates, SetScores, real_estimates, score_set
+from sge2hist.parallel import one_blas_thread
 from sge2hist.progress import stages
 
 MAX_SIMILARITY_CELLS = 1000  # cells whose PSNR and SSIM are computed
@@ -94,7 +95,7 @@ def evaluate(
     extractor = resolve_extractor(config.extractor, input_px=config.extractor_input_px)
     rng = np.random.default_rng(config.seed)
     cells = choose_cells(everything, dataset, config, geometry.patch_um, rng)
-    with reporting(progress) as on_progress:
+    with reporting(progress) as on_progress, one_blas_thread():
         reference = build_reference(dataset, cells, config, geometry, extractor, rng, on_progress)
         descriptors = describe_sets(reference, sets, cells, on_progress)
         shuffled_descriptors = {
