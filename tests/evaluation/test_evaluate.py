@@ -131,6 +131,20 @@ def test_page_is_self_contained_and_marked(evaluated) -> None:
     assert "Sampled at random (seed 0)" in page
 
 
+def test_what_the_report_lacks_is_listed(tissue, tmp_path: Path) -> None:
+    rows = tissue.data.rows("test")
+    rows = np.sort(np.concatenate([rows[tissue.type_N[rows] == 0][:60], rows[tissue.type_N[rows] == 1][:10]]))
+    path = tissue.write(tmp_path / "a", tissue.fresh(rows, 0), rows)
+    config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, max_train=300, umap=False, min_type=20)
+    report = evaluate(path, tissue.data, tmp_path / "report", config=config)
+    assert [row["type"] for row in report["per_type"]] == ["type 0"]
+    assert [(row["type"], row["n"]) for row in report["types_omitted"]] == [("type 1", 10), ("type 2", 0)]
+    assert any("more than 30 genes" in sentence for sentence in report["omitted"])
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "type 1 (10), type 2 (0)" in page
+    assert "more than 30 genes" in page
+
+
 def test_same_seed_gives_the_same_report(tissue, tmp_path: Path) -> None:
     rows = tissue.data.rows("test")[:40]
     path = tissue.write(tmp_path / "a", tissue.fresh(rows, 0), rows)

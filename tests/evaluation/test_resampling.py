@@ -7,6 +7,7 @@ from sge2hist.evaluation.resampling import (
     make_resampling,
     plain,
     spatial_blocks,
+    spread,
     weighted_mean,
 )
 
@@ -91,3 +92,9 @@ def test_statistics_of_nothing_are_defined() -> None:
     assert finite_median([np.nan, 3.0, 1.0]) == 2.0
     assert percentiles(np.full((3, 3), np.nan), 2, 98) == (0.0, 1.0)
     assert percentiles(np.array([0.0, np.nan, 10.0]), 0, 100) == (0.0, 10.0)
+
+
+def test_spread_of_equal_values_is_zero_and_of_one_unknown() -> None:
+    assert spread([0.1 + 0.2, 0.3, 0.3]) == 0.0
+    assert spread([0.3]) is None
+    assert spread([1.0, 3.0]) == pytest.approx(np.sqrt(2))

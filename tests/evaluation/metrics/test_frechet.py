@@ -3,7 +3,14 @@ import pytest
 import torch
 from scipy import linalg
 
-from sge2hist.evaluation.metrics.frechet import Moments, frechet_distance, frechet_estimate, frechet_of, moments
+from sge2hist.evaluation.metrics.frechet import (
+    Moments,
+    PairedFeatures,
+    frechet_distance,
+    frechet_estimate,
+    frechet_of,
+    moments,
+)
 from sge2hist.evaluation.resampling import make_resampling
 
 
@@ -89,3 +96,25 @@ def test_estimate_has_the_plain_value_and_covers_it() -> None:
 def test_one_image_has_no_covariance() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         frechet_of(np.zeros((1, 3)), np.ones((5, 3)))
+
+
+@pytest.mark.parametrize(("n", "offset"), [(30, 0.0), (30, 40.0), (64, 0.5)])
+def test_the_form_for_few_images_equals_that_of_covariances(n: int, offset: float) -> None:
+    """Any part of the pairs, and features far from zero."""
+    rng = np.random.default_rng(n)
+    a, b = rng.normal(size=(n, 64)) + offset, rng.normal(size=(n, 64)) * rng.uniform(0.5, 2, 64) + offset + 0.3
+    pairs = PairedFeatures(a, b)
+    for kept in (np.ones(n, bool), rng.random(n) < 0.6):
+        expected = frechet_distance(moments(a[kept]), moments(b[kept]))
+        assert pairs.distance(kept) == pytest.approx(expected, rel=1e-9)
+    assert frechet_of(a, b) == pytest.approx(frechet_distance(moments(a), moments(b)), rel=1e-9)
+
+
+def test_jackknife_of_few_images_equals_that_of_covariances() -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(size=(40, 64)), rng.normal(size=(40, 64)) + 0.2
+    resampling = make_resampling(np.arange(40), n_replicates=0, n_groups=8, rng=rng)
+    found = frechet_estimate(a, b, resampling)
+    for group, value in enumerate(found.replicates):
+        kept = resampling.group_N != group
+        assert value == pytest.approx(frechet_distance(moments(a[kept]), moments(b[kept])), rel=1e-9)

@@ -10,7 +10,7 @@ import pytest
 
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
-from sge2hist.evaluation.report import charts, sentences
+from sge2hist.evaluation.report import charts, sentences, tables
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -29,7 +29,14 @@ def report_with(**metrics: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("distance", "coverage", "answer"),
-    [(1.0, 0.9, "Yes, to this extractor"), (3.0, 0.9, "Nearly"), (9.0, 0.9, "Not yet"), (1.2, 0.2, "Too uniform")],
+    [
+        (1.0, 0.9, "Yes, to this extractor"),
+        (1.5, 0.9, "Nearly"),
+        (3.0, 0.9, "Nearly"),
+        (9.0, 0.9, "Not yet"),
+        (1.2, 0.2, "Too uniform"),
+        (0.8, 0.9, "Closer than real tissue is"),
+    ],
 )
 def test_looks_real(distance: float, coverage: float, answer: str) -> None:
     report = report_with(
@@ -38,6 +45,20 @@ def test_looks_real(distance: float, coverage: float, answer: str) -> None:
     sentence = sentences.opening(report, "a")[0]
     assert sentence.answer == answer
     assert "500 patches each" in sentence.text
+
+
+def test_below_the_floor_is_never_a_green_yes() -> None:
+    sentence = sentences.opening(report_with(frechet={**figure(140.0), "real": figure(245.0)}), "a")[0]
+    assert sentence.tone == "none"
+    assert "too uniform or copied" in sentence.text
+
+
+def test_patches_of_other_places_give_no_verdict() -> None:
+    report = report_with(frechet={**figure(1.0), "real": figure(1.0)})
+    report["data"] = {"comparison": {"problem": "the comparison patches come from other places"}}
+    sentence = sentences.opening(report, "a")[0]
+    assert (sentence.answer, sentence.tone) == ("Cannot say", "none")
+    assert "Cannot say: the comparison patches come from other places." in sentence.text
 
 
 @pytest.mark.parametrize(
@@ -75,6 +96,7 @@ def test_nothing_measured_is_said() -> None:
         (12.34, "12.3"),
         (12345.6, "12,346"),
         (2e-5, "2.0e−05"),
+        (5.6e-17, "0"),
     ],
 )
 def test_numbers(value: float | None, text: str) -> None:
@@ -96,6 +118,36 @@ def test_map_paints_each_cell_at_its_place() -> None:
     assert picture[-1, -1, 3] == 0
     assert picture[4, charts.MAP_PX - 4].tolist() == picture[-5, 4].tolist()
     assert picture[4, 4].tolist() != picture[-5, 4].tolist()
+
+
+def test_one_outlier_does_not_empty_a_scatter() -> None:
+    rng = np.random.default_rng(0)
+    points = {"real": rng.normal(size=(500, 2)), "a": np.vstack([rng.normal(size=(499, 2)), [[1e4, -1e4]]])}
+    low, high = charts.plane_frame(points)
+    assert (high - low < 12).all()
+    assert charts.points_beyond(points) == 1
+    placed = charts.in_frame(points)
+    assert placed["a"][-1].tolist() == [470.0, 10.0]
+    assert np.ptp(placed["real"], axis=0).min() > 150
+
+
+def test_without_outliers_the_frame_holds_all_points() -> None:
+    points = {"a": np.random.default_rng(0).uniform(size=(300, 2))}
+    assert charts.points_beyond(points) == 0
+    low, high = charts.plane_frame(points)
+    assert low.tolist() == points["a"].min(axis=0).tolist()
+    assert high.tolist() == points["a"].max(axis=0).tolist()
+
+
+def test_a_single_value_has_no_plus_minus() -> None:
+    assert tables.plus_minus(None) == ""
+    assert tables.plus_minus(0.0) == "<small>± 0</small>"
+
+
+def test_types_without_a_row_are_named_with_the_reason() -> None:
+    missing = [{"type": "Immune", "n": 35, "reason": "fewer than 50 evaluated cells"}]
+    page = tables.type_table({"per_type": [], "types_omitted": missing})
+    assert "fewer than 50 evaluated cells: Immune (35)" in page
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this computer")

@@ -14,7 +14,7 @@ from sge2hist.evaluation.report.sentences import number
 CHART_PX = 210
 MARGIN_PX = 34
 MAP_PX = 300
-FRAME_ROOM = 0.25
+FRAME_ROOM = 0.5
 
 
 def png_uri(image_HWC: np.ndarray) -> str:
@@ -129,7 +129,7 @@ def plane_frame(points: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return the lower and upper limits (x, y) of a scatter: those of all points, unless a few lie far outside the rest,
     which would press the others together.
 
-    The frame reaches at most a quarter of the middle 99 % beyond it.
+    The frame reaches at most half the width of the middle 99 % beyond it.
     """
     joined = np.concatenate(list(points.values()))
     inner_low, inner_high = np.percentile(joined, [0.5, 99.5], axis=0)
