@@ -96,13 +96,18 @@ def test_a_block_that_is_not_run_says_why(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_are_short(page):
-    assert len(text_of(page).split()) < 800
+    words = [
+        word for word in text_of(page).split() if any(letter.isalnum() for letter in word)
+    ]  # not the lines of tables
+    assert len(words) < 800
 
 
 def test_the_readme_is_short():
     assert text_of(README).count("\n") < 80
 
 
+# a model of 20 steps finds new cells everywhere
+@pytest.mark.filterwarnings("ignore::sge2hist.generation.applicability.ApplicabilityWarning")
 @pytest.mark.parametrize("pages", [PAGES, (README,)], ids=["guide", "readme"])
 def test_commands_and_examples_run(pages, tmp_path, monkeypatch):
     """One test for all pages of the guide, because later pages use what earlier ones write. All failures are reported at once."""
