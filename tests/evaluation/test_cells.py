@@ -83,3 +83,15 @@ def test_types_that_the_dataset_does_not_know_are_unknown(tissue) -> None:
     found = choose_cells([images], tissue.data, EvaluateConfig(), 32.0, np.random.default_rng(0))
     assert set(found.type_N) == {-1}
     assert any("30 images name no type of this dataset (neuron)" in note for note in found.notes)
+
+
+def test_reference_cells_are_the_same_for_any_cells(tissue) -> None:
+    """Their stored features serve again."""
+    config = EvaluateConfig(max_train=60, max_val=20)
+    test = tissue.data.rows("test")
+    found = [
+        choose_cells([image_set("a", rows)], tissue.data, config, 32.0, np.random.default_rng(0))
+        for rows in (test[:30], test[40:100])
+    ]
+    assert found[0].train_rows.tolist() == found[1].train_rows.tolist()
+    assert found[0].val_rows.tolist() == found[1].val_rows.tolist()

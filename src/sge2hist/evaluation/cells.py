@@ -74,11 +74,13 @@ def choose_cells(
         rows, indices, types = rows_of_same_type(sets[0], data, config, rng, notes)
         images = {sets[0].name: [indices]}
     note_split(rows, data, config.split, notes)
+    # The same for any sets and number of cells, so that their stored features serve again.
+    of_reference = np.random.default_rng([config.seed, 4])
     return Cells(
         rows_N=rows,
         comparison=choose_comparison(rows, data, patch_um, config.block_um or 2 * patch_um, rng),
-        train_rows=subsample(data.rows("train"), config.max_train, rng),
-        val_rows=subsample(data.rows("val"), config.max_val, rng),
+        train_rows=subsample(data.rows("train"), config.max_train, of_reference),
+        val_rows=subsample(data.rows("val"), config.max_val, of_reference),
         shuffle_N=derangement(len(rows), rng),
         images=images,
         type_N=types,
