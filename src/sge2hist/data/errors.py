@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 
 class InputError(Exception):
     """The user's files or arguments cannot be used.
@@ -76,3 +80,21 @@ class Problems:
             raise self.errors[0]
         listing = "".join(f"\n  {number}. {error}" for number, error in enumerate(self.errors, start=1))
         raise InputError(found=f"{len(self.errors)} problems:{listing}")
+
+
+def refuse_wrong_types(check: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Wrap the ``__post_init__`` of a settings class: a value whose type cannot be checked raises `InputError`."""
+
+    @wraps(check)
+    def checked(config: Any) -> None:
+        try:
+            check(config)
+        except (TypeError, AttributeError) as error:
+            raise InputError(
+                found=f"a setting of the wrong type ({error})"[:300],
+                where=type(config).__name__,
+                expected="the types that its documentation gives",
+                repair=f"help(sge2hist.{type(config).__name__})",
+            ) from error
+
+    return checked

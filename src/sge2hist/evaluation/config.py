@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sge2hist.data.errors import Problems
+from sge2hist.data.errors import Problems, refuse_wrong_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class EvaluateConfig:
     cache: bool = True  # keep features and thumbnails of real patches in X.paired/cache for the next evaluation
     seed: int = 0  # seed of every random choice
 
+    @refuse_wrong_types
     def __post_init__(self) -> None:
         """Check the ranges."""
         problems = Problems()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sge2hist.data.errors import InputError, Problems
+from sge2hist.data.errors import InputError, Problems, refuse_wrong_types
 from sge2hist.data.position_frame import POSITIONS
 from sge2hist.pairing.segmentation.bins_to_cells import ExpansionConfig
 from sge2hist.pairing.segmentation.segmenters import SEGMENTERS
@@ -102,6 +102,7 @@ class PrepareConfig:
 
     toy: bool = False  # the tissue is simulated: written into everything that is made from it
 
+    @refuse_wrong_types
     def __post_init__(self) -> None:
         problems = Problems()
         for name in ("patch_um", "resolution"):

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sge2hist.data.errors import InputError
+from sge2hist.data.errors import InputError, refuse_wrong_types
 from sge2hist.data.paired import PairedDataset
 from sge2hist.models.joint_model import ModelConfig
 from sge2hist.training.gene.neighbour_targets import neighbourhood_radius
@@ -75,6 +75,7 @@ class TrainConfig:
     preview_every_s: float = 600.0
     mixed_precision: str = "auto"
 
+    @refuse_wrong_types
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise InputError(found=f"--preset {self.preset}", expected=f"one of {', '.join(PRESETS)}")
