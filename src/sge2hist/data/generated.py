@@ -29,6 +29,7 @@ import numpy as np
 from sge2hist.data.artifacts import MANIFEST_NAME, atomic_directory, read_manifest, write_manifest
 from sge2hist.data.errors import InputError
 from sge2hist.data.slides.channels import RGB, Channels, is_rgb, require_same_channels
+from sge2hist.data.slides.colour_space import on_white
 from sge2hist.data.slides.slide_image import SlideImage
 
 if TYPE_CHECKING:
@@ -244,19 +245,24 @@ def _read_cells(path: Path) -> anndata.AnnData:
 
 
 def read_image(path: Path, channels: Channels = RGB) -> np.ndarray:
-    """Return a PNG, TIFF or JPEG as uint8 [H, W, C]; alpha of RGB is dropped, 16-bit images and other channels are refused.
+    """Return a PNG, TIFF or JPEG as uint8 [H, W, C]; RGBA is composited on white, 16 bits and other channels are refused.
 
     Channels of a fluorescence TIFF may come first or last.
     """
     import tifffile
     from PIL import Image
 
+    is_tiff = path.suffix.lower() in (".tif", ".tiff")
+    if is_tiff and is_rgb(channels):
+        return SlideImage.open(path).as_array()
     try:
-        if path.suffix.lower() in (".tif", ".tiff"):
+        if is_tiff:
             pixels = tifffile.imread(path)
         else:
             with Image.open(path) as opened:
-                pixels = np.asarray(opened.convert("RGB") if opened.mode in ("P", "RGBA") else opened)
+                transparent = opened.mode == "RGBA" or "transparency" in opened.info
+                mode = "RGBA" if transparent else "RGB" if opened.mode == "P" else None
+                pixels = np.asarray(opened.convert(mode) if mode else opened)
     except (OSError, ValueError) as error:
         raise InputError(
             found=f"an image that cannot be read ({error})", where=str(path), expected="a complete PNG, TIFF or JPEG"
@@ -264,7 +270,7 @@ def read_image(path: Path, channels: Channels = RGB) -> np.ndarray:
     if is_rgb(channels):
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (3, 4):
             raise InputError(found=f"{pixels.dtype} of shape {pixels.shape}", where=str(path), expected="8-bit RGB")
-        return pixels[..., :3]
+        return on_white(pixels) if pixels.shape[-1] == 4 else pixels
     return _channels_last(pixels, channels, path)
 
 

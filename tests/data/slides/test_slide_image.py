@@ -37,7 +37,7 @@ def test_channel_axes_alpha_and_leading_axis(tmp_path, pixels) -> None:
     tifffile.imwrite(tmp_path / "planar.tif", planar, photometric="rgb", planarconfig="separate", tile=(64, 64))
     tifffile.imwrite(tmp_path / "pages.ome.tif", planar, photometric="minisblack", metadata={"axes": "CYX"})
     tifffile.imwrite(tmp_path / "extra.tif", pixels[None], photometric="rgb")
-    rgba = np.concatenate([pixels, pixels[..., :1]], -1)
+    rgba = np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], -1)
     tifffile.imwrite(tmp_path / "rgba.tif", rgba, photometric="rgb", extrasamples=["unassalpha"])
     for name in ("planar.tif", "pages.ome.tif", "extra.tif", "rgba.tif"):
         np.testing.assert_array_equal(SlideImage.open(tmp_path / name).as_array(), pixels, err_msg=name)

@@ -6,7 +6,6 @@ images); pyramids in sub-resolutions. Stacks along z or t are refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,6 +14,7 @@ import numpy as np
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.slides.channels import Channels, choose_channels
+from sge2hist.data.slides.image_metadata import tiff_um_per_px
 from sge2hist.data.slides.pixel_source import CACHE_BYTES, PixelSource, StackedPixels, TiffPixels
 
 EXPECTED = "8- or 16-bit channels, one page each (axes y,x or c,y,x)"
@@ -26,14 +26,14 @@ Range = tuple[float, float]
 
 
 def open_channels(
-    path: Path, requested: Channels, um_per_px_of: Callable[[Any, Any], float | None]
-) -> tuple[list[PixelSource], float | None, Channels, dict[str, Range]]:
+    path: Path, requested: Channels
+) -> tuple[list[PixelSource], float | None, Channels, dict[str, Range], list[str]]:
     """Open the levels of a fluorescence TIFF, largest first.
 
     Returns
     -------
     levels, um/px from the metadata (or None), names of the channels, and the value of each channel that became 0 and that which
-    became 255 (0 and 255 for 8 bits, which are unchanged).
+    became 255 (0 and 255 for 8 bits, which are unchanged), and notes on the scale.
 
     Raises
     ------
@@ -49,10 +49,10 @@ def open_channels(
         count = len(series.pages)
         numbers, channels = choose_channels(requested, in_file if len(in_file) == count else [], count, str(path))
         levels = [[_open(level.pages[i], len(numbers)) for i in numbers] for level in series.levels]
-        um_per_px = um_per_px_of(tiff, series.pages[0])
+        um_per_px, notes = tiff_um_per_px(tiff, series.pages[0])
     ranges = _ranges(levels)
     stacked: list[PixelSource] = [StackedPixels(pages, ranges) for pages in levels]
-    return stacked, um_per_px, channels, dict(zip(channels, ranges, strict=True))
+    return stacked, um_per_px, channels, dict(zip(channels, ranges, strict=True)), notes
 
 
 def _check(path: Path, series: Any) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.slides.image_metadata import plausible
+from sge2hist.data.slides.colour_space import on_white
+from sge2hist.data.slides.image_metadata import square
 from sge2hist.data.slides.pixel_source import PixelSource
 
 # Formats that OpenSlide reads better than a TIFF reader does, or that are no TIFF. SVS is read without it.
@@ -42,10 +43,7 @@ class OpenSlidePixels:
             self._slide, self._owner = openslide.OpenSlide(self._path), os.getpid()
         corner = (round(x0 * self._downsample), round(y0 * self._downsample))
         rgba = np.asarray(self._slide.read_region(corner, self._level, (x1 - x0, y1 - y0)))
-        alpha = rgba[..., 3:].astype(np.uint16)
-        if (alpha == 255).all():
-            return np.ascontiguousarray(rgba[..., :3])
-        return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        return on_white(rgba)
 
 
 def needed(path: Path) -> InputError:
@@ -73,7 +71,7 @@ def open_levels(path: Path) -> tuple[list[PixelSource], float | None, list[str]]
     try:
         slide = openslide.OpenSlide(path)
         shapes = list(zip(slide.level_dimensions, slide.level_downsamples, strict=True))
-        stated = slide.properties.get("openslide.mpp-x")
+        stated = [slide.properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
         vendor = slide.properties.get("openslide.vendor", "unknown")
         slide.close()
     except openslide.OpenSlideError as error:
@@ -87,4 +85,5 @@ def open_levels(path: Path) -> tuple[list[PixelSource], float | None, list[str]]
         OpenSlidePixels(path, level, width, height, downsample)
         for level, ((width, height), downsample) in enumerate(shapes)
     ]
-    return levels, plausible(float(stated)) if stated else None, [f"read by OpenSlide (vendor {vendor})"]
+    um_per_px, notes = square(*(float(side) if side else None for side in stated))
+    return levels, um_per_px, [f"read by OpenSlide (vendor {vendor})", *notes]

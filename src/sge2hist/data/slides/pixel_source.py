@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from sge2hist.data.slides.colour_space import Alpha, on_white
+from sge2hist.data.slides.tiff_segment import alpha_of, decode_segment, is_planar, read_segment, ycbcr_pages_to_rgb
+
 CACHE_BYTES = 256 * 1024**2  # decoded tiles kept per open image
+MAX_TILES = 64  # decoded to look at the values of an image
 
 
 class PixelSource(Protocol):
@@ -83,9 +89,14 @@ class TiledPixels(ABC):
 class TiffPixels(TiledPixels):
     """Tiles or strips of TIFF pages.
 
-    `pages` holds one page with interleaved or planar RGB samples, one page per colour, or one page of a single channel (of
-    any type of number; see `StackedPixels`). The file is reopened in every process, because a file position shared by forked
-    data loaders would be a race.
+    `pages` holds one page with interleaved or planar RGB(A) samples, one page per colour (and alpha), or one page of a single
+    channel (of any type of number; see `StackedPixels`). Transparent pixels are composited on white glass. The file is reopened
+    in every process, because a file position shared by forked data loaders would be a race.
+
+    Attributes
+    ----------
+    alpha
+        What the fourth sample is; None when there is none, or when it is to be ignored.
     """
 
     def __init__(self, path: Path, pages: list[Any], cache_bytes: int = CACHE_BYTES) -> None:
@@ -94,7 +105,8 @@ class TiffPixels(TiledPixels):
         key = pages[0].keyframe
         height, width = int(key.imagelength), int(key.imagewidth)
         n_channels = 1 if len(pages) == 1 and key.samplesperpixel == 1 else 3
-        self._planar = key.samplesperpixel > 1 and int(key.planarconfig) == 2
+        self.alpha: Alpha | None = ("unspecified" if len(pages) > 3 else alpha_of(key)) if n_channels == 3 else None
+        self._planar = is_planar(key)
         if key.is_tiled:
             tile_px = int(key.tilelength), int(key.tilewidth)
         else:
@@ -142,34 +154,61 @@ class TiffPixels(TiledPixels):
         return super()._tile(row, column)
 
     def _decode_tile(self, row: int, column: int) -> np.ndarray:
-        index = row * self._columns + column
-        if len(self._pages) == 1 and not self._planar:
-            return self._decode(self._pages[0], index)[..., :3]
-        if self._planar:
-            planes = [self._decode(self._pages[0], index + s * self._per_plane) for s in range(3)]
-        else:
-            planes = [self._decode(page, index) for page in self._pages[:3]]
-        return np.concatenate(planes, axis=-1)
+        samples = self._samples(row * self._columns + column, 4 if self.alpha else self._n_channels)
+        return on_white(samples, self.alpha) if self.alpha else samples
 
-    def _decode(self, page: Any, index: int) -> np.ndarray:
-        """Decode one segment to [tile height, tile width, samples]; a sparse (empty) one is white, or dark in a lone channel."""
-        key = page.keyframe
-        offset, n_bytes = page.dataoffsets[index], page.databytecounts[index]
-        if n_bytes == 0:
-            samples = 1 if self._planar else key.samplesperpixel
-            return np.full((self._tile_h, self._tile_w, samples), 255 if self._n_channels == 3 else 0, self.dtype)
-        handle = page.parent.filehandle
-        handle.seek(offset)
-        data = handle.read(n_bytes)
-        if len(data) < n_bytes:
-            raise ValueError(f"the file ends inside tile {index} ({len(data)} of {n_bytes} bytes)")
-        arguments: dict[str, Any] = {}
-        if int(key.compression) in (6, 7, 34892, 33007):  # the JPEG family keeps its tables apart from the tiles
-            arguments = {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader}
-        decoded = key.decode(data, index, _fullsize=key.is_tiled, **arguments)[0]
-        if decoded is None:
-            raise ValueError(f"tile {index} could not be decoded")
-        return decoded[0]
+    def _samples(self, index: int, count: int) -> np.ndarray:
+        """Samples [h, w, count] of a tile, RGB or RGBA."""
+        if len(self._pages) == 1 and not self._planar:
+            segments = [(self._pages[0], index)]
+        elif self._planar:
+            segments = [(self._pages[0], index + s * self._per_plane) for s in range(count)]
+        else:
+            segments = [(page, index) for page in self._pages[:count]]
+        data = [read_segment(*segment) for segment in segments]
+        if not any(data):  # sparse: white, or dark in a lone channel
+            return np.full((self._tile_h, self._tile_w, count), 255 if self._n_channels == 3 else 0, self.dtype)
+        planes = [
+            decode_segment(page, stored, at)
+            if stored
+            else np.full((self._tile_h, self._tile_w, 1), 255 if self._n_channels == 3 else 0, self.dtype)
+            for (page, at), stored in zip(segments, data, strict=True)
+        ]
+        samples = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
+        return ycbcr_pages_to_rgb(self._pages[0].keyframe, samples)[..., :count]
+
+    def keep_none(self) -> None:
+        """Keep no decoded tile."""
+        self._cache_bytes = 0
+
+    def try_first_tile(self) -> None:
+        """Decode the first stored tile, so that a file that no codec can read is reported when it is opened."""
+        self._open()
+        stored = self._pages[0].databytecounts[: self._per_plane]
+        self._samples(next((index for index, n_bytes in enumerate(stored) if n_bytes), 0), self._n_channels)
+        self.close()
+
+    def highest(self) -> float:
+        """The highest colour value of some tiles, far apart."""
+        self._open()
+        found = [float(np.nanmax(self._samples(index, self._n_channels))) for index in self._spread()[:MAX_TILES]]
+        return max(found)
+
+    def _spread(self) -> list[int]:
+        """All tiles, those far apart first: by the golden section."""
+        n = self._per_plane
+        stride = max(1, round(n * 0.618))
+        while math.gcd(stride, n) > 1:
+            stride += 1
+        return [i * stride % n for i in range(n)]
+
+    def alpha_tiles(self) -> Iterator[np.ndarray]:
+        """The fourth sample of every tile [h, w] inside the image, those far apart first."""
+        self._open()
+        for index in self._spread():
+            tile = self._samples(index, 4)[..., 3]
+            top, left = index // self._columns * self._tile_h, index % self._columns * self._tile_w
+            yield tile[: self.height_px - top, : self.width_px - left]
 
 
 class StackedPixels:

@@ -14,7 +14,6 @@ import numpy as np
 from sge2hist.data.errors import InputError
 from sge2hist.data.slides import openslide_image
 from sge2hist.data.slides.channels import RGB, Channels, background_level
-from sge2hist.data.slides.image_metadata import tiff_um_per_px
 from sge2hist.data.slides.pixel_source import ArrayPixels, PixelSource, StackedPixels, TiffPixels
 from sge2hist.data.slides.resample import input_span, resample, window_taps
 
@@ -116,7 +115,7 @@ class SlideImage:
     def _open_tiff(cls, path: Path, page: int | None) -> SlideImage:
         from sge2hist.data.slides.tiff_layout import open_levels
 
-        levels, um_per_px, notes = open_levels(path, page, DECODE_WHOLE_BYTES, tiff_um_per_px)
+        levels, um_per_px, notes = open_levels(path, page, DECODE_WHOLE_BYTES)
         return cls(path, levels, um_per_px, notes)
 
     @classmethod
@@ -130,9 +129,9 @@ class SlideImage:
                 expected=f"a TIFF of {EXPECTED}",
                 repair="omit --channels for H&E",
             )
-        levels, um_per_px, channels, ranges = open_channels(path, requested, tiff_um_per_px)
+        levels, um_per_px, channels, ranges, notes = open_channels(path, requested)
         scaled = [f"{name} {low:.0f} to {high:.0f}" for name, (low, high) in ranges.items() if (low, high) != (0, 255)]
-        notes = [f"16 bits became 8: {', '.join(scaled)}"] if scaled else []
+        notes += [f"16 bits became 8: {', '.join(scaled)}"] if scaled else []
         return cls(path, levels, um_per_px, notes, channels=channels, ranges=ranges)
 
     @classmethod
