@@ -5,6 +5,10 @@ Public names are imported when they are first used, so that `import sge2hist` st
 
 from typing import TYPE_CHECKING, Any
 
+from sge2hist.threads import set_thread_defaults
+
+set_thread_defaults()  # before any module loads torch
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,10 +14,15 @@ from typer.core import TyperCommand, TyperGroup
 
 from sge2hist.cli.deprecated import current_options, current_verb
 from sge2hist.progress import is_quiet, quietly
+from sge2hist.threads import use_threads
 
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="CPU threads; default: all cores.", rich_help_panel="Running"),
+    typer.Option(
+        min=1,
+        help="CPU threads; default: OMP_NUM_THREADS, else the cores this process may use.",
+        rich_help_panel="Running",
+    ),
 ]
 Quiet = Annotated[
     bool,
@@ -64,14 +67,6 @@ def with_running_options(function: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in (*own, *shared)} | {"return": None}
     return run
-
-
-def use_threads(n: int) -> None:
-    """Limit torch to n CPU threads, and likewise BLAS and the processes started from here."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(n)
-    if "torch" in sys.modules:  # else it reads the environment when it is imported
-        sys.modules["torch"].set_num_threads(n)
 
 
 class Verbs(TyperGroup):

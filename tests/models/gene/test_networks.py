@@ -76,7 +76,9 @@ def test_neighbour_features_are_the_mean_of_the_neighbours_whatever_other_cells_
     np.testing.assert_allclose(found[:, :-1], mean, atol=1e-4)
     np.testing.assert_array_equal(found[:, -1], near.any(1))
     some = np.array([4, 90, 11])
-    np.testing.assert_array_equal(neighbour_features(model.encoder, data.read, index.neighbour_weights(some, 50.0)), found[some])
+    np.testing.assert_array_equal(
+        neighbour_features(model.encoder, data.read, index.neighbour_weights(some, 50.0)), found[some]
+    )
 
 
 def test_neighbours_move_z2_alone_and_only_where_known() -> None:

@@ -6,7 +6,6 @@ that holds its centre of mass, so that it appears once. A tile returns runs (see
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import numpy as np
 from sge2hist.data.errors import InputError
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.pairing.segmentation.label_rle import LabelRuns, Runs, join_runs, runs_of_labels
+from sge2hist.threads import available_threads
 
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
 
@@ -43,7 +43,7 @@ class TilingConfig:
     halo_um: float = (
         32.0  # margin of a tile: more than the receptive radius of the segmenter and half of the largest nucleus
     )
-    processes: int = 0  # 0 = one for each core; 1 = in this process
+    processes: int = 0  # 0 = one for each available thread; 1 = in this process
     white_level: int = 225  # a tile whose 1st percentile of green is brighter holds no tissue and is skipped
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ def segment_slide(
     step = segmenter.um_per_px / um_per_px  # slide px per px of the segmenter
     width, height = max(1, round(slide.width_px / step)), max(1, round(slide.height_px / step))
     tiles = list(_tiles(width, height, config, halo=round(config.halo_um / segmenter.um_per_px)))
-    n_processes = min(config.processes or os.cpu_count() or 1, len(tiles)) if segmenter.parallel else 1
+    n_processes = min(config.processes or available_threads(), len(tiles)) if segmenter.parallel else 1
     report = progress or (lambda done, n_tiles: None)
     parts: list[Runs] = []
     n_labels = 0
