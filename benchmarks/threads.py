@@ -20,6 +20,8 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
+import sge2hist  # before torch: it sets what OpenMP reads
+
 SETTINGS = {
     "of this package": {},
     "OpenMP's own": {"GOMP_SPINCOUNT": "300000"},  # the default of GNU OpenMP
@@ -33,10 +35,9 @@ def work(batch: int) -> dict[str, Callable[[], object]]:
     import torch
     from image_model import lattice_cells
 
-    from sge2hist.api import SGE2Hist
     from sge2hist.devices import fast_arithmetic
 
-    bundle, device = SGE2Hist.from_pretrained("pretrained:kidney", device="cpu").bundle, torch.device("cpu")
+    bundle, device = sge2hist.SGE2Hist.from_pretrained("pretrained:kidney", device="cpu").bundle, torch.device("cpu")
     model, config = bundle.model.image, bundle.config
     side = config.patch_px // model.downsampling
     one, many = (lattice_cells(model, n, config.patch_um) for n in (1, batch))
@@ -63,9 +64,9 @@ def work(batch: int) -> dict[str, Callable[[], object]]:
 
 def answer(batch: int, seconds: float) -> None:
     """A process of one setting: for each line "work" on standard input, print mean wall and processor time of a call."""
+    works = work(batch)
     import torch
 
-    works = work(batch)
     print(json.dumps({"threads": torch.get_num_threads(), **{n: os.environ.get(n) for n in VARIABLES}}), flush=True)
     for line in sys.stdin:
         call, n = works[line.strip()], 0

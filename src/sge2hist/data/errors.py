@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import MISSING, fields
 from functools import wraps
 from typing import Any
 
@@ -90,8 +91,13 @@ def refuse_wrong_types(check: Callable[[Any], None]) -> Callable[[Any], None]:
         try:
             check(config)
         except (TypeError, AttributeError) as error:
+            changed = [
+                f"{one.name}={getattr(config, one.name)!r}"[:80]
+                for one in fields(config)
+                if one.default is MISSING or getattr(config, one.name) is not one.default
+            ]
             raise InputError(
-                found=f"a setting of the wrong type ({error})"[:300],
+                found=f"{', '.join(changed)}: a setting of the wrong type ({error})"[:400],
                 where=type(config).__name__,
                 expected="the types that its documentation gives",
                 repair=f"help(sge2hist.{type(config).__name__})",
