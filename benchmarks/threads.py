@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 
 import sge2hist  # before torch: it sets what OpenMP reads
+from sge2hist.threads import available_threads
 
 SETTINGS = {
     "of this package": {},
@@ -64,9 +65,9 @@ def work(batch: int) -> dict[str, Callable[[], object]]:
 
 def answer(batch: int, seconds: float) -> None:
     """A process of one setting: for each line "work" on standard input, print mean wall and processor time of a call."""
-    works = work(batch)
     import torch
 
+    works = work(batch)
     print(json.dumps({"threads": torch.get_num_threads(), **{n: os.environ.get(n) for n in VARIABLES}}), flush=True)
     for line in sys.stdin:
         call, n = works[line.strip()], 0
@@ -101,8 +102,6 @@ def worker(stack: ExitStack, setting: dict[str, str], arguments: argparse.Namesp
 
 def measure(arguments: argparse.Namespace) -> None:
     """Print a table of medians, and the ratios of the two settings in each round."""
-    from sge2hist.threads import available_threads
-
     times: dict[tuple[str, str, str], list[list[float]]] = {}
     with ExitStack() as stack:
         workers = {name: worker(stack, setting, arguments) for name, setting in SETTINGS.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import anndata
@@ -30,7 +31,7 @@ from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.viewer.build import build_viewer
 
 FAST = SamplerConfig(n_steps=1)
-HER2ST = Path("/work/shared/data/her2st_st/C2.tsv.gz")
+HER2ST = Path(os.environ.get("SGE2HIST_DATA", "/nonexistent")) / "her2st_st" / "C2.tsv.gz"
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +184,7 @@ def test_lower_limit_is_that_of_scipy():
 # --- real cells -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not HER2ST.is_file(), reason=f"no real data at {HER2ST}")
+@pytest.mark.skipif(not HER2ST.is_file(), reason="SGE2HIST_DATA names no folder with her2st_st")
 def test_breast_spots_are_refused_by_the_kidney_model(kidney):
     counts = pd.read_csv(HER2ST, sep="\t", index_col=0)
     cells = anndata.AnnData(X=csr_matrix(counts.to_numpy(np.float32)), var=pd.DataFrame(index=counts.columns))
