@@ -77,3 +77,27 @@ def test_the_output_of_aggr_is_refused_with_its_sections(tmp_path: Path, place: 
     for path in (tmp_path, tmp_path / "outs"):
         with pytest.raises(InputError, match=r"`spaceranger aggr`.*S1, S2.*outs/ folder of each run"):
             detect_format(path)
+
+
+def test_every_format_has_its_module():
+    from importlib.util import find_spec
+
+    from sge2hist.readers import TENX_FORMATS
+
+    assert set(TENX_FORMATS) < set(FORMATS)
+    assert all(find_spec(f"sge2hist.readers.tenx.{name}") for name in TENX_FORMATS)
+
+
+def test_a_new_format_is_the_module_of_its_name(monkeypatch, tmp_path):
+    import sys
+    from types import SimpleNamespace
+
+    import sge2hist.readers as readers
+
+    monkeypatch.setitem(FORMATS, "csv_cells", "csv files of positions and counts")
+    monkeypatch.setitem(readers._OPTIONS, "csv_cells", ("um_per_px",))
+    module = SimpleNamespace(read=lambda path, *, image, um_per_px: (path, image, um_per_px))
+    monkeypatch.setitem(sys.modules, "sge2hist.readers.csv_cells", module)
+    assert readers.open_sections(tmp_path, format="csv_cells", image="he.tif", um_per_px=0.5) == [
+        (tmp_path, "he.tif", 0.5)
+    ]

@@ -38,7 +38,9 @@ Steps = Annotated[
 Sampler = Annotated[
     str | None,
     typer.Option(
-        help="dpmpp-2m, heun, euler or ancestral; default: the model's.", show_default=False, rich_help_panel=SAMPLER
+        help="dpmpp-2m, heun, euler, ancestral or (distilled models) consistency; default: the model's.",
+        show_default=False,
+        rich_help_panel=SAMPLER,
     ),
 ]
 Guidance = Annotated[

@@ -130,7 +130,10 @@ def overlaps(candidates: np.ndarray, rows: np.ndarray, data: PairedDataset, patc
 def sample_candidates(
     candidates: np.ndarray, rows_N: np.ndarray, data: PairedDataset, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return candidates of the types of the evaluated cells, at most 30 for each cell, at random."""
+    """Return candidates of the types of the evaluated cells, at random.
+
+    Of each type at most 30 for each evaluated cell, or 500 if that is more.
+    """
     chosen = []
     types, counts = np.unique(data.type_of_cell[rows_N], return_counts=True)
     for type_index, count in zip(types, counts, strict=True):

@@ -20,6 +20,8 @@ _OPTIONS = {
     "spatialdata": ("um_per_px", "layer", "table", "bin_um"),
     "published_pickle": ("um_per_px", "genes"),
 }
+TENX_FORMATS = ("visium_hd", "visium_hd_segmented", "xenium", "visium")
+"""Formats whose module lies in `readers.tenx`."""
 
 
 def open_sections(
@@ -133,6 +135,7 @@ def _read(chosen: str, path: str | Path, image: str | Path | None, options: dict
         return [published_pickle.read(path, **options)]
     from importlib import import_module
 
-    module = {"anndata": "anndata_file"}.get(chosen, f"tenx.{chosen}")
+    elsewhere = {"anndata": "anndata_file"} | {name: f"tenx.{name}" for name in TENX_FORMATS}
+    module = elsewhere.get(chosen, chosen)
     reader = import_module(f"sge2hist.readers.{module}")
     return [reader.read(path, image=image, **options)]

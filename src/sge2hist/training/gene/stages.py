@@ -32,8 +32,8 @@ CLIP_NORM = 1e3
 """Largest gradient norm. Those of the gene stages are large: their loss is a sum over thousands of genes."""
 RATES = {"gene": 1e-3, "mixture": 3e-4, "expression": 1e-3}
 MAX_REFERENCE_CELLS = 20_000
-MIN_REFERENCE_CELLS = 100  # of the validation split; fewer: the training cells
 """Cells whose scores are stored, so that unusual cells can be flagged later."""
+MIN_REFERENCE_CELLS = 100  # of the validation split; fewer: the training cells
 
 
 def max_steps(n_cells: int, batch_size: int) -> int:
