@@ -29,6 +29,7 @@ import typer
 
 from sge2hist import __version__
 from sge2hist.cli.command import log
+from sge2hist.data.output_lock import locks_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,6 +84,7 @@ def demo(
     typer.echo(f"wrote {output}")
 
 
+@locks_output()
 def run_demo(output: str | Path, config: DemoConfig, *, overwrite: bool = False, log: Log = print) -> dict[str, Any]:
     """Do or finish all steps, and return the recovery of the toy's truth.
 

@@ -27,6 +27,7 @@ from sge2hist.cli.arguments import (
     sampler_config,
 )
 from sge2hist.cli.command import log, log_warning
+from sge2hist.data.output_lock import locks_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _CELLS, _TYPES, _CONDITION = "Cells, from their RNA", "Cell types, by name", "Conditioning"
 
 
+@locks_output()
 def generate(
     model: Model,
     output: Annotated[Path, typer.Option("-o", "--output", help="Generated set to write.")],

@@ -36,6 +36,7 @@ def types(
     from rich.table import Table
 
     from sge2hist.data.errors import InputError
+    from sge2hist.data.output_lock import output_lock
     from sge2hist.models.bundle import CONFIG_NAME, is_shipped, model_folder, read_types, write_types
 
     asked = "--rename" if rename else "--groups"
@@ -46,13 +47,12 @@ def types(
     model = model_folder(model)
     if not (model / CONFIG_NAME).is_file():
         raise InputError(found="no model (config.json)", where=str(model), expected="a folder of `sge2hist train`")
-    table = read_types(model)
-    if rename:
-        table = table_renamed(table, rename)
-        write_types(model, table)
-    if groups is not None:
-        table = table_grouped(model, groups)
-        write_types(model, table)
+    if rename or groups is not None:
+        with output_lock(model):
+            table = table_renamed(read_types(model), rename) if rename else table_grouped(model, groups or 0)
+            write_types(model, table)
+    else:
+        table = read_types(model)
     shown = Table("component", "name", "cells", "purity", "weight", "markers")
     for row in sorted(table.rows, key=lambda row: -row.n_cells):
         purity = "" if row.purity != row.purity else f"{row.purity:.2f}"

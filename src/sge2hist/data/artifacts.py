@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +13,15 @@ from typing import Any
 
 import sge2hist
 from sge2hist.data.errors import InputError
+from sge2hist.data.output_lock import REPLACED, UNFINISHED, output_lock, owner_tag
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 ARTIFACT_MARKS = (MANIFEST_NAME, "config.json")
 
 
-def _sibling(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+def _sibling(path: Path, state: str) -> Path:
+    return path.with_name(f".{path.name}.{owner_tag()}.{state}")
 
 
 def _disk_error(error: OSError, path: Path) -> InputError:
@@ -94,27 +94,29 @@ def atomic_directory(path: str | Path, overwrite: bool = False, kind: str | None
     Raises
     ------
     InputError
-        If `path` exists and `overwrite` is false; if it is not an artifact of this `kind`; if the disk is full.
+        If `path` exists and `overwrite` is false; if it is not an artifact of this `kind`; if another run writes it; if the
+        disk is full.
     """
-    path = check_output(path, overwrite=overwrite, kind=kind)
-    partial = _sibling(path)
-    try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-        yield partial
-        _swap_in(partial, path)
-    except OSError as error:
-        raise _disk_error(error, path) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with output_lock(path):
+        path = check_output(path, overwrite=overwrite, kind=kind)
+        partial = _sibling(path, UNFINISHED)
+        try:
+            path.absolute().parent.mkdir(parents=True, exist_ok=True)
+            partial.mkdir()
+            yield partial
+            _swap_in(partial, path)
+        except OSError as error:
+            raise _disk_error(error, path) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _swap_in(partial: Path, path: Path) -> None:
     if not os.path.lexists(path):
         partial.rename(path)
         return
-    old = _sibling(path)
-    path.rename(old)  # two renames: a crash between them leaves the old artifact complete under its hidden name
+    old = _sibling(path, REPLACED)
+    path.rename(old)  # two renames: after a crash between them the next run brings the old artifact back
     try:
         partial.rename(path)
     except OSError:
@@ -129,7 +131,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.absolute().parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers choose their format by it.
-    partial = path.with_name(f".{uuid.uuid4().hex[:8]}.partial.{path.name}")
+    partial = path.with_name(f".{owner_tag()}.{UNFINISHED}.{path.name}")
     try:
         partial.touch()
         mode = partial.stat().st_mode  # that of the user's other files: some writers let nobody else read theirs

@@ -16,6 +16,7 @@ import numpy as np
 
 from sge2hist.data.artifacts import atomic_directory, check_output, write_json, write_manifest
 from sge2hist.data.errors import InputError
+from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.cells import Cells, choose_cells, subsample
 from sge2hist.evaluation.config import EvaluateConfig
@@ -36,6 +37,7 @@ from sge2hist.progress import stages
 MAX_SIMILARITY_CELLS = 1000  # cells whose PSNR and SSIM are computed
 
 
+@locks_output()
 def evaluate(
     generated: ImageSource | Sequence[ImageSource] | Mapping[str, ImageSource],
     data: str | Path | PairedDataset,

@@ -11,6 +11,7 @@ import numpy as np
 from sge2hist.data.artifacts import check_output, require_disk_space
 from sge2hist.data.errors import InputError
 from sge2hist.data.generated import KIND, GeneratedSet, generated_set_writer
+from sge2hist.data.output_lock import locks_output
 from sge2hist.generation.requests import GenerationRequest
 from sge2hist.generation.upsample import check_upsampler, upsample_images
 from sge2hist.generation.windows import sample_patches
@@ -44,6 +45,7 @@ def image_batches(
     return parallel_batches(generate_part, len(request), batch, next(bundle.model.parameters()).device)
 
 
+@locks_output()
 def generate(
     bundle: ModelBundle,
     request: GenerationRequest,

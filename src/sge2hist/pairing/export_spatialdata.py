@@ -22,6 +22,7 @@ import numpy as np
 import sge2hist
 from sge2hist.data.artifacts import atomic_directory, check_output, require_disk_space
 from sge2hist.data.errors import InputError
+from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import is_rgb
 from sge2hist.data.slides.pixel_source import PixelSource
@@ -33,6 +34,7 @@ CELL_RADIUS_UM = 5.0  # where neither an area nor the size of a bin or spot is k
 TABLE_NAME = "table"
 
 
+@locks_output("path")
 def export_spatialdata(dataset: PairedDataset, path: str | Path) -> Path:
     """Write `dataset` to the store `path`; it appears there only when it is complete.
 

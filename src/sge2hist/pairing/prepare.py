@@ -16,6 +16,7 @@ import numpy as np
 
 from sge2hist.data.artifacts import atomic_directory, check_output, require_disk_space
 from sge2hist.data.errors import InputError
+from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.section import Section
 from sge2hist.data.slides.channels import is_rgb, require_same_channels
@@ -42,6 +43,7 @@ def _no_progress(stage: str, done: int, total: int) -> None:
     """Show no progress."""
 
 
+@locks_output()
 def prepare(
     inputs: Input | Sequence[Input],
     output: str | Path,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import sge2hist
 from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.errors import InputError
+from sge2hist.data.output_lock import remove_partial_files
 from sge2hist.training.checkpoint import load_checkpoint
 from sge2hist.training.progress import History
 
@@ -93,6 +94,7 @@ def open_run(
     is_first = accelerator.is_main_process
     if is_first:
         _claim(output, settings, overwrite)
+        remove_partial_files(output)
     accelerator.wait_for_everyone()
     return TrainingRun(
         directory=output / "training",

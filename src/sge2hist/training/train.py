@@ -12,6 +12,7 @@ import torch
 from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
+from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.devices import make_accelerator
 from sge2hist.models.bundle import CONFIG_NAME, ModelBundle, model_folder, z2_range_of
@@ -37,6 +38,7 @@ AUTOENCODER_RATE = 2e-3
 STATISTICS_IMAGES = 512  # images for the mean and variance of the latents
 
 
+@locks_output()
 def train(
     dataset: PairedDataset,
     output: str | Path,

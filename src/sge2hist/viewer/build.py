@@ -12,6 +12,7 @@ from typing import Any
 from sge2hist.data.artifacts import atomic_directory, check_output, write_manifest
 from sge2hist.data.errors import InputError
 from sge2hist.data.generated import APPLICABILITY, GeneratedSlide, applicability_headline
+from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.viewer.layers import (
     generated_layer,
@@ -28,6 +29,7 @@ SCRIPTS = ("openseadragon.min.js", "openseadragon.LICENSE.txt")
 ORDER = ("real", "generated", "types", "uncertainty")
 
 
+@locks_output()
 def build_viewer(
     generated: str | Path,
     output: str | Path,

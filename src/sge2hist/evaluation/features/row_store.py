@@ -18,6 +18,7 @@ import numpy as np
 
 from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.errors import InputError
+from sge2hist.data.output_lock import remove_partial_files
 
 FOLDER = "cache"
 MAX_BYTES = 256 * 1024**2  # of one file; more rows are computed each time
@@ -96,6 +97,7 @@ class RowStore:
         if self.path is None or self._values.nbytes > MAX_BYTES:
             return
         try:
+            remove_partial_files(self.path.parent)
             with atomic_path(self.path) as partial, open(partial, "wb") as file:
                 np.savez(file, rows=self._rows, values=self._values)
         except (OSError, InputError):

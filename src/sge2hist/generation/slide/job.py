@@ -14,6 +14,7 @@ import torch
 
 from sge2hist.data.artifacts import atomic_path, read_json, write_json
 from sge2hist.data.errors import InputError
+from sge2hist.data.output_lock import remove_partial_files
 from sge2hist.generation.slide.cells import BLOCKS, CellStore, write_cells
 from sge2hist.generation.slide.edits import Edit
 from sge2hist.generation.slide.source import SlideSource
@@ -107,6 +108,7 @@ class SlideJob:
         lattice = lattice_of(bundle)
         n = len(bundle.model.image.denoiser.evaluations(spec.sampler))
         _claim(folder, spec, lattice.fingerprint(n), fresh)
+        remove_partial_files(folder)
         if not (folder / CELLS / BLOCKS).is_file():
             area = sampled_area(lattice, spec.region_px, n)
             write_cells(folder / CELLS, bundle, source, lattice, area, edits, progress)

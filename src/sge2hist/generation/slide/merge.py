@@ -11,6 +11,7 @@ import numpy as np
 from sge2hist.data.artifacts import atomic_directory, check_output, write_manifest
 from sge2hist.data.errors import InputError
 from sge2hist.data.generated import CELLS_NAME, KIND, SLIDE_NAME, UNCERTAINTY_NAME, GeneratedSlide
+from sge2hist.data.output_lock import locks_output
 from sge2hist.data.slides.channels import Channels
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
@@ -33,6 +34,7 @@ MUST_AGREE = (
 OF_THE_FILE = ("kind", "format_version", "sge2hist_version")
 
 
+@locks_output()
 def merge_slides(parts: list[str | Path], output: str | Path, *, overwrite: bool = False) -> Path:
     """Join parts that lie one under the other into one slide. Returns its path; the parts stay.
 

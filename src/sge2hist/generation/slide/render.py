@@ -32,6 +32,7 @@ from sge2hist.data.generated import (
     UNCERTAINTY_NAME,
     GeneratedSlide,
 )
+from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import background_level, is_rgb, require_same_channels
 from sge2hist.data.slides.glass import glass_colour
@@ -88,6 +89,7 @@ class SlideConfig:
             raise ValueError(f"part is {self.part[0]} of {self.part[1]}; it must be i of n with i from 1 to n")
 
 
+@locks_output()
 def generate_slide(
     model: HasBundle | ModelBundle | str | Path,
     source: PairedDataset | anndata.AnnData | SlideSource | str | Path,
@@ -210,6 +212,7 @@ def _open_bundle(model: HasBundle | ModelBundle | str | Path) -> ModelBundle:
     return bundle
 
 
+@locks_output()
 def prepare_slide(
     bundle: ModelBundle,
     source: SlideSource,
@@ -290,6 +293,7 @@ def glass_of(bundle: ModelBundle, source: SlideSource) -> tuple[int, ...]:
     return found or (DEFAULT_GLASS if is_rgb(channels) else (background_level(channels),) * len(channels))
 
 
+@locks_output()
 def render_slide(
     job: SlideJob,
     source: SlideSource,

@@ -13,6 +13,7 @@ import numpy as np
 from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
+from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import require_same_channels
 from sge2hist.devices import make_accelerator
@@ -45,6 +46,7 @@ MakeStage = Callable[[JointModel, PatchSource, ConditioningCells, TrainingRun], 
 """(model, crops, cells, run) -> the stage, which marks the parameters that it trains."""
 
 
+@locks_output()
 def tune(
     trained: ModelBundle,
     dataset: PairedDataset,

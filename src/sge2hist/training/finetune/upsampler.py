@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sge2hist.data.artifacts import MANIFEST_NAME
 from sge2hist.data.errors import InputError
+from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
 from sge2hist.devices import make_accelerator
@@ -131,6 +132,7 @@ class UpsamplerStage(Stage):
         return {"loss": self.model.loss(images, stage_generator(self._config.seed, f"{NAME}/noise", step)).mean()}
 
 
+@locks_output()
 def train_upsampler(
     dataset: PairedDataset,
     output: str | Path,
