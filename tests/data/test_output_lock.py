@@ -20,7 +20,8 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.output_lock import Owner, lock_path
 
 WRITER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell begins with it ignored
 from pathlib import Path
 from sge2hist.data.artifacts import atomic_directory, atomic_path, write_manifest
 with atomic_directory(sys.argv[1], overwrite=True, kind="paired") as partial:
