@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sge2hist.data.artifacts import atomic_path
-from sge2hist.data.errors import InputError
+from sge2hist.data.errors import InputError, as_path
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import describe_channels
 from sge2hist.generation.applicability import check_adata, check_dataset
@@ -126,8 +126,9 @@ class SGE2Hist:
         """Write the model folder with its card; `half` stores the large weights in float16, for sharing."""
         from sge2hist.training.card import model_card
 
-        self.bundle.save(Path(path), half=half)
-        with atomic_path(Path(path) / "README.md") as partial:
+        folder = as_path(path, "path")
+        self.bundle.save(folder, half=half)
+        with atomic_path(folder / "README.md") as partial:
             partial.write_text(model_card(self.bundle), encoding="utf-8")
 
     @property

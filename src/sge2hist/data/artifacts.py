@@ -17,6 +17,11 @@ from sge2hist.data.output_lock import REPLACED, UNFINISHED, output_lock, owner_t
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+MADE_BY = {
+    "paired": "sge2hist prepare OUTS --image HE -o X.paired",
+    "generated": "sge2hist generate MODEL --data X.paired -o X.generated",
+}
+"""Kind of an artifact -> the command that makes it."""
 ARTIFACT_MARKS = (MANIFEST_NAME, "config.json")
 
 
@@ -192,7 +197,10 @@ def read_manifest(directory: str | Path, kind: str) -> dict[str, Any]:
     """Read the manifest of an artifact of the given kind; another kind or format version is an `InputError`."""
     directory = Path(directory)
     if not directory.is_dir():
-        raise InputError(found="no such folder", where=str(directory), expected=f"a folder of kind '{kind}'")
+        repair = f"check the path, or make it with `{MADE_BY[kind]}`" if kind in MADE_BY else ""
+        raise InputError(
+            found="no such folder", where=str(directory), expected=f"a folder of kind '{kind}'", repair=repair
+        )
     manifest = read_json(directory / MANIFEST_NAME, expected=f"the manifest of a folder of kind '{kind}'")
     if manifest.get("kind") != kind:
         raise InputError(

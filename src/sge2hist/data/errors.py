@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 
@@ -81,6 +82,13 @@ class Problems:
             raise self.errors[0]
         listing = "".join(f"\n  {number}. {error}" for number, error in enumerate(self.errors, start=1))
         raise InputError(found=f"{len(self.errors)} problems:{listing}")
+
+
+def as_path(value: object, name: str) -> Path:
+    """Return a path that a user gave as the argument `name`; raises `InputError` for what is none."""
+    if not isinstance(value, str | Path) or not str(value):
+        raise InputError(found=f"{name}={value!r}"[:200], expected="a path: text or pathlib.Path, not empty")
+    return Path(value)
 
 
 def refuse_wrong_types(check: Callable[[Any], None]) -> Callable[[Any], None]:

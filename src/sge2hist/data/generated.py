@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sge2hist.data.artifacts import MANIFEST_NAME, atomic_directory, read_manifest, write_manifest
-from sge2hist.data.errors import InputError
+from sge2hist.data.errors import InputError, as_path
 from sge2hist.data.slides.channels import RGB, Channels, is_rgb, require_same_channels
 from sge2hist.data.slides.colour_space import on_white
 from sge2hist.data.slides.slide_image import SlideImage
@@ -104,7 +104,7 @@ class GeneratedSet:
         InputError
             If the folder is missing, of another kind, a generated slide, or damaged.
         """
-        path = Path(path)
+        path = as_path(path, "path")
         manifest = read_manifest(path, KIND)
         if manifest.get("mode") == SLIDE_MODE:
             raise InputError(
@@ -160,7 +160,7 @@ class GeneratedSlide:
         InputError
             If the folder is missing, holds no slide, or its manifest is damaged.
         """
-        path = Path(path)
+        path = as_path(path, "path")
         manifest = read_manifest(path, KIND)
         if manifest.get("mode") != SLIDE_MODE or not (path / SLIDE_NAME).is_file():
             raise InputError(

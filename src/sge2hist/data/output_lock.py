@@ -26,7 +26,7 @@ from itertools import count
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from sge2hist.data.errors import InputError
+from sge2hist.data.errors import InputError, as_path
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -170,7 +170,7 @@ def locks_output(name: str = "output") -> Callable[[Callable[P, R]], Callable[P,
             output = arguments.bind(*args, **kwargs).arguments.get(name)
             if output is None:
                 return function(*args, **kwargs)
-            with output_lock(output):
+            with output_lock(as_path(output, name)):
                 return function(*args, **kwargs)
 
         return locked

@@ -10,7 +10,7 @@ import numpy as np
 
 from sge2hist.data.artifacts import read_manifest
 from sge2hist.data.counts_file import read_csr_rows
-from sge2hist.data.errors import InputError
+from sge2hist.data.errors import InputError, as_path
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.slides.channels import RGB, Channels, composite, describe_channels
 from sge2hist.data.slides.slide_image import SlideImage
@@ -95,7 +95,7 @@ class PairedDataset:
         InputError
             If the folder is missing, of another kind or version, or one of its files is missing or damaged.
         """
-        path = Path(path)
+        path = as_path(path, "path")
         manifest = read_manifest(path, KIND)
         for file in (CELLS_NAME, *(slide["file"] for slide in manifest.get("slides", []))):
             if not (path / file).is_file():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sge2hist.data.errors import InputError
+from sge2hist.data.errors import InputError, as_path
 from sge2hist.data.section import Section
 from sge2hist.data.slides.channels import parse_channels
 from sge2hist.pairing.cells import choose_method
@@ -35,7 +35,7 @@ def open_inputs(
         Without an input, with an input given twice, with another number of images, or if a reader finds something
         wrong.
     """
-    given = [inputs] if isinstance(inputs, str | Path | Section) else list(inputs)
+    given = _listed(inputs, "inputs")
     opened: list[tuple[Section, Path | None]] = []
     for source, image in zip(given, _image_of_each(given, images), strict=True):
         path = None if isinstance(source, Section) else Path(source)
@@ -53,14 +53,14 @@ def _image_of_each(
 ) -> list[str | Path | None]:
     if not inputs:
         raise InputError(found="no input", expected="at least one instrument folder, file or section")
-    paths = [Path(source).resolve() for source in inputs if not isinstance(source, Section)]
+    paths = [as_path(source, "inputs").resolve() for source in inputs if not isinstance(source, Section)]
     if len(set(paths)) < len(paths):
         raise InputError(
             found="one input given twice", expected="each once: its cells would be in both training and test"
         )
     if images is None:
         return [None] * len(inputs)
-    listed: list[str | Path | None] = [images] if isinstance(images, str | Path) else list(images)
+    listed = [None if image is None else as_path(image, "images") for image in _listed(images, "images")]
     if len(listed) != len(inputs):
         raise InputError(
             found=f"{len(listed)} images for {len(inputs)} inputs", expected="one --image for each, in the same order"
@@ -68,7 +68,14 @@ def _image_of_each(
     for source, image in zip(inputs, listed, strict=True):
         if isinstance(source, Section) and image is not None:
             raise InputError(found=f"an image ({image}) for a section that is open", where=source.name, expected="None")
-    return listed
+    return [*listed]
+
+
+def _listed(given: Any, name: str) -> list[Any]:
+    """One or several values of an argument as a list; `InputError` for what is neither."""
+    if isinstance(given, list | tuple):
+        return list(given)
+    return [given if isinstance(given, Section) else as_path(given, name)]
 
 
 def _open_chosen(path: Path, image: str | Path | None, config: PrepareConfig) -> list[Section]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sge2hist.data.artifacts import atomic_directory, check_output, require_disk_space
-from sge2hist.data.errors import InputError
+from sge2hist.data.errors import InputError, as_path
 from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.section import Section
@@ -99,7 +99,7 @@ def prepare(
     >>> dataset = prepare("run/outs", "kidney.paired", images="he.tif", cells=cells)  # doctest: +SKIP
     """
     config = _with_options(config or PrepareConfig(), options)
-    check_output(output, overwrite=overwrite, kind="paired")
+    check_output(as_path(output, "output"), overwrite=overwrite, kind="paired")
     opened = open_inputs(inputs, images, config, log)
     sections = [section for section, _ in opened]
     config = _with_toy_flag(config, sections)

@@ -51,6 +51,7 @@ def test_below_the_floor_is_never_a_green_yes() -> None:
     sentence = sentences.opening(report_with(frechet={**figure(140.0), "real": figure(245.0)}), "a")[0]
     assert sentence.tone == "none"
     assert "too uniform or copied" in sentence.text
+    assert "see too little" in sentence.text
 
 
 def test_patches_of_other_places_give_no_verdict() -> None:

@@ -190,7 +190,7 @@ def caption(cell: GalleryCell) -> str:
     if np.isfinite(cell.rank_share):
         parts.append(f"rank {percent(cell.rank_share)}")
     if cell.seed >= 0:
-        parts.append(f'seed<br><span class="id">{cell.seed}</span>')
+        return f'<span title="seed {cell.seed}">{"<br>".join(parts)}</span>'
     return "<br>".join(parts)
 
 

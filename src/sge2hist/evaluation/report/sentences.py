@@ -79,7 +79,10 @@ def looks_real(metrics: dict[str, Any], name: str, problem: str = "") -> Sentenc
         text += f" They cover {percent(variety['value'])} of the tissue's variety, real ones {percent(whole['value'])}."
         return Sentence(question=question, answer="Too uniform", text=text, tone="bad")
     if ratio < BELOW_FLOOR:
-        text += " That is closer than real tissue is: too uniform or copied."
+        text += (
+            " That is closer than real tissue is, which proves nothing: images may be too uniform or copied (see the other "
+            "cards and coverage), or these features see too little."
+        )
         return Sentence(question=question, answer="Closer than real tissue is", text=text, tone="none")
     if ratio <= NEAR_FLOOR:
         return Sentence(question=question, answer="Yes, to this extractor", text=text, tone="good")
