@@ -61,7 +61,7 @@ def synthetic_section(mm2: float, panel: Any, seed: int = 0) -> Any:
         read_counts=read_counts,
         bounds_um=(0.0, 0.0, side_um, side_um),
         slide="synthetic",
-        um_per_edit=1.0,
+        um_per_edit_unit=1.0,
         manifest={"data_fingerprint": f"synthetic-{mm2}-{seed}", "toy": True},
     )
 

@@ -10,8 +10,9 @@ import pytest
 
 from sge2hist.cli.types import table_renamed, types
 from sge2hist.data.errors import InputError
-from sge2hist.models.bundle import ModelBundle, read_types, write_types
+from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.gene.cell_types import TypeTable, name_by_markers
+from sge2hist.models.types_csv import read_types, write_types
 
 
 @pytest.fixture

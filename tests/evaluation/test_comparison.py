@@ -72,7 +72,7 @@ def test_matching_prefers_the_nearest_and_uses_each_once() -> None:
 
 @pytest.mark.parametrize(
     ("change", "problem"),
-    [("few", "too few"), ("all", "only 0 of"), ("untyped", "no type"), ("rare", "of their type elsewhere")],
+    [("few", "too few"), ("all", "only 0 of"), ("untyped", "no cell type"), ("rare", "of their type elsewhere")],
 )
 def test_what_cannot_be_matched_is_said(tissue, monkeypatch: pytest.MonkeyPatch, change: str, problem: str) -> None:
     rows = tissue.data.rows("test")[::2]

@@ -132,7 +132,7 @@ def _region(text: str) -> tuple[float, float, float, float]:
 def _edits(polygons: Path | None, genes: list[str], cells: SlideSource) -> list[Edit]:
     from sge2hist.generation.slide.edits import gene_edit, read_edits
 
-    outlined = [] if polygons is None else read_edits(polygons, cells.um_per_edit)
+    outlined = [] if polygons is None else read_edits(polygons, cells.um_per_edit_unit)
     return [*outlined, *(gene_edit(text) for text in genes)]
 
 

@@ -37,7 +37,8 @@ def types(
 
     from sge2hist.data.errors import InputError
     from sge2hist.data.output_lock import output_lock
-    from sge2hist.models.bundle import CONFIG_NAME, is_shipped, model_folder, read_types, write_types
+    from sge2hist.models.bundle import CONFIG_NAME, is_shipped, model_folder
+    from sge2hist.models.types_csv import read_types, write_types
 
     asked = "--rename" if rename else "--groups"
     if rename and groups is not None:

@@ -20,7 +20,7 @@ _ENSEMBL_VERSION = re.compile(r"^(ENS[A-Z]*\d+)\.\d+$")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alignment:
+class PanelMatch:
     """Where each gene of a panel is found in another panel."""
 
     columns: np.ndarray  # int64 [n_panel]: column of the other panel, -1 when missing
@@ -90,7 +90,7 @@ class GenePanel:
             writer.writerow(["gene_id", "symbol"])
             writer.writerows(zip(self.ids, self.symbols, strict=True))
 
-    def align(self, other: GenePanel) -> Alignment:
+    def align(self, other: GenePanel) -> PanelMatch:
         """Find this panel's genes in `other`: by id, by id without version suffix, by symbol, by symbol in any case.
 
         Every column of `other` is used at most once; of repeated names the first is taken.
@@ -117,7 +117,7 @@ class GenePanel:
                     n_by[by] += 1
         return self._report(other, columns, n_by, len(repeated - used))
 
-    def _report(self, other: GenePanel, columns: np.ndarray, n_by: dict[str, int], n_duplicates: int) -> Alignment:
+    def _report(self, other: GenePanel, columns: np.ndarray, n_by: dict[str, int], n_duplicates: int) -> PanelMatch:
         n_shared = int((columns >= 0).sum())
         if n_shared == 0:
             raise InputError(
@@ -128,7 +128,7 @@ class GenePanel:
             )
         by = "id" if n_by["id"] == n_shared else ("symbol" if n_by["id"] == 0 else "mixed")
         missing = [self.ids[row] for row in np.flatnonzero(columns < 0)]
-        return Alignment(
+        return PanelMatch(
             columns=columns,
             n_shared=n_shared,
             missing=missing,
@@ -137,7 +137,7 @@ class GenePanel:
             n_duplicates=n_duplicates,
         )
 
-    def gather(self, counts: csr_array, alignment: Alignment) -> tuple[csr_array, np.ndarray]:
+    def gather(self, counts: csr_array, alignment: PanelMatch) -> tuple[csr_array, np.ndarray]:
         """Bring counts [N, G_other] into this panel's order.
 
         Returns

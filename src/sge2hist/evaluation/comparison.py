@@ -27,8 +27,8 @@ MIN_PATCHES = 100  # fewer give no verdict
 MAX_GAP = 0.35  # of the neighbourhoods, median over the pairs
 CANDIDATES_PER_CELL = 30
 MIN_CANDIDATES = 500
-NEAREST = 64  # candidates that a cell is offered in one round
-USES = 2.0  # a block gives at most this many times its even share, where there are others
+N_NEAREST_CANDIDATES = 64  # candidates that a cell is offered in one round
+MAX_BLOCK_SHARE = 2.0  # a block gives at most this many times its even share, where there are others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +91,9 @@ def choose_comparison(
             target_NT=target_NT,
             offered_MT=offered_MT,
             block_M=block_of_row[chosen],
-            limit=int(np.ceil(USES * len(rows_N) / len(np.unique(block_of_row[chosen])))),
+            limit=int(np.ceil(MAX_BLOCK_SHARE * len(rows_N) / len(np.unique(block_of_row[chosen])))),
         )
-        for cells, offers in groups(rows_N, chosen, data):
+        for cells, offers in same_type_groups(rows_N, chosen, data):
             matching.add(cells, offers)
         found = matching.partner_N >= 0
         partner_N[found] = chosen[matching.partner_N[found]]
@@ -120,10 +120,12 @@ def overlaps(candidates: np.ndarray, rows: np.ndarray, data: PairedDataset, patc
     side_px = patch_um / data.um_per_px
     result = np.zeros(len(candidates), bool)
     for slide in np.unique(data.slide_of_cell[candidates]):
-        mine, others = data.slide_of_cell[candidates] == slide, rows[data.slide_of_cell[rows] == slide]
-        if len(others):
-            distance, _ = KDTree(data.centre_xy_px[others]).query(data.centre_xy_px[candidates[mine]], p=np.inf)
-            result[mine] = distance < side_px
+        on_slide = data.slide_of_cell[candidates] == slide
+        rows_of_slide = rows[data.slide_of_cell[rows] == slide]
+        if len(rows_of_slide):
+            tree = KDTree(data.centre_xy_px[rows_of_slide])
+            distance, _ = tree.query(data.centre_xy_px[candidates[on_slide]], p=np.inf)
+            result[on_slide] = distance < side_px
     return result
 
 
@@ -151,12 +153,12 @@ def patch_compositions(rows: np.ndarray, data: PairedDataset, patch_um: float) -
     half_px = patch_um / data.um_per_px / 2
     counts = np.zeros((len(rows), len(data.types) + 1))
     for slide in np.unique(data.slide_of_cell[rows]):
-        mine = np.flatnonzero(data.slide_of_cell[rows] == slide)
-        centres = data.centre_xy_px[rows[mine]]
+        on_slide = np.flatnonzero(data.slide_of_cell[rows] == slide)
+        centres = data.centre_xy_px[rows[on_slide]]
         for type_index in range(-1, len(data.types)):
             cells = data.centre_xy_px[(data.slide_of_cell == slide) & (data.type_of_cell == type_index)]
             if len(cells):
-                counts[mine, type_index] = KDTree(cells).query_ball_point(
+                counts[on_slide, type_index] = KDTree(cells).query_ball_point(
                     centres, half_px, p=np.inf, return_length=True
                 )
     total = counts.sum(axis=1, keepdims=True)  # at least the cell itself
@@ -170,7 +172,9 @@ def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.abs(a - b).sum(axis=1) / 2
 
 
-def groups(rows_N: np.ndarray, chosen: np.ndarray, data: PairedDataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def same_type_groups(
+    rows_N: np.ndarray, chosen: np.ndarray, data: PairedDataset
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield positions of evaluated cells and of candidates of one type, first within each slide, then over slides."""
     slide_N, slide_M = data.slide_of_cell[rows_N], data.slide_of_cell[chosen]
     type_N, type_M = data.type_of_cell[rows_N], data.type_of_cell[chosen]
@@ -213,11 +217,11 @@ class Matching:
             if len(open_offers) == 0:
                 limit *= 2
                 continue
-            self.one_round(waiting, open_offers, limit)
+            self.match_nearest(waiting, open_offers, limit)
 
-    def one_round(self, waiting: np.ndarray, offers: np.ndarray, limit: int) -> None:
+    def match_nearest(self, waiting: np.ndarray, offers: np.ndarray, limit: int) -> None:
         """Give every cell the choice of its nearest candidates; at least one pair is made."""
-        k = min(NEAREST, len(offers))
+        k = min(N_NEAREST_CANDIDATES, len(offers))
         distance, near = KDTree(self.offered_MT[offers]).query(self.target_NT[waiting], k=k, p=1)
         distance, near = (np.asarray(found).reshape(len(waiting), k) for found in (distance, near))
         order = np.argsort(distance, axis=None, kind="stable")
@@ -250,7 +254,9 @@ def problem_of(
     if len(matched) < MIN_PATCHES:
         return f"{len(matched):,} cells are too few, at least {MIN_PATCHES} are needed"
     if (data.type_of_cell[rows_N] >= 0).mean() < 0.5:
-        return "most evaluated cells have no type to match them by, so the comparison patches come from other places"
+        return (
+            "most evaluated cells have no cell type to match them by, so the comparison patches may show other tissue"
+        )
     if n_blocks < MIN_BLOCKS:
         return f"the comparison patches come from {n_blocks} places only, at least {MIN_BLOCKS} are needed"
     other_slide = float((data.slide_of_cell[rows_N[matched]] != data.slide_of_cell[partners]).mean())

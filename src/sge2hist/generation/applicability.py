@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.gene_panel import Alignment, GenePanel, letter_case, species_of
+from sge2hist.data.gene_panel import GenePanel, PanelMatch, letter_case, species_of
 from sge2hist.data.generated import applicability_headline
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
@@ -216,14 +216,14 @@ def assess_cells(
 # --- genes ----------------------------------------------------------------------------------------------------------
 
 
-def gene_share(bundle: ModelBundle, alignment: Alignment) -> Figure:
+def gene_share(bundle: ModelBundle, alignment: PanelMatch) -> Figure:
     """Share of the model's genes that the cells have counts of."""
     share = alignment.n_shared / len(bundle.genes)
     text = f"{alignment.n_shared:,} of the model's {len(bundle.genes):,} genes were measured ({_percent(share)})"
     return _below("gene_share", share, 1.0, GENE_SHARE, text)
 
 
-def name_share(bundle: ModelBundle, panel: GenePanel, alignment: Alignment) -> Figure:
+def name_share(bundle: ModelBundle, panel: GenePanel, alignment: PanelMatch) -> Figure:
     """Share of the genes that could be common to both which are: low for other names, another species, other panels."""
     smaller = min(len(bundle.genes), len(panel))
     share = alignment.n_shared / smaller
@@ -234,7 +234,7 @@ def name_share(bundle: ModelBundle, panel: GenePanel, alignment: Alignment) -> F
     return _below("common_gene_names", share, 1.0, NAME_SHARE, text)
 
 
-def species(bundle: ModelBundle, panel: GenePanel, alignment: Alignment) -> Figure:
+def species(bundle: ModelBundle, panel: GenePanel, alignment: PanelMatch) -> Figure:
     """Share of the common genes whose symbols differ in letter case (Umod is a gene of the mouse, UMOD of man); 1 where
     Ensembl ids name two species.
     """

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.gene_panel import Alignment, GenePanel
+from sge2hist.data.gene_panel import GenePanel, PanelMatch
 from sge2hist.data.generated import LATENT_KEYS
 from sge2hist.data.spatial_index import CellIndex
 from sge2hist.models.gene.cell_types import TypeTable
@@ -103,7 +103,7 @@ def embed_adata(
     layer: str | None = None,
     pool_um: float | None = None,
     batch_size: int = 512,
-) -> Alignment:
+) -> PanelMatch:
     """Write the embedding into `adata`, in place, and return how its genes were found.
 
     Adds ``obsm["X_sge2hist_z1"]``, ``obsm["X_sge2hist_z2"]``, ``obsm["sge2hist_responsibilities"]``, and in obs

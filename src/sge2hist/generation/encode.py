@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.gene_panel import Alignment, GenePanel
+from sge2hist.data.gene_panel import GenePanel, PanelMatch
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
 from sge2hist.models.bundle import ModelBundle
@@ -34,7 +34,7 @@ class CellLatents:
     type_sd_NT: np.ndarray  # float32, standard deviation of the posterior of z1
     depth_N: np.ndarray  # float32, log counts over the training median, clipped to +-3
     type_N: np.ndarray  # int64, type that the mixture of z1 gives, an index into the model's type names
-    alignment: Alignment
+    alignment: PanelMatch
 
     def find(self, rows: np.ndarray) -> np.ndarray:
         """Positions of source rows in the arrays."""

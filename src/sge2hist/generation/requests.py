@@ -309,7 +309,7 @@ def request_from_types(
     z2 = _checked_z2(bundle, z2)
     context = known_context(context or default_context(bundle), CONTEXTS[1:])
     gene = bundle.model.gene
-    names = [bundle.type_called(name) for name in names]
+    names = [bundle.canonical_type_name(name) for name in names]
     if len(names) == 0 or len(set(names)) < len(names):
         found = "no cell type" if len(names) == 0 else f"a cell type named twice in {', '.join(names)}"
         raise InputError(found=found, expected=f"each once, of: {', '.join(bundle.types.names)}")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,13 @@ from torch import nn
 from sge2hist.data.artifacts import FORMAT_VERSION, atomic_path, sha256_of
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
-from sge2hist.models.gene.cell_types import TypeRow, TypeTable
+from sge2hist.models.gene.cell_types import TypeTable
 from sge2hist.models.joint_model import JointModel, ModelConfig
+from sge2hist.models.types_csv import TYPES_NAME, read_types, write_types
 from sge2hist.models.version_0_1 import current_weights
 
 KIND = "model"
-CONFIG_NAME, WEIGHTS_NAME, GENES_NAME, TYPES_NAME = "config.json", "model.safetensors", "genes.csv", "types.csv"
+CONFIG_NAME, WEIGHTS_NAME, GENES_NAME = "config.json", "model.safetensors", "genes.csv"
 
 
 @dataclass(kw_only=True)
@@ -64,7 +63,7 @@ class ModelBundle:
                 repair=f"did you mean {close[0]!r}?" if close else "`sge2hist types MODEL` lists them",
             ) from error
 
-    def type_called(self, name: str) -> str:
+    def canonical_type_name(self, name: str) -> str:
         """The name of a type as the model spells it; raises `InputError` as :meth:`components_of`."""
         components, _ = self.components_of(name)
         return next(row.name for row in self.types.rows if row.component == components[0])
@@ -204,43 +203,6 @@ def load_weights(model: nn.Module, path: Path, expected_sha256: str | None) -> s
     except RuntimeError as error:
         raise InputError(found=f"weights of another shape ({error})", where=str(path)) from error
     return fingerprint
-
-
-TYPE_COLUMNS: dict[str, Callable[[str], Any]] = {
-    "component": int,
-    "name": str,
-    "n_cells": int,
-    "n_labelled": int,
-    "purity": float,
-    "weight": float,
-    "markers": lambda text: tuple(text.split()),
-}
-
-
-def write_types(path: Path, types: TypeTable) -> None:
-    """Write types.csv into a model folder: one row per component, markers separated by spaces."""
-    with atomic_path(path / TYPES_NAME) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(TYPE_COLUMNS), lineterminator="\n")
-        writer.writeheader()
-        for row in types.rows:
-            values = asdict(row) | {"markers": " ".join(row.markers)}
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in values.items()})
-
-
-def read_types(path: Path) -> TypeTable:
-    """Read types.csv of a model folder.
-
-    Raises
-    ------
-    InputError
-        If it is missing or a row does not parse.
-    """
-    try:
-        with open(path / TYPES_NAME, newline="", encoding="utf-8") as file:
-            rows = [{k: parse(row[k]) for k, parse in TYPE_COLUMNS.items()} for row in csv.DictReader(file)]
-        return TypeTable([TypeRow(**row) for row in rows])
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(found=f"a damaged type table ({error!r})", where=str(path / TYPES_NAME)) from error
 
 
 # Names of models: a folder, a model of the package ("pretrained:kidney"), or one on the hub ("owner/name").

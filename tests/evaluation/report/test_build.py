@@ -56,10 +56,10 @@ def test_below_the_floor_is_never_a_green_yes() -> None:
 
 def test_patches_of_other_places_give_no_verdict() -> None:
     report = report_with(frechet={**figure(1.0), "real": figure(1.0)})
-    report["data"] = {"comparison": {"problem": "the comparison patches come from other places"}}
+    report["data"] = {"comparison": {"problem": "the comparison patches come from other tissue"}}
     sentence = sentences.opening(report, "a")[0]
     assert (sentence.answer, sentence.tone) == ("Cannot say", "none")
-    assert "Cannot say: the comparison patches come from other places." in sentence.text
+    assert "Cannot say: the comparison patches come from other tissue." in sentence.text
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,10 @@ def um_per_unit(unit: str) -> float | None:
     return None if metres is None else float(f"{metres * 1e6:.12g}")
 
 
-def square(x_um: float | None, y_um: float | None) -> Scale:
+def pixel_side_um(x_um: float | None, y_um: float | None) -> Scale:
     """The side of a pixel; None and a note when its two sides differ.
 
-    >>> square(0.25, 0.5)
+    >>> pixel_side_um(0.25, 0.5)
     (None, ['pixels of 0.25 x 0.5 um are not square: the scale of the file is not used'])
     """
     x_um, y_um = plausible(x_um), plausible(y_um)
@@ -82,9 +82,11 @@ def tiff_um_per_px(tiff: Any, page: Any) -> Scale:
 def _resolution(page: Any, description: str) -> Scale:
     """From the resolution tags, in the unit of ImageJ's description where it names one."""
     tag = page.tags.get("ResolutionUnit")
-    of_tag = {2: 25400.0, 3: 10000.0}.get(int(tag.value) if tag is not None else 0)
-    x, y = (_um_per_px(page.tags.get(f"{axis}Resolution"), imagej_unit(description, axis) or of_tag) for axis in "XY")
-    return square(x, y)
+    tag_unit_um = {2: 25400.0, 3: 10000.0}.get(int(tag.value) if tag is not None else 0)
+    x, y = (
+        _um_per_px(page.tags.get(f"{axis}Resolution"), imagej_unit(description, axis) or tag_unit_um) for axis in "XY"
+    )
+    return pixel_side_um(x, y)
 
 
 def _um_per_px(tag: Any, unit_um: float | None) -> float | None:
@@ -133,7 +135,7 @@ def ome_um_per_px(xml: str, size_px: tuple[int, int], page: int | None = None) -
     unknown = [unit for value, unit in ((x, unit_x), (y, unit_y)) if value and um_per_unit(unit) is None]
     if unknown:
         return None, [f"OME PhysicalSize in {unknown[0]!r} is no length: its scale is not used"]
-    return square(_number(x, um_per_unit(unit_x)), _number(y, um_per_unit(unit_y)))
+    return pixel_side_um(_number(x, um_per_unit(unit_x)), _number(y, um_per_unit(unit_y)))
 
 
 def _known_entities(xml: str) -> str:

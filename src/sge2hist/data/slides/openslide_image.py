@@ -11,7 +11,7 @@ import numpy as np
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.slides.colour_space import on_white
-from sge2hist.data.slides.image_metadata import square
+from sge2hist.data.slides.image_metadata import pixel_side_um
 from sge2hist.data.slides.pixel_source import PixelSource
 
 # Formats that OpenSlide reads better than a TIFF reader does, or that are no TIFF. SVS is read without it.
@@ -85,5 +85,5 @@ def open_levels(path: Path) -> tuple[list[PixelSource], float | None, list[str]]
         OpenSlidePixels(path, level, width, height, downsample)
         for level, ((width, height), downsample) in enumerate(shapes)
     ]
-    um_per_px, notes = square(*(float(side) if side else None for side in stated))
+    um_per_px, notes = pixel_side_um(*(float(side) if side else None for side in stated))
     return levels, um_per_px, [f"read by OpenSlide (vendor {vendor})", *notes]

@@ -12,7 +12,7 @@ import numpy as np
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.slides.colour_space import on_white
-from sge2hist.data.slides.image_metadata import square
+from sge2hist.data.slides.image_metadata import pixel_side_um
 from sge2hist.data.slides.not_8bit_rgb import full_scale, to_8_bits, to_rgb
 
 EXIF_ORIENTATION = 0x0112
@@ -69,7 +69,9 @@ def read_picture(path: Path, max_bytes: int) -> tuple[np.ndarray, float | None, 
         pixels = on_white(pixels)
     elif transparent:
         notes.append("transparency ignored: all of the picture is transparent")
-    um_per_px, not_square = square(*(25400 / float(side) if side else None for side in dpi)) if dpi else (None, [])
+    um_per_px, not_square = (
+        pixel_side_um(*(25400 / float(side) if side else None for side in dpi)) if dpi else (None, [])
+    )
     return np.ascontiguousarray(pixels[..., :3]), um_per_px, notes + not_square
 
 

@@ -33,10 +33,10 @@ class EditEffect:
 
 def covered_share(start_N: np.ndarray, edited_N: np.ndarray, target_N: np.ndarray) -> float:
     """Return `1 - W1(edited, target) / W1(start, target)`; nan when start and target are the same."""
-    known = [values[np.isfinite(values)] for values in (start_N, edited_N, target_N)]
-    if min(map(len, known)) == 0:
+    finite = [values[np.isfinite(values)] for values in (start_N, edited_N, target_N)]
+    if min(map(len, finite)) == 0:
         return float("nan")
-    start, edited, target = known
+    start, edited, target = finite
     step = wasserstein_distance(start, target)
     return float(1 - wasserstein_distance(edited, target) / step) if step > 0 else float("nan")
 
@@ -64,10 +64,10 @@ def edit_effects(
     rng = np.random.default_rng(seed)
     effects = []
     for name, target_N in target.items():
-        known = target_N[np.isfinite(target_N)]
+        finite = target_N[np.isfinite(target_N)]
         before = start[name][np.isfinite(start[name])]
-        sd = float(known.std()) if len(known) else 0.0
-        step = wasserstein_distance(before, known) / sd if sd > 0 and len(before) else float("nan")
+        sd = float(finite.std()) if len(finite) else 0.0
+        step = wasserstein_distance(before, finite) / sd if sd > 0 and len(before) else float("nan")
         if not step >= MIN_STEP:
             continue
         replicates = []

@@ -182,7 +182,7 @@ def generate_slide(
             seed=seed,
             n_seeds=n_seeds,
             sampler=sampler,
-            edits=tuple(read_edits(edits, cells.um_per_edit) if isinstance(edits, str | Path) else edits),
+            edits=tuple(read_edits(edits, cells.um_per_edit_unit) if isinstance(edits, str | Path) else edits),
             part=part,
             glass_rgb=glass_rgb,
             batch=batch,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 Rectangle = tuple[float, float, float, float]
-TYPE_COLUMNS = ("cell_type", "sge2hist_type", "celltype", "cell_types")
+CELL_TYPE_OBS_COLUMNS = ("cell_type", "sge2hist_type", "celltype", "cell_types")
 MAX_EXTENT_MM = 200.0
 MARGIN_UM = 64.0  # between the cells of an AnnData and the edge of the slide
 
@@ -40,7 +40,7 @@ class SlideSource:
     read_counts: Callable[[np.ndarray], csr_array]  # rising positions in 0..N-1 -> raw counts, CSR [n, G]
     bounds_um: Rectangle  # x, y, width, height
     slide: str  # name
-    um_per_edit: float  # um per unit of an edit's coordinates: px of the slide, or um
+    um_per_edit_unit: float  # um per unit of an edit's coordinates: px of the slide, or um
     manifest: dict[str, Any]  # fields for the manifest: path and fingerprint of the data
     image: Callable[[], SlideImage] | None = None  # the real slide, if there is one
     channels: Channels | None = None  # of the real slide
@@ -134,7 +134,7 @@ def source_from_paired(dataset: PairedDataset, slide: int = 0) -> SlideSource:
         read_counts=lambda positions: dataset.counts(rows[positions]),
         bounds_um=(0.0, 0.0, stored["width_px"] * dataset.um_per_px, stored["height_px"] * dataset.um_per_px),
         slide=dataset.slide_ids[slide],
-        um_per_edit=dataset.um_per_px,
+        um_per_edit_unit=dataset.um_per_px,
         manifest={
             "data_path": str(dataset.path.resolve()),
             "data_fingerprint": dataset.fingerprint,
@@ -188,7 +188,7 @@ def source_from_adata(
         )
     counts = raw_counts(adata)
     low, high = xy_um_N2.min(0) - MARGIN_UM, xy_um_N2.max(0) + MARGIN_UM
-    column = next((column for column in TYPE_COLUMNS if column in adata.obs), None)
+    column = next((column for column in CELL_TYPE_OBS_COLUMNS if column in adata.obs), None)
     id_N, genes = adata.obs_names.astype(str).to_numpy(), panel_of(adata)
     type_N = None if column is None else _type_names(adata.obs[column])
     digest = hashlib.blake2b(np.ascontiguousarray(xy_um_N2).tobytes(), digest_size=16)
@@ -206,7 +206,7 @@ def source_from_adata(
         read_counts=lambda positions: counts[positions],
         bounds_um=(float(x), float(y), float(width), float(height)),
         slide=name,
-        um_per_edit=1.0 if positions in ("auto", "um") else um_per_px or read_facts(adata.uns).um_per_px or 1.0,
+        um_per_edit_unit=1.0 if positions in ("auto", "um") else um_per_px or read_facts(adata.uns).um_per_px or 1.0,
         manifest={"data_fingerprint": digest.hexdigest(), "toy": False, **_stated(positions, um_per_px, section)},
         warnings=tuple(warnings),
     )

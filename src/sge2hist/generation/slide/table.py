@@ -56,9 +56,9 @@ def _table_rows(job: SlideJob, source: SlideSource, edits: list[Edit]) -> Iterat
         for number, edit in enumerate(edits):
             covered = edit.covers(xy_um)
             if edit.set_type is not None:
-                types[covered & ~is_added] = job.bundle.type_called(edit.set_type)
+                types[covered & ~is_added] = job.bundle.canonical_type_name(edit.set_type)
             if edit.add_type is not None:
-                types[at == -1 - number] = job.bundle.type_called(edit.add_type)
+                types[at == -1 - number] = job.bundle.canonical_type_name(edit.add_type)
             edited |= covered & (edit.set_type is not None or edit.gene is not None)
         ids = np.full(len(at), "", object)
         ids[~is_added] = source.id_N[at[~is_added]]

@@ -29,7 +29,7 @@ from sge2hist.readers.tables import as_float, as_text, read_parquet
 from sge2hist.readers.tenx import space_ranger
 from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
 from sge2hist.readers.tenx.visium_hd_folder import one_file
-from sge2hist.readers.tenx.xenium_alignment import Alignment, find_alignment, read_alignment
+from sge2hist.readers.tenx.xenium_alignment import XeniumAlignment, find_alignment, read_alignment
 
 SPECIFICATION = "experiment.xenium"
 CELL_COLUMNS = {
@@ -173,7 +173,7 @@ def _cells(path: Path, barcodes: np.ndarray) -> tuple[pd.DataFrame, np.ndarray, 
     return obs, centre_um, len(ids) - len(barcodes)
 
 
-def _refuse_inverse(dapi_xy_px: np.ndarray, mapping: Alignment, slide: SlideImage) -> None:
+def _refuse_inverse(dapi_xy_px: np.ndarray, mapping: XeniumAlignment, slide: SlideImage) -> None:
     """The commonest mistake with the matrix: none of the cells lies on the H&E, but all do the other way round."""
     size_px = np.array([slide.width_px, slide.height_px])
 

@@ -16,7 +16,7 @@ IDENTITY = "identity"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alignment:
+class XeniumAlignment:
     """`he_to_dapi` maps (x, y, 1) in px of the H&E to (x, y, 1) in px of the DAPI image."""
 
     he_to_dapi: np.ndarray  # float64 [3, 3]
@@ -62,7 +62,7 @@ def find_alignment(folder: Path, image: Path) -> Path:
     )
 
 
-def read_alignment(path: str | Path) -> Alignment:
+def read_alignment(path: str | Path) -> XeniumAlignment:
     """Read a headerless 3x3 csv, or keypoints with the header fixedX,fixedY,alignmentX,alignmentY.
 
     Keypoints are fitted by one affine map, alignment -> fixed, in the least-squares sense over all points.
@@ -73,7 +73,7 @@ def read_alignment(path: str | Path) -> Alignment:
         If the file is neither, is not invertible, or keypoints contradict each other.
     """
     if str(path) == IDENTITY:
-        return Alignment(he_to_dapi=np.eye(3), description="no alignment (identity)")
+        return XeniumAlignment(he_to_dapi=np.eye(3), description="no alignment (identity)")
     path = Path(path)
     if "fixedX" in _first_line(path):
         matrix, misfit = _fit_keypoints(path)
@@ -93,7 +93,7 @@ def read_alignment(path: str | Path) -> Alignment:
         or abs(np.linalg.det(matrix[:2, :2])) < 1e-12
     ):
         raise InputError(found="a matrix without an inverse", where=str(path), expected="H&E px -> DAPI px")
-    return Alignment(he_to_dapi=matrix, description=description)
+    return XeniumAlignment(he_to_dapi=matrix, description=description)
 
 
 def _first_line(path: Path) -> str:

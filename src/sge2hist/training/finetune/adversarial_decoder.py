@@ -48,7 +48,8 @@ STEPS = 8000
 class Discriminator(nn.Module):
     """Logits "this is real" on two grids, of every 4 and every 8 px (a patch discriminator, Isola et al. 2017).
 
-    What lacks in a decoded image is detail, a hundredth of an image's variance: so detail has channels of its own, amplified.
+    Decoded images lack fine detail, about 1 % of the variance of an image. The input therefore carries the detail as
+    separate channels, amplified by `DETAIL`.
     """
 
     def __init__(self, image_channels: int, width: int = 96) -> None:
@@ -284,11 +285,11 @@ def with_decoder_noise(trained: ModelBundle, channels: int, seed: int) -> ModelB
     autoencoder = _autoencoder_of(trained.model)
     if channels == 0 or autoencoder.noise_proj is not None:
         return trained
-    shape = trained.config
-    image = replace(shape.image, autoencoder=replace(autoencoder.config, decoder_noise_channels=channels))
+    model_config = trained.config
+    image = replace(model_config.image, autoencoder=replace(autoencoder.config, decoder_noise_channels=channels))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = JointModel(replace(shape, image=image))
+        model = JointModel(replace(model_config, image=image))
     own = model.state_dict()
     own["image.autoencoder.noise_proj.weight"].mul_(FIRST_NOISE_WEIGHT)
     own["image.autoencoder.noise_proj.bias"].zero_()

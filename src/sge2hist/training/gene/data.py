@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sge2hist.data.paired import PairedDataset
 
 MEMORY_LIMIT_BYTES = 8 * 2**30  # sparse counts above this stay on disk
-AXES_CELLS = 10_000  # cells that the axes of expression are fitted to
+MAX_AXES_CELLS = 10_000  # cells that the axes of expression are fitted to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +217,7 @@ def _principal_axes(data: GeneData, rows: np.ndarray, scale: float, n_axes: int,
     from sklearn.decomposition import PCA
 
     rng = np.random.default_rng([seed, 23])
-    counts = data.read(np.sort(rng.permutation(rows)[:AXES_CELLS]))
+    counts = data.read(np.sort(rng.permutation(rows)[:MAX_AXES_CELLS]))
     library_N = np.asarray(counts.sum(1)).ravel().clip(1.0)
     values = np.log1p(counts.data * (scale / np.repeat(library_N, np.diff(counts.indptr))))
     log_NG = csr_array((values.astype(np.float64), counts.indices, counts.indptr), counts.shape)

@@ -127,14 +127,14 @@ def centre_micro(model: GeneVAE, data: GeneData) -> None:
     micro.centres_KM.zero_()
     encoded = encode_data(model, data)
     z2_NM = encoded.z2.astype(np.float64)
-    none_NZ = np.zeros_like(z2_NM)
+    zero_var_NM = np.zeros_like(z2_NM)
     if model.config.centre_micro:
         gamma_NK = mixture.assign(encoded.z1, encoded.z1_log_var).astype(np.float64)
-        centres = maximise(z2_NM, none_NZ, gamma_NK)
+        centres = maximise(z2_NM, zero_var_NM, gamma_NK)
         micro.centres_KM.copy_(torch.from_numpy(centres.means_KT))
         micro.centre_mass_K.copy_(torch.from_numpy(centres.weights_K))
         z2_NM = z2_NM - gamma_NK @ centres.means_KT
     gamma_NK = assign_components(model, encoded, data.pooled(model.config.pool_um), data.type_N).astype(np.float64)
-    fitted = maximise(z2_NM, none_NZ, gamma_NK)  # of means: see `single_cell_latents`
+    fitted = maximise(z2_NM, zero_var_NM, gamma_NK)  # of means: see `single_cell_latents`
     micro.means_KM.copy_(torch.from_numpy(fitted.means_KT))
     micro.vars_KM.copy_(torch.from_numpy(fitted.vars_KT))
