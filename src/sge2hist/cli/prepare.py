@@ -37,6 +37,14 @@ def prepare(
             "percentiles. Default: an RGB H&E."
         ),
     ] = None,
+    stain_transform: Annotated[
+        str | None,
+        typer.Option(
+            help="Of fluorescence: sqrt (levels are the square root of light) or linear. Default: sqrt for 8 bits, "
+            "linear for 16.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
     patch_um: Annotated[
         float,
         typer.Option(help="Side of a patch: 64 shows a cell and its neighbours, 128 a tubule.", rich_help_panel=_SCALE),
@@ -196,6 +204,7 @@ def prepare(
         bin_um=bin_um,
         image_um_per_px=image_um_per_px,
         channels=channels,
+        stain_transform=stain_transform,
         alignment=alignment,
         genes=genes,
         layer=layer,

@@ -14,6 +14,7 @@ from sge2hist.data.errors import InputError, as_path
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.slides.channels import RGB, Channels, composite, describe_channels
 from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.data.slides.stain_scale import LINEAR
 
 if TYPE_CHECKING:
     import anndata
@@ -146,7 +147,17 @@ class PairedDataset:
     @cached_property
     def slides(self) -> list[SlideImage]:
         """The stored slides, opened lazily, in the order of `slide_ids`."""
-        return [SlideImage.open(self.path / slide["file"], channels=self.channels) for slide in self.manifest["slides"]]
+        slides = [
+            SlideImage.open(self.path / slide["file"], channels=self.channels) for slide in self.manifest["slides"]
+        ]
+        for slide in slides:
+            slide.transform = self.stain_transform
+        return slides
+
+    @property
+    def stain_transform(self) -> str:
+        """How levels of fluorescence relate to light: "sqrt" or "linear" (also of an H&E)."""
+        return str(self.manifest["slides"][0].get("stain_transform", LINEAR))
 
     @property
     def is_toy(self) -> bool:

@@ -112,6 +112,10 @@ class Section:
             count_grid = dataclasses.replace(count_grid, centre_xy_px=move(count_grid.centre_xy_px))
         return dataclasses.replace(self, centre_xy_px=move(self.centre_xy_px), count_grid=count_grid)
 
+    def with_image(self, image: SlideImage, note: str) -> Section:
+        """The section with the same pixels seen otherwise: another image of the same size and place, and a note about it."""
+        return dataclasses.replace(self, image=image, notes=[*self.notes, note])
+
     def describe(self) -> str:
         """One line for people: technology, software, observation, size, scale."""
         side = f"{self.observation_um:g} um " if self.observation_um else ""

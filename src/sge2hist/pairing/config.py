@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sge2hist.data.errors import InputError, Problems, refuse_wrong_types
 from sge2hist.data.position_frame import POSITIONS
+from sge2hist.data.slides.stain_scale import TRANSFORMS
 from sge2hist.pairing.segmentation.bins_to_cells import ExpansionConfig
 from sge2hist.pairing.segmentation.segmenters import SEGMENTERS
 
@@ -58,6 +59,7 @@ class PrepareConfig:
     bin_um: int | None = None  # side of the bins of Visium HD: 2, 8, 16, ...; None = cells where possible, else 16
     image_um_per_px: float | None = None  # scale of the image, where the format does not state it
     channels: str | tuple[str, ...] | None = None  # of a fluorescence image: names or "all"; None = the image is an H&E
+    stain_transform: str | None = None  # of fluorescence: sqrt | linear; None: sqrt for 8 bits, linear for 16
     alignment: str | Path | None = None  # Xenium: csv that maps H&E px to DAPI px
     genes: str | Path | None = None  # published pickle: csv gene_id,symbol in the order of its vectors
     layer: str | None = None  # AnnData, SpatialData: layer of the raw counts
@@ -112,6 +114,8 @@ class PrepareConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 problems.add(found=f"{name} = {value}", expected="a positive number")
+        if self.stain_transform not in (None, *TRANSFORMS):
+            problems.add(found=f"stain_transform = {self.stain_transform!r}", expected=" | ".join(TRANSFORMS))
         if self.positions not in POSITIONS:
             problems.add(found=f"positions = {self.positions!r}", expected=" | ".join(POSITIONS))
         if not 4 <= self.patch_px <= 4096:

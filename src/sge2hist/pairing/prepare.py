@@ -31,6 +31,7 @@ from sge2hist.pairing.inputs import Input, Log, open_inputs
 from sge2hist.pairing.labels import LabelInputs, Labels, label_cells
 from sge2hist.pairing.report import ReportInputs, write_report
 from sge2hist.pairing.split import split_cells
+from sge2hist.pairing.stain_ranges import choose_transform, with_stain_scale
 from sge2hist.pairing.write import Prepared, type_order, write_cells, write_paired_manifest, write_slides
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ def prepare(
     sections = [section for section, _ in opened]
     config = _with_toy_flag(config, sections)
     _check_sections(sections, config)
-    checked = [_check_and_make_cells(section, path, config, log, progress) for section, path in opened]
+    transform = choose_transform(sections, config.stain_transform)
+    checked = [_check_and_make_cells(section, path, config, transform, log, progress) for section, path in opened]
     um_per_px = config.um_per_px or max(section.um_per_px for section, _ in checked)
     parts, counts, alignment = [], [], []
     for number, (section, warnings) in enumerate(checked):
@@ -187,9 +189,9 @@ def _check_sections(sections: list[Section], config: PrepareConfig) -> None:
 
 
 def _check_and_make_cells(
-    section: Section, path: Path | None, config: PrepareConfig, log: Log, progress: Progress
+    section: Section, path: Path | None, config: PrepareConfig, transform: str, log: Log, progress: Progress
 ) -> tuple[Section, list[str]]:
-    """Check the image, correct the shift, make cells of bins; returns the section and warnings.
+    """Check the image, correct the shift, scale the stains, make cells of bins; returns the section and warnings.
 
     Space Ranger's outlines lie in px of the image that it was run with, before any scaling and shift, so its cells
     are made first. Outlines on the given image need positions that match it, so those cells are made last.
@@ -220,6 +222,7 @@ def _check_and_make_cells(
     section, image_warnings = check_image(section, keep_inside=config.keep_inside)
     warnings += image_warnings
     section = shifted(section, config.shift_of(section.name))
+    section = with_stain_scale(section, transform)
     return section if method == "segmentation" else with_cells(section), warnings
 
 

@@ -14,6 +14,7 @@ from sge2hist.data.artifacts import sha256_of, write_manifest
 from sge2hist.data.paired import CELLS_NAME, DROPPED, KIND, SPLITS, UNKNOWN
 from sge2hist.data.section import Section
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
+from sge2hist.data.slides.stain_scale import SQRT
 from sge2hist.pairing.collect import Cells, Progress, SectionCells
 from sge2hist.pairing.config import PrepareConfig
 from sge2hist.pairing.labels import Labels
@@ -50,7 +51,7 @@ def write_slides(folder: Path, prepared: Prepared, progress: Progress) -> list[d
         path = folder / slide_file(sections, number)
         toy = "TOY TISSUE, simulated; " if prepared.config.toy else ""
         tiles = _with_progress(tiles, n_tiles, f"slide {section.name}", progress)
-        description = f"{toy}{section.technology} {section.name}"
+        description = f"{toy}{section.technology} {section.name}{_describe_scale(section)}"
         pixels = write_slide(
             path, tiles, prepared.um_per_px, (height, width), description, channels=section.image.channels
         )
@@ -67,9 +68,21 @@ def write_slides(folder: Path, prepared: Prepared, progress: Progress) -> list[d
                 "pixels": pixels,
                 "stain": part.tissue.stain(),
             }
-            | ({"ranges": section.image.ranges} if section.image.ranges else {})
+            | _stain_scale(section)
         )
     return entries
+
+
+def _describe_scale(section: Section) -> str:
+    scales = section.image.scales if section.image.transform == SQRT else {}
+    ranges = ", ".join(f"{name} {scale.low:g} to {scale.high:g}" for name, scale in scales.items())
+    return f"; levels 0 to 255 are the square root of light: {ranges}" if ranges else ""
+
+
+def _stain_scale(section: Section) -> dict[str, Any]:
+    """How values of the file became levels of each channel, where that is known."""
+    image = section.image
+    return {"ranges": image.ranges, "stain_transform": image.transform} if image.ranges else {}
 
 
 def _with_progress(tiles: Iterator[np.ndarray], total: int, stage: str, progress: Progress) -> Iterator[np.ndarray]:

@@ -15,25 +15,24 @@ import numpy as np
 from sge2hist.data.errors import InputError
 from sge2hist.data.slides.channels import Channels, choose_channels
 from sge2hist.data.slides.image_metadata import tiff_um_per_px
-from sge2hist.data.slides.pixel_source import CACHE_BYTES, PixelSource, StackedPixels, TiffPixels
+from sge2hist.data.slides.pixel_source import CACHE_BYTES, ChannelPages, PixelSource, ScaledPixels, TiffPixels
+from sge2hist.data.slides.stain_scale import FULL_RANGE, StainScale
 
 EXPECTED = "8- or 16-bit channels, one page each (axes y,x or c,y,x)"
 LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8  # of a channel's values: these become 0 and 255
 ENOUGH_PX = 1_000_000  # a level of this area suffices for the range of a channel
 WINDOWS, WINDOW_PX = 8, 256  # where it is larger than that: this many windows along each side
 
-Range = tuple[float, float]
-
 
 def open_channels(
     path: Path, requested: Channels
-) -> tuple[list[PixelSource], float | None, Channels, dict[str, Range], list[str]]:
+) -> tuple[list[PixelSource], float | None, Channels, dict[str, StainScale], list[str]]:
     """Open the levels of a fluorescence TIFF, largest first.
 
     Returns
     -------
-    levels, um/px from the metadata (or None), names of the channels, and the value of each channel that became 0 and that which
-    became 255 (0 and 255 for 8 bits, which are unchanged), and notes on the scale.
+    levels, um/px from the metadata (or None), names of the channels, the scale of each (linear; 0 to 255 for 8 bits, which are
+    unchanged), and notes on the um/px.
 
     Raises
     ------
@@ -50,9 +49,9 @@ def open_channels(
         numbers, channels = choose_channels(requested, in_file if len(in_file) == count else [], count, str(path))
         levels = [[_open(level.pages[i], len(numbers)) for i in numbers] for level in series.levels]
         um_per_px, notes = tiff_um_per_px(tiff, series.pages[0])
-    ranges = _ranges(levels)
-    stacked: list[PixelSource] = [StackedPixels(pages, ranges) for pages in levels]
-    return stacked, um_per_px, channels, dict(zip(channels, ranges, strict=True)), notes
+    scales = _scales(levels)
+    scaled: list[PixelSource] = [ScaledPixels(ChannelPages(pages), scales) for pages in levels]
+    return scaled, um_per_px, channels, dict(zip(channels, scales, strict=True)), notes
 
 
 def _check(path: Path, series: Any) -> None:
@@ -106,21 +105,21 @@ def _tag(node: Any) -> str:
     return str(node.tag).rsplit("}", 1)[-1]
 
 
-def _ranges(levels: list[list[TiffPixels]]) -> list[Range]:
-    """Robust range of each channel, read from the coarsest level that is large enough."""
+def _scales(levels: list[list[TiffPixels]]) -> list[StainScale]:
+    """Robust range of each channel, measured from the coarsest level that is large enough."""
     enough = [level for level in levels if level[0].height_px * level[0].width_px >= ENOUGH_PX]
-    return [_range(page) for page in (enough or levels)[-1 if enough else 0]]
+    return [_scale(page) for page in (enough or levels)[-1 if enough else 0]]
 
 
-def _range(page: TiffPixels) -> Range:
+def _scale(page: TiffPixels) -> StainScale:
     if page.dtype == np.uint8:
-        return 0.0, 255.0
+        return StainScale(low=FULL_RANGE[0], high=FULL_RANGE[1])
     parts = []
     for y0, y1 in _windows(page.height_px):
         for x0, x1 in _windows(page.width_px):
             parts.append(page.region(y0, x0, y1, x1).ravel())
     low, high = np.percentile(np.concatenate(parts), [LOW_PERCENTILE, HIGH_PERCENTILE])
-    return float(low), float(max(high, low + 1))
+    return StainScale(low=float(low), high=float(max(high, low + 1)))
 
 
 def _windows(length: int) -> list[tuple[int, int]]:

@@ -7,6 +7,7 @@ import numpy as np
 from sge2hist.data.he_stain import GLASS_OD, optical_density
 from sge2hist.data.slides.channels import is_rgb
 from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.data.slides.stain_scale import linear_light
 
 GLASS_LIGHT = 0.04  # of the full scale above the darkest pixels of fluorescence: below it a pixel is glass
 MIN_SHARE = 0.002  # of the slide; with less glass, no colour is given
@@ -20,7 +21,7 @@ def glass_colour(slide: SlideImage) -> tuple[int, ...] | None:
     if is_rgb(slide.channels):
         tissue, limit = optical_density(pixels).mean(axis=-1), GLASS_OD
     else:
-        light = pixels.mean(axis=-1, dtype=np.float32) / 255
+        light = linear_light(pixels, slide.transform).mean(axis=-1)
         tissue, limit = light - light.min(), GLASS_LIGHT
     glass = pixels[tissue < limit]
     if len(glass) < MIN_SHARE * tissue.size:

@@ -6,13 +6,14 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from sge2hist.data.slides.colour_space import Alpha, on_white
+from sge2hist.data.slides.stain_scale import StainScale
 from sge2hist.data.slides.tiff_segment import alpha_of, decode_segment, is_planar, read_segment, ycbcr_pages_to_rgb
 
 CACHE_BYTES = 256 * 1024**2  # decoded tiles kept per open image
@@ -90,7 +91,7 @@ class TiffPixels(TiledPixels):
     """Tiles or strips of TIFF pages.
 
     `pages` holds one page with interleaved or planar RGB(A) samples, one page per colour (and alpha), or one page of a single
-    channel (of any type of number; see `StackedPixels`). Transparent pixels are composited on white glass. The file is reopened
+    channel (of any type of number; see `ChannelPages`). Transparent pixels are composited on white glass. The file is reopened
     in every process, because a file position shared by forked data loaders would be a race.
 
     Attributes
@@ -211,27 +212,52 @@ class TiffPixels(TiledPixels):
             yield tile[: self.height_px - top, : self.width_px - left]
 
 
-class StackedPixels:
-    """One resolution level whose channels lie in pages of their own; values in `ranges` become 0 to 255."""
+class ChannelPages:
+    """One resolution level whose C channels lie in pages of their own; numbers as in the file."""
 
-    def __init__(self, pages: list[TiffPixels], ranges: list[tuple[float, float]]) -> None:
-        self.pages, self.ranges = pages, ranges
+    def __init__(self, pages: list[TiffPixels]) -> None:
+        self.pages = pages
         self.height_px, self.width_px = pages[0].height_px, pages[0].width_px
+        self.dtype = pages[0].dtype
 
     def region(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
-        """See `PixelSource.region`."""
-        out = np.empty((y1 - y0, x1 - x0, len(self.pages)), np.uint8)
-        for channel, (page, (low, high)) in enumerate(zip(self.pages, self.ranges, strict=True)):
-            values = page.region(y0, x0, y1, x1)[..., 0]
-            if values.dtype != np.uint8:
-                values = ((values.astype(np.float32) - low) * (255 / (high - low)) + 0.5).clip(0, 255)
-            out[..., channel] = values
+        """Return values [y1 - y0, x1 - x0, C]; the region lies inside the image."""
+        out = np.empty((y1 - y0, x1 - x0, len(self.pages)), self.dtype)
+        for channel, page in enumerate(self.pages):
+            out[..., channel] = page.region(y0, x0, y1, x1)[..., 0]
         return out
 
     def close(self) -> None:
         """Close the files; they are reopened when pixels are requested again."""
         for page in self.pages:
             page.close()
+
+
+class ScaledPixels:
+    """Channels of 8 or 16 bits whose values become levels 0 to 255 by a scale for each."""
+
+    def __init__(self, values: ChannelPages | ArrayPixels, scales: Sequence[StainScale]) -> None:
+        self.values, self.scales = values, tuple(scales)
+        self.height_px, self.width_px = values.height_px, values.width_px
+        self.dtype = values.array.dtype if isinstance(values, ArrayPixels) else values.dtype
+        every_value = np.arange(np.iinfo(self.dtype).max + 1)
+        unchanged = self.dtype == np.uint8 and all(scale.is_identity for scale in self.scales)
+        self._levels = None if unchanged else [scale.levels(every_value) for scale in self.scales]
+
+    def region(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
+        """See `PixelSource.region`."""
+        values = self.values.region(y0, x0, y1, x1)
+        if self._levels is None:
+            return values
+        out = np.empty(values.shape, np.uint8)
+        for channel, levels in enumerate(self._levels):
+            out[..., channel] = levels[values[..., channel]]
+        return out
+
+    def close(self) -> None:
+        """Close the files; they are reopened when pixels are requested again."""
+        if isinstance(self.values, ChannelPages):
+            self.values.close()
 
 
 def page_at(tiff: Any, offset: int) -> Any:

@@ -14,8 +14,9 @@ import numpy as np
 from sge2hist.data.errors import InputError
 from sge2hist.data.slides import openslide_image
 from sge2hist.data.slides.channels import RGB, Channels, background_level
-from sge2hist.data.slides.pixel_source import ArrayPixels, PixelSource, StackedPixels, TiffPixels
+from sge2hist.data.slides.pixel_source import ArrayPixels, PixelSource, ScaledPixels, TiffPixels
 from sge2hist.data.slides.resample import input_span, resample, window_taps
+from sge2hist.data.slides.stain_scale import LINEAR, StainScale
 
 DECODE_WHOLE_BYTES = 2 * 1024**3
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -36,8 +37,10 @@ class SlideImage:
         What a person should know about how the file was read.
     channels
         Names of the channels, C: red, green and blue, or those of a fluorescence image.
-    ranges
-        For each channel of a fluorescence image, the values of the file that became 0 and 255.
+    scales
+        For each channel of a fluorescence image, how values of the file became levels; {} where that is not known.
+    transform
+        Of all channels, `stain_scale.TRANSFORMS`: "sqrt" where levels are the square root of light.
     """
 
     def __init__(
@@ -48,7 +51,8 @@ class SlideImage:
         notes: list[str] | None = None,
         *,
         channels: Channels = RGB,
-        ranges: dict[str, tuple[float, float]] | None = None,
+        scales: dict[str, StainScale] | None = None,
+        transform: str = LINEAR,
     ) -> None:
         self.path = Path(path)
         self.levels = levels
@@ -56,7 +60,7 @@ class SlideImage:
         self.height_px = levels[0].height_px
         self.um_per_px = um_per_px
         self.notes = notes or []
-        self.channels, self.ranges = channels, ranges or {}
+        self.channels, self.scales, self.transform = channels, scales or {}, transform
 
     @classmethod
     def open(cls, path: str | Path, *, page: int | None = None, channels: Channels | None = None) -> SlideImage:
@@ -129,10 +133,10 @@ class SlideImage:
                 expected=f"a TIFF of {EXPECTED}",
                 repair="omit --channels for H&E",
             )
-        levels, um_per_px, channels, ranges, notes = open_channels(path, requested)
-        scaled = [f"{name} {low:.0f} to {high:.0f}" for name, (low, high) in ranges.items() if (low, high) != (0, 255)]
+        levels, um_per_px, channels, scales, notes = open_channels(path, requested)
+        scaled = [f"{name} {one.low:.0f} to {one.high:.0f}" for name, one in scales.items() if not one.is_identity]
         notes += [f"16 bits became 8: {', '.join(scaled)}"] if scaled else []
-        return cls(path, levels, um_per_px, notes, channels=channels, ranges=ranges)
+        return cls(path, levels, um_per_px, notes, channels=channels, scales=scales)
 
     @classmethod
     def _open_picture(cls, path: Path) -> SlideImage:
@@ -145,6 +149,11 @@ class SlideImage:
     def _open_scanner(cls, path: Path) -> SlideImage:
         levels, um_per_px, notes = openslide_image.open_levels(path)
         return cls(path, levels, um_per_px, notes)
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """For each channel of a fluorescence image, the values of the file that became 0 and 255."""
+        return {name: (scale.low, scale.high) for name, scale in self.scales.items()}
 
     @property
     def background(self) -> int:
@@ -244,13 +253,13 @@ class SlideImage:
             if self.width_px / source.width_px <= factor:
                 level = number
         source = self.levels[level]
-        small = SlideImage(self.path, [source], None, channels=self.channels)
+        small = SlideImage(self.path, [source], None, channels=self.channels, transform=self.transform)
         return small.as_array(1.0, factor * source.width_px / self.width_px), factor
 
     def close(self) -> None:
         """Close open files; they are reopened when pixels are requested again."""
         for source in self.levels:
-            if isinstance(source, TiffPixels | StackedPixels):
+            if isinstance(source, TiffPixels | ScaledPixels):
                 source.close()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from sge2hist.data.he_stain import optical_density_log10, unmixing_matrix
 from sge2hist.data.section import Section
 from sge2hist.data.slides.channels import is_rgb, nuclear_channel
+from sge2hist.data.slides.stain_scale import linear_light
 
 TISSUE_DENSITY = (0.05, 0.09)  # optical density (log10): glass lies below the first, the palest eosin above the second
 TISSUE_LIGHT = (0.01, 0.05)  # the same for fluorescence, of the full scale above the darkest part of the slide
@@ -63,7 +64,11 @@ def map_tissue(section: Section, um_per_px: float) -> TissueMap:
     longest_um = max(section.image.width_px, section.image.height_px) * section.um_per_px
     pixels, step_px = section.image.thumbnail(max(8, round(longest_um / um_per_px)))
     map_um_per_px = step_px * section.um_per_px
-    density, nuclear = _absorbed(pixels) if is_rgb(channels) else _emitted(pixels, nuclear_channel(channels))
+    density, nuclear = (
+        _absorbed(pixels)
+        if is_rgb(channels)
+        else _emitted(linear_light(pixels, section.image.transform), nuclear_channel(channels))
+    )
     otsu = threshold_otsu(density) if np.ptp(density) > 0 else 0.0
     dense = density > np.clip(otsu, *(TISSUE_DENSITY if is_rgb(channels) else TISSUE_LIGHT))
     hole_px = max(1, int(np.pi / 4 * (MAX_HOLE_UM / map_um_per_px) ** 2))
@@ -84,9 +89,8 @@ def _absorbed(pixels_HWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return density_RGB.mean(axis=-1), amounts[:, 0].reshape(pixels_HWC.shape[:2])
 
 
-def _emitted(pixels_HWC: np.ndarray, nuclear: int) -> tuple[np.ndarray, np.ndarray]:
+def _emitted(light_HWC: np.ndarray, nuclear: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean light over the channels and that of the nuclear one, each above the slide's darkest part, float32 [H, W]."""
-    light_HWC = pixels_HWC.astype(np.float32) / 255
     light_HWC = light_HWC - np.percentile(light_HWC, BACKGROUND_PERCENTILE, axis=(0, 1)).astype(np.float32)
     return light_HWC.mean(axis=-1), light_HWC[..., nuclear]
 
