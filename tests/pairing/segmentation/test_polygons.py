@@ -1,14 +1,14 @@
 import json
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import shapely
-from skimage.draw import polygon as draw_polygon
 
 from sge2hist.data.errors import InputError
-from sge2hist.pairing.segmentation.polygons import bounds_px, polygon_at, runs_of_polygons
+from sge2hist.pairing.segmentation.polygons import bounds_px, polygon_at
 from sge2hist.readers.geojson import Polygons, read_geojson
 
 
@@ -67,26 +67,52 @@ def test_no_position(tmp_path):
     assert polygon_at(read_shapes(tmp_path, [shapely.box(0, 0, 4, 4)]), np.empty((0, 2))).shape == (0,)
 
 
-def test_pixels_agree_with_skimage(tmp_path):
-    shape = star_shaped(1, 3, spread=1.0)[0]
-    shape = shapely.affinity.translate(shape, 20.3, 18.7)
-    runs = runs_of_polygons(read_shapes(tmp_path, [shape]), width_px=50, height_px=45)
-    expected = np.zeros((45, 50), int)
-    x, y = np.asarray(shape.exterior.coords).T
-    expected[draw_polygon(y - 0.5, x - 0.5, expected.shape)] = 1  # skimage: pixel centres at whole numbers
-    np.testing.assert_array_equal(runs.window(0, 0, 50, 45), expected)
+def test_shared_edges_belong_to_one_polygon(tmp_path):
+    tiles = [shapely.box(x, y, x + 10, y + 10) for y in (0, 10) for x in (0, 10)]
+    on_edges = np.array([[0, 0], [10, 5], [5, 10], [10, 10], [20, 5], [5, 20], [0, 5], [9, 0]])
+    for shapes in (tiles, [shapely.unary_union(tiles[:1]), *tiles[1:]]):
+        assert polygon_at(read_shapes(tmp_path, shapes), on_edges).tolist() == [0, 1, 2, 3, -1, -1, 0, 0]
 
 
-def test_pixels_are_those_whose_centre_is_inside(tmp_path):
-    shapes = [*star_shaped(6, 5, spread=60.0), shapely.Point(70, 70).buffer(9).difference(shapely.box(68, 68, 72, 72))]
+@pytest.mark.parametrize("max_tests", [0, 250_000])
+def test_large_polygons_follow_the_same_rule_as_small_ones(tmp_path, monkeypatch, max_tests):
+    """Whole-numbered corners and positions: many of them lie exactly on edges and corners."""
+    rng = np.random.default_rng(4)
+    shapes = [shapely.Polygon(np.rint(np.asarray(s.exterior.coords))) for s in star_shaped(50, 11, spread=60.0)]
     polygons = read_shapes(tmp_path, shapes)
-    runs = runs_of_polygons(polygons, width_px=45, height_px=42, image_px=2.0)
-    y, x = np.mgrid[:42, :45] * 2.0 + 1.0
-    expected = np.array([shapely.contains_xy(shape, x, y).sum() for shape in shapes])
-    lonely = [
-        i for i in range(len(shapes)) if not any(i != j and shapes[i].intersects(s) for j, s in enumerate(shapes))
-    ]
-    np.testing.assert_array_equal(runs.area_px()[lonely], expected[lonely])
+    xy_px = rng.integers(-5, 66, (4000, 2)).astype(float)
+    monkeypatch.setattr("sge2hist.pairing.segmentation.polygons._MAX_TESTS", max_tests)
+    monkeypatch.setattr("sge2hist.pairing.segmentation.polygons._TESTS_AT_ONCE", 777)
+    found = polygon_at(polygons, xy_px)
+    # a hair to the right and below: the same answer as on the edge, and no position on an edge any more
+    inside = np.stack([shapely.contains_xy(shape, xy_px + np.array([1e-7, 1e-9])) for shape in shapes])
+    np.testing.assert_array_equal(found, np.where(inside.any(0), inside.argmax(0), -1))
+    assert (found >= 0).mean() > 0.2
+
+
+def wavy_outline(n_corners: int, side: float) -> shapely.Polygon:
+    angle = np.linspace(0, 2 * np.pi, n_corners, endpoint=False)
+    radius = side * (0.35 + 0.1 * np.sin(37 * angle))
+    return shapely.Polygon(side / 2 + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1))
+
+
+@pytest.mark.parametrize("name", ["one outline of 5,000 corners", "one cell of 1,439 parts"])
+def test_memory_is_bounded_whatever_the_polygon(tmp_path, name):
+    """Both took more than 12 GB once: every position against every edge."""
+    side, n_side = 2000.0, 700
+    if name.startswith("one outline"):
+        shape, cell_id = wavy_outline(5000, side), "a"
+    else:
+        centres = np.random.default_rng(6).uniform(20, side - 20, (1439, 2))
+        shape, cell_id = shapely.union_all(shapely.buffer(shapely.points(centres), 8.0)), "a"
+    polygons = read_geojson(write(tmp_path / "a.geojson", [shapely.geometry.mapping(shape)], cell_id=[cell_id]))
+    xy_px = np.stack(np.meshgrid(*2 * [np.linspace(0, side, n_side) + 0.013]), -1).reshape(-1, 2)
+    tracemalloc.start()
+    found = polygon_at(polygons, xy_px)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found == 0, shapely.contains_xy(shape, xy_px))
+    assert peak < 300e6
 
 
 def test_a_list_of_features_in_small_pieces(tmp_path, monkeypatch):
@@ -94,7 +120,7 @@ def test_a_list_of_features_in_small_pieces(tmp_path, monkeypatch):
     path = write(tmp_path / "b.geojson", [shapely.geometry.mapping(s) for s in shapes], cell_id=list(range(1, 41)))
     whole = read_geojson(path)
     path.write_text(json.dumps(json.loads(path.read_text())["features"], indent=1))
-    monkeypatch.setattr("sge2hist.readers.geojson._PIECE", 97)
+    monkeypatch.setattr("sge2hist.readers.geojson_features._PIECE", 97)
     pieces = read_geojson(path)
     assert pieces.ids == whole.ids == [str(number) for number in range(1, 41)]
     np.testing.assert_array_equal(pieces.corner_xy_px, whole.corner_xy_px)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from sge2hist.data.annotations import SUFFIXES
 from sge2hist.data.errors import InputError
+from sge2hist.data.packed_text import unpacked_name
 from sge2hist.data.position_frame import FrameFacts
 from sge2hist.data.section import Section
 from sge2hist.pairing.alignment.frame import choose_factor
@@ -91,17 +93,19 @@ def from_segmentation(section: Section, folder: Path | None) -> OutlinedBins:
 def from_labels(
     section: Section, path: Path, *, positions: str = "auto", warn: Callable[[str], None] = lambda warning: None
 ) -> OutlinedBins:
-    """Outlines of the user: polygons (.geojson, .json) in px of the slide or um, or a label image of the slide's px.
+    """Outlines of the user: polygons (.geojson, .json, also packed as .gz or .zip) in px of the slide or um, or a label image
+    of the slide's px.
 
     Raises
     ------
     InputError
         With `positions` "auto" if polygons fit the image better in um, or a file cannot be used.
     """
-    if path.suffix.lower() in (".geojson", ".json"):
-        return _from_polygons(
-            section, _in_px(section, read_geojson(path), path, positions, warn), path.name, nuclei=False
-        )
+    if path.suffix.lower() == ".zip" or unpacked_name(path).lower().endswith(SUFFIXES):
+        polygons = read_geojson(path)
+        for note in polygons.notes:
+            warn(f"{path.name}: {note}")
+        return _from_polygons(section, _in_px(section, polygons, path, positions, warn), path.name, nuclei=False)
     if positions not in ("auto", "px"):
         raise InputError(
             found=f"--positions {positions} with a label image", where=str(path), expected="px", repair="omit it"
@@ -124,7 +128,7 @@ def _in_px(section: Section, polygons: Polygons, path: Path, positions: str, war
     )
     for warning in warnings:
         warn(warning)
-    return polygons if factor == 1 else replace(polygons, corner_xy_px=polygons.corner_xy_px * factor)
+    return polygons if factor == 1 else polygons.scaled(factor)
 
 
 def from_nuclei(section: Section, segmenter: str, processes: int, progress: Progress | None) -> OutlinedBins:
@@ -152,19 +156,30 @@ def _from_runs(section: Section, runs: LabelRuns, ids: list[str], source: str, *
 
 def _from_polygons(section: Section, polygons: Polygons, source: str, *, nuclei: bool) -> OutlinedBins:
     area_px2, centroid_xy_px = polygons.area_px2_and_centroid()
+    group_of_obs = polygon_at(polygons, section.centre_xy_px)
     return OutlinedBins(
-        group_of_obs=polygon_at(polygons, section.centre_xy_px),
+        group_of_obs=group_of_obs,
         ids=[f"cellid_{int(name):09d}-1" if name.isdecimal() else name for name in polygons.ids],
         source=source,
         nuclei=nuclei,
         expand_um=NUCLEUS_EXPANSION_UM if nuclei else 0.0,
         one_piece=nuclei,
+        in_nucleus=_in_own_nucleus(polygons, section.centre_xy_px, group_of_obs),
         centroid_xy_px=centroid_xy_px,
         area_um2=area_px2 * section.um_per_px**2,
         clusters=[name.replace("-", " ") if name else None for name in polygons.classes]
         if any(polygons.classes)
         else None,
     )
+
+
+def _in_own_nucleus(cells: Polygons, xy_px: np.ndarray, cell_of_obs: np.ndarray) -> np.ndarray | None:
+    """Bins inside the nucleus of the cell that holds them, bool [N]; None where the file has no nuclei."""
+    if cells.nuclei is None:
+        return None
+    number = {name: index for index, name in enumerate(cells.ids)}
+    cell_of_nucleus = np.array([*(number[name] for name in cells.nuclei.ids), -2], np.int64)
+    return cell_of_nucleus[polygon_at(cells.nuclei, xy_px)] == cell_of_obs
 
 
 def _from_mappings(section: Section, path: Path) -> OutlinedBins:
