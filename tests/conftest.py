@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.browser import chromium, open_page
 from tests.fixtures.paired import write_tiny_paired
+
+__all__ = ["chromium", "open_page"]  # fixtures
 
 
 @pytest.fixture(scope="session")

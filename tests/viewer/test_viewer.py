@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +19,13 @@ from sge2hist.data.slides.slide_writer import write_slide
 from sge2hist.viewer.build import build_viewer, open_layers
 from sge2hist.viewer.layers import TypedCells, type_layer
 from sge2hist.viewer.pyramid import Layer, n_levels, write_pyramid
+from tests.fixtures.browser import TABLET, barriers
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REGION_UM = (40.0, 80.0, 400.0, 300.0)
-PROBE = """<script>
-(async () => {
-  const wait = (ms) => new Promise((done) => setTimeout(done, ms));
-  const views = window.slideViews;
-  for (let i = 0; i < 100 && !views.every((v) => v.viewer.isOpen() && v.tiles); i++) await wait(50);
-  const place = () => views.map((v) => { const c = v.viewer.viewport.getCenter(true);
-    return [v.viewer.viewport.getZoom(true), c.x, c.y]; });
-  const before = place();
-  const linked = async () => {
-    for (let i = 0; i < 100; i++) {
-      await wait(50);
-      const all = place();
-      if (i > 3 && all.every((p) => p.every((v, k) => Math.abs(v - all[0][k]) < 1e-7))) break;
-    }
-    return place();
-  };
-  views[1].viewer.viewport.zoomTo(3, new OpenSeadragon.Point(0.7, 0.4), true);
-  const zoomed = await linked();
-  views[0].viewer.viewport.panBy(new OpenSeadragon.Point(-0.1, 0.05), true);
-  const panned = await linked();
-  const body = JSON.stringify({ before, zoomed, panned, tiles: views.map((v) => v.tiles),
-    failed: views.map((v) => v.failed), scale: views.map((v) => v.scale.textContent) });
-  await fetch("http://127.0.0.1:PORT/", { method: "POST", mode: "no-cors", body });
-})();
-</script></body>"""
+PLACES = """views.map((view) => {
+  const centre = view.viewer.viewport.getCenter(true);
+  return [view.viewer.viewport.getZoom(true), centre.x, centre.y];
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -156,61 +131,42 @@ def test_wrong_input_is_named(slide, tiny_paired, tmp_path, monkeypatch):
     assert not (tmp_path / "view").exists()
 
 
-def _answer_of(page: Path, profile: Path) -> tuple[dict[str, Any], str]:
-    """Open a page in a browser, in real time; returns what its probe posts, and what the browser logged."""
-    answers: list[bytes] = []
-
-    class Listener(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            answers.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Listener) as server:
-        server.timeout = 180
-        page.write_text(page.read_text().replace("PORT", str(server.server_port)))
-        command = [
-            str(CHROMIUM),
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--window-size=1200,900",
-            "--enable-logging=stderr",
-            "--remote-debugging-port=0",
-            f"--user-data-dir={profile}",
-            page.as_uri(),
-            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        ]
-        with open(profile.with_name("log"), "w+") as log, subprocess.Popen(command, stderr=log) as browser:
-            try:
-                server.handle_request()
-            finally:
-                browser.terminate()
-                browser.wait(30)
-            log.seek(0)
-            logged = log.read()
-    assert answers, logged[-2000:]
-    return json.loads(answers[0]), logged
+def _places(page: Any) -> np.ndarray:
+    """[zoom, x, y] of each view, once all are at the same place."""
+    page.wait_for_function(
+        f"""() => {{
+          const views = window.slideViews, places = {PLACES};
+          return places.every((place) => place.every((value, i) => Math.abs(value - places[0][i]) < 1e-7));
+        }}"""
+    )
+    return np.array(page.evaluate(f"() => {{ const views = window.slideViews; return {PLACES}; }}"))
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this computer")
-def test_linked_views_in_a_browser(slide, tiny_paired, tmp_path):
-    page = build_viewer(slide, tmp_path / "view", data=tiny_paired)
-    text = page.read_text()
-    assert not re.search(r"https?://", text)
-    probed = page.with_name("probed.html")
-    probed.write_text(text.replace("</body>", PROBE))
-    probe, logged = _answer_of(probed, tmp_path / "profile")
-    assert not [line for line in logged.splitlines() if ":CONSOLE" in line]
-    assert len(probe["tiles"]) == 4
-    assert min(probe["tiles"]) >= 1
-    assert max(probe["failed"]) == 0
-    assert all(re.fullmatch(r"\d+ (µm|mm)", text) for text in probe["scale"])
-    for name in ("before", "zoomed", "panned"):
-        assert np.allclose(probe[name], probe[name][0], atol=1e-6), name
-    assert probe["before"][0][0] < 2
-    assert probe["zoomed"][0][0] == pytest.approx(3)
-    assert probe["panned"][0][1] == pytest.approx(probe["zoomed"][0][1] - 0.1)
+def test_linked_views_in_a_browser(slide, tiny_paired, tmp_path, open_page):
+    path = build_viewer(slide, tmp_path / "view", data=tiny_paired)
+    assert not re.search(r"https?://", path.read_text())
+    page = open_page(path, viewport={"width": 1200, "height": 900})
+    page.wait_for_function("() => window.slideViews.every((view) => view.viewer.isOpen() && view.tiles)")
+    before = _places(page)
+    assert before[0, 0] < 2
+    page.evaluate("() => slideViews[1].viewer.viewport.zoomTo(3, new OpenSeadragon.Point(0.7, 0.4), true)")
+    page.wait_for_function("() => Math.abs(slideViews[0].viewer.viewport.getZoom(true) - 3) < 1e-7")
+    zoomed = _places(page)
+    assert zoomed[0, 0] == pytest.approx(3)
+    page.evaluate("() => slideViews[0].viewer.viewport.panBy(new OpenSeadragon.Point(-0.1, 0.05), true)")
+    page.wait_for_function(f"() => slideViews[1].viewer.viewport.getCenter(true).x < {zoomed[0, 1] - 0.09}")
+    assert _places(page)[0, 1] == pytest.approx(zoomed[0, 1] - 0.1)
+    views = page.evaluate("() => slideViews.map((view) => [view.tiles, view.failed, view.scale.textContent])")
+    assert len(views) == 4
+    for tiles, failed, scale in views:
+        assert tiles >= 1
+        assert failed == 0
+        assert re.fullmatch(r"\d+ (µm|mm)", scale)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_barriers(slide, tiny_paired, tmp_path, open_page, theme):
+    path = build_viewer(slide, tmp_path / "view", data=tiny_paired)
+    page = open_page(path, color_scheme=theme, viewport=TABLET)
+    page.wait_for_function("() => window.slideViews.every((view) => view.viewer.isOpen())")
+    assert barriers(page) == []

@@ -1,18 +1,17 @@
 """The page: its sentences say what the figures say, its charts hold the data, and a browser renders it."""
 
-import shutil
-import subprocess
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
 from sge2hist.evaluation.report import charts, sentences, tables
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.fixtures.browser import barriers
 
 
 def figure(value: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
@@ -151,30 +150,18 @@ def test_types_without_a_row_are_named_with_the_reason() -> None:
     assert "fewer than 50 evaluated cells: Immune (35)" in page
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this computer")
-def test_a_browser_renders_it_without_asking_the_network(tissue, tmp_path: Path) -> None:
-    from PIL import Image
-
+def test_a_browser_renders_it_without_asking_the_network(tissue, tmp_path: Path, open_page) -> None:
     rows = tissue.data.rows("test")[:30]
     path = tissue.write(tmp_path / "set", tissue.fresh(rows, 0), rows)
     config = EvaluateConfig(extractor="texture-v1", n_bootstrap=10, max_train=100, umap=False, gallery=3)
     evaluate([path], tissue.data, tmp_path / "report", config=config)
-    shot = tmp_path / "shot.png"
-    command = [
-        str(CHROMIUM),
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--window-size=1100,1400",
-        f"--screenshot={shot}",
-    ]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND"]
-    done = subprocess.run(
-        [*command, (tmp_path / "report" / "report.html").as_uri()], capture_output=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode()[-500:]
-    with Image.open(shot) as picture:
-        pixels = np.asarray(picture.convert("RGB"))
-    assert pixels.shape == (1400, 1100, 3)
+    page = open_page(tmp_path / "report" / "report.html", viewport={"width": 1100, "height": 1400})
+    page.wait_for_function("() => [...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+    assert page.evaluate("() => document.images.length + document.querySelectorAll('svg').length") >= 3
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    shot = Image.open(io.BytesIO(page.screenshot()))
     # Something is shown over most of the page's height: text, tables and patches, not an empty sheet.
-    assert (pixels.std(axis=(1, 2)) > 1).mean() > 0.5
+    assert (np.asarray(shot.convert("RGB")).std(axis=(1, 2)) > 1).mean() > 0.5
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        assert barriers(page) == [], theme

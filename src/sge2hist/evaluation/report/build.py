@@ -110,10 +110,8 @@ def opening_table(found: dict[str, list[Sentence]]) -> str:
         + "</tr>"
         for name, sentences in found.items()
     )
-    return (
-        f'<div class="scroll"><table class="openings"><thead><tr><th></th>{questions}</tr></thead><tbody>'
-        f"{rows}</tbody></table></div>"
-    )
+    head = f"<thead><tr><td></td>{questions}</tr></thead>"
+    return tables.scroll(f'<table class="openings">{head}<tbody>{rows}</tbody></table>')
 
 
 def unbroken(text: str) -> str:
@@ -176,10 +174,8 @@ def gallery(cells: list[GalleryCell]) -> str:
         )
         rows.append(f"<tr><th>{escape(label)}</th>{images}</tr>")
     captions = "".join(f"<td>{caption(cell)}</td>" for cell in cells)
-    return (
-        f'<div class="scroll"><table class="gallery"><tbody>{"".join(rows)}<tr class=captions><th></th>'
-        f"{captions}</tr></tbody></table></div>"
-    )
+    rows.append(f"<tr class=captions><td></td>{captions}</tr>")
+    return tables.scroll(f'<table class="gallery"><tbody>{"".join(rows)}</tbody></table>')
 
 
 def caption(cell: GalleryCell) -> str:

@@ -59,7 +59,7 @@ def slide_table(name: str, found: dict[str, Any]) -> str:
     )
     if found["seams_alike"]:
         seams += f"<tr><td>against lines of the network's own grid only</td>{figure(found['seams_alike'])}{figure(None)}</tr>"
-    head = "<tr><th></th><th class=n>generated</th><th class=n>real</th></tr>"
+    head = "<tr><td></td><th class=n>generated</th><th class=n>real</th></tr>"
     return table + scroll(f"<table class=metrics><thead>{head}</thead><tbody>{seams}</tbody></table>")
 
 

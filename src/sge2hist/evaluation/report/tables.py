@@ -28,8 +28,8 @@ def figure(entry: dict[str, Any] | None, strong: bool = False, share: bool = Fal
 
 
 def scroll(table: str) -> str:
-    """Return a table that scrolls by itself on a narrow screen."""
-    return f'<div class="scroll">{table}</div>'
+    """Return a table that scrolls by itself on a narrow screen, by keyboard too."""
+    return f'<div class="scroll" tabindex="0" role="group" aria-label="table">{table}</div>'
 
 
 def metric_table(report: dict[str, Any]) -> str:
@@ -78,7 +78,7 @@ def type_table(report: dict[str, Any]) -> str:
     head = "<tr><th>cell type</th><th class=n>cells</th><th class=n>F1 real</th>"
     head += "<th class=n>KID floor</th><th class=n>Frechet floor</th>"
     head += "".join(
-        f'<th class="n first">F1 {escape(name)}</th><th></th><th class=n>KID</th><th class=n>Frechet</th>'
+        f'<th class="n first">F1 {escape(name)}</th><td></td><th class=n>KID</th><th class=n>Frechet</th>'
         for name in names
     )
     rows = []
@@ -122,7 +122,7 @@ def morphometry_table(entries: list[dict[str, Any]]) -> str:
     """Return one row per morphometric statistic of one set."""
     head = (
         "<tr><th>statistic</th><th class=n>real mean</th><th class=n>generated mean</th><th class=n>"
-        "correlation</th><th></th><th class=n>shuffled</th>"
+        "correlation</th><td></td><th class=n>shuffled</th>"
         "<th class=n>1 − KS</th><th class=n>floor</th><th class=n>W1, SD</th><th class=n>floor</th><th class=n>"
         "spread ratio</th></tr>"
     )
