@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "evaluation": {"data", "evaluation"},
     "pretrained": set(),  # weights, no code
     "viewer": {"data", "viewer"},
+    "explorer": {"data", "models", "generation", "viewer", "explorer"},
     "toy": {"data", "toy"},
 }
 """What each folder may import; the command line (cli) and the notebook object (api) stand on all of them."""

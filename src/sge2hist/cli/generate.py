@@ -90,6 +90,15 @@ def generate(
             rich_help_panel=_CONDITION,
         ),
     ] = None,
+    edit: Annotated[
+        Path | None,
+        typer.Option(
+            "--edit",
+            "--edits",
+            help="With --cells of a paired dataset: GeoJSON of edits, as of `generate-slide` or the explorer.",
+            rich_help_panel=_CONDITION,
+        ),
+    ] = None,
     shuffle_cells: Annotated[
         bool,
         typer.Option(
@@ -162,9 +171,10 @@ def generate(
 # Which options go together, checked before anything is read.
 
 NEEDS_TYPES = {"like": None, "z2": "type"}
-NEEDS_CELLS = {"split": "test", "cells": None, "samples": 1, "shuffle_cells": False, "gene": None}
-NOT_WITH_GENE = {"samples": 1, "shuffle_cells": False}
-NEEDS_DATASET = {"split": "test", "shuffle_cells": False}
+NEEDS_CELLS = {"split": "test", "cells": None, "samples": 1, "shuffle_cells": False, "gene": None, "edit": None}
+NOT_WITH_GENE = {"samples": 1, "shuffle_cells": False, "edit": None}
+NOT_WITH_EDIT = {"shuffle_cells": False, "context": None}
+NEEDS_DATASET = {"split": "test", "shuffle_cells": False, "edit": None}
 MAX_FACTORS = 64
 MINIMA = {"n": 1, "samples": 1, "seed": 0}
 
@@ -197,6 +207,10 @@ def check_options(given: Mapping[str, Any]) -> None:
         _refuse(given, {"split": "test", "n": None}, "--cells")
         if not names(given["cells"]):
             raise InputError(found=f"--cells {given['cells']!r}", expected="ids of cells, with commas between")
+    if given["edit"] is not None:
+        if given["cells"] is None:
+            raise InputError(found="--edits without --cells", expected="--cells ID,ID, the cells to show")
+        _refuse(given, NOT_WITH_EDIT, "--edits")
     if given["gene"]:
         if given["cells"] is None or len(names(given["cells"])) != 1:
             raise InputError(found="--gene without one --cell", expected="--cell ID, the cell whose counts are scaled")
@@ -309,6 +323,11 @@ def _request(bundle: ModelBundle, given: Mapping[str, Any]) -> GenerationRequest
     else:
         rows = rows_of_cells(dataset.obs.index, wanted, data)
     applicability = check_dataset(bundle, dataset, force=force, warn=log_warning)
+    if given["edit"] is not None:
+        from sge2hist.generation.edited_patches import edited_request
+
+        options = {"n_samples": samples, "seed": seed, "resample": given["resample"], "applicability": applicability}
+        return edited_request(bundle, dataset, rows, given["edit"], **options)
     with bar("encoding", None) as progress:
         return requests.request_from_paired(
             bundle,

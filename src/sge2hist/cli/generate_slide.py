@@ -58,7 +58,12 @@ def generate_slide(
     ] = 1,
     edit: Annotated[
         Path | None,
-        typer.Option(help="GeoJSON polygons (from QuPath) whose class is the new cell type.", rich_help_panel=_EDITS),
+        typer.Option(
+            "--edit",
+            "--edits",
+            help="GeoJSON polygons (from QuPath) whose class is the new cell type, or edits of the explorer.",
+            rich_help_panel=_EDITS,
+        ),
     ] = None,
     gene: Annotated[
         list[str] | None,
@@ -68,6 +73,14 @@ def generate_slide(
     steps: Steps = None,
     sampler: Sampler = None,
     guidance: Guidance = None,
+    stand_alone: Annotated[
+        bool,
+        typer.Option(
+            "--stand-alone",
+            help="The region as one canvas, in seconds; its pixels differ from those of the slide.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False,
     part: Annotated[
         str | None,
         typer.Option(help="i/n: the i-th of n parts, for n machines; see `merge`.", rich_help_panel=_PARTS),
@@ -113,6 +126,7 @@ def generate_slide(
         edits=_edits(edit, gene or [], cells),
         sampler=settings,
         part=numbered,
+        stand_alone=stand_alone,
         batch=batch,
         workers=workers,
         force=force,

@@ -60,6 +60,7 @@ class GenePanel:
             raise InputError(found=f"{len(self.ids)} ids and {len(self.symbols)} symbols", expected="as many of each")
         if len(set(self.ids)) != len(self.ids):
             raise InputError(found="repeated gene ids", expected="unique ids (symbols may repeat)")
+        self._last: tuple[GenePanel, PanelMatch] | None = None  # the panel last aligned with, and its match
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -100,6 +101,11 @@ class GenePanel:
         InputError
             If not one gene is shared.
         """
+        if self._last is None or self._last[0] is not other:  # the same two panels meet in every call on a data set
+            self._last = (other, self._aligned(other))
+        return self._last[1]
+
+    def _aligned(self, other: GenePanel) -> PanelMatch:
         columns = np.full(len(self), -1, np.int64)
         used: set[int] = set()
         repeated: set[int] = set()

@@ -362,12 +362,18 @@ def _write(path: Path, image_HWC: np.ndarray, channels: Channels) -> None:
 
 def _write_png(path: Path, image: np.ndarray) -> None:
     from PIL import Image
+
+    Image.fromarray(image).save(path, **png_options())
+
+
+def png_options() -> dict[str, Any]:
+    """Options of Pillow for the PNG of a generated image: the note that it is synthetic, and the compression."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     info.add_text("Software", "sge2hist")
     info.add_text("Comment", NOTE)
-    Image.fromarray(image).save(path, pnginfo=info, compress_level=3)
+    return {"pnginfo": info, "compress_level": 3}
 
 
 def _write_tiff(path: Path, image_HWC: np.ndarray, channels: Channels) -> None:

@@ -120,13 +120,13 @@ def request_from_paired(
         where=str(dataset.path),
         repair="use the model that was trained on such images",
     )
-    _check_resolution(bundle, dataset, resample)
+    check_resolution(bundle, dataset, resample)
     applicability = applicability or check_dataset(bundle, dataset)
     read_counts = read_counts or dataset.counts
     rows = np.asarray(rows, np.int64)
     shuffled = np.random.default_rng([seed, SHUFFLE_STREAM]).permutation(len(rows))
     condition_row = np.repeat(rows[shuffled] if shuffle_cells else rows, n_samples)
-    obs = _image_table(dataset.obs, rows, n_samples, seed, condition_row)
+    obs = image_table(dataset.obs, rows, n_samples, seed, condition_row)
     centre_um_N2 = dataset.centre_xy_px * dataset.um_per_px
     index = CellIndex(centre_um_N2, dataset.slide_of_cell)
 
@@ -154,7 +154,7 @@ def request_from_paired(
     return GenerationRequest(
         obs=obs.assign(**{PREDICTED_TYPE: _predicted_types(bundle, latents, condition_row)}),
         placed_cells=placed_cells,
-        latents=_centre_latents(bundle, latents.mean_NZ[latents.find(condition_row)]),
+        latents=centre_latents(bundle, latents.mean_NZ[latents.find(condition_row)]),
         manifest={
             "mode": "genes",
             "context": context,
@@ -222,7 +222,7 @@ def request_from_counts(
     applicability = applicability or check_cells(bundle, read_counts, panel, len(cells))
     latents = encode_cells(bundle, read_counts, panel, rows, progress=progress)
     condition_row = np.repeat(rows, n_samples)
-    obs = _image_table(cells, rows, n_samples, seed, condition_row)
+    obs = image_table(cells, rows, n_samples, seed, condition_row)
     obs["row"] = -1
 
     def placed_cells(part: slice) -> PlacedCells:
@@ -232,14 +232,15 @@ def request_from_counts(
     return GenerationRequest(
         obs=obs.assign(**{PREDICTED_TYPE: _predicted_types(bundle, latents, condition_row)}),
         placed_cells=placed_cells,
-        latents=_centre_latents(bundle, latents.mean_NZ[latents.find(condition_row)]),
+        latents=centre_latents(bundle, latents.mean_NZ[latents.find(condition_row)]),
         manifest={"mode": "genes", "context": context, "shuffled": False, "toy": bundle.is_toy}
         | {APPLICABILITY: applicability.as_dict()},
         report=latents.alignment.summary(),
     )
 
 
-def _check_resolution(bundle: ModelBundle, dataset: PairedDataset, resample: bool) -> None:
+def check_resolution(bundle: ModelBundle, dataset: PairedDataset, resample: bool) -> None:
+    """Raise `InputError` if a dataset has another resolution than a model, unless `resample`."""
     own, theirs = bundle.config.um_per_px, dataset.patch_um / dataset.patch_px
     if abs(theirs / own - 1) > MAX_RESOLUTION_DIFFERENCE and not resample:
         raise InputError(
@@ -251,9 +252,10 @@ def _check_resolution(bundle: ModelBundle, dataset: PairedDataset, resample: boo
         )
 
 
-def _image_table(
+def image_table(
     cells: pd.DataFrame, rows: np.ndarray, n_samples: int, seed: int, condition_row: np.ndarray
 ) -> pd.DataFrame:
+    """`GenerationRequest.obs` of samples of some rows of a table of cells."""
     import pandas as pd
 
     ids = cells.index.astype(str).to_numpy()[rows]
@@ -335,7 +337,7 @@ def request_from_types(
     return GenerationRequest(
         obs=obs,
         placed_cells=placed_cells,
-        latents=_centre_latents(bundle, z_NZ),
+        latents=centre_latents(bundle, z_NZ),
         manifest={
             "mode": "types",
             "types": names,
@@ -392,6 +394,7 @@ def _without_neighbours(bundle: ModelBundle, centres: CentreCells, seed_B: np.nd
     )
 
 
-def _centre_latents(bundle: ModelBundle, z_NZ: np.ndarray) -> dict[str, np.ndarray]:
+def centre_latents(bundle: ModelBundle, z_NZ: np.ndarray) -> dict[str, np.ndarray]:
+    """`GenerationRequest.latents` of latents [N, Z]."""
     n_type = bundle.model.gene.config.n_type
     return {LATENT_KEYS["z1"]: z_NZ[:, :n_type], LATENT_KEYS["z2"]: z_NZ[:, n_type:]}

@@ -16,7 +16,7 @@ from sge2hist.data.spatial_index import CellIndex
 from sge2hist.devices import fast_arithmetic
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.conditioning import MODE_ALL, MODE_SINGLE_CELL, PlacedCells
-from sge2hist.models.image.samplers import SamplerConfig
+from sge2hist.models.image.samplers import SamplerConfig, Visit
 
 HOMOTYPIC_STREAM = 5
 """Separates the samples of the cells of a homotypic patch from the noise of its image, which has the same seed."""
@@ -110,11 +110,26 @@ def image_seed(seed: int, key: str, sample: int) -> int:
     return int(np.random.SeedSequence([seed, zlib.crc32(key.encode()), sample]).generate_state(1, np.uint64)[0] >> 2)
 
 
-def sample_patches(bundle: ModelBundle, cells: PlacedCells, seeds: np.ndarray, sampler: SamplerConfig) -> np.ndarray:
-    """Sample one image per patch, uint8 [B, P, P, C]; image i depends on its cells and seeds[i] alone."""
+def sample_patches(
+    bundle: ModelBundle, cells: PlacedCells, seeds: np.ndarray, sampler: SamplerConfig, visit: Visit | None = None
+) -> np.ndarray:
+    """Sample one image per patch, uint8 [B, P, P, C]; image i depends on its cells and seeds[i] alone.
+
+    `visit` sees the denoised latents of every evaluation (:func:`sge2hist.models.image.samplers.sample`).
+    """
     model, config = bundle.model.image, bundle.config
     device = next(model.parameters()).device
     side = config.patch_px // model.downsampling
     with fast_arithmetic(device):
-        image = model.sample(cells.to(device), [int(s) for s in seeds], (side, side), sampler)
-    return ((image + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+        image = model.sample(cells.to(device), [int(s) for s in seeds], (side, side), sampler, visit)
+    return _pixels(image)
+
+
+def decode_patches(bundle: ModelBundle, latents: Tensor, seeds: np.ndarray) -> np.ndarray:
+    """Images of latents [B, L, h, w], such as `visit` of :func:`sample_patches` sees: uint8 [B, P, P, C]."""
+    with fast_arithmetic(latents.device):
+        return _pixels(bundle.model.image.decoded(latents, [int(s) for s in seeds]))
+
+
+def _pixels(image_BCHW: Tensor) -> np.ndarray:
+    return ((image_BCHW + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()

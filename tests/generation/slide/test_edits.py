@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from sge2hist.data.errors import InputError
-from sge2hist.generation.slide.edits import Edit, check_edits, gene_edit, read_edits
-from sge2hist.models.bundle import ModelBundle
+from sge2hist.generation.slide.edits import Edit, edits_of, gene_edit, read_edits
 
 
 def test_an_edit_file_from_qupath(tmp_path):
@@ -99,15 +98,37 @@ def test_a_gene_factor_that_is_none_is_refused(value):
         gene_edit(value)
 
 
-def test_edits_that_meet_no_cell_are_refused(tiny_model):
-    import shapely
+def test_cells_types_counts_moves_and_points():
+    def of(properties, geometry=None):
+        (edit,) = edits_of([{"type": "Feature", "geometry": geometry, "properties": properties}], 2.0)
+        return edit
 
-    bundle = ModelBundle.load(tiny_model)
-    name = bundle.types.names[0]
-    xy = np.array([[10.0, 10.0], [20.0, 20.0]])
-    check_edits([Edit(area=shapely.box(5, 5, 15, 15), set_type=name)], bundle, bundle.genes, xy)
-    check_edits([Edit(area=shapely.box(50, 50, 90, 90), add_type=name)], bundle, bundle.genes, xy)
-    with pytest.raises(InputError, match="no cell lies in"):
-        check_edits([Edit(area=shapely.box(50, 50, 90, 90), set_type=name)], bundle, bundle.genes, xy)
-    with pytest.raises(InputError, match="no room in the polygon"):
-        check_edits([Edit(area=shapely.box(50, 50, 52, 52), add_type=name, spacing_um=500)], bundle, bundle.genes, xy)
+    assert of({"cells": ["a", "b"], "gene": "UMOD", "counts": 12, "name": "more"}) == Edit(
+        cells=("a", "b"), gene="UMOD", counts=12
+    )
+    assert of({"of_type": "Podocyte", "remove": True}) == Edit(of_type="Podocyte", remove=True)
+    assert of({"cells": ["a"], "move_um": [3, -4.5]}) == Edit(cells=("a",), move_um=(3.0, -4.5))
+    points = {"type": "MultiPoint", "coordinates": [[1, 2], [3.5, 4]]}
+    assert of({"add_type": "Immune"}, points) == Edit(add_type="Immune", at_um=((2.0, 4.0), (7.0, 8.0)))
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        ({"cells": [], "remove": True}, "no list of ids"),
+        ({"cells": [5], "remove": True}, "no list of ids"),
+        ({"cells": "a", "remove": True}, "cells is 'a'"),
+        ({"gene": "UMOD", "factor": 1, "counts": 2}, "choose one"),
+        ({"gene": "UMOD", "counts": float("inf")}, "counts is 0 to"),
+        ({"gene": "UMOD", "counts": -1}, "counts is 0 to"),
+        ({"counts": 3}, "counts without gene"),
+        ({"cells": ["a"], "move_um": [1]}, "feature 0"),
+        ({"cells": ["a"], "move_um": [1, float("nan")]}, "no two numbers"),
+        ({"cells": ["a"]}, "neither a class nor a property"),
+        ({"add_type": "Immune"}, "no cell can be added"),
+        ({"remove": True}, "only a gene"),
+    ],
+)
+def test_scopes_and_numbers_that_make_no_sense_are_refused(properties, message):
+    with pytest.raises(InputError, match=message):
+        edits_of([{"type": "Feature", "geometry": None, "properties": properties}], 1.0)

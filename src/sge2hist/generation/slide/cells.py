@@ -18,7 +18,8 @@ from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.spatial_index import RADIUS_TOLERANCE, CellIndex
 from sge2hist.generation.encode import CHUNK, encode_cells
-from sge2hist.generation.slide.edits import Edit, added_cells, edited_counts, kept_cells
+from sge2hist.generation.slide.edited_source import EditedSource, type_mean
+from sge2hist.generation.slide.edits import Edit
 from sge2hist.generation.slide.source import SlideSource
 from sge2hist.generation.slide.tile_store import ArrayFile, TileIndex, TileLayout, TileStore
 from sge2hist.generation.slide.tiling import Area, Lattice
@@ -97,31 +98,31 @@ def write_cells(
     folder.mkdir(parents=True, exist_ok=True)
     um, block_um = lattice.um_per_latent_px, lattice.block_side * lattice.um_per_latent_px
     layout = TileLayout(np.array([area.top, area.left]) * um, np.array([area.bottom, area.right]) * um, block_um)
-    for chosen in _groups(source, edits, layout):
-        layout.count(source.xy_um_N2[chosen])
-    added = [(number, xy[layout.tile_number(xy) >= 0]) for number, xy in added_cells(edits)]
+    edited = EditedSource(source, edits)
+    for chosen in _groups(edited, layout):
+        layout.count(edited.xy_um_N2[chosen])
+    added = [(number, xy[layout.tile_number(xy) >= 0]) for number, xy in edited.added]
     for _, xy in added:
         layout.count(xy)
     dtype = [("xy_um", "<f8", (2,)), ("source", "<i8"), ("depth", "<f4"), ("z", "<f4", (bundle.config.gene.n_latent,))]
     rows = ArrayFile.create(folder / ROWS, dtype, layout.n_rows)
     order = ArrayFile.create(folder / ORDER, "<i8", layout.n_rows)
-    read_counts = edited_counts(source.read_counts, edits, source.genes, source.xy_um_N2)
     neighbours = None
     if bundle.model.gene.config.n_neighbour_features:
         neighbours = write_neighbour_features(
             folder,
             bundle,
-            read_counts,
+            edited.read_counts,
             source.genes,
-            source.xy_um_N2,
-            partial(_groups, source, edits),
+            edited.xy_um_N2,
+            partial(_groups, edited),
             min_tile_um=block_um,
             within_um=layout.bounds_um,
             progress=progress,
         )
     n_written = 0
-    for chosen in _groups(source, edits, layout):
-        records = _encode_group(bundle, source, read_counts, edits, chosen, rows.dtype, neighbours)
+    for chosen in _groups(edited, layout):
+        records = _encode_group(bundle, edited, chosen, rows.dtype, neighbours)
         positions = layout.assign(records["xy_um"])
         rows.write_at(positions, records)
         order.write_at(np.arange(n_written, n_written + len(positions)), positions)
@@ -134,42 +135,33 @@ def write_cells(
         np.save(file, layout.table())  # last: the folder is complete once this file exists
 
 
-def _groups(source: SlideSource, edits: list[Edit], layout: TileLayout) -> Iterator[np.ndarray]:
+def _groups(edited: EditedSource, layout: TileLayout) -> Iterator[np.ndarray]:
     """Source positions of the cells that are kept and inside, group by group of the source."""
-    for start in range(0, len(source.xy_um_N2), GROUP):
-        xy = source.xy_um_N2[start : start + GROUP]
-        chosen = start + np.flatnonzero(kept_cells(edits, xy) & (layout.tile_number(xy) >= 0))
+    for start in range(0, len(edited.xy_um_N2), GROUP):
+        part = slice(start, start + GROUP)
+        chosen = start + np.flatnonzero(edited.kept_N[part] & (layout.tile_number(edited.xy_um_N2[part]) >= 0))
         if len(chosen):
             yield chosen
 
 
 def _encode_group(
-    bundle: ModelBundle,
-    source: SlideSource,
-    read_counts: Callable[[np.ndarray], csr_array],
-    edits: list[Edit],
-    chosen: np.ndarray,
-    dtype: np.dtype,
-    neighbours: ArrayFile | None,
+    bundle: ModelBundle, edited: EditedSource, chosen: np.ndarray, dtype: np.dtype, neighbours: ArrayFile | None
 ) -> np.ndarray:
     """Rows of some cells of a group. Chunks of the source are encoded whole."""
     cells = (np.unique(chosen // CHUNK)[:, None] * CHUNK + np.arange(CHUNK)).ravel()
-    cells = cells[cells < len(source.xy_um_N2)]
+    cells = cells[cells < len(edited.xy_um_N2)]
 
     def stored_features(rows: np.ndarray) -> np.ndarray:
         assert neighbours is not None
         return neighbours.read(rows[0], rows[-1] + 1)["features"][rows - rows[0]]
 
     reader = None if neighbours is None else stored_features
-    latents = encode_cells(bundle, read_counts, source.genes, cells, neighbours=reader)
+    latents = encode_cells(bundle, edited.read_counts, edited.source.genes, cells, neighbours=reader)
     at = latents.find(chosen)
     records = np.empty(len(chosen), dtype)
-    records["xy_um"], records["source"] = source.xy_um_N2[chosen], chosen
+    records["xy_um"], records["source"] = edited.xy_um_N2[chosen], chosen
     records["z"], records["depth"] = latents.mean_NZ[at], latents.depth_N[at]
-    for edit in edits:
-        if edit.set_type is not None:  # z1 becomes the mean of the new type; z2, the microenvironment, stays
-            inside = edit.covers(records["xy_um"])
-            records["z"][inside, : bundle.config.gene.n_type] = type_mean(bundle, edit.set_type)
+    edited.set_types(bundle, chosen, records["z"])
     return records
 
 
@@ -210,13 +202,6 @@ def _write_added(
         rows.write_at(positions, records)
     if written:
         order.write_at(np.arange(n_written, len(order)), np.sort(np.concatenate([at for at, _ in written])))
-
-
-def type_mean(bundle: ModelBundle, name: str) -> np.ndarray:
-    """z1 float32 [n_type] at the mean of the component with most cells of a type."""
-    components, weights = bundle.components_of(name)
-    means_KT = bundle.model.gene.mixture.means_KT.detach().cpu().numpy()
-    return means_KT[components[np.argmax(weights)]].astype(np.float32)
 
 
 # --- neighbours -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,13 +34,15 @@ from sge2hist.data.generated import (
 )
 from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
-from sge2hist.data.slides.channels import background_level, is_rgb, require_same_channels
+from sge2hist.data.slides.channels import background_level, is_rgb
 from sge2hist.data.slides.glass import glass_colour
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
-from sge2hist.generation.applicability import Warn, check_cells, warn_user
-from sge2hist.generation.slide.edits import Edit, check_edits, read_edits
+from sge2hist.generation.applicability import Warn, warn_user
+from sge2hist.generation.slide.edits import Edit, edit_fields, read_edits
 from sge2hist.generation.slide.job import Progress, SlideJob, SlideSpec, lattice_of
-from sge2hist.generation.slide.source import Rectangle, SlideSource, open_source, region_px
+from sge2hist.generation.slide.request import NOTE, SlideConfig, check_slide
+from sge2hist.generation.slide.source import Rectangle, SlideSource, open_source
+from sge2hist.generation.slide.stand_alone import write_stand_alone
 from sge2hist.generation.slide.table import write_slide_cells
 from sge2hist.generation.slide.tile_store import TileIndex
 from sge2hist.generation.slide.tiling import region_of_part
@@ -51,7 +53,6 @@ from sge2hist.progress import bar
 if TYPE_CHECKING:
     import anndata
 
-NOTE = "synthetic image generated from gene expression by sge2hist; not for diagnosis"
 APPLICABILITY_NAME = "applicability.json"  # in the folder of work
 UNCERTAINTY_SCALE = 4  # stored grey levels per grey level of spread
 DEFAULT_GLASS = (243, 243, 243)
@@ -63,30 +64,6 @@ class HasBundle(Protocol):
     @property
     def bundle(self) -> ModelBundle:
         """The model with its genes and types."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlideConfig:
-    """How a slide is generated."""
-
-    region_um: Rectangle | None = None  # x, y, width, height; None: the whole slide
-    seed: int = 0
-    n_seeds: int = 1  # above 1: the spread over so many seeds is written too
-    sampler: SamplerConfig | None = None  # None: the model's
-    edits: tuple[Edit, ...] = ()
-    part: tuple[int, int] | None = None  # (i, n): the i-th of n parts, from 1
-    glass_rgb: tuple[int, ...] | None = None  # one level per channel; None: that of the training slide
-    batch: int = 64  # windows run at once
-    workers: int = 1  # processes
-    force: bool = False  # also from cells that the model does not know
-
-    def __post_init__(self) -> None:
-        if self.n_seeds < 1 or self.batch < 1 or self.workers < 1:
-            raise ValueError("n_seeds, batch and workers must be at least 1")
-        if self.seed < 0:
-            raise ValueError("seed must be at least 0")
-        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
-            raise ValueError(f"part is {self.part[0]} of {self.part[1]}; it must be i of n with i from 1 to n")
 
 
 @locks_output()
@@ -106,6 +83,7 @@ def generate_slide(
     sampler: SamplerConfig | None = None,
     glass_rgb: tuple[int, ...] | None = None,
     part: tuple[int, int] | None = None,
+    stand_alone: bool = False,
     batch: int = 64,
     workers: int = 1,
     force: bool = False,
@@ -143,6 +121,9 @@ def generate_slide(
         Colour of empty glass, 0 to 255, one level per channel; default: that of the training slide.
     part
         (i, n) generates the i-th of n parts only, from 1; :func:`sge2hist.generation.slide.merge.merge_slides` joins them.
+    stand_alone
+        Generate the region as one canvas with one fixed halo: in seconds, but its pixels depend on the region, and differ from
+        those of the slide.
     batch, workers
         Windows run at once, and processes; neither changes the result.
     force
@@ -188,9 +169,15 @@ def generate_slide(
             batch=batch,
             workers=workers,
             force=force,
+            stand_alone=stand_alone,
         )
     except ValueError as error:
         raise InputError(found=f"arguments that cannot be used ({error})") from error
+    if stand_alone:
+        report = write_stand_alone(bundle, cells, output, config, overwrite=overwrite, warn=warn)
+        if log is not None:
+            log(report)
+        return GeneratedSlide.open(output)
     with bar("encoding cells", None, show=progress) as advance:
         job = prepare_slide(bundle, cells, output, config, overwrite=overwrite, progress=advance, warn=warn)
     if log is not None:
@@ -237,29 +224,11 @@ def prepare_slide(
     """
     output = Path(output)
     check_output(output, overwrite=overwrite, kind=KIND)
-    if source.channels is not None:
-        require_same_channels(source.channels, bundle.config.channels, where=source.slide)
-    if bundle.config.image.condition.form != "map":
-        raise InputError(
-            found=f"a model of preset {bundle.config.preset}, which is conditioned on one cell without positions",
-            expected="a model of placed cells, for a slide",
-        )
-    edits = list(config.edits)
-    check_edits(edits, bundle, source.genes, source.xy_um_N2)
-    region = region_px(source, config.region_um, bundle.config.um_per_px)
+    region, applicability = check_slide(bundle, source, config, warn)
     if config.part is not None:
         lattice = lattice_of(bundle)
         region = region_of_part(region, config.part, lattice.block_side * lattice.downsampling)
-    applicability = check_cells(
-        bundle,
-        source.read_counts,
-        source.genes,
-        len(source.id_N),
-        xy_um_N2=source.xy_um_N2,
-        where=source.slide,
-        force=config.force,
-        warn=warn,
-    )
+    edits = list(config.edits)
     require_disk_space(output, (4 + 4 * config.n_seeds) * len(bundle.config.channels) // 3 * region[2] * region[3])
     spec = SlideSpec(
         region_px=region,
@@ -379,14 +348,9 @@ def _manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> dict[s
         "n_seeds": len(spec.seeds),
         "uncertainty_scale": UNCERTAINTY_SCALE,
         "glass_rgb": list(spec.glass_rgb),
-        "edits": [_edit_fields(edit) for edit in config.edits],
+        "edits": [edit_fields(edit) for edit in config.edits],
         APPLICABILITY: read_json(job.folder / APPLICABILITY_NAME),
         "part": None if config.part is None else list(config.part),
         "toy": bundle.is_toy or bool(source.manifest.get("toy")),
         "n_images": 0,
     }
-
-
-def _edit_fields(edit: Edit) -> dict[str, Any]:
-    fields = {name: value for name, value in asdict(replace(edit, area=None)).items() if name != "area"}
-    return {**fields, "polygon_um": None if edit.area is None else edit.area.wkt}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,13 @@ class SlideSource:
     image: Callable[[], SlideImage] | None = None  # the real slide, if there is one
     channels: Channels | None = None  # of the real slide
     warnings: tuple[str, ...] = ()  # about the positions
+
+    @cached_property
+    def ids(self) -> pd.Index:
+        """The ids, for look-ups."""
+        import pandas as pd
+
+        return pd.Index(self.id_N)
 
 
 def open_source(

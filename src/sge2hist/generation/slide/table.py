@@ -17,6 +17,7 @@ import numpy as np
 
 from sge2hist.data.artifacts import atomic_path
 from sge2hist.generation.slide.cells import CellRows
+from sge2hist.generation.slide.edited_source import EditedSource
 from sge2hist.generation.slide.edits import Edit
 from sge2hist.generation.slide.job import SlideJob
 from sge2hist.generation.slide.source import SlideSource
@@ -46,20 +47,17 @@ def write_slide_cells(path: Path, job: SlideJob, source: SlideSource, edits: lis
 
 def _table_rows(job: SlideJob, source: SlideSource, edits: list[Edit]) -> Iterator[TableRows]:
     x, y, width, height = job.spec.region_px
-    n_added = 0
+    n_added, edited_source = 0, EditedSource(source, edits)
     for cells in job.cells.in_source_order():
         xy_px = cells.xy_um_M2 / job.bundle.config.um_per_px - (x, y)
         inside = np.asarray(((xy_px >= 0) & (xy_px < (width, height))).all(1))
         at, xy_um = cells.source_M[inside], cells.xy_um_M2[inside]
         is_added = at < 0
-        types, edited = _type_names(job, source, cells, inside), is_added.copy()
+        types, edited = _type_names(job, source, cells, inside), is_added | edited_source.is_edited(at)
+        edited_source.set_type_names(job.bundle, at, types)
         for number, edit in enumerate(edits):
-            covered = edit.covers(xy_um)
-            if edit.set_type is not None:
-                types[covered & ~is_added] = job.bundle.canonical_type_name(edit.set_type)
             if edit.add_type is not None:
                 types[at == -1 - number] = job.bundle.canonical_type_name(edit.add_type)
-            edited |= covered & (edit.set_type is not None or edit.gene is not None)
         ids = np.full(len(at), "", object)
         ids[~is_added] = source.id_N[at[~is_added]]
         ids[is_added] = [f"added_{n_added + number}" for number in range(int(is_added.sum()))]

@@ -22,7 +22,7 @@ from sge2hist.models.image.denoiser import (
     in_interval,
 )
 from sge2hist.models.image.preconditioning import DiffusionConfig
-from sge2hist.models.image.samplers import ImageNoise, SamplerConfig, sample
+from sge2hist.models.image.samplers import ImageNoise, SamplerConfig, Visit, sample
 from sge2hist.models.image.unet import UNet, UNetConfig
 
 
@@ -101,27 +101,43 @@ class ImageModel(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, cells: PlacedCells, seeds: Sequence[int], latent_hw: tuple[int, int], config: SamplerConfig
+        self,
+        cells: PlacedCells,
+        seeds: Sequence[int],
+        latent_hw: tuple[int, int],
+        config: SamplerConfig,
+        visit: Visit | None = None,
     ) -> Tensor:
-        """Generate one image per seed, [B, C, H, W] in [-1, 1]; image i depends on its cells and seeds[i] alone."""
-        latent_BLHW = self.sample_latents(cells, seeds, latent_hw, config)
+        """Generate one image per seed, [B, C, H, W] in [-1, 1]; image i depends on its cells and seeds[i] alone.
+
+        `visit`: as of :func:`sge2hist.models.image.samplers.sample`.
+        """
+        return self.decoded(self.sample_latents(cells, seeds, latent_hw, config, visit), seeds)
+
+    @torch.no_grad()
+    def decoded(self, latent_BLHW: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Images of latents with the decoder noise of their seeds."""
         if not self.n_decoder_noise:
             return self.to_image(latent_BLHW)
         # a separate random stream, so that the latents of a seed do not depend on the decoder
         noise_seeds = [seed ^ DECODER_NOISE_STREAM for seed in seeds]
-        return self.to_image(
-            latent_BLHW, ImageNoise(noise_seeds, (self.n_decoder_noise, *latent_hw), latent_BLHW.device)()
-        )
+        shape = (self.n_decoder_noise, latent_BLHW.shape[2], latent_BLHW.shape[3])
+        return self.to_image(latent_BLHW, ImageNoise(noise_seeds, shape, latent_BLHW.device)())
 
     @torch.no_grad()
     def sample_latents(
-        self, cells: PlacedCells, seeds: Sequence[int], latent_hw: tuple[int, int], config: SamplerConfig
+        self,
+        cells: PlacedCells,
+        seeds: Sequence[int],
+        latent_hw: tuple[int, int],
+        config: SamplerConfig,
+        visit: Visit | None = None,
     ) -> Tensor:
         """As `sample`, before decoding: [B, L, h, w]."""
         steps = self.denoiser.evaluations(config)
         fresh_noise = ImageNoise(seeds, (self.latent_channels, *latent_hw), cells.mode_B.device)
         denoise = self.guided_denoiser(cells, latent_hw, config, [step.sigma for step in steps])
-        return sample(denoise, fresh_noise() * self.denoiser.sigmas(config)[0], steps, fresh_noise)
+        return sample(denoise, fresh_noise() * self.denoiser.sigmas(config)[0], steps, fresh_noise, visit)
 
     def guided_denoiser(
         self, cells: PlacedCells, latent_hw: tuple[int, int], config: SamplerConfig, sigmas: Iterable[float]

@@ -21,6 +21,8 @@ Denoise = Callable[[Tensor, float], Tensor]
 """(x_BCHW, sigma) -> expected clean image, same shape; sigma is one float for the whole batch."""
 FreshNoise = Callable[[], Tensor]
 """() -> new standard normal noise of the shape of the state."""
+Visit = Callable[[Tensor], None]
+"""Sees the denoised image of every evaluation; what it raises ends the sampling."""
 State = tuple[Tensor, ...]
 Update = Callable[[State, Tensor, FreshNoise], State]
 
@@ -33,11 +35,16 @@ class Evaluation:
     update: Update
 
 
-def sample(denoise: Denoise, x: Tensor, steps: list[Evaluation], fresh_noise: FreshNoise) -> Tensor:
+def sample(
+    denoise: Denoise, x: Tensor, steps: list[Evaluation], fresh_noise: FreshNoise, visit: Visit | None = None
+) -> Tensor:
     """Run the evaluations of a sampler on noise `x` of the first noise level; returns the image."""
     state: State = (x,)
     for step in steps:
-        state = step.update(state, denoise(state[0], step.sigma), fresh_noise)
+        denoised = denoise(state[0], step.sigma)
+        if visit is not None:
+            visit(denoised)
+        state = step.update(state, denoised, fresh_noise)
     return state[0]
 
 

@@ -1,0 +1,74 @@
+"""What is asked of a slide: region, seed, sampler, edits; and the checks that come before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sge2hist.data.errors import InputError
+from sge2hist.data.slides.channels import require_same_channels
+from sge2hist.generation.applicability import Applicability, Warn, check_cells
+from sge2hist.generation.slide.edited_source import EditedSource
+from sge2hist.generation.slide.edits import Edit
+from sge2hist.generation.slide.source import Rectangle, SlideSource, region_px
+from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.image.samplers import SamplerConfig
+
+NOTE = "synthetic image generated from gene expression by sge2hist; not for diagnosis"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideConfig:
+    """How a slide is generated."""
+
+    region_um: Rectangle | None = None  # x, y, width, height; None: the whole slide
+    seed: int = 0
+    n_seeds: int = 1  # above 1: the spread over so many seeds is written too
+    sampler: SamplerConfig | None = None  # None: the model's
+    edits: tuple[Edit, ...] = ()
+    part: tuple[int, int] | None = None  # (i, n): the i-th of n parts, from 1
+    glass_rgb: tuple[int, ...] | None = None  # one level per channel; None: that of the training slide
+    batch: int = 64  # windows run at once
+    workers: int = 1  # processes
+    force: bool = False  # also from cells that the model does not know
+    stand_alone: bool = False  # one canvas with one halo
+
+    def __post_init__(self) -> None:
+        if self.n_seeds < 1 or self.batch < 1 or self.workers < 1:
+            raise ValueError("n_seeds, batch and workers must be at least 1")
+        if self.seed < 0:
+            raise ValueError("seed must be at least 0")
+        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
+            raise ValueError(f"part is {self.part[0]} of {self.part[1]}; it must be i of n with i from 1 to n")
+
+
+def check_slide(
+    bundle: ModelBundle, source: SlideSource, config: SlideConfig, warn: Warn
+) -> tuple[tuple[int, int, int, int], Applicability]:
+    """Return the region in px (x, y, width, height) and whether the model knows such cells.
+
+    Raises
+    ------
+    InputError
+        If the region is empty or not on the slide, the model takes no positions or does not know such cells, or an edit has no
+        effect.
+    """
+    if source.channels is not None:
+        require_same_channels(source.channels, bundle.config.channels, where=source.slide)
+    if bundle.config.image.condition.form != "map":
+        raise InputError(
+            found=f"a model of preset {bundle.config.preset}, which is conditioned on one cell without positions",
+            expected="a model of placed cells, for a slide",
+        )
+    EditedSource(source, config.edits).check(bundle)
+    region = region_px(source, config.region_um, bundle.config.um_per_px)
+    applicability = check_cells(
+        bundle,
+        source.read_counts,
+        source.genes,
+        len(source.id_N),
+        xy_um_N2=source.xy_um_N2,
+        where=source.slide,
+        force=config.force,
+        warn=warn,
+    )
+    return region, applicability
