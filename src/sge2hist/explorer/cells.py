@@ -19,6 +19,7 @@ ADDED = "added_"
 MAX_NEW_SCORES = 4_096  # cells whose novelty one request computes
 MAX_COMPARED = 20_000  # cells among which similar ones are looked for
 CHUNK = 1_024
+Rectangle = tuple[float, float, float, float]
 TOP_GENES = 20
 NEIGHBOURS_UM, MAX_NEIGHBOURS = 100.0, 32
 
