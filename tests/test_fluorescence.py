@@ -86,6 +86,45 @@ def test_images_are_tiffs_with_names(generated):
     assert np.array_equal(SlideImage.open(path, channels=ALL).as_array(), image)
 
 
+def test_stains_are_written_as_virtual_he_and_marked(generated, paired, model, tmp_path):
+    from PIL import Image
+
+    from sge2hist.data.virtual_he import choose_stains
+    from sge2hist.evaluation.open_images import open_image_sets
+    from sge2hist.generation.patches import generate
+    from sge2hist.generation.requests import request_from_paired
+    from sge2hist.generation.slide.render import generate_slide
+
+    request = request_from_paired(model, paired, paired.rows("test")[:3])
+    shown = generate(model, request, tmp_path / "he.generated", render="virtual-he")
+    stains, _ = choose_stains(CHANNELS)
+    assert np.array_equal(shown.image(2), stains.render_levels(generated.image(2), CHANNELS, "linear"))
+    assert shown.manifest["virtual_he"]["haematoxylin"] == {"DAPI": 1.0}
+    with Image.open(shown.path / "images" / "000000.png") as picture:
+        assert "virtual H&E" in picture.info["Comment"]
+    with pytest.raises(InputError, match="generate without --render"):
+        open_image_sets([shown.path], paired, "test")
+    region = (200.0, 200.0, 40.0, 40.0)
+    slides = [
+        generate_slide(model, paired, tmp_path / f"{name}.generated", region_um=region, render=name)
+        for name in (None, "virtual-he")
+    ]
+    expected = stains.render_levels(slides[0].image.as_array(), CHANNELS, "linear")
+    assert np.array_equal(slides[1].image.as_array(), expected)
+    assert slides[1].manifest["virtual_he"]["stain_transform"] == "linear"
+
+
+def test_only_stains_are_rendered(model, tiny_model):
+    from sge2hist.generation.look import look_of
+
+    with pytest.raises(InputError, match=r"--render virtual-he with a model that generates H&E"):
+        look_of(ModelBundle.load(tiny_model), "virtual-he")
+    with pytest.raises(InputError, match=r"--render sepia; expected virtual-he"):
+        look_of(model, "sepia")
+    with pytest.raises(InputError, match="--stain-roles without --render"):
+        look_of(model, None, "DAPI=haematoxylin")
+
+
 def test_generated_sets_are_scored_by_the_light_of_their_channels(generated, paired, tmp_path):
     from sge2hist.evaluation.config import EvaluateConfig
     from sge2hist.evaluation.evaluate import evaluate

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sge2hist.cli.generate import check_options, rows_of_cells, write_contact_sheet
+from sge2hist.cli.contact_sheet import write_contact_sheet
+from sge2hist.cli.generate import check_options, rows_of_cells
 from sge2hist.data.errors import InputError
 
 DEFAULTS = {

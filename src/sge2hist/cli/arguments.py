@@ -61,6 +61,17 @@ Force = Annotated[
         rich_help_panel=ADVANCED,
     ),
 ]
+Render = Annotated[
+    str | None,
+    typer.Option(help="Of a model of fluorescence: virtual-he writes its stains as H&E colours (marked as such)."),
+]
+StainRoles = Annotated[
+    str | None,
+    typer.Option(
+        help='Of --render virtual-he: "DAPI=haematoxylin,18S=eosin:0.6" (weights). Default: by the names of the channels.',
+        rich_help_panel=ADVANCED,
+    ),
+]
 Eta = Annotated[
     float | None,
     typer.Option(

@@ -19,7 +19,9 @@ from sge2hist.cli.arguments import (
     ImageSeed,
     Model,
     Overwrite,
+    Render,
     Sampler,
+    StainRoles,
     Steps,
     load_model,
     names,
@@ -27,13 +29,13 @@ from sge2hist.cli.arguments import (
     sampler_config,
 )
 from sge2hist.cli.command import log, log_warning
+from sge2hist.cli.contact_sheet import write_contact_sheet
 from sge2hist.data.output_lock import locks_output
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from sge2hist.data.generated import GeneratedSet
     from sge2hist.generation.requests import GenerationRequest
     from sge2hist.models.bundle import ModelBundle
     from sge2hist.models.upsampler_bundle import UpsamplerBundle
@@ -114,6 +116,8 @@ def generate(
     ] = None,
     guidance_levels: GuidanceLevels = None,
     eta: Eta = None,
+    render: Render = None,
+    stain_roles: StainRoles = None,
     resample: Annotated[
         bool,
         typer.Option(
@@ -136,6 +140,7 @@ def generate(
     given = dict(locals())
     from sge2hist.data.artifacts import check_output
     from sge2hist.data.generated import KIND
+    from sge2hist.generation.look import look_of
     from sge2hist.generation.patches import generate as run
     from sge2hist.progress import bar
 
@@ -143,6 +148,7 @@ def generate(
     check_output(output, overwrite=overwrite, kind=KIND)
     bundle = load_model(model, device)
     finer = None if upsampler is None else load_upsampler(upsampler, bundle)
+    look_of(bundle, render, stain_roles)
     config = sampler_config(
         bundle, sampler=sampler, steps=steps, guidance=guidance, guidance_levels=guidance_levels, eta=eta
     )
@@ -158,6 +164,8 @@ def generate(
             output,
             sampler=config,
             upsampler=finer,
+            render=render,
+            roles=stain_roles,
             seed=seed,
             batch=batch,
             overwrite=overwrite,
@@ -372,24 +380,3 @@ def rows_of_cells(known: pd.Index, wanted: list[str], path: Path) -> np.ndarray:
     if len(set(wanted)) < len(wanted):
         raise InputError(found="a cell named twice in --cells", expected="each once; --samples gives several images")
     return np.array([row_of_cell(known, name, str(path)) for name in wanted], np.int64)
-
-
-def write_contact_sheet(generated: GeneratedSet) -> Path:
-    """Write a picture of up to 64 images, spread over the set, into its folder; returns its path."""
-    import numpy as np
-
-    from sge2hist.data.generated import APPLICABILITY
-    from sge2hist.display import MAX_IMAGES, SHEET_NAME, contact_sheet
-
-    shown = np.unique(np.linspace(0, len(generated) - 1, MAX_IMAGES).round().astype(int))
-    heading = "synthetic images" + (" of toy tissue" if generated.manifest.get("toy") else "")
-    if (generated.manifest.get(APPLICABILITY) or {}).get("verdict") == "unknown":
-        heading += " of cells that the model does not know"
-    obs = generated.obs.iloc[shown]
-    if "factor" in obs:
-        titles = [f"{gene} x {factor:.3g}" for gene, factor in zip(obs["gene"], obs["factor"], strict=True)]
-    else:
-        titles = [str(name) for name in obs["cell_id"]]
-    images = np.stack([generated.image(i) for i in shown])
-    sheet = contact_sheet(images, titles, heading=heading, channels=generated.channels)
-    return sheet.save(generated.path / SHEET_NAME)

@@ -17,7 +17,9 @@ from sge2hist.cli.arguments import (
     ImageSeed,
     Model,
     Overwrite,
+    Render,
     Sampler,
+    StainRoles,
     Steps,
     load_model,
     numbers,
@@ -93,6 +95,8 @@ def generate_slide(
     batch: Annotated[
         int, typer.Option(min=1, help="Windows generated at once; does not change them.", rich_help_panel=ADVANCED)
     ] = 64,
+    render: Render = None,
+    stain_roles: StainRoles = None,
     force: Force = False,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -130,6 +134,8 @@ def generate_slide(
         batch=batch,
         workers=workers,
         force=force,
+        render=render,
+        stain_roles=stain_roles,
         overwrite=overwrite,
         log=log,
         progress=True,

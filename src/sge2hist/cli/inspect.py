@@ -12,6 +12,7 @@ from sge2hist.data.artifacts import FORMAT_VERSION, MANIFEST_NAME, is_artifact, 
 from sge2hist.data.errors import InputError
 from sge2hist.data.generated import APPLICABILITY, applicability_headline
 from sge2hist.data.slides.channels import RGB, describe_channels
+from sge2hist.data.virtual_he import MANIFEST_KEY, mark_of
 
 Facts = list[tuple[str, str]]
 
@@ -92,7 +93,7 @@ def _paired(manifest: dict[str, Any]) -> Facts:
         ("cells", f"{manifest['n_cells']:,} (each a {side}{manifest['observation']}) x {manifest['n_genes']:,} genes"),
         ("um per px", f"{manifest['um_per_px']:.4g} (stored slides)"),
         ("patch", f"{manifest['patch_um']:g} um, {manifest['patch_px']} px"),
-        ("channels", describe_channels(manifest.get("channels") or RGB)),
+        ("channels", _channels(manifest, manifest)),
     ]
     for slide in manifest["slides"]:
         facts.append((f"slide {slide['id']}", f"{slide['width_px']:,} x {slide['height_px']:,} px"))
@@ -111,7 +112,7 @@ def _paired(manifest: dict[str, Any]) -> Facts:
 def _model(config: dict[str, Any]) -> Facts:
     model, provenance = config["model"], config.get("provenance", {})
     facts = [("kind", "model" + (" trained on toy tissue" if provenance.get("toy") else ""))]
-    facts.append(("channels", describe_channels(model.get("channels") or RGB)))
+    facts.append(("channels", _channels(model, provenance)))
     for name in ("patch_px", "um_per_px"):
         if name in model:
             facts.append((name.replace("_", " "), f"{model[name]:g}"))
@@ -119,7 +120,7 @@ def _model(config: dict[str, Any]) -> Facts:
     if "n_genes" in gene:
         facts.append(("genes", f"{gene['n_genes']:,}"))
     for name, value in provenance.items():
-        if isinstance(value, str | int | float) and name not in ("toy", "sge2hist_version"):
+        if isinstance(value, str | int | float) and name not in ("toy", MANIFEST_KEY, "sge2hist_version"):
             facts.append((name.replace("_", " "), str(value)))
     facts.append(("weights sha256", str(config.get("weights_sha256", ""))[:16]))
     return facts
@@ -127,7 +128,7 @@ def _model(config: dict[str, Any]) -> Facts:
 
 def _generated(manifest: dict[str, Any]) -> Facts:
     facts = [("kind", "generated set (synthetic images)"), ("images", f"{manifest['n_images']:,}")]
-    facts.append(("channels", describe_channels(manifest.get("channels") or RGB)))
+    facts.append(("channels", _channels(manifest, manifest)))
     for name in ("mode", "um_per_px", "patch_um", "patch_px", "n_samples", "seed", "model", "data"):
         if manifest.get(name) is not None:
             facts.append((name.replace("_", " "), str(manifest[name])))
@@ -141,11 +142,17 @@ def _upsampler(manifest: dict[str, Any]) -> Facts:
     coarse, factor = config["um_per_px"], config["factor"]
     return [
         ("kind", "upsampler" + (" trained on toy tissue" if provenance.get("toy") else "")),
-        ("channels", describe_channels(manifest.get("channels") or RGB)),
+        ("channels", _channels(manifest, provenance)),
         ("um per px", f"{coarse:g} -> {coarse / factor:g} ({factor} times finer)"),
         ("trained on", ", ".join(provenance["slides"])),
         ("weights sha256", str(manifest.get("weights_sha256", ""))[:16]),
     ]
+
+
+def _channels(stated: dict[str, Any], marked: dict[str, Any]) -> str:
+    """Names of the channels, and whether they are virtual H&E."""
+    mark = mark_of(marked)
+    return describe_channels(stated.get("channels") or RGB) + (f" ({mark})" if mark else "")
 
 
 def _bracketed(text: Any) -> str:

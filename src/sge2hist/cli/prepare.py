@@ -27,7 +27,8 @@ def prepare(
         list[Path] | None,
         typer.Option(
             help="The microscope image: H&E (TIFF, BTF, OME-TIFF, SVS, JPEG, PNG), one for each input, in the same "
-            "order. Space Ranger never copies it into outs/."
+            "order. Space Ranger never copies it into outs/. virtual-he: H&E colours computed from the stains of a Xenium run "
+            "(virtual-he:FILE: from another fluorescence TIFF)."
         ),
     ] = None,
     channels: Annotated[
@@ -42,6 +43,13 @@ def prepare(
         typer.Option(
             help="Of fluorescence: sqrt (levels are the square root of light) or linear. Default: sqrt for 8 bits, "
             "linear for 16.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    stain_roles: Annotated[
+        str | None,
+        typer.Option(
+            help='Of virtual H&E: "DAPI=haematoxylin,18S=eosin:0.6" (weights). Default: by the names of the channels.',
             rich_help_panel=ADVANCED,
         ),
     ] = None,
@@ -205,6 +213,7 @@ def prepare(
         image_um_per_px=image_um_per_px,
         channels=channels,
         stain_transform=stain_transform,
+        stain_roles=stain_roles,
         alignment=alignment,
         genes=genes,
         layer=layer,

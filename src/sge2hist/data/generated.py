@@ -16,7 +16,7 @@ Shape letters: N images, H x W pixels, C channels, Z latent dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ from sge2hist.data.errors import InputError, as_path
 from sge2hist.data.slides.channels import RGB, Channels, is_rgb, require_same_channels
 from sge2hist.data.slides.colour_space import on_white
 from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.data.virtual_he import mark_of
 
 if TYPE_CHECKING:
     import anndata
@@ -44,11 +45,17 @@ SLIDE_NAME, UNCERTAINTY_NAME = "slide.ome.tif", "uncertainty.ome.tif"
 SLIDE_MODE = "slide"  # `mode` in the manifest of a whole slide
 LATENT_KEYS = {"z1": "X_sge2hist_z1", "z2": "X_sge2hist_z2"}  # in obsm of cells.h5ad
 PREDICTED_TYPE = "sge2hist_type"  # column of obs: the type that the model predicts for the cell
-NOTE = "synthetic image generated from gene expression; not for diagnosis"
+NOTE = "synthetic image generated from gene expression by sge2hist; not for diagnosis"
 APPLICABILITY = (
     "applicability"  # in the manifest: whether the cells are such as the model knows (`generation.applicability`)
 )
 MAX_PENDING = 64  # images waiting for the disk
+
+
+def note_of(manifest: Mapping[str, Any]) -> str:
+    """The sentence that every file of a generated set or slide carries."""
+    mark = mark_of(manifest)
+    return NOTE + (f"; {mark}" if mark else "")
 
 
 def is_generated_slide(path: str | Path) -> bool:
@@ -308,7 +315,7 @@ def generated_set_writer(
     channels: Channels = tuple(manifest.get("channels") or RGB)
     with atomic_directory(path, overwrite=overwrite, kind=KIND) as partial:
         with ThreadPoolExecutor(2) as pool:
-            writer = GeneratedSetWriter(partial, pool, channels)
+            writer = GeneratedSetWriter(partial, pool, channels, note_of(manifest))
             yield writer
             writer.finish()
         if writer.n_images != len(obs):
@@ -325,8 +332,8 @@ def generated_set_writer(
 class GeneratedSetWriter:
     """Writes each image in the background as it is added."""
 
-    def __init__(self, path: Path, pool: ThreadPoolExecutor, channels: Channels) -> None:
-        self._channels = channels
+    def __init__(self, path: Path, pool: ThreadPoolExecutor, channels: Channels, note: str = NOTE) -> None:
+        self._channels, self._note = channels, note
         self._images, self._pool = path / IMAGES_NAME, pool
         self._images.mkdir()
         self._pending: list[Future[None]] = []
@@ -336,7 +343,7 @@ class GeneratedSetWriter:
         """Append images uint8 [B, H, W, C]; files are numbered in the order of adding."""
         for image in images_BHWC:
             path = self._images / image_name(self.n_images, self._channels)
-            self._pending.append(self._pool.submit(_write, path, image, self._channels))
+            self._pending.append(self._pool.submit(_write, path, image, self._channels, self._note))
             self.n_images += 1
         while len(self._pending) > MAX_PENDING:
             self._pending.pop(0).result()
@@ -353,32 +360,32 @@ def image_name(number: int, channels: Channels = RGB) -> str:
     return f"{number:06d}.{'png' if is_rgb(channels) or len(channels) == 1 else 'ome.tif'}"
 
 
-def _write(path: Path, image_HWC: np.ndarray, channels: Channels) -> None:
+def _write(path: Path, image_HWC: np.ndarray, channels: Channels, note: str) -> None:
     if path.suffix == ".png":
-        _write_png(path, image_HWC if is_rgb(channels) else image_HWC[..., 0])
+        _write_png(path, image_HWC if is_rgb(channels) else image_HWC[..., 0], note)
     else:
-        _write_tiff(path, image_HWC, channels)
+        _write_tiff(path, image_HWC, channels, note)
 
 
-def _write_png(path: Path, image: np.ndarray) -> None:
+def _write_png(path: Path, image: np.ndarray, note: str) -> None:
     from PIL import Image
 
-    Image.fromarray(image).save(path, **png_options())
+    Image.fromarray(image).save(path, **png_options(note))
 
 
-def png_options() -> dict[str, Any]:
+def png_options(note: str = NOTE) -> dict[str, Any]:
     """Options of Pillow for the PNG of a generated image: the note that it is synthetic, and the compression."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     info.add_text("Software", "sge2hist")
-    info.add_text("Comment", NOTE)
+    info.add_text("Comment", note)
     return {"pnginfo": info, "compress_level": 3}
 
 
-def _write_tiff(path: Path, image_HWC: np.ndarray, channels: Channels) -> None:
+def _write_tiff(path: Path, image_HWC: np.ndarray, channels: Channels, note: str) -> None:
     import tifffile
 
-    metadata = {"axes": "CYX", "Channel": {"Name": list(channels)}, "Description": NOTE}
+    metadata = {"axes": "CYX", "Channel": {"Name": list(channels)}, "Description": note}
     planes = np.ascontiguousarray(np.moveaxis(image_HWC, -1, 0))
     tifffile.imwrite(path, planes, ome=True, photometric="minisblack", compression="adobe_deflate", metadata=metadata)

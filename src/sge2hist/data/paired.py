@@ -15,6 +15,7 @@ from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.slides.channels import RGB, Channels, composite, describe_channels
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.data.slides.stain_scale import LINEAR
+from sge2hist.data.virtual_he import MANIFEST_KEY, MARK
 
 if TYPE_CHECKING:
     import anndata
@@ -113,11 +114,15 @@ class PairedDataset:
         return len(self.obs)
 
     def __repr__(self) -> str:
-        toy = ", toy tissue" if self.is_toy else ""
+        toy = (", toy tissue" if self.is_toy else "") + self._look
         return (
             f"PairedDataset({str(self.path)!r}, {len(self):,} cells x {len(self.genes):,} genes, "
             f"{len(self.slide_ids)} slide(s), {len(self.types)} types{toy})"
         )
+
+    @property
+    def _look(self) -> str:
+        return f", {MARK}" if self.is_virtual_he else ""
 
     def _repr_html_(self) -> str:
         """Facts and a thumbnail of the first slide, for notebooks."""
@@ -129,7 +134,7 @@ class PairedDataset:
             ("genes", f"{len(self.genes):,}"),
             ("slides", ", ".join(self.slide_ids)),
             ("patch", f"{self.patch_um:g} um, {self.patch_px} px"),
-            ("resolution", f"{self.um_per_px:.4g} um/px, {describe_channels(self.channels)}"),
+            ("resolution", f"{self.um_per_px:.4g} um/px, {describe_channels(self.channels)}{self._look}"),
             ("split", ", ".join(f"{name} {n:,}" for name, n in n_of_split.items())),
             ("types", ", ".join(self.types) or "none"),
         ]
@@ -153,6 +158,11 @@ class PairedDataset:
         for slide in slides:
             slide.transform = self.stain_transform
         return slides
+
+    @property
+    def is_virtual_he(self) -> bool:
+        """Whether its H&E is computed from fluorescence (`data.virtual_he`)."""
+        return bool(self.manifest.get(MANIFEST_KEY))
 
     @property
     def stain_transform(self) -> str:

@@ -21,7 +21,8 @@ from sge2hist.data.generated import (
     GeneratedSlide,
     is_generated_slide,
 )
-from sge2hist.data.slides.channels import require_same_channels
+from sge2hist.data.slides.channels import is_rgb, require_same_channels
+from sge2hist.data.virtual_he import MANIFEST_KEY, MARK, REQUEST
 from sge2hist.evaluation.images import ImageSet
 
 if TYPE_CHECKING:
@@ -291,9 +292,20 @@ def checked(images: ImageSet, data: PairedDataset) -> ImageSet:
     if len(images) and (images.row_M.max() >= len(data) or images.row_M.min() < -1):
         problems.add(found=f"row {images.row_M.max()}", where=where, expected=f"rows of {data.path}, below {len(data)}")
     problems.raise_if_any()
-    require_same_channels(
-        images.channels, data.channels, where=where, repair="give the dataset that they were made for"
-    )
+    repair = "give the dataset that they were made for"
+    if images.manifest.get(MANIFEST_KEY) and not data.is_virtual_he:
+        repair = f"prepare the data with --image {REQUEST}, or generate without --render"
+        if is_rgb(data.channels):
+            raise InputError(found=f"images of {MARK}", where=where, expected="images of H&E", repair=repair)
+    require_same_channels(images.channels, data.channels, where=where, repair=repair)
+    transform = images.manifest.get("stain_transform", data.stain_transform)
+    if transform != data.stain_transform:
+        raise InputError(
+            found=f"levels of a {transform} scale",
+            where=where,
+            expected=f"levels of a {data.stain_transform} scale, as in the dataset",
+            repair=f"prepare the data with --stain-transform {transform}",
+        )
     if images.image_px != len(images.images(np.array([0]))[0]):
         raise InputError(found="an image that is not square", where=str(images.files_M[0]), expected="square patches")
     return images

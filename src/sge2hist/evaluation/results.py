@@ -15,6 +15,7 @@ import numpy as np
 import sge2hist
 from sge2hist.data.generated import APPLICABILITY
 from sge2hist.data.slides.channels import Channels, is_rgb
+from sge2hist.data.virtual_he import MARK
 from sge2hist.evaluation.cells import Cells
 from sge2hist.evaluation.comparison import Comparison
 from sge2hist.evaluation.features.descriptors import ImageDescriptors
@@ -98,6 +99,7 @@ def data_entry(reference: Reference) -> dict[str, Any]:
     """Return the entry of the dataset and the cells."""
     data, cells = reference.data, reference.cells
     return {
+        **({"look": MARK} if data.is_virtual_he else {}),
         "name": data.path.name,
         "fingerprint": data.fingerprint,
         "technology": data.manifest.get("technology", ""),

@@ -12,6 +12,7 @@ from sge2hist.data.artifacts import check_output, require_disk_space
 from sge2hist.data.errors import InputError
 from sge2hist.data.generated import KIND, GeneratedSet, generated_set_writer
 from sge2hist.data.output_lock import locks_output
+from sge2hist.generation.look import look_of
 from sge2hist.generation.requests import GenerationRequest
 from sge2hist.generation.upsample import check_upsampler, upsample_images
 from sge2hist.generation.windows import sample_patches
@@ -53,6 +54,8 @@ def generate(
     *,
     sampler: SamplerConfig | None = None,
     upsampler: UpsamplerBundle | None = None,
+    render: str | None = None,
+    roles: str | None = None,
     seed: int = 0,
     batch: int = BATCH,
     overwrite: bool = False,
@@ -60,6 +63,7 @@ def generate(
 ) -> GeneratedSet:
     """Generate all images of a request into the folder `output`; memory does not grow with their number.
 
+    `render` "virtual-he" writes the stains of a fluorescence model as H&E colours (`roles`: `data.virtual_he.choose_stains`).
     `seed` is written to the manifest; the seed of each image is in the request. `progress` counts images.
 
     Raises
@@ -68,6 +72,7 @@ def generate(
         If `output` exists and `overwrite` is false, if the disk is too small, or if the upsampler does not fit the model.
     """
     check_output(output, overwrite=overwrite, kind=KIND)
+    look = look_of(bundle, render, roles)
     if len(request) == 0:
         raise InputError(found="no cell to generate", expected="at least one")
     factor = 1
@@ -75,7 +80,7 @@ def generate(
         check_upsampler(upsampler, bundle)
         factor = upsampler.config.factor
     patch_px = bundle.config.patch_px * factor
-    require_disk_space(output, len(request) * patch_px**2 * len(bundle.config.channels))  # at most: without compression
+    require_disk_space(output, len(request) * patch_px**2 * len(look.channels))  # at most: without compression
     sampler = sampler or bundle.config.sampler
     manifest = {
         "model_fingerprint": bundle.fingerprint,
@@ -84,7 +89,7 @@ def generate(
         "um_per_px": bundle.config.um_per_px / factor,
         "patch_um": bundle.config.patch_um,
         "patch_px": patch_px,
-        "channels": bundle.config.channels,
+        **look.manifest,
         "n_samples": int(request.obs["sample"].max()) + 1,
         "sampler": asdict(sampler),
         "seed": seed,
@@ -92,6 +97,6 @@ def generate(
     }
     with generated_set_writer(output, request.obs, request.latents, manifest, overwrite=overwrite) as writer:
         for images in image_batches(bundle, request, sampler, batch=batch, upsampler=upsampler):
-            writer.add(images)
+            writer.add(look.apply(images))
             progress(len(images))
     return GeneratedSet.open(output)

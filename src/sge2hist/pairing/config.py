@@ -60,6 +60,9 @@ class PrepareConfig:
     image_um_per_px: float | None = None  # scale of the image, where the format does not state it
     channels: str | tuple[str, ...] | None = None  # of a fluorescence image: names or "all"; None = the image is an H&E
     stain_transform: str | None = None  # of fluorescence: sqrt | linear; None: sqrt for 8 bits, linear for 16
+    stain_roles: str | None = (
+        None  # of virtual H&E: "DAPI=haematoxylin,18S=eosin:0.6"; None: by the names of the channels
+    )
     alignment: str | Path | None = None  # Xenium: csv that maps H&E px to DAPI px
     genes: str | Path | None = None  # published pickle: csv gene_id,symbol in the order of its vectors
     layer: str | None = None  # AnnData, SpatialData: layer of the raw counts

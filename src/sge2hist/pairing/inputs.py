@@ -9,9 +9,11 @@ from typing import Any
 
 from sge2hist.data.errors import InputError, as_path
 from sge2hist.data.section import Section
-from sge2hist.data.slides.channels import parse_channels
+from sge2hist.data.slides.channels import ALL, parse_channels
+from sge2hist.data.virtual_he import REQUEST, requested_file
 from sge2hist.pairing.cells import choose_method
 from sge2hist.pairing.config import PrepareConfig
+from sge2hist.pairing.stain_ranges import with_virtual_he
 from sge2hist.readers import open_sections
 from sge2hist.readers.detect import FORMATS, detect_format
 from sge2hist.readers.tenx.visium_hd_folder import find_squares
@@ -40,6 +42,12 @@ def open_inputs(
     for source, image in zip(given, _image_of_each(given, images), strict=True):
         path = None if isinstance(source, Section) else Path(source)
         sections = [source] if isinstance(source, Section) else _open_chosen(Path(source), image, config)
+        if requested_file(image)[0]:
+            sections = [with_virtual_he(section, config.stain_roles) for section in sections]
+        elif config.stain_roles is not None:
+            raise InputError(
+                found="--stain-roles without virtual H&E", where=str(source), repair=f"--image {REQUEST}, or omit it"
+            )
         for section in sections:
             section = _with_own_name(section, path, {other.name for other, _ in opened}, log)
             log(section.describe())
@@ -97,14 +105,23 @@ def open_input(path: Path, image: str | Path | None, config: PrepareConfig) -> l
     Where there are no 2 um bins but Space Ranger's own table of cells, that is read instead.
     """
     format = detect_format(path).format if config.format == "auto" else config.format
+    virtual_he, file = requested_file(image)
+    if virtual_he and file is None and format != "xenium":
+        raise InputError(
+            found=f"--image {REQUEST} with {FORMATS.get(format, format)}",
+            where=str(path),
+            expected="a Xenium folder, which holds the fluorescence of the run",
+            repair=f"--image {REQUEST}:FILE with the fluorescence image",
+        )
+    channels = _channels(config.channels)
     options: dict[str, Any] = {
-        "image": image,
+        "image": file if virtual_he else image,
         "um_per_px": config.image_um_per_px,
         "alignment": config.alignment,
         "genes": config.genes,
         "layer": config.layer,
         "table": config.table,
-        "channels": _channels(config.channels),
+        "channels": channels or ALL if virtual_he else channels,
     }
     if config.positions != "auto" and format != "anndata" and config.cells.labels is None:
         raise InputError(

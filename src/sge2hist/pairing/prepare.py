@@ -20,6 +20,7 @@ from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.section import Section
 from sge2hist.data.slides.channels import is_rgb, require_same_channels
+from sge2hist.data.virtual_he import REQUEST
 from sge2hist.pairing.alignment.frame import to_px
 from sge2hist.pairing.alignment.image_checks import check_image
 from sge2hist.pairing.alignment.tissue import tissue_of
@@ -182,6 +183,14 @@ def _check_sections(sections: list[Section], config: PrepareConfig) -> None:
                 expected="a patch that shows one picture: its neighbours in the file are no neighbours in the tissue",
                 repair=f"--patch-um {max_um:g} --patch-px {round(max_um / section.um_per_px)}",
             )
+    virtual = [section.image.virtual_he is not None for section in sections]
+    if any(virtual) and not all(virtual):
+        raise InputError(
+            found="virtual H&E beside another image",
+            where=sections[virtual.index(False)].name,
+            expected="images of one look: a model does not know which of them a cell has",
+            repair=f"--image {REQUEST} for each, or two datasets",
+        )
     if config.holdout_slides and set(config.holdout_slides) == set(names):
         raise InputError(found="every slide held out", expected="at least one slide to train on")
     for section in sections[1:]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sge2hist.data.slides.channels import composite, is_rgb
+from sge2hist.data.virtual_he import MARK
 from sge2hist.pairing.collect import SectionCells
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def write_report(path: Path, inputs: ReportInputs) -> None:
     section = inputs.part.section
     figure = Figure(figsize=(19, 14), dpi=100, layout="constrained")
     title = section.describe() + ("  [TOY TISSUE: simulated]" if inputs.toy else "")
+    title += "" if section.image.virtual_he is None else f"  [{MARK}]"
     figure.suptitle(title, fontsize=13)
     grid = figure.add_gridspec(3, 4)
     _plot_slide(figure.add_subplot(grid[0:2, 0:2]), inputs)

@@ -1,4 +1,4 @@
-"""Robust range of each stain of a fluorescence image, measured where the cells lie, and the image on that scale."""
+"""Robust range of each stain of a fluorescence image, measured near cells; the image on that scale, or as virtual H&E."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
 from sge2hist.data.slides.channels import is_rgb
-from sge2hist.data.slides.pixel_source import ArrayPixels, ChannelPages, PixelSource, ScaledPixels
+from sge2hist.data.slides.pixel_source import ArrayPixels, ChannelPages, PixelSource, ScaledPixels, VirtualHEPixels
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.data.slides.stain_scale import LINEAR, SQRT, StainScale
+from sge2hist.data.virtual_he import MARK, choose_stains, tables_of_scales
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.95
 """Of all values, of those near cells: the dark level of a camera of 16 bits, and what only rare specks exceed."""
@@ -65,6 +66,35 @@ def with_stain_scale(section: Section, transform: str) -> Section:
         transform=transform,
     )
     return section.with_image(rescaled, note)
+
+
+def with_virtual_he(section: Section, roles: str | None) -> Section:
+    """The section with its fluorescence seen as virtual H&E, computed when pixels are read; `roles`: see `choose_stains`.
+
+    Raises
+    ------
+    InputError
+        If the image is RGB, or the roles of its channels are not known.
+    """
+    image = section.image
+    stains, unused = choose_stains(image.channels, roles)
+    scales = measure_scales(section, LINEAR)
+    n_values = np.iinfo(values_of(image.levels[0]).dtype).max + 1
+    tables = tables_of_scales(stains, scales, n_values)
+    ranges = {name: (scale.low, scale.high) for name, scale in scales.items()}
+    note = f"{MARK}: haematoxylin {_weights(stains.haematoxylin)}; eosin {_weights(stains.eosin) or 'none'}"
+    note += f"; not shown {', '.join(unused)}" if unused else ""
+    virtual = SlideImage(
+        image.path,
+        [VirtualHEPixels(values_of(level).source, tables) for level in image.levels],
+        image.um_per_px,
+        virtual_he={**stains.as_dict(), "not_shown": unused, "ranges": ranges},
+    )
+    return section.with_image(virtual, note)
+
+
+def _weights(weights: dict[str, float]) -> str:
+    return ", ".join(f"{name} x {weight:.3g}" for name, weight in weights.items())
 
 
 @dataclass(frozen=True, kw_only=True)

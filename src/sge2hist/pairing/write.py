@@ -15,6 +15,7 @@ from sge2hist.data.paired import CELLS_NAME, DROPPED, KIND, SPLITS, UNKNOWN
 from sge2hist.data.section import Section
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
 from sge2hist.data.slides.stain_scale import SQRT
+from sge2hist.data.virtual_he import MANIFEST_KEY, MARK
 from sge2hist.pairing.collect import Cells, Progress, SectionCells
 from sge2hist.pairing.config import PrepareConfig
 from sge2hist.pairing.labels import Labels
@@ -69,11 +70,14 @@ def write_slides(folder: Path, prepared: Prepared, progress: Progress) -> list[d
                 "stain": part.tissue.stain(),
             }
             | _stain_scale(section)
+            | ({MANIFEST_KEY: section.image.virtual_he} if section.image.virtual_he is not None else {})
         )
     return entries
 
 
 def _describe_scale(section: Section) -> str:
+    if section.image.virtual_he is not None:
+        return f"; {MARK}"
     scales = section.image.scales if section.image.transform == SQRT else {}
     ranges = ", ".join(f"{name} {scale.low:g} to {scale.high:g}" for name, scale in scales.items())
     return f"; levels 0 to 255 are the square root of light: {ranges}" if ranges else ""
@@ -147,6 +151,7 @@ def write_paired_manifest(folder: Path, prepared: Prepared, slides: list[dict[st
         observation=first.observation,
         observation_um=first.observation_um,
         channels=first.image.channels,
+        **({MANIFEST_KEY: True} if first.image.virtual_he is not None else {}),
         patch_um=config.patch_um,
         patch_px=config.patch_px,
         n_cells=len(cells.obs),

@@ -12,6 +12,7 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import describe_channels, is_rgb
 from sge2hist.data.slides.glass import glass_colour
 from sge2hist.data.spatial_index import CellIndex
+from sge2hist.data.virtual_he import MANIFEST_KEY, mark_of
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.training.config import TrainConfig
 
@@ -22,7 +23,8 @@ def model_card(bundle: ModelBundle) -> str:
     seconds = provenance.get("stage_seconds", {})
     toy = "**Trained on toy tissue: its images show no real tissue.**\n\n" if bundle.is_toy else ""
     stages = ", ".join(f"{name} {value / 60:.1f} min" for name, value in seconds.items())
-    stain = "H&E" if is_rgb(config.channels) else f"fluorescence ({describe_channels(config.channels)})"
+    he = mark_of(provenance) or "H&E"
+    stain = he if is_rgb(config.channels) else f"fluorescence ({describe_channels(config.channels)})"
     names = "\n".join(f"- {name}" for name in bundle.types.names)
     return f"""# SGE2Hist model ({config.preset})
 
@@ -55,6 +57,8 @@ def provenance(dataset: PairedDataset, config: TrainConfig, stage_seconds: dict[
         "glass_rgb": next(filter(None, map(glass_colour, dataset.slides)), None),
         "cell_spacing_um": CellIndex(dataset.centre_xy_px * dataset.um_per_px, dataset.slide_of_cell).spacing_um(),
         "toy": dataset.is_toy,
+        **({} if is_rgb(dataset.channels) else {"stain_transform": dataset.stain_transform}),
+        **({MANIFEST_KEY: True} if dataset.is_virtual_he else {}),
         "seed": config.seed,
         "training": asdict(config),
         "stage_seconds": stage_seconds,

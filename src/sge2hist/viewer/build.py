@@ -14,6 +14,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.generated import APPLICABILITY, GeneratedSlide, applicability_headline
 from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
+from sge2hist.data.virtual_he import mark_of
 from sge2hist.viewer.layers import (
     generated_layer,
     paired_cells,
@@ -118,6 +119,7 @@ def page_html(title: str, content: dict[str, Any], manifest: dict[str, Any]) -> 
     style, script = (assets.joinpath(name).read_text(encoding="utf-8") for name in ("slide.css", "slide.js"))
     data = json.dumps(content).replace("</", "<\\/")  # a name must not end the script element
     toy = '<span class="mark toy">TOY</span>' if manifest.get("toy") else ""
+    toy += f'<span class="mark toy">{escape(mark_of(manifest))}</span>' if mark_of(manifest) else ""
     found = manifest.get(APPLICABILITY)
     headline = applicability_headline(found)
     applicability = ""

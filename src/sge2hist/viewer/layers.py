@@ -14,6 +14,7 @@ import numpy as np
 from sge2hist.data.generated import GeneratedSlide
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import composite, is_rgb
+from sge2hist.data.virtual_he import mark_of
 from sge2hist.viewer.pyramid import Layer
 
 NO_CELL_RGB = (255, 255, 255)
@@ -23,7 +24,9 @@ UNKNOWN_RGB = (200, 200, 200)
 def generated_layer(generated: GeneratedSlide) -> Layer:
     """The generated slide."""
     slide = generated.image
+    mark = mark_of(generated.manifest)
     note = "generated from RNA and positions alone" + ("; toy tissue" if generated.is_toy else "")
+    note += f"; {mark}" if mark else ""
     return Layer(
         key="generated",
         title="Generated",
@@ -40,7 +43,8 @@ def real_layer(dataset: PairedDataset, slide_number: int, region_um: tuple[float
     x_px, y_px, width_px, height_px = (value / um for value in region_um)
     n_columns, n_rows = max(1, round(width_px)), max(1, round(height_px))
 
-    stain = "H&E" if is_rgb(slide.channels) else ", ".join(slide.channels)
+    he = mark_of(dataset.manifest) or "H&E"
+    stain = he if is_rgb(slide.channels) else ", ".join(slide.channels)
 
     def read(x: int, y: int, width: int, height: int) -> np.ndarray:
         return composite(slide.read_window(x_px + x, y_px + y, width, height, width, height), slide.channels)

@@ -33,10 +33,16 @@ def test_a_morphology_image_needs_no_alignment(tmp_path: Path) -> None:
     assert any("16 bits became 8" in note for note in section.notes)
 
 
-def test_which_image_must_be_said(tmp_path: Path) -> None:
+def test_the_image_of_the_run_is_found(tmp_path: Path) -> None:
     truth = write_xenium(make_tissue(), tmp_path / "x", he_to_dapi=np.eye(3))
-    with pytest.raises(InputError, match=r"--channels without an image.*morphology_focus"):
+    with pytest.raises(InputError, match=r"no morphology image.*--image FILE"):
         xenium.read(truth.folder, channels=ALL)
+    planes = np.random.default_rng(0).integers(0, 200, (2, 700, 900)).astype(np.uint8)
+    metadata = {"axes": "CYX", "Channel": {"Name": ["DAPI", "18S"]}}
+    path = truth.folder / "morphology_focus" / "morphology_focus_0000.ome.tif"
+    path.parent.mkdir()
+    tifffile.imwrite(path, planes, ome=True, photometric="minisblack", metadata=metadata)
+    assert np.array_equal(xenium.read(truth.folder, channels=ALL).image.as_array(), np.moveaxis(planes, 0, -1))
 
 
 def test_formats_that_hold_an_he_take_no_channels(tmp_path: Path) -> None:

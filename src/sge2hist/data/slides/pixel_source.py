@@ -15,6 +15,7 @@ import numpy as np
 from sge2hist.data.slides.colour_space import Alpha, on_white
 from sge2hist.data.slides.stain_scale import StainScale
 from sge2hist.data.slides.tiff_segment import alpha_of, decode_segment, is_planar, read_segment, ycbcr_pages_to_rgb
+from sge2hist.data.virtual_he import render
 
 CACHE_BYTES = 256 * 1024**2  # decoded tiles kept per open image
 MAX_TILES = 64  # decoded to look at the values of an image
@@ -253,6 +254,24 @@ class ScaledPixels:
         for channel, levels in enumerate(self._levels):
             out[..., channel] = levels[values[..., channel]]
         return out
+
+    def close(self) -> None:
+        """Close the files; they are reopened when pixels are requested again."""
+        if isinstance(self.values, ChannelPages):
+            self.values.close()
+
+
+class VirtualHEPixels:
+    """Channels of 8 or 16 bits seen as virtual H&E, computed for each region that is read."""
+
+    def __init__(self, values: ChannelPages | ArrayPixels, tables: Sequence[np.ndarray]) -> None:
+        """`tables`: what each channel lets through, float32 [number of values, 3] (`virtual_he.tables_of_scales`)."""
+        self.values, self.tables = values, tables
+        self.height_px, self.width_px = values.height_px, values.width_px
+
+    def region(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
+        """See `PixelSource.region`."""
+        return render(self.values.region(y0, x0, y1, x1), self.tables)
 
     def close(self) -> None:
         """Close the files; they are reopened when pixels are requested again."""

@@ -14,7 +14,7 @@ import numpy as np
 from sge2hist.data.errors import InputError
 from sge2hist.data.slides import openslide_image
 from sge2hist.data.slides.channels import RGB, Channels, background_level
-from sge2hist.data.slides.pixel_source import ArrayPixels, PixelSource, ScaledPixels, TiffPixels
+from sge2hist.data.slides.pixel_source import ArrayPixels, PixelSource, ScaledPixels, TiffPixels, VirtualHEPixels
 from sge2hist.data.slides.resample import input_span, resample, window_taps
 from sge2hist.data.slides.stain_scale import LINEAR, StainScale
 
@@ -41,6 +41,8 @@ class SlideImage:
         For each channel of a fluorescence image, how values of the file became levels; {} where that is not known.
     transform
         Of all channels, `stain_scale.TRANSFORMS`: "sqrt" where levels are the square root of light.
+    virtual_he
+        Of an RGB image that is virtual H&E: the channels and ranges that it is computed from, for manifests; None for all others.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class SlideImage:
         channels: Channels = RGB,
         scales: dict[str, StainScale] | None = None,
         transform: str = LINEAR,
+        virtual_he: dict[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
         self.levels = levels
@@ -61,6 +64,7 @@ class SlideImage:
         self.um_per_px = um_per_px
         self.notes = notes or []
         self.channels, self.scales, self.transform = channels, scales or {}, transform
+        self.virtual_he = virtual_he
 
     @classmethod
     def open(cls, path: str | Path, *, page: int | None = None, channels: Channels | None = None) -> SlideImage:
@@ -259,7 +263,7 @@ class SlideImage:
     def close(self) -> None:
         """Close open files; they are reopened when pixels are requested again."""
         for source in self.levels:
-            if isinstance(source, TiffPixels | ScaledPixels):
+            if isinstance(source, TiffPixels | ScaledPixels | VirtualHEPixels):
                 source.close()
 
 

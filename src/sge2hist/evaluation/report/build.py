@@ -54,6 +54,8 @@ def header(report: dict[str, Any], names: str) -> str:
     marks = ['<span class="mark">synthetic images</span>']
     if report["toy"]:
         marks.insert(0, '<span class="mark toy">TOY</span>')
+    if look := report["data"].get("look"):
+        marks.insert(0, f'<span class="mark">{escape(look)}</span>')
     toy = (
         '<p class="toybanner">TOY data: made by a simulator. These numbers are no evidence about real tissue.</p>'
         if report["toy"]

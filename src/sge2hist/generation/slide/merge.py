@@ -10,13 +10,14 @@ import numpy as np
 
 from sge2hist.data.artifacts import atomic_directory, check_output, write_manifest
 from sge2hist.data.errors import InputError
-from sge2hist.data.generated import CELLS_NAME, KIND, SLIDE_NAME, UNCERTAINTY_NAME, GeneratedSlide
+from sge2hist.data.generated import CELLS_NAME, KIND, SLIDE_NAME, UNCERTAINTY_NAME, GeneratedSlide, note_of
 from sge2hist.data.output_lock import locks_output
 from sge2hist.data.slides.channels import Channels
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
-from sge2hist.generation.slide.render import NOTE, uncertainty_note
+from sge2hist.data.virtual_he import MANIFEST_KEY
 from sge2hist.generation.slide.table import read_table, writing_table
+from sge2hist.generation.slide.written_pixels import uncertainty_note
 
 MUST_AGREE = (
     "slide",
@@ -29,6 +30,7 @@ MUST_AGREE = (
     "glass_rgb",
     "edits",
     "channels",
+    MANIFEST_KEY,
     "lattice",
 )
 OF_THE_FILE = ("kind", "format_version", "sge2hist_version")
@@ -48,7 +50,9 @@ def merge_slides(parts: list[str | Path], output: str | Path, *, overwrite: bool
     region = _merged_region_px(slides)
     with atomic_directory(output, overwrite=overwrite, kind=KIND) as partial:
         n_seeds = int(slides[0].manifest["n_seeds"])
-        _join_images(partial / SLIDE_NAME, [slide.image for slide in slides], slides[0], region, NOTE)
+        _join_images(
+            partial / SLIDE_NAME, [slide.image for slide in slides], slides[0], region, note_of(slides[0].manifest)
+        )
         uncertainty = [slide.uncertainty for slide in slides if slide.uncertainty is not None]
         if len(uncertainty) == len(slides):
             _join_images(partial / UNCERTAINTY_NAME, uncertainty, slides[0], region, uncertainty_note(n_seeds))

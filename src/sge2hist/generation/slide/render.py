@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,21 +31,28 @@ from sge2hist.data.generated import (
     SLIDE_NAME,
     UNCERTAINTY_NAME,
     GeneratedSlide,
+    note_of,
 )
 from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import background_level, is_rgb
 from sge2hist.data.slides.glass import glass_colour
-from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
+from sge2hist.data.slides.slide_writer import write_slide
 from sge2hist.generation.applicability import Warn, warn_user
+from sge2hist.generation.look import look_of
 from sge2hist.generation.slide.edits import Edit, edit_fields, read_edits
 from sge2hist.generation.slide.job import Progress, SlideJob, SlideSpec, lattice_of
-from sge2hist.generation.slide.request import NOTE, SlideConfig, check_slide
+from sge2hist.generation.slide.request import SlideConfig, check_slide
 from sge2hist.generation.slide.source import Rectangle, SlideSource, open_source
 from sge2hist.generation.slide.stand_alone import write_stand_alone
 from sge2hist.generation.slide.table import write_slide_cells
-from sge2hist.generation.slide.tile_store import TileIndex
 from sge2hist.generation.slide.tiling import region_of_part
+from sge2hist.generation.slide.written_pixels import (
+    UNCERTAINTY_SCALE,
+    spread_over_seeds,
+    uncertainty_note,
+    written_tiles,
+)
 from sge2hist.models.bundle import ModelBundle, model_folder
 from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.progress import bar
@@ -54,7 +61,6 @@ if TYPE_CHECKING:
     import anndata
 
 APPLICABILITY_NAME = "applicability.json"  # in the folder of work
-UNCERTAINTY_SCALE = 4  # stored grey levels per grey level of spread
 DEFAULT_GLASS = (243, 243, 243)
 
 
@@ -87,6 +93,8 @@ def generate_slide(
     batch: int = 64,
     workers: int = 1,
     force: bool = False,
+    render: str | None = None,
+    stain_roles: str | None = None,
     overwrite: bool = False,
     log: Callable[[str], None] | None = None,
     progress: bool | None = None,
@@ -128,6 +136,8 @@ def generate_slide(
         Windows run at once, and processes; neither changes the result.
     force
         Generate from cells that the model does not know (see :mod:`sge2hist.generation.applicability`).
+    render, stain_roles
+        "virtual-he" writes the stains of a fluorescence model as H&E colours; roles of the channels, default: by their names.
     overwrite
         Replace an existing output or unfinished work on another slide.
     log
@@ -170,6 +180,8 @@ def generate_slide(
             workers=workers,
             force=force,
             stand_alone=stand_alone,
+            render=render,
+            stain_roles=stain_roles,
         )
     except ValueError as error:
         raise InputError(found=f"arguments that cannot be used ({error})") from error
@@ -279,50 +291,24 @@ def render_slide(
     um_per_px = job.bundle.config.um_per_px
     with atomic_directory(output, overwrite=overwrite, kind=KIND) as partial:
         first = job.worker(job.spec.seeds[0])
-        tiles = _written_tiles(job, lambda tile: np.load(first.output_file(tile)))
-        channels = job.bundle.config.channels
-        write_slide(partial / SLIDE_NAME, tiles, um_per_px, shape=(height, width), description=NOTE, channels=channels)
+        look = look_of(job.bundle, config.render, config.stain_roles)
+        tiles = written_tiles(job, lambda tile: look.apply(np.load(first.output_file(tile))), len(look.channels))
+        write_slide(
+            partial / SLIDE_NAME,
+            tiles,
+            um_per_px,
+            shape=(height, width),
+            description=note_of(look.manifest),
+            channels=look.channels,
+        )
         if config.n_seeds > 1:
-            spread = _written_tiles(job, lambda tile: _spread(job, tile), n_channels=3)
+            spread = written_tiles(job, lambda tile: spread_over_seeds(job, tile), n_channels=3)
             note = uncertainty_note(config.n_seeds)
             write_slide(partial / UNCERTAINTY_NAME, spread, um_per_px, shape=(height, width), description=note)
         write_slide_cells(partial / CELLS_NAME, job, source, list(config.edits))
-        write_manifest(partial, KIND, **_manifest(job, source, config))
+        write_manifest(partial, KIND, **_manifest(job, source, config), **look.manifest)
     shutil.rmtree(job.folder)
     return output / SLIDE_NAME
-
-
-def _written_tiles(
-    job: SlideJob, read: Callable[[TileIndex], np.ndarray], n_channels: int | None = None
-) -> Iterator[np.ndarray]:
-    """Tiles of the written slide, row-major, cut from output tiles: uint8 [TILE_PX, TILE_PX, C]; default C: the model's."""
-    x, y, width, height = job.spec.region_px
-    size = job.lattice.output_tile_side * job.lattice.downsampling
-    n_channels = n_channels or len(job.bundle.config.channels)
-    for top in range(y, y + height, TILE_PX):
-        for left in range(x, x + width, TILE_PX):
-            bottom, right = min(top + TILE_PX, y + height), min(left + TILE_PX, x + width)
-            out = np.full((TILE_PX, TILE_PX, n_channels), 255, np.uint8)
-            for i in range(top // size, -(-bottom // size)):
-                for j in range(left // size, -(-right // size)):
-                    y0, y1 = max(top, i * size), min(bottom, (i + 1) * size)
-                    x0, x1 = max(left, j * size), min(right, (j + 1) * size)
-                    pixels = read((i, j))[y0 - i * size : y1 - i * size, x0 - j * size : x1 - j * size]
-                    out[y0 - top : y1 - top, x0 - left : x1 - left] = pixels
-            yield out
-
-
-def _spread(job: SlideJob, tile: TileIndex) -> np.ndarray:
-    """Standard deviation over seeds, mean of the channels, in UNCERTAINTY_SCALE steps per grey level; uint8 [P, P, 3]."""
-    files = [job.worker(seed).output_file(tile) for seed in job.spec.seeds]
-    spread = np.stack([np.load(file) for file in files]).astype(np.float32).std(axis=0, ddof=1).mean(axis=-1)
-    grey = (spread * UNCERTAINTY_SCALE).round().clip(0, 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=-1)
-
-
-def uncertainty_note(n_seeds: int) -> str:
-    """Description in the file of the uncertainty."""
-    return f"spread over {n_seeds} seeds, {UNCERTAINTY_SCALE} per grey level; {NOTE}"
 
 
 def _manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> dict[str, Any]:
@@ -338,7 +324,6 @@ def _manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> dict[s
         "region_px": list(spec.region_px),
         "model_fingerprint": spec.model,
         "um_per_px": um,
-        "channels": bundle.config.channels,
         "sampler": asdict(spec.sampler),
         "window_step_um": job.lattice.tile_side * job.lattice.um_per_latent_px,
         "lattice": job.lattice.fingerprint(len(job.steps)),

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from sge2hist.data.errors import InputError
 from sge2hist.data.slides.channels import require_same_channels
 from sge2hist.generation.applicability import Applicability, Warn, check_cells
+from sge2hist.generation.look import look_of
 from sge2hist.generation.slide.edited_source import EditedSource
 from sge2hist.generation.slide.edits import Edit
 from sge2hist.generation.slide.source import Rectangle, SlideSource, region_px
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.samplers import SamplerConfig
-
-NOTE = "synthetic image generated from gene expression by sge2hist; not for diagnosis"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +30,8 @@ class SlideConfig:
     workers: int = 1  # processes
     force: bool = False  # also from cells that the model does not know
     stand_alone: bool = False  # one canvas with one halo
+    render: str | None = None  # "virtual-he": stains as H&E colours
+    stain_roles: str | None = None  # of the channels then; None: by their names
 
     def __post_init__(self) -> None:
         if self.n_seeds < 1 or self.batch < 1 or self.workers < 1:
@@ -49,9 +50,10 @@ def check_slide(
     Raises
     ------
     InputError
-        If the region is empty or not on the slide, the model takes no positions or does not know such cells, or an edit has no
-        effect.
+        If the region is empty or not on the slide, the model takes no positions or does not know such cells, an edit has no
+        effect, or the model's images cannot be rendered as asked.
     """
+    look_of(bundle, config.render, config.stain_roles)
     if source.channels is not None:
         require_same_channels(source.channels, bundle.config.channels, where=source.slide)
     if bundle.config.image.condition.form != "map":

@@ -10,15 +10,16 @@ import numpy as np
 
 from sge2hist.data.artifacts import atomic_directory, check_output, write_manifest
 from sge2hist.data.errors import InputError
-from sge2hist.data.generated import APPLICABILITY, CELLS_NAME, KIND, SLIDE_MODE, SLIDE_NAME
+from sge2hist.data.generated import APPLICABILITY, CELLS_NAME, KIND, SLIDE_MODE, SLIDE_NAME, note_of
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
 from sge2hist.generation.applicability import Warn, warn_user
+from sge2hist.generation.look import Look, look_of
 from sge2hist.generation.slide.canvas import RegionPx, canvas_area, canvas_pixels, canvas_um, sample_canvas
 from sge2hist.generation.slide.edited_source import EditedSource
 from sge2hist.generation.slide.edits import edit_fields
 from sge2hist.generation.slide.job import lattice_of
 from sge2hist.generation.slide.nearby_cells import NearbyCells, encode_nearby
-from sge2hist.generation.slide.request import NOTE, SlideConfig, check_slide
+from sge2hist.generation.slide.request import SlideConfig, check_slide
 from sge2hist.generation.slide.source import SlideSource
 from sge2hist.generation.slide.table import TableRows, writing_table
 from sge2hist.models.bundle import ModelBundle
@@ -86,13 +87,14 @@ def write_stand_alone(
             repair="--region x,y,width,height",
         )
     region_px, applicability = check_slide(bundle, source, config, warn)
+    look = look_of(bundle, config.render, config.stain_roles)
     edited = EditedSource(source, config.edits)
     region = StandAloneRegion(bundle, edited, region_px)
     sampler = config.sampler or bundle.config.sampler
     image = region.generate(config.seed, sampler)
     um = bundle.config.um_per_px
     with atomic_directory(output, overwrite=overwrite, kind=KIND) as partial:
-        write_region_image(partial / SLIDE_NAME, image, bundle)
+        write_region_image(partial / SLIDE_NAME, image, bundle, look)
         with writing_table(partial / CELLS_NAME) as table:
             table.add(_table_rows(bundle, edited, region, config.seed))
         facts = {
@@ -103,7 +105,7 @@ def write_stand_alone(
             "region_px": list(region_px),
             "model_fingerprint": bundle.fingerprint,
             "um_per_px": um,
-            "channels": bundle.config.channels,
+            **look.manifest,
             "sampler": asdict(sampler),
             "stand_alone": True,
             "seed": config.seed,
@@ -118,8 +120,10 @@ def write_stand_alone(
     return region.cells.report
 
 
-def write_region_image(path: Path, image_HWC: np.ndarray, bundle: ModelBundle) -> None:
-    """Write an image of the model's resolution as a pyramidal OME-TIFF that is marked as synthetic."""
+def write_region_image(path: Path, image_HWC: np.ndarray, bundle: ModelBundle, look: Look | None = None) -> None:
+    """Write an image that the model generated as a pyramidal OME-TIFF that is marked as synthetic; `look`: that of the model."""
+    look = look or look_of(bundle)
+    image_HWC = look.apply(image_HWC)
     height, width, n_channels = image_HWC.shape
 
     def tiles() -> Iterator[np.ndarray]:
@@ -130,8 +134,8 @@ def write_region_image(path: Path, image_HWC: np.ndarray, bundle: ModelBundle) -
                 tile[: part.shape[0], : part.shape[1]] = part
                 yield tile
 
-    config = bundle.config
-    write_slide(path, tiles(), config.um_per_px, shape=(height, width), description=NOTE, channels=config.channels)
+    note, um_per_px = note_of(look.manifest), bundle.config.um_per_px
+    write_slide(path, tiles(), um_per_px, shape=(height, width), description=note, channels=look.channels)
 
 
 def _table_rows(bundle: ModelBundle, edited: EditedSource, region: StandAloneRegion, seed: int) -> TableRows:

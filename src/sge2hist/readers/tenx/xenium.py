@@ -6,6 +6,8 @@ outs/                           (files downloaded one by one carry a prefix <ID>
  cells.parquet                  cell_id (bytes, text or integer), x_centroid, y_centroid in um, cell_area, nucleus_area
  cell_feature_matrix.h5         10x matrix; controls have another feature_type than "Gene Expression"
  {cell,nucleus}_boundaries.parquet, cells.zarr.zip, transcripts.parquet, ...   (not needed)
+ morphology_focus/morphology_focus_0000.ome.tif (1 to 4 files), morphology_focus/ch0000_dapi.ome.tif ... (analysis 4),
+ morphology_focus.ome.tif, morphology_mip.ome.tif (analysis 1)                   fluorescence of the run, in px of the DAPI image
  analysis/clustering/gene_expression_graphclust/clusters.csv                    (when analysis.tar.gz is unpacked)
 *_he_image.ome.tif              H&E, from the user
 *_he_imagealignment.csv         headerless 3x3: H&E px -> DAPI px; or keypoints, see `xenium_alignment`
@@ -23,8 +25,9 @@ import pandas as pd
 from sge2hist.data.artifacts import read_json
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
-from sge2hist.data.slides.channels import Channels
+from sge2hist.data.slides.channels import ALL, Channels
 from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.data.virtual_he import REQUEST
 from sge2hist.readers.tables import as_float, as_text, read_parquet
 from sge2hist.readers.tenx import space_ranger
 from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
@@ -32,6 +35,13 @@ from sge2hist.readers.tenx.visium_hd_folder import one_file
 from sge2hist.readers.tenx.xenium_alignment import XeniumAlignment, find_alignment, read_alignment
 
 SPECIFICATION = "experiment.xenium"
+MORPHOLOGY_IMAGES = (
+    "ch0000_dapi.ome.tif",
+    "morphology_focus_0000.ome.tif",
+    "morphology_focus.ome.tif",
+    "morphology_mip.ome.tif",
+)
+"""Onboard analysis 4; 2 and 3; 1. Of several files the first, which names the others."""
 CELL_COLUMNS = {
     "cell_area": "area_um2",
     "nucleus_area": "nucleus_area_um2",
@@ -61,7 +71,8 @@ def read(
     um_per_px
         Overrides the scale that the alignment gives.
     channels
-        Channels of a morphology image, which is in px of the DAPI image unless `alignment` is given; None: an H&E.
+        Channels of a morphology image (that of the run when `image` is None), which is in px of the DAPI image unless
+        `alignment` is given; None: an H&E.
 
     Raises
     ------
@@ -72,7 +83,10 @@ def read(
     specification = read_json(_file(folder, SPECIFICATION), expected="the description of a Xenium run")
     pixel_size_um = _pixel_size(specification, folder)
     image_path = Path(image) if image is not None else _find_image(given, channels)
-    slide = SlideImage.open(image_path, channels=channels)
+    if channels is None:
+        slide = SlideImage.open(image_path)
+    else:
+        slide = _open_channels(image_path, channels, of_run=image is None)
     if alignment is None:
         alignment = find_alignment(folder, image_path) if channels is None else "identity"
     mapping = read_alignment(alignment)
@@ -131,24 +145,51 @@ def _pixel_size(specification: dict[str, object], folder: Path) -> float:
 
 
 def _find_image(folder: Path, channels: Channels | None) -> Path:
+    morphology = find_morphology(folder)
     if channels is not None:
-        raise InputError(
-            found="--channels without an image",
-            where=str(folder),
-            expected="a morphology image of the run",
-            repair="--image FOLDER/morphology_focus/morphology_focus_0000.ome.tif",
-        )
+        if morphology is None:
+            raise InputError(
+                found=f"no morphology image ({', '.join(MORPHOLOGY_IMAGES)})",
+                where=str(folder),
+                expected="the fluorescence of the run",
+                repair="--image FILE",
+            )
+        return morphology
     found = sorted(
         path for path in folder.rglob("*") if path.name.lower().endswith(("he_image.ome.tif", "he_image.tif"))
     )
     if len(found) == 1:
         return found[0]
+    virtual = f"; or --image {REQUEST}: H&E colours computed from {morphology.name}" if morphology else ""
     raise InputError(
         found=f"{len(found)} H&E images ({', '.join(path.name for path in found[:4]) or 'no *he_image.ome.tif'})",
         where=str(folder),
         expected="the H&E stained after the run (the morphology images are fluorescence)",
-        repair="give --image, and --alignment with the csv exported by Xenium Explorer",
+        repair=f"give --image, and --alignment with the csv exported by Xenium Explorer{virtual}",
     )
+
+
+def find_morphology(folder: Path) -> Path | None:
+    """The fluorescence image of a run in one focal plane; of several files, the first of the set; None without one."""
+    for name in MORPHOLOGY_IMAGES:
+        found = sorted(path for path in folder.rglob(f"*{name}") if path.is_file())
+        if found:
+            return found[0]
+    return None
+
+
+def _open_channels(path: Path, channels: Channels, *, of_run: bool) -> SlideImage:
+    """Open a fluorescence image; the one of an old run without names of channels is DAPI."""
+    try:
+        return SlideImage.open(path, channels=channels)
+    except InputError:
+        if not of_run or channels != ALL:
+            raise
+        try:
+            return SlideImage.open(path, channels=("DAPI",))
+        except InputError:
+            pass
+        raise
 
 
 def _cells(path: Path, barcodes: np.ndarray) -> tuple[pd.DataFrame, np.ndarray, int]:

@@ -16,6 +16,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
+from sge2hist.data.virtual_he import MANIFEST_KEY
 from sge2hist.devices import make_accelerator
 from sge2hist.models.image.upsampler import EXPECTED_DETAIL, Upsampler, UpsamplerConfig
 from sge2hist.models.upsampler_bundle import UpsamplerBundle
@@ -193,6 +194,7 @@ def train_upsampler(
         provenance={
             "data_fingerprint": dataset.fingerprint,
             "toy": bool(dataset.manifest.get("toy")),
+            **({MANIFEST_KEY: True} if dataset.is_virtual_he else {}),
             "slides": list(dataset.slide_ids),
             "training": asdict(config),
             "stage_seconds": run.stages_done,
