@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sge2hist.display import contact_sheet as contact_sheet
     from sge2hist.evaluation.config import EvaluateConfig as EvaluateConfig
     from sge2hist.evaluation.evaluate import evaluate as evaluate
+    from sge2hist.explorer.start import explore as explore
     from sge2hist.generation.slide.render import generate_slide as generate_slide
     from sge2hist.models.image.samplers import SamplerConfig as SamplerConfig
     from sge2hist.pairing.config import PrepareConfig as PrepareConfig
@@ -40,6 +41,7 @@ _HOMES = {
     "TrainConfig": "sge2hist.training.config",
     "contact_sheet": "sge2hist.display",
     "evaluate": "sge2hist.evaluation.evaluate",
+    "explore": "sge2hist.explorer.start",
     "generate_slide": "sge2hist.generation.slide.render",
     "prepare": "sge2hist.pairing.prepare",
 }
@@ -57,6 +59,7 @@ __all__ = [
     "__version__",
     "contact_sheet",
     "evaluate",
+    "explore",
     "generate_slide",
     "prepare",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from sge2hist.data.errors import InputError, as_path
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import describe_channels
 from sge2hist.generation.applicability import check_adata, check_dataset
+from sge2hist.generation.edited_patches import edited_request
 from sge2hist.generation.patches import image_batches
 from sge2hist.generation.requests import GenerationRequest, request_from_adata, request_from_paired, request_from_types
 from sge2hist.models.bundle import ModelBundle, model_folder
@@ -25,6 +26,7 @@ from sge2hist.progress import bar
 if TYPE_CHECKING:
     import anndata
 
+    from sge2hist.generation.slide.edits import Edit
     from sge2hist.training.config import TrainConfig
 
 
@@ -183,6 +185,7 @@ class SGE2Hist:
         n_samples: int = 1,
         seed: int = 0,
         context: str | None = None,
+        edits: Sequence[Edit] | str | Path = (),
         sampler: SamplerConfig | str | None = None,
         force: bool = False,
         progress: bool | None = None,
@@ -200,6 +203,8 @@ class SGE2Hist:
         context
             "neighbours" (default of a dataset): with all cells of the patch at their positions. "homotypic" (default of an
             AnnData): with cells like it all over the patch. "single_cell": the cell alone.
+        edits
+            Changes of the cells of a dataset, or a GeoJSON file of them, as of `generate_slide`.
         force
             Generate from cells that the model does not know (see :mod:`sge2hist.generation.applicability`).
 
@@ -214,16 +219,14 @@ class SGE2Hist:
         settings = self._sampler(sampler)
         if isinstance(cells, PairedDataset):
             chosen = cells.rows("all") if rows is None else _row_numbers(rows, len(cells))
-            applicability = check_dataset(self.bundle, cells, force=force)
-            request = request_from_paired(
-                self.bundle,
-                cells,
-                chosen,
-                n_samples=n_samples,
-                seed=seed,
-                context=context or "neighbours",
-                applicability=applicability,
-            )
+            found = check_dataset(self.bundle, cells, force=force)
+            options: dict[str, Any] = {"n_samples": n_samples, "seed": seed, "applicability": found}
+            if edits:
+                request = edited_request(self.bundle, cells, chosen, edits, context=context, **options)
+            else:
+                request = request_from_paired(self.bundle, cells, chosen, context=context or "neighbours", **options)
+        elif edits:
+            raise InputError(found="edits with an AnnData", expected="a PairedDataset")
         else:
             chosen_cells = cells if rows is None else cells[_row_numbers(rows, cells.n_obs)]
             applicability = check_adata(self.bundle, cells, force=force)

@@ -12,6 +12,7 @@ from sge2hist import __version__
 from sge2hist.cli.command import Verb, Verbs, with_running_options
 from sge2hist.cli.demo import demo
 from sge2hist.cli.evaluate import evaluate
+from sge2hist.cli.explore import explore
 from sge2hist.cli.finetune import distill, sharpen, train_upsampler
 from sge2hist.cli.generate import generate
 from sge2hist.cli.generate_slide import generate_slide, merge, view
@@ -40,7 +41,7 @@ app = typer.Typer(
 PANELS = {
     "Data": (prepare, inspect, export),
     "Training": (train, sharpen, distill, train_upsampler, types),
-    "Images": (generate, generate_slide, merge, view, evaluate),
+    "Images": (generate, generate_slide, merge, view, explore, evaluate),
     "Example": (demo,),
 }
 AT_ONCE = (inspect, types)

@@ -29,6 +29,7 @@ class CellAnswers:
 
     def __init__(self, tissue: Tissue) -> None:
         self.tissue = tissue
+        self._tree = cKDTree(tissue.source.xy_um_N2)
         self._novelty_N = np.full(len(tissue.rows), np.nan, np.float32)
         self._compared: np.ndarray | None = None  # numbers of cells
         self._latents: list[np.ndarray] = []
@@ -45,6 +46,11 @@ class CellAnswers:
         if not isinstance(found, int):
             raise InputError(found=f"several cells {cell!r}", expected="ids that are unique")
         return found
+
+    def nearest(self, point_um: tuple[float, float]) -> tuple[str, float]:
+        """Id of the cell of the data nearest to a place, and its distance in um."""
+        distance, number = self._tree.query(point_um)
+        return str(self.tissue.source.id_N[int(number)]), round(float(distance), 3)
 
     def position_of(self, edited: EditedSource, cell: str) -> tuple[np.ndarray, int]:
         """Position in um, and number (-1 - i: added by edit i)."""

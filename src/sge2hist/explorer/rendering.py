@@ -55,6 +55,7 @@ class Renderer:
         self._slots: dict[tuple[str, str], threading.Event] = {}
         self._kept: OrderedDict[tuple[Any, ...], np.ndarray] = OrderedDict()
         self._lock, self._n_running = threading.Lock(), 0
+        self.last: np.ndarray | None = None  # the last image of a session at full quality, uint8 [H, W, C]
 
     def close(self) -> None:
         """End all work."""
@@ -147,6 +148,7 @@ class Renderer:
                 say("preview", after=self.shown(shown[0]), evaluations=[seen[0], n])
 
         after, cached = self.image(target, edits, settings, look)
+        self.last = after
         fields: dict[str, Any] = {"after": self.shown(after), "cached": cached, "evaluations": [n, n]}
         names = ("x_um", "y_um", "width_um", "height_um")
         fields |= dict(zip(names, place_um(self.tissue, target), strict=True))

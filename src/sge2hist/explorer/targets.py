@@ -19,6 +19,7 @@ from sge2hist.generation.slide.source import region_px
 from sge2hist.generation.slide.stand_alone import StandAloneRegion
 from sge2hist.generation.windows import decode_patches, image_seed, sample_patches
 
+DEFAULT_DOSES = [2 * i / 7 for i in range(8)]
 Rectangle = tuple[float, float, float, float]
 Decode = Callable[[Tensor], np.ndarray]
 Look = Callable[[Tensor, Decode], None]
@@ -53,6 +54,15 @@ def read_target(values: dict[str, Any], tissue: Tissue, number_of: Callable[[str
         raise too_large(f"a region of {width:g} x {height:g} um; at most {LIMITS.region_um:g} um a side")
     region_px(tissue.source, (x, y, width, height), tissue.bundle.config.um_per_px)  # an InputError outside the slide
     return Target(region_um=(x, y, width, height), sample=sample)
+
+
+def read_dose(values: dict[str, Any]) -> tuple[list[str], list[float]]:
+    """Genes and factors of a request, checked."""
+    genes = [text({"genes": gene}, "genes") for gene in items(values, "genes", 50)]
+    if values.get("factors") is None:
+        return genes, DEFAULT_DOSES
+    top = LIMITS.dose_max
+    return genes, [float(as_number(f, "factors", 0, top)) for f in items(values, "factors", LIMITS.doses)]
 
 
 def place_um(tissue: Tissue, target: Target) -> Rectangle:

@@ -80,6 +80,12 @@ class TiledLayer:
                 pixels = source.read_window(x * factor, y * factor, wide, tall, w, h)
         return self.show(pixels)
 
+    def patch(self, centre_px: tuple[float, float], side_um: float, out_px: int, um_per_px: float) -> np.ndarray:
+        """RGB of a square of the slide, uint8 [out_px, out_px, 3]."""
+        with self._lock:
+            pixels = self.slide.read_patch(centre_px, side_um, out_px, um_per_px)
+        return self.show(pixels)
+
     def _stored(self, step: int) -> SlideImage:
         """The coarsest stored resolution that is fine enough."""
         slide = self.slide

@@ -23,6 +23,7 @@ from sge2hist.generation.requests import (
     centre_latents,
     check_resolution,
     image_table,
+    known_context,
 )
 from sge2hist.generation.slide.edited_source import EditedSource
 from sge2hist.generation.slide.edits import Edit, edit_fields, read_edits
@@ -40,6 +41,7 @@ def edited_request(
     *,
     n_samples: int = 1,
     seed: int = 0,
+    context: str | None = None,
     resample: bool = False,
     applicability: Applicability | None = None,
 ) -> GenerationRequest:
@@ -59,6 +61,8 @@ def edited_request(
             found=f"edits for a model of preset {bundle.config.preset}, which is conditioned on one cell",
             expected="a model of placed cells",
         )
+    if known_context(context or NEIGHBOURS) != NEIGHBOURS:
+        raise InputError(found=f"edits with context {context!r}", expected=f"context {NEIGHBOURS!r}")
     if isinstance(edits, str | Path):
         edits = read_edits(edits, dataset.um_per_px)
     rows = np.asarray(rows, np.int64)
