@@ -21,6 +21,8 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "umap": "umap-learn",
 }
+OF_AN_EXTRA = ("src/sge2hist/explorer/web/", "src/sge2hist/explorer/widget.py")
+"""Modules that nobody needs without their extra; the rest imports them inside functions."""
 # Distributions that others load for us.
 PLUGINS = {
     "imagecodecs": "the codecs of tifffile",
@@ -85,3 +87,11 @@ def test_the_core_does_without_the_extras() -> None:
         and distribution(top) not in core
     }
     assert eager == set()
+
+
+def test_modules_of_an_extra_are_imported_inside_functions() -> None:
+    for path in (ROOT / "src").rglob("*.py"):
+        name = str(path.relative_to(ROOT))
+        if not name.startswith(OF_AN_EXTRA):
+            modules = [m for node in ast.parse(path.read_text(encoding="utf-8")).body for m in _modules(node)]
+            assert not [m for m in modules if m.startswith(("sge2hist.explorer.web", "sge2hist.explorer.widget"))], name
