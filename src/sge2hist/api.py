@@ -17,7 +17,8 @@ from sge2hist.data.slides.channels import describe_channels
 from sge2hist.generation.applicability import check_adata, check_dataset
 from sge2hist.generation.edited_patches import edited_request
 from sge2hist.generation.patches import image_batches
-from sge2hist.generation.requests import GenerationRequest, request_from_adata, request_from_paired, request_from_types
+from sge2hist.generation.requests import GenerationRequest, request_from_adata, request_from_paired
+from sge2hist.generation.type_requests import request_from_types
 from sge2hist.models.bundle import ModelBundle, model_folder
 from sge2hist.models.gene.cell_types import TypeTable
 from sge2hist.models.image.samplers import SamplerConfig

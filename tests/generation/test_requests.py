@@ -17,8 +17,8 @@ from sge2hist.generation.requests import (
     known_context,
     request_from_adata,
     request_from_paired,
-    request_from_types,
 )
+from sge2hist.generation.type_requests import request_from_types
 from sge2hist.generation.windows import image_seed
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.conditioning import MODE_ALL, MODE_SINGLE_CELL

@@ -41,8 +41,9 @@ def test_50_steps_of_every_stage_lose_what_version_0_1_lost(golden, preset):
     for name, values in found.items():
         if str(golden["processor"]) == results.processor():
             assert np.array_equal(values, golden[name]), name
-        else:  # rounding grows from step to step
-            np.testing.assert_allclose(values[:5], golden[name][:5], rtol=1e-3, err_msg=name)
+        else:  # rounding grows from step to step; another batch or another noise changes a loss by 5 % and more
+            np.testing.assert_allclose(values[:1], golden[name][:1], rtol=1e-3, err_msg=name)
+            np.testing.assert_allclose(values[1:5], golden[name][1:5], rtol=1e-2, err_msg=name)
 
 
 def test_a_paired_folder_of_version_0_1_opens():

@@ -69,6 +69,13 @@ StainRoles = Annotated[
     str | None,
     typer.Option(
         help='Of --render virtual-he: "DAPI=haematoxylin,18S=eosin:0.6" (weights). Default: by the names of the channels.',
+    ),
+]
+Footprints = Annotated[
+    str,
+    typer.Option(
+        help="How cells are placed: outline (from the segmentation of the image), point (positions alone), or auto: outlines "
+        "where data and model have them.",
         rich_help_panel=ADVANCED,
     ),
 ]

@@ -213,7 +213,8 @@ def _generate(
 
     from sge2hist.data.generated import GeneratedSet
     from sge2hist.generation.patches import generate
-    from sge2hist.generation.requests import request_from_paired, request_from_types
+    from sge2hist.generation.requests import request_from_paired
+    from sge2hist.generation.type_requests import request_from_types
     from sge2hist.models.image.samplers import SamplerConfig
 
     output = folder / f"{what}.generated"

@@ -13,6 +13,7 @@ from sge2hist.cli.arguments import (
     Batch,
     Device,
     Eta,
+    Footprints,
     Force,
     Guidance,
     GuidanceLevels,
@@ -118,6 +119,7 @@ def generate(
     eta: Eta = None,
     render: Render = None,
     stain_roles: StainRoles = None,
+    footprints: Footprints = "auto",
     resample: Annotated[
         bool,
         typer.Option(
@@ -182,7 +184,7 @@ NEEDS_TYPES = {"like": None, "z2": "type"}
 NEEDS_CELLS = {"split": "test", "cells": None, "samples": 1, "shuffle_cells": False, "gene": None, "edit": None}
 NOT_WITH_GENE = {"samples": 1, "shuffle_cells": False, "edit": None}
 NOT_WITH_EDIT = {"shuffle_cells": False, "context": None}
-NEEDS_DATASET = {"split": "test", "shuffle_cells": False, "edit": None}
+NEEDS_DATASET = {"split": "test", "shuffle_cells": False, "footprints": "auto", "edit": None}
 MAX_FACTORS = 64
 MINIMA = {"n": 1, "samples": 1, "seed": 0}
 
@@ -205,6 +207,7 @@ def check_options(given: Mapping[str, Any]) -> None:
     if given["like"] is not None and data is None:
         raise InputError(found="--like without --data", repair="name the paired dataset that holds the cell")
     if types is not None:
+        _refuse(given, {"footprints": "auto"}, "--types")
         if not names(types):
             raise InputError(found=f"--types {types!r}", expected='names of cell types, e.g. "Podocyte,Immune"')
         _refuse(given, NEEDS_CELLS, "--types")
@@ -281,6 +284,7 @@ def _request(bundle: ModelBundle, given: Mapping[str, Any]) -> GenerationRequest
     from sge2hist.generation.applicability import check_adata, check_dataset
     from sge2hist.generation.dose import dose_request
     from sge2hist.generation.encode import z2_of_cell
+    from sge2hist.generation.type_requests import request_from_types
     from sge2hist.progress import bar
 
     data, n, samples, seed, context, force = (
@@ -292,7 +296,7 @@ def _request(bundle: ModelBundle, given: Mapping[str, Any]) -> GenerationRequest
             dataset = PairedDataset.open(data)
             check_dataset(bundle, dataset, force=force, warn=log_warning)
             z2 = z2_of_cell(bundle, dataset, given["like"])
-        return requests.request_from_types(bundle, names(given["types"]), n=n or 16, seed=seed, z2=z2, context=context)
+        return request_from_types(bundle, names(given["types"]), n=n or 16, seed=seed, z2=z2, context=context)
     wanted = None if given["cells"] is None else names(given["cells"])
     if given["gene"]:
         genes, factors = dose_of(given["gene"])
@@ -307,6 +311,7 @@ def _request(bundle: ModelBundle, given: Mapping[str, Any]) -> GenerationRequest
             seed=seed,
             context=context,
             resample=resample,
+            footprints=given["footprints"],
             force=force,
             warn=log_warning,
         )
@@ -334,8 +339,8 @@ def _request(bundle: ModelBundle, given: Mapping[str, Any]) -> GenerationRequest
     if given["edit"] is not None:
         from sge2hist.generation.edited_patches import edited_request
 
-        options = {"n_samples": samples, "seed": seed, "resample": given["resample"], "applicability": applicability}
-        return edited_request(bundle, dataset, rows, given["edit"], **options)
+        options = {key: given[key] for key in ("seed", "resample", "footprints")} | {"n_samples": samples}
+        return edited_request(bundle, dataset, rows, given["edit"], applicability=applicability, **options)
     with bar("encoding", None) as progress:
         return requests.request_from_paired(
             bundle,
@@ -346,6 +351,7 @@ def _request(bundle: ModelBundle, given: Mapping[str, Any]) -> GenerationRequest
             context=context or "neighbours",
             shuffle_cells=given["shuffle_cells"],
             resample=given["resample"],
+            footprints=given["footprints"],
             applicability=applicability,
             progress=progress,
         )

@@ -11,6 +11,7 @@ from sge2hist.cli.arguments import (
     ADVANCED,
     Device,
     Eta,
+    Footprints,
     Force,
     Guidance,
     GuidanceLevels,
@@ -92,6 +93,7 @@ def generate_slide(
     ] = 1,
     guidance_levels: GuidanceLevels = None,
     eta: Eta = None,
+    footprints: Footprints = "auto",
     batch: Annotated[
         int, typer.Option(min=1, help="Windows generated at once; does not change them.", rich_help_panel=ADVANCED)
     ] = 64,
@@ -129,6 +131,7 @@ def generate_slide(
         n_seeds=seeds,
         edits=_edits(edit, gene or [], cells),
         sampler=settings,
+        footprints=footprints,
         part=numbered,
         stand_alone=stand_alone,
         batch=batch,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 KIND = "paired"
 CELLS_NAME = "cells.h5ad"
+OUTLINES_KEY = "outline_um"  # of obsm: vertices of each cell, [N, 2 V], x and y in turn
 UNKNOWN = "unknown"
 THUMBNAIL_PX = 240
 SPLITS = ("train", "val", "test")
@@ -51,6 +52,8 @@ class PairedDataset:
         The `GenePanel` of the columns of the counts.
     centre_xy_px
         float64 [N, 2], x and y in px of the cell's stored slide.
+    outline_um
+        float32 [N, V, 2], vertices (x, y) of each cell's outline in um from its centre, NaN where unknown; None: of no cell.
     channels
         Names of the C channels of the slides; red, green and blue of an H&E.
     slides, slide_ids, slide_of_cell
@@ -66,12 +69,14 @@ class PairedDataset:
     """
 
     def __init__(
-        self, path: Path, manifest: dict[str, Any], obs: pd.DataFrame, var: pd.DataFrame, centre_xy_px: np.ndarray
+        self, path: Path, manifest: dict[str, Any], obs: pd.DataFrame, var: pd.DataFrame, obsm: dict[str, np.ndarray]
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.obs = obs
-        self.centre_xy_px = np.asarray(centre_xy_px, np.float64)
+        self.centre_xy_px = np.asarray(obsm["spatial"], np.float64)
+        outlines = obsm.get(OUTLINES_KEY)
+        self.outline_um = None if outlines is None else outlines.reshape(len(outlines), -1, 2).astype(np.float32)
         self.genes = GenePanel(list(var.index), list(var["symbol"]))
         self.um_per_px = float(manifest["um_per_px"])
         self.patch_um = float(manifest["patch_um"])
@@ -102,9 +107,9 @@ class PairedDataset:
         for file in (CELLS_NAME, *(slide["file"] for slide in manifest.get("slides", []))):
             if not (path / file).is_file():
                 raise InputError(found=f"no {file}", where=str(path), repair="prepare the dataset again")
-        obs, var, centre_xy_px = _read_tables(path / CELLS_NAME)
+        obs, var, obsm = _read_tables(path / CELLS_NAME)
         try:
-            return cls(path, manifest, obs, var, centre_xy_px)
+            return cls(path, manifest, obs, var, obsm)
         except (KeyError, AttributeError, TypeError, ValueError) as error:
             raise InputError(
                 found=f"an incomplete paired dataset ({error!r})", where=str(path), repair="prepare the dataset again"
@@ -224,13 +229,14 @@ class PairedDataset:
         return anndata.read_h5ad(self.path / CELLS_NAME)
 
 
-def _read_tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
+def _read_tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray]]:
     import h5py
     from anndata.io import read_elem
 
     try:
         with h5py.File(path, "r") as file:
-            return read_elem(file["obs"]), read_elem(file["var"]), file["obsm/spatial"][:]
+            positions = {name: file["obsm"][name][:] for name in ("spatial", OUTLINES_KEY) if name in file["obsm"]}
+            return read_elem(file["obs"]), read_elem(file["var"]), positions
     except Exception as error:  # anndata wraps whatever h5py met in its own error types
         raise InputError(
             found=f"a file that cannot be read ({type(error).__name__}: {error})",

@@ -77,6 +77,8 @@ class Section:
     frame_facts: FrameFacts | None = (
         None  # of a table that does not say what its positions count in; None: px, as stated
     )
+    outline_px: np.ndarray | None = None
+    """Outline of each observation, float32 [N, V, 2]: vertices (x, y) in px from its centre; NaN: unknown. None: of none."""
     count_grid: CountGrid | None = None  # for cells made of bins: counts that do not depend on outlines
 
     def __post_init__(self) -> None:
@@ -110,7 +112,12 @@ class Section:
         count_grid = self.count_grid
         if count_grid is not None:
             count_grid = dataclasses.replace(count_grid, centre_xy_px=move(count_grid.centre_xy_px))
-        return dataclasses.replace(self, centre_xy_px=move(self.centre_xy_px), count_grid=count_grid)
+        centre_xy_px, outline_px = move(self.centre_xy_px), self.outline_px
+        if outline_px is not None:
+            vertices = self.centre_xy_px[:, None] + outline_px
+            moved = move(vertices.reshape(-1, 2)).reshape(vertices.shape)
+            outline_px = (moved - centre_xy_px[:, None]).astype(np.float32)
+        return dataclasses.replace(self, centre_xy_px=centre_xy_px, outline_px=outline_px, count_grid=count_grid)
 
     def with_image(self, image: SlideImage, note: str) -> Section:
         """The section with the same pixels seen otherwise: another image of the same size and place, and a note about it."""

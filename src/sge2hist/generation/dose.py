@@ -13,6 +13,7 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.generation.applicability import Warn, check_adata, check_dataset, warn_user
 from sge2hist.generation.embed import panel_of, raw_counts
 from sge2hist.generation.encode import row_of_cell
+from sge2hist.generation.footprints import AUTO
 from sge2hist.generation.requests import NEIGHBOURS, GenerationRequest, request_from_counts, request_from_paired
 from sge2hist.generation.slide.edits import MAX_FACTOR, check_gene, gene_columns, scaled_counts
 from sge2hist.models.bundle import ModelBundle
@@ -33,6 +34,7 @@ def dose_request(
     seed: int = 0,
     context: str | None = None,
     resample: bool = False,
+    footprints: str = AUTO,
     force: bool = False,
     warn: Warn = warn_user,
 ) -> GenerationRequest:
@@ -52,6 +54,8 @@ def dose_request(
     context
         As in :func:`~sge2hist.generation.requests.request_from_paired`; default: "neighbours" for a paired dataset, else as in
         :func:`~sge2hist.generation.requests.request_from_adata`.
+    footprints
+        How cells of a paired dataset are placed, see :func:`~sge2hist.generation.footprints.outlines_to_use`.
     force, warn
         As in :func:`~sge2hist.generation.applicability.check_cells`.
 
@@ -104,6 +108,7 @@ def dose_request(
                 seed=seed,
                 context=context or NEIGHBOURS,
                 resample=resample,
+                footprints=footprints,
                 read_counts=scaled,
                 applicability=applicability,
             )
@@ -146,6 +151,7 @@ def _joined(requests: list[GenerationRequest], cell: str, genes: list[str], fact
 def _concatenated(batches: list[PlacedCells]) -> PlacedCells:
     """The images of several batches as one batch."""
     first_image = np.cumsum([0, *(len(cells.mode_B) for cells in batches)])
-    fields = {name: torch.cat([getattr(cells, name) for cells in batches]) for name in vars(batches[0])}
+    stacked = [name for name, value in vars(batches[0]).items() if value is not None]  # outlines: of all or of none
+    fields = {name: torch.cat([getattr(cells, name) for cells in batches]) for name in stacked}
     image_M = [cells.image_M + int(first) for cells, first in zip(batches, first_image, strict=False)]
     return PlacedCells(**{**fields, "image_M": torch.cat(image_M)})

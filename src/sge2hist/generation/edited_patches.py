@@ -17,6 +17,7 @@ from sge2hist.data.generated import APPLICABILITY, PREDICTED_TYPE
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import require_same_channels
 from sge2hist.generation.applicability import Applicability, check_dataset
+from sge2hist.generation.footprints import AUTO, footprints_name
 from sge2hist.generation.requests import (
     NEIGHBOURS,
     GenerationRequest,
@@ -28,6 +29,7 @@ from sge2hist.generation.requests import (
 from sge2hist.generation.slide.edited_source import EditedSource
 from sge2hist.generation.slide.edits import Edit, edit_fields, read_edits
 from sge2hist.generation.slide.nearby_cells import NearbyCells, encode_nearby
+from sge2hist.generation.slide.request import with_footprints
 from sge2hist.generation.slide.source import source_from_paired
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.conditioning import PlacedCells
@@ -43,6 +45,7 @@ def edited_request(
     seed: int = 0,
     context: str | None = None,
     resample: bool = False,
+    footprints: str = AUTO,
     applicability: Applicability | None = None,
 ) -> GenerationRequest:
     """Images of cells (rows of one slide of a paired dataset) among their neighbours, after edits or those of a GeoJSON file.
@@ -71,7 +74,8 @@ def edited_request(
         names = ", ".join(dataset.slide_ids[slide] for slide in slides)
         raise InputError(found=f"edits for cells of several slides ({names})", expected="cells of one slide")
     first = np.flatnonzero(dataset.slide_of_cell == slides[0])
-    edited = EditedSource(source_from_paired(dataset, int(slides[0])), edits)
+    source = with_footprints(bundle, source_from_paired(dataset, int(slides[0])), footprints)
+    edited = EditedSource(source, edits)
     edited.check(bundle)
     applicability = applicability or check_dataset(bundle, dataset)
     patches = [EditedPatch(bundle, edited, int(number)) for number in np.searchsorted(first, rows)]
@@ -89,6 +93,7 @@ def edited_request(
         manifest={
             "mode": "genes",
             "context": NEIGHBOURS,
+            "footprints": footprints_name(source.outline_um_NV2),
             "shuffled": False,
             "edits": [edit_fields(edit) for edit in edits],
             "data_path": str(dataset.path.resolve()),
@@ -120,6 +125,7 @@ class EditedPatch:
 
 def joined(patches: list[PlacedCells]) -> PlacedCells:
     """Patches of one image each as one batch."""
-    fields = {name: torch.cat([getattr(cells, name) for cells in patches]) for name in vars(patches[0])}
+    stacked = [name for name, value in vars(patches[0]).items() if value is not None]  # outlines: of all or of none
+    fields = {name: torch.cat([getattr(cells, name) for cells in patches]) for name in stacked}
     images = [torch.full((len(cells.image_M),), number) for number, cells in enumerate(patches)]
     return PlacedCells(**{**fields, "image_M": torch.cat(images)})

@@ -1,6 +1,7 @@
 """Requests for images: a table with one row per image, and the cells that condition any slice of it.
 
-A request is made from a paired dataset, from an AnnData, or from names of cell types. Three contexts place the cells of a patch:
+A request is made from a paired dataset or an AnnData here, from names of cell types in `type_requests`. Three contexts place the
+cells of a patch:
 "neighbours" (the cell among all others around it), "homotypic" (cells like it all over the patch) and "single_cell".
 """
 
@@ -11,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
@@ -22,9 +22,9 @@ from sge2hist.data.spatial_index import CellIndex
 from sge2hist.generation.applicability import Applicability, check_cells, check_dataset
 from sge2hist.generation.embed import panel_of, raw_counts
 from sge2hist.generation.encode import CellLatents, encode_cells, neighbour_reader
+from sge2hist.generation.footprints import AUTO, footprints_name, outlines_to_use
 from sge2hist.generation.windows import homotypic_cells, image_seed, neighbour_cells, single_cells, with_latents
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.gene.vae import GeneVAE
 from sge2hist.models.image.conditioning import PlacedCells
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ NEIGHBOURS, HOMOTYPIC, SINGLE_CELL = "neighbours", "homotypic", "single_cell"
 CONTEXTS = (NEIGHBOURS, HOMOTYPIC, SINGLE_CELL)
 CONTEXTS_OF_0_1 = {"field": HOMOTYPIC, "centre": SINGLE_CELL}
 """Names of version 0.1, in its manifests and in scripts -> names of this one."""
-Z2_SOURCES = ("type", "prior")
+
 SHUFFLE_STREAM = 77
 MAX_RESOLUTION_DIFFERENCE = 0.01  # relative, between um/px of the data and of the model
 CentreCells = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -83,6 +83,7 @@ def request_from_paired(
     context: str = NEIGHBOURS,
     shuffle_cells: bool = False,
     resample: bool = False,
+    footprints: str = AUTO,
     read_counts: Callable[[np.ndarray], csr_array] | None = None,
     applicability: Applicability | None = None,
     progress: Callable[[int], None] = lambda n: None,
@@ -102,6 +103,8 @@ def request_from_paired(
         Baseline that ignores the RNA: generate each image from the expression (and neighbourhood) of another of the cells.
     resample
         Accept data of another um/px than the model's.
+    footprints
+        How neighbours are placed, see :func:`~sge2hist.generation.footprints.outlines_to_use`.
     read_counts
         Rising rows -> raw counts, CSR [n, G]; default: those of the dataset.
     applicability, progress
@@ -129,11 +132,19 @@ def request_from_paired(
     obs = image_table(dataset.obs, rows, n_samples, seed, condition_row)
     centre_um_N2 = dataset.centre_xy_px * dataset.um_per_px
     index = CellIndex(centre_um_N2, dataset.slide_of_cell)
+    outlines = outlines_to_use(bundle, dataset.outline_um, footprints, str(dataset.path))
 
     def among_neighbours(rows_B: np.ndarray) -> tuple[np.ndarray, PlacedCells]:
         side_um, radius_um = bundle.config.patch_um, bundle.config.receptive_radius_um
         slide_B, centre_um_B2 = dataset.slide_of_cell[rows_B], centre_um_N2[rows_B]
-        return neighbour_cells(index, slide_B, centre_um_B2, side_um=side_um, receptive_radius_um=radius_um)
+        return neighbour_cells(
+            index,
+            slide_B,
+            centre_um_B2,
+            side_um=side_um,
+            receptive_radius_um=radius_um,
+            outline_um_NV2=outlines,
+        )
 
     needed = rows
     if context == NEIGHBOURS:
@@ -146,7 +157,7 @@ def request_from_paired(
         rows_B = condition_row[part]
         if context != NEIGHBOURS:
             centres = latents.take(latents.find(rows_B))
-            return _without_neighbours(bundle, centres, obs["seed"].to_numpy()[part], context)
+            return without_neighbours(bundle, centres, obs["seed"].to_numpy()[part], context)
         row_M, cells = among_neighbours(rows_B)
         at = latents.find(row_M)
         return with_latents(cells, latents.mean_NZ[at], latents.depth_N[at])
@@ -158,6 +169,7 @@ def request_from_paired(
         manifest={
             "mode": "genes",
             "context": context,
+            "footprints": footprints_name(outlines if context == NEIGHBOURS else None),
             "shuffled": shuffle_cells,
             "data_path": str(dataset.path.resolve()),
             "data_fingerprint": dataset.fingerprint,
@@ -227,7 +239,7 @@ def request_from_counts(
 
     def placed_cells(part: slice) -> PlacedCells:
         centres = latents.take(latents.find(condition_row[part]))
-        return _without_neighbours(bundle, centres, obs["seed"].to_numpy()[part], context)
+        return without_neighbours(bundle, centres, obs["seed"].to_numpy()[part], context)
 
     return GenerationRequest(
         obs=obs.assign(**{PREDICTED_TYPE: _predicted_types(bundle, latents, condition_row)}),
@@ -278,108 +290,11 @@ def _predicted_types(bundle: ModelBundle, latents: CellLatents, rows: np.ndarray
     return np.array(bundle.types.names, object)[latents.type_N[latents.find(rows)]]
 
 
-# --- from cell types ------------------------------------------------------------------------------------------------
-
-
-def request_from_types(
-    bundle: ModelBundle,
-    names: list[str],
-    *,
-    n: int = 16,
-    seed: int = 0,
-    z2: str | np.ndarray = "type",
-    context: str | None = None,
-) -> GenerationRequest:
-    """`n` images of each named cell type: z1 from its mixture components.
-
-    Parameters
-    ----------
-    z2
-        The microenvironment: "type" (as among the training cells of the component), "prior" (N(0, I), as published), or that of a
-        reference cell, [n_micro].
-    context
-        "homotypic" fills the patch with cells of the type on a lattice: z1 of each is a sample of the component, z2 the mean of
-        what `z2` names. "single_cell" samples z1 and z2 of one cell at the centre. None: :func:`default_context`.
-
-    Raises
-    ------
-    InputError
-        If `names` is empty, names an unknown type or one type twice, or `z2` is something else.
-    """
-    import pandas as pd
-
-    z2 = _checked_z2(bundle, z2)
-    context = known_context(context or default_context(bundle), CONTEXTS[1:])
-    gene = bundle.model.gene
-    names = [bundle.canonical_type_name(name) for name in names]
-    if len(names) == 0 or len(set(names)) < len(names):
-        found = "no cell type" if len(names) == 0 else f"a cell type named twice in {', '.join(names)}"
-        raise InputError(found=found, expected=f"each once, of: {', '.join(bundle.types.names)}")
-    std_KT = np.exp(0.5 * gene.mixture.log_vars_KT.detach().cpu().float().numpy())
-    z, std, records = [], [], []
-    for name in names:
-        components, weights = bundle.components_of(name)
-        for sample in range(n):
-            seed_i = image_seed(seed, f"type {name.casefold()}", sample)
-            generator = torch.Generator().manual_seed(seed_i)
-            component = int(components[int(torch.multinomial(torch.from_numpy(weights), 1, generator=generator))])
-            z.append(_component_latent(gene, component, z2, context == HOMOTYPIC, generator))
-            std.append(std_KT[component])
-            records.append({"cell_id": f"{name} {sample}", "cell_type": name, "sample": sample, "seed": seed_i})
-    z_NZ, std_NT = np.stack(z), np.stack(std)
-    obs = pd.DataFrame(records).assign(row=-1, condition_row=-1)
-    seed_N = obs["seed"].to_numpy()
-
-    def placed_cells(part: slice) -> PlacedCells:
-        centres = z_NZ[part], std_NT[part], np.zeros(len(z_NZ[part]), np.float32)
-        return _without_neighbours(bundle, centres, seed_N[part], context)
-
-    return GenerationRequest(
-        obs=obs,
-        placed_cells=placed_cells,
-        latents=centre_latents(bundle, z_NZ),
-        manifest={
-            "mode": "types",
-            "types": names,
-            "context": context,
-            "z2": z2 if isinstance(z2, str) else "reference cell",
-            "toy": bundle.is_toy,
-        },
-    )
-
-
-def _checked_z2(bundle: ModelBundle, z2: str | np.ndarray) -> str | np.ndarray:
-    n_micro = bundle.config.gene.n_latent - bundle.config.gene.n_type
-    if isinstance(z2, str):
-        if z2 not in Z2_SOURCES:
-            raise InputError(found=f"z2 {z2!r}", expected=f"one of {', '.join(Z2_SOURCES)}, or a reference cell's")
-        return z2
-    if np.shape(z2) != (n_micro,):
-        raise InputError(found=f"z2 of shape {np.shape(z2)}", expected=f"({n_micro},), as a reference cell's")
-    return np.asarray(z2, np.float32)
-
-
-def _component_latent(
-    gene: GeneVAE, component: int, z2: str | np.ndarray, at_mean: bool, generator: torch.Generator
-) -> np.ndarray:
-    """Latent of a cell of a mixture component, float32 [n_latent]: its mean, or a sample."""
-    one = torch.tensor([component])
-    mixture, micro, n_micro = gene.mixture, gene.micro, gene.config.n_micro
-    from_prior = isinstance(z2, str) and z2 == "prior"
-    if at_mean:
-        z1 = mixture.means_KT[component].detach().cpu().float()
-        usual = torch.zeros(n_micro) if from_prior else micro.means_KM[component].cpu()
-    else:
-        z1 = mixture.sample(one, generator)[0].cpu()
-        usual = torch.randn(n_micro, generator=generator) if from_prior else micro.sample(one, generator)[0].cpu()
-    chosen = usual if isinstance(z2, str) else torch.from_numpy(z2)
-    return torch.cat([z1, chosen.float()]).numpy()
-
-
 # --- shared ---------------------------------------------------------------------------------------------------------
 
 
-def _without_neighbours(bundle: ModelBundle, centres: CentreCells, seed_B: np.ndarray, context: str) -> PlacedCells:
+def without_neighbours(bundle: ModelBundle, centres: CentreCells, seed_B: np.ndarray, context: str) -> PlacedCells:
+    """The cells of patches of context "single_cell" or "homotypic"."""
     z_BZ, z1_std_BT, depth_B = centres
     if context == SINGLE_CELL:
         return single_cells(z_BZ, depth_B, bundle.config.patch_um)

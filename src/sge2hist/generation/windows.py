@@ -78,14 +78,17 @@ def neighbour_cells(
     side_um: float,
     receptive_radius_um: float,
     slide: int = 0,
+    outline_um_NV2: np.ndarray | None = None,
 ) -> tuple[np.ndarray, PlacedCells]:
     """Patches around points of a section, with all cells that condition them.
 
-    `slide_B` are the slides of the section that the points lie on; `slide` is the stain to generate (`PlacedCells.slide_B`).
+    `slide_B` are the slides of the section that the points lie on; `slide` is the stain to generate (`PlacedCells.slide_B`);
+    `outline_um_NV2` are vertices of all cells of the section, from the centre of each (None: points).
     Returns the rows [M] of the cells in `index`, and the cells without latents: see :func:`with_latents`.
     """
     row_M, image_M = index.within(slide_B, centre_um_B2, side_um / 2 + receptive_radius_um)
     xy_um_M2 = index.centre_um_N2[row_M] - centre_um_B2[image_M] + side_um / 2
+    outline_MV2 = None if outline_um_NV2 is None else _float(outline_um_NV2[row_M] + xy_um_M2[:, None])
     return row_M, PlacedCells(
         z_MZ=torch.zeros(len(row_M), 0),
         depth_M=torch.zeros(len(row_M)),
@@ -93,6 +96,7 @@ def neighbour_cells(
         image_M=torch.from_numpy(image_M),
         mode_B=torch.full((len(slide_B),), MODE_ALL),
         slide_B=torch.full((len(slide_B),), slide),
+        outline_MV2=outline_MV2,
     )
 
 

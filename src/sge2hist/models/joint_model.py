@@ -42,7 +42,7 @@ class ModelConfig:
             raise ValueError(
                 f"{len(self.channels)} channels, but networks for {generated} of {self.image.image_channels}"
             )
-        coarsest = (4 if self.image.autoencoder else 1) * 2 ** (len(self.image.unet.channels) - 1)
+        coarsest = (4 if self.image.autoencoder else 1) * self.image.unet.shrinking
         if self.patch_px % coarsest:
             raise ValueError(f"patch_px must be a multiple of {coarsest}, not {self.patch_px}")
 
@@ -57,7 +57,8 @@ class ModelConfig:
         condition = self.image.condition
         if condition.form == "vector":
             return 0.0
-        return (HALO_NODES - 0.5) * condition.grid_um + condition.splat_um
+        reach_um = (HALO_NODES - 0.5) * condition.grid_um + condition.splat_um
+        return max(reach_um, HALO_NODES * condition.grid_um + condition.outline_um) if condition.outlines else reach_um
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain containers, for JSON."""

@@ -47,6 +47,7 @@ class Cells:
     instrument_obs: pd.DataFrame  # the readers' tables, index: id as the instrument gave it
     centre_xy_px: np.ndarray  # of the section's image
     centre_xy_um: np.ndarray
+    outline_um: np.ndarray | None  # float32 [N, V, 2] from the centre; see `Section.outline_px`
     slide_of_cell: np.ndarray
     gene_removals: list[Removal]
 
@@ -128,9 +129,28 @@ def merge_sections(parts: list[SectionCells], counts: list[csr_array], config: P
         instrument_obs=instrument,
         centre_xy_px=centre_xy_px,
         centre_xy_um=centre_xy_px * scale[:, None],
+        outline_um=_stack_outlines(parts),
         slide_of_cell=slide_of_cell,
         gene_removals=kept.removals,
     )
+
+
+def _stack_outlines(parts: list[SectionCells]) -> np.ndarray | None:
+    """Outlines of the kept cells in um, with as many vertices as the most detailed section has."""
+    known = [part.section.outline_px for part in parts if part.section.outline_px is not None]
+    if not known:
+        return None
+    n_vertices = max(outlines.shape[1] for outlines in known)
+    stacked = []
+    for part in parts:
+        outlines = part.section.outline_px
+        if outlines is None:
+            stacked.append(np.full((len(part.rows), n_vertices, 2), np.nan, np.float32))
+            continue
+        kept = outlines[part.rows] * np.float32(part.section.um_per_px)
+        missing = n_vertices - kept.shape[1]
+        stacked.append(np.concatenate([kept, np.repeat(kept[:, -1:], missing, 1)], 1))
+    return np.concatenate(stacked)
 
 
 def _describe_cells(obs: Any, counts_NG: csr_array, parts: list[SectionCells], slide_of_cell: np.ndarray) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sge2hist.data.artifacts import sha256_of, write_manifest
-from sge2hist.data.paired import CELLS_NAME, DROPPED, KIND, SPLITS, UNKNOWN
+from sge2hist.data.paired import CELLS_NAME, DROPPED, KIND, OUTLINES_KEY, SPLITS, UNKNOWN
 from sge2hist.data.section import Section
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
 from sge2hist.data.slides.stain_scale import SQRT
@@ -120,12 +120,16 @@ def write_cells(folder: Path, prepared: Prepared) -> str:
             obs[column] = pd.Categorical(obs[column].where(obs[column].notna(), "").astype(str))
     var = pd.DataFrame({"symbol": cells.genes.symbols}, index=pd.Index(cells.genes.ids, name="gene_id"))
     uns = {"sge2hist": {"um_per_px": prepared.um_per_px, "toy": prepared.config.toy}}
-    table = anndata.AnnData(X=cells.counts_NG, obs=obs, var=var, obsm={"spatial": stored_xy_px}, uns=uns)
+    obsm = {"spatial": stored_xy_px}
+    if cells.outline_um is not None:
+        obsm[OUTLINES_KEY] = cells.outline_um.reshape(len(obs), -1)
+    table = anndata.AnnData(X=cells.counts_NG, obs=obs, var=var, obsm=obsm, uns=uns)
     table.write_h5ad(folder / CELLS_NAME, compression="lzf")
     digest = blake2b(digest_size=16)
     for names in (obs.index, var.index, obs["cell_type"], obs["split"], obs["slide"]):
         digest.update("\n".join(str(name) for name in names).encode())
-    for array in (stored_xy_px, cells.counts_NG.indptr, cells.counts_NG.indices, cells.counts_NG.data):
+    outlines = [] if cells.outline_um is None else [cells.outline_um]
+    for array in (*outlines, stored_xy_px, cells.counts_NG.indptr, cells.counts_NG.indices, cells.counts_NG.data):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 

@@ -7,6 +7,8 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from sge2hist.data.errors import InputError, refuse_wrong_types
 from sge2hist.data.paired import PairedDataset
 from sge2hist.models.joint_model import ModelConfig
@@ -143,6 +145,14 @@ def check_one_budget(hours: float | None, steps: int | None) -> None:
         raise InputError(found="--hours and --steps", expected="one of the two")
 
 
+def max_radius_um(outline_um_NV2: np.ndarray | None) -> float:
+    """Distance from the centre that all but one in a thousand outlines stay within, rounded up to um; 0 without outlines."""
+    if outline_um_NV2 is None or not np.isfinite(outline_um_NV2).any():
+        return 0.0
+    radius_N = np.linalg.norm(outline_um_NV2, axis=2).max(1)
+    return float(np.ceil(np.quantile(radius_N[np.isfinite(radius_N)], 0.999)))
+
+
 def model_shape(dataset: PairedDataset, config: TrainConfig, *, n_genes: int) -> ModelConfig:
     """Return the configuration of a model of `n_genes` genes for this run; raises `InputError` where there can be none."""
     try:
@@ -158,6 +168,7 @@ def model_shape(dataset: PairedDataset, config: TrainConfig, *, n_genes: int) ->
             labels=config.use_labels and bool(dataset.types),
             n_slides=len(dataset.slide_ids),
             channels=dataset.channels,
+            outline_um=max_radius_um(dataset.outline_um),
         )
     except ValueError as error:
         raise InputError(

@@ -123,6 +123,7 @@ def model_config(
     neighbour_um: float = DEFAULT_NEIGHBOUR_UM,
     pool_um: float = 0.0,
     labels: bool = True,
+    outline_um: float = 0.0,
 ) -> ModelConfig:
     """Return the configuration of preset `name` for a dataset.
 
@@ -137,6 +138,8 @@ def model_config(
         Bins within this distance are assigned one type together; 0: each alone.
     labels
         Whether labelled cells supervise the mixture; without, the mixture has twice as many components, to be grouped.
+    outline_um
+        Radius of the largest cells whose outlines are known: cells are spread over their outlines; 0: no outlines.
     """
     preset = PRESETS[name]
     gene = _gene_config(preset, n_genes, n_types, neighbour_um, pool_um, labels)
@@ -145,7 +148,7 @@ def model_config(
         um_per_px=um_per_px,
         patch_px=patch_px,
         gene=gene,
-        image=_image_config(preset, gene.n_latent, um_per_px, cell_spacing_um, n_slides, len(channels)),
+        image=_image_config(preset, gene.n_latent, um_per_px, cell_spacing_um, n_slides, len(channels), outline_um),
         channels=channels,
         sampler=preset.sampler,
     )
@@ -174,14 +177,26 @@ def _gene_config(
 
 
 def _image_config(
-    preset: Preset, n_latent: int, um_per_px: float, cell_spacing_um: float, n_slides: int, image_channels: int
+    preset: Preset,
+    n_latent: int,
+    um_per_px: float,
+    cell_spacing_um: float,
+    n_slides: int,
+    image_channels: int,
+    outline_um: float,
 ) -> ImageModelConfig:
     method = preset.method
     grid_um = (DOWNSAMPLING if preset.latent else 1) * um_per_px
     n_levels = len(preset.unet)
     return ImageModelConfig(
         autoencoder=_autoencoder_config(preset, image_channels) if preset.latent else None,
-        condition=ConditionConfig(form=method.condition, grid_um=grid_um, splat_um=max(grid_um, cell_spacing_um)),
+        condition=ConditionConfig(
+            form=method.condition,
+            grid_um=grid_um,
+            splat_um=max(grid_um, cell_spacing_um),
+            outlines=outline_um > 0 and method.condition == "map",
+            outline_um=outline_um if method.condition == "map" else 0.0,
+        ),
         unet=UNetConfig(
             channels=preset.unet,
             n_blocks=preset.blocks,

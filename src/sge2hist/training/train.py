@@ -35,6 +35,7 @@ from sge2hist.training.warm_start import copy_weights, warm_start_config
 
 REFRESH_ITEMS = 16_000  # patches or cells between two updates of what a stage caches
 AUTOENCODER_RATE = 2e-3
+SHARE_POINTS = 0.25  # of the patches of cells with outlines, whose cells are shown as points: the model learns both
 STATISTICS_IMAGES = 512  # images for the mean and variance of the latents
 
 
@@ -227,6 +228,7 @@ class _Training:
             seed=self.config.seed,
             n_gradient_cells=16 * batch,
             n_expression_cells=2 * batch,
+            share_points=SHARE_POINTS if self.model.config.image.condition.outlines else 0.0,
             gene_until=0.0 if taken_over else joint.gene_until,
         )
 

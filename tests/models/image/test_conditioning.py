@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -92,3 +94,56 @@ def test_vector_encoder_takes_the_cell_nearest_the_centre():
     assert vector[0].tolist() == [2, 2]
     assert torch.equal(vector[1], encoder.null_Z)
     assert torch.equal(vector[2], encoder.null_Z)
+
+
+def _outlined(outline, **changes) -> tuple[torch.Tensor, CellMapEncoder]:
+    torch.manual_seed(0)
+    config = ConditionConfig(embedding=6, channels=8, outlines=True, outline_um=20.0)
+    encoder = CellMapEncoder(config, n_latent=4, n_slides=2).eval()
+    xy = torch.tensor([[20.0, 28.0], [44.0, 30.0]])
+    cells = _cells(torch.ones(2, 4), xy, [0, 0], [MODE_ALL])
+    if outline is not None:
+        outline = torch.as_tensor(outline, dtype=torch.float32)
+    return encoder(replace(cells, outline_MV2=outline, **changes), (8, 8))[0], encoder
+
+
+def test_cells_without_an_outline_are_points():
+    unknown, _ = _outlined(torch.full((2, 5, 2), torch.nan))
+    assert torch.equal(unknown, _outlined(None)[0])
+    square = [[[8.0, 16], [32, 16], [32, 40], [8, 40]]]
+    one_known, _ = _outlined(torch.cat([torch.tensor(square), torch.full((1, 4, 2), torch.nan)]))
+    assert not torch.equal(one_known, unknown)
+
+
+def test_a_cell_covers_the_nodes_inside_its_outline_alone():
+    """A square of 3 x 3 nodes: the grid before the convolutions holds the cell's embedding there, and zero elsewhere."""
+    _, encoder = _outlined(None)
+    square = torch.tensor([[[16.0, 16], [40, 16], [40, 40], [16, 40]]])
+    cells = _cells(torch.ones(1, 4), [[28.0, 28.0]], [0], [MODE_ALL])
+    value = torch.arange(1.0, 4.0)[None]
+    grid = encoder._spread_outlines(replace(cells, outline_MV2=square), value, (1, 12, 12))[0]
+    inside = torch.zeros(12, 12)
+    inside[4:7, 4:7] = 1
+    assert torch.equal(grid[:3], value[0][:, None, None] * inside)
+    assert torch.equal(grid[3], inside)  # covered
+    edge = inside * 0.5  # two of the four points of a side node are on the boundary, three of a corner's
+    edge[5, 5] = 0
+    edge[[4, 4, 6, 6], [4, 6, 4, 6]] = 0.75
+    assert torch.equal(grid[4], edge)
+    centre = torch.zeros(12, 12)
+    centre[5, 5] = 1
+    assert torch.equal(grid[5], centre)
+
+
+def test_outlines_of_a_batch_are_those_of_each_image():
+    _, encoder = _outlined(None)
+    rng = np.random.default_rng(2)
+    parts = []
+    for n in (3, 1, 4):
+        xy = torch.from_numpy(rng.uniform(0, 64, (n, 2)).astype(np.float32))
+        outline = xy[:, None] + torch.from_numpy(rng.uniform(-12, 12, (n, 7, 2)).astype(np.float32))
+        parts.append(replace(_cells(rng.normal(size=(n, 4)), xy, [0] * n, [MODE_ALL]), outline_MV2=outline))
+    alone = torch.cat([encoder(part, (8, 8))[0] for part in parts])
+    fields = {name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])}
+    fields["image_M"] = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2])
+    assert torch.allclose(encoder(PlacedCells(**fields), (8, 8))[0], alone, atol=1e-6)

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from sge2hist.models.image.conditioning import MODE_ALL
+from sge2hist.models.image.footprints import rasterise
+from sge2hist.training.image.conditioning import cells_by_mode, place_on_crops, sample_outlined
 from sge2hist.training.image.patches import PatchSource
+from tests.fixtures.paired import write_tiny_paired
 
 
 @pytest.fixture
@@ -102,3 +106,36 @@ def test_crops_taken_anywhere_reach_glass_and_stay_clear_of_held_out_patches(dat
     assert len(moved) > 120
     assert min(np.abs(held_out - place).max(1).min() for place in moved) >= 64.0
     assert (moved.std(0) > 0.15 * size_um).all()
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_outlines_turn_with_the_picture(tmp_path, turn):
+    """The slide is painted with the outlines: in every crop the rasterised outlines cover the painted pixels."""
+    dataset = write_tiny_paired(tmp_path / "x.paired", outlines=True)
+    source = PatchSource(dataset, patch_px=32, um_per_px=2.0, receptive_radius_um=28.0, jitter_um=8.0)
+    height, width = source.slides[0].shape[:2]
+    vertices = torch.from_numpy(dataset.outline_um + source.centre_um_N2[:, None].astype(np.float32))
+    one_image = torch.zeros(len(vertices), dtype=torch.long)
+    painted = rasterise(vertices, one_image, (1, height, width), step_um=2.0, start_um=0.0)[0] > 0
+    source.slides[0] = np.repeat(painted.numpy()[..., None] * np.uint8(255), 3, axis=2)
+    rows, turn_13 = np.array([822]), np.array([[turn & 1, turn >> 1 & 1, turn >> 2 & 1]], bool)
+    crops = source.crops(rows, source.centre_um_N2[rows] + 5.0, turn_13)
+    outline = torch.from_numpy(crops.outline_um_MV2)
+    covered = rasterise(outline, torch.from_numpy(crops.crop_M), (1, 32, 32), step_um=2.0, start_um=0.0)[0] > 0
+    shown = crops.image_BCHW[0, 0] > 0
+    assert 0.3 < shown.float().mean() < 0.8
+    assert (covered != shown).float().mean() < 0.01  # points on an edge, in float32
+
+
+def test_a_share_of_the_crops_shows_points(tmp_path):
+    dataset = write_tiny_paired(tmp_path / "x.paired", outlines=True)
+    crops = _source(dataset).batch(40, np.random.default_rng(0))
+    outlined_B = sample_outlined(40, np.random.default_rng(1), 0.25)
+    kept, mode_M = cells_by_mode(crops, np.full(40, MODE_ALL))
+    placed = place_on_crops(
+        crops, kept, torch.zeros(len(kept), 2), np.zeros(1600, np.float32), mode_M, crops.slide_B, outlined_B
+    )
+    known_M = torch.isfinite(placed.outline_MV2).all(dim=(1, 2)).numpy()
+    assert 0.5 < outlined_B.mean() < 0.95
+    assert np.array_equal(known_M, outlined_B[crops.crop_M] & (crops.row_M != 1599))
+    assert sample_outlined(40, np.random.default_rng(1), 0.0) is None

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 ROWS, ORDER, BLOCKS = "rows.npy", "order.npy", "blocks.npy"
 COORDINATES, NEIGHBOUR_FEATURES = "coordinates.npy", "neighbour_features.npy"  # while cells are encoded
+OUTLINE = "outline"  # field of the rows, where cells have outlines
 GROUP = 16 * CHUNK  # cells in memory at one time
 MIN_NEIGHBOUR_UM = 50.0  # an added cell takes the mean microenvironment of the cells within this distance, at least
 
@@ -43,6 +44,7 @@ class CellRows:
     xy_um_M2: np.ndarray  # float64
     z_MZ: np.ndarray  # float32
     depth_M: np.ndarray  # float32
+    outline_um_MV2: np.ndarray | None  # float32, vertices from each cell's centre; NaN: a point. None: all are points
     source_M: np.ndarray  # int64, position in the source; -1 - i for a cell that edit i added
 
 
@@ -75,7 +77,8 @@ class CellStore:
 
 def _cell_rows(rows: np.ndarray) -> CellRows:
     xy, z, depth, source = (np.ascontiguousarray(rows[name]) for name in ("xy_um", "z", "depth", "source"))
-    return CellRows(xy_um_M2=xy, z_MZ=z, depth_M=depth, source_M=source)
+    outline = np.ascontiguousarray(rows[OUTLINE]) if OUTLINE in (rows.dtype.names or ()) else None
+    return CellRows(xy_um_M2=xy, z_MZ=z, depth_M=depth, outline_um_MV2=outline, source_M=source)
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
@@ -104,7 +107,10 @@ def write_cells(
     added = [(number, xy[layout.tile_number(xy) >= 0]) for number, xy in edited.added]
     for _, xy in added:
         layout.count(xy)
-    dtype = [("xy_um", "<f8", (2,)), ("source", "<i8"), ("depth", "<f4"), ("z", "<f4", (bundle.config.gene.n_latent,))]
+    dtype: list[tuple] = [("xy_um", "<f8", (2,)), ("source", "<i8"), ("depth", "<f4")]
+    dtype.append(("z", "<f4", (bundle.config.gene.n_latent,)))
+    if source.outline_um_NV2 is not None:
+        dtype.append((OUTLINE, "<f4", source.outline_um_NV2.shape[1:]))
     rows = ArrayFile.create(folder / ROWS, dtype, layout.n_rows)
     order = ArrayFile.create(folder / ORDER, "<i8", layout.n_rows)
     neighbours = None
@@ -162,6 +168,8 @@ def _encode_group(
     records["xy_um"], records["source"] = edited.xy_um_N2[chosen], chosen
     records["z"], records["depth"] = latents.mean_NZ[at], latents.depth_N[at]
     edited.set_types(bundle, chosen, records["z"])
+    if edited.source.outline_um_NV2 is not None:
+        records[OUTLINE] = edited.source.outline_um_NV2[chosen]
     return records
 
 
@@ -183,6 +191,8 @@ def _write_added(
     for number, xy in added:
         records = np.zeros(len(xy), rows.dtype)
         records["xy_um"], records["source"] = xy, -1 - number
+        if OUTLINE in (records.dtype.names or ()):
+            records[OUTLINE] = np.nan
         records["z"][:, :n_type] = type_mean(bundle, str(edits[number].add_type))
         written.append((layout.assign(xy), records))
         rows.write_at(*written[-1])

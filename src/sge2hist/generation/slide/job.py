@@ -40,6 +40,7 @@ class SlideSpec:
     model: str  # fingerprint
     data: str  # fingerprint
     edits: tuple[str, ...] = ()  # fingerprints
+    footprints: str = "point"  # how cells are placed: "point" or "outline"
 
     def to_json(self) -> dict[str, Any]:
         """The specification in types that JSON knows."""

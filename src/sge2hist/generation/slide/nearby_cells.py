@@ -28,6 +28,7 @@ class NearbyCells:
     xy_um_M2: np.ndarray  # float64
     z_MZ: np.ndarray  # float32
     depth_M: np.ndarray  # float32
+    outline_um_MV2: np.ndarray | None  # float32, vertices from each cell's centre; NaN: a point. None: all are points
     source_M: np.ndarray  # int64, number in the source; -1 - i for a cell that edit i added
     type_M: np.ndarray  # int64, type that the model predicts from the counts, an index into its type names; -1 if added
     report: str  # one line about the genes that cells and model share
@@ -35,13 +36,16 @@ class NearbyCells:
     def placed(self, point_um: np.ndarray, at_um: float = 0.0) -> PlacedCells:
         """The cells as the condition of one canvas on which a point of the slide (x, y) lies at `at_um` in x and in y."""
         n = len(self.xy_um_M2)
+        xy_um_M2 = (self.xy_um_M2 - point_um + at_um).astype(np.float32)
+        outline = None if self.outline_um_MV2 is None else torch.from_numpy(self.outline_um_MV2 + xy_um_M2[:, None])
         return PlacedCells(
             z_MZ=torch.from_numpy(self.z_MZ),
             depth_M=torch.from_numpy(self.depth_M),
-            xy_um_M2=torch.from_numpy((self.xy_um_M2 - point_um + at_um).astype(np.float32)),
+            xy_um_M2=torch.from_numpy(xy_um_M2),
             image_M=torch.zeros(n, dtype=torch.long),
             mode_B=torch.full((1,), MODE_ALL),
             slide_B=torch.zeros(1, dtype=torch.long),
+            outline_MV2=outline,
         )
 
 
@@ -80,10 +84,15 @@ def encode_nearby(
     source_added = np.concatenate([np.zeros(0, np.int64), *(np.full(len(p), code) for code, p in positions)])
     for code in np.unique(source_added):
         z_added[source_added == code, :n_type] = type_mean(bundle, str(edited.edits[-1 - code].add_type))
+    outlines = edited.source.outline_um_NV2 if bundle.config.image.condition.outlines else None
+    if outlines is not None:
+        unknown = np.full((len(added), *outlines.shape[1:]), np.nan, np.float32)
+        outlines = np.concatenate([outlines[rows[inside]], unknown])
     return NearbyCells(
         xy_um_M2=np.concatenate([xy[inside], added]),
         z_MZ=np.concatenate([z, z_added]),
         depth_M=np.concatenate([latents.depth_N[own], np.zeros(len(added), np.float32)]),
+        outline_um_MV2=outlines,
         source_M=np.concatenate([rows[inside], source_added]),
         type_M=np.concatenate([latents.type_N[own], np.full(len(added), -1)]),
         report=latents.alignment.summary(),

@@ -39,10 +39,11 @@ from sge2hist.data.slides.channels import background_level, is_rgb
 from sge2hist.data.slides.glass import glass_colour
 from sge2hist.data.slides.slide_writer import write_slide
 from sge2hist.generation.applicability import Warn, warn_user
+from sge2hist.generation.footprints import AUTO, footprints_name
 from sge2hist.generation.look import look_of
 from sge2hist.generation.slide.edits import Edit, edit_fields, read_edits
 from sge2hist.generation.slide.job import Progress, SlideJob, SlideSpec, lattice_of
-from sge2hist.generation.slide.request import SlideConfig, check_slide
+from sge2hist.generation.slide.request import SlideConfig, check_slide, with_footprints
 from sge2hist.generation.slide.source import Rectangle, SlideSource, open_source
 from sge2hist.generation.slide.stand_alone import write_stand_alone
 from sge2hist.generation.slide.table import write_slide_cells
@@ -87,6 +88,7 @@ def generate_slide(
     n_seeds: int = 1,
     edits: Sequence[Edit] | str | Path = (),
     sampler: SamplerConfig | None = None,
+    footprints: str = AUTO,
     glass_rgb: tuple[int, ...] | None = None,
     part: tuple[int, int] | None = None,
     stand_alone: bool = False,
@@ -115,8 +117,7 @@ def generate_slide(
         Number or name of the slide of a paired dataset that holds several; `section` also names one of several sections
         of an AnnData.
     positions, image_um_per_px
-        Unit of ``obsm["spatial"]`` of an AnnData: auto (um), um, px, hires or lowres; the last three need um per px
-        unless `uns` states it.
+        Unit of ``obsm["spatial"]`` of an AnnData: see :func:`~sge2hist.generation.slide.source.source_from_adata`.
     region_um
         x, y, width, height in um; default: the whole slide.
     seed, n_seeds
@@ -125,6 +126,8 @@ def generate_slide(
         Changes of cells, or a GeoJSON file of them (:mod:`sge2hist.generation.slide.edits`).
     sampler
         Sampler settings; default: the model's.
+    footprints
+        How cells are placed: "auto", "outline" or "point" (:func:`~sge2hist.generation.footprints.outlines_to_use`).
     glass_rgb
         Colour of empty glass, 0 to 255, one level per channel; default: that of the training slide.
     part
@@ -173,6 +176,7 @@ def generate_slide(
             seed=seed,
             n_seeds=n_seeds,
             sampler=sampler,
+            footprints=footprints,
             edits=tuple(read_edits(edits, cells.um_per_edit_unit) if isinstance(edits, str | Path) else edits),
             part=part,
             glass_rgb=glass_rgb,
@@ -237,6 +241,7 @@ def prepare_slide(
     output = Path(output)
     check_output(output, overwrite=overwrite, kind=KIND)
     region, applicability = check_slide(bundle, source, config, warn)
+    source = with_footprints(bundle, source, config.footprints)
     if config.part is not None:
         lattice = lattice_of(bundle)
         region = region_of_part(region, config.part, lattice.block_side * lattice.downsampling)
@@ -250,6 +255,7 @@ def prepare_slide(
         model=bundle.fingerprint,
         data=str(source.manifest["data_fingerprint"]),
         edits=tuple(edit.fingerprint() for edit in edits),
+        footprints=footprints_name(source.outline_um_NV2),
     )
     job = SlideJob.prepare(
         work_folder(output), bundle, source, edits, spec, config.batch, fresh=overwrite, progress=progress
@@ -327,8 +333,8 @@ def _manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> dict[s
         "sampler": asdict(spec.sampler),
         "window_step_um": job.lattice.tile_side * job.lattice.um_per_latent_px,
         "lattice": job.lattice.fingerprint(len(job.steps)),
-        "network_px": job.lattice.downsampling
-        * 2 ** (len(bundle.config.image.unet.channels) - 1),  # its coarsest pixel
+        "network_px": job.lattice.downsampling * bundle.config.image.unet.shrinking,
+        "footprints": spec.footprints,
         "seed": spec.seeds[0],
         "n_seeds": len(spec.seeds),
         "uncertainty_scale": UNCERTAINTY_SCALE,

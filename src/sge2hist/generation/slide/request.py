@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.slides.channels import require_same_channels
 from sge2hist.generation.applicability import Applicability, Warn, check_cells
+from sge2hist.generation.footprints import AUTO, outlines_to_use
 from sge2hist.generation.look import look_of
 from sge2hist.generation.slide.edited_source import EditedSource
 from sge2hist.generation.slide.edits import Edit
@@ -32,6 +33,7 @@ class SlideConfig:
     stand_alone: bool = False  # one canvas with one halo
     render: str | None = None  # "virtual-he": stains as H&E colours
     stain_roles: str | None = None  # of the channels then; None: by their names
+    footprints: str = AUTO  # of the cells: see `generation.footprints`
 
     def __post_init__(self) -> None:
         if self.n_seeds < 1 or self.batch < 1 or self.workers < 1:
@@ -40,6 +42,11 @@ class SlideConfig:
             raise ValueError("seed must be at least 0")
         if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
             raise ValueError(f"part is {self.part[0]} of {self.part[1]}; it must be i of n with i from 1 to n")
+
+
+def with_footprints(bundle: ModelBundle, source: SlideSource, footprints: str) -> SlideSource:
+    """The source with the outlines that condition images, or none (:func:`~sge2hist.generation.footprints.outlines_to_use`)."""
+    return replace(source, outline_um_NV2=outlines_to_use(bundle, source.outline_um_NV2, footprints, source.slide))
 
 
 def check_slide(

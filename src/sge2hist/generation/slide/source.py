@@ -43,6 +43,7 @@ class SlideSource:
     slide: str  # name
     um_per_edit_unit: float  # um per unit of an edit's coordinates: px of the slide, or um
     manifest: dict[str, Any]  # fields for the manifest: path and fingerprint of the data
+    outline_um_NV2: np.ndarray | None = None  # float32, vertices from each cell's centre; None: points
     image: Callable[[], SlideImage] | None = None  # the real slide, if there is one
     channels: Channels | None = None  # of the real slide
     warnings: tuple[str, ...] = ()  # about the positions
@@ -148,6 +149,7 @@ def source_from_paired(dataset: PairedDataset, slide: int = 0) -> SlideSource:
             "data_fingerprint": dataset.fingerprint,
             "toy": dataset.is_toy,
         },
+        outline_um_NV2=None if dataset.outline_um is None else dataset.outline_um[rows],
         image=lambda: dataset.slides[slide],
         channels=dataset.channels,
     )

@@ -13,13 +13,14 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.generated import APPLICABILITY, CELLS_NAME, KIND, SLIDE_MODE, SLIDE_NAME, note_of
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
 from sge2hist.generation.applicability import Warn, warn_user
+from sge2hist.generation.footprints import footprints_name
 from sge2hist.generation.look import Look, look_of
 from sge2hist.generation.slide.canvas import RegionPx, canvas_area, canvas_pixels, canvas_um, sample_canvas
 from sge2hist.generation.slide.edited_source import EditedSource
 from sge2hist.generation.slide.edits import edit_fields
 from sge2hist.generation.slide.job import lattice_of
 from sge2hist.generation.slide.nearby_cells import NearbyCells, encode_nearby
-from sge2hist.generation.slide.request import SlideConfig, check_slide
+from sge2hist.generation.slide.request import SlideConfig, check_slide, with_footprints
 from sge2hist.generation.slide.source import SlideSource
 from sge2hist.generation.slide.table import TableRows, writing_table
 from sge2hist.models.bundle import ModelBundle
@@ -88,6 +89,7 @@ def write_stand_alone(
         )
     region_px, applicability = check_slide(bundle, source, config, warn)
     look = look_of(bundle, config.render, config.stain_roles)
+    source = with_footprints(bundle, source, config.footprints)
     edited = EditedSource(source, config.edits)
     region = StandAloneRegion(bundle, edited, region_px)
     sampler = config.sampler or bundle.config.sampler
@@ -108,6 +110,7 @@ def write_stand_alone(
             **look.manifest,
             "sampler": asdict(sampler),
             "stand_alone": True,
+            "footprints": footprints_name(source.outline_um_NV2),
             "seed": config.seed,
             "n_seeds": 1,
             "edits": [edit_fields(edit) for edit in config.edits],

@@ -218,6 +218,10 @@ def cells_of_windows(
     xy_um = np.full((n * n_slots, 2), PADDING_UM, np.float32)
     z[row], depth[row] = cells.z_MZ[close][cell], cells.depth_M[close][cell]
     xy_um[row] = xy[cell] - centre_um_n2[window] + side_um / 2
+    outline = None
+    if cells.outline_um_MV2 is not None:
+        outline = np.full((n * n_slots, *cells.outline_um_MV2.shape[1:]), np.nan, np.float32)
+        outline[row] = cells.outline_um_MV2[close][cell] + xy_um[row][:, None]
     return PlacedCells(
         z_MZ=torch.from_numpy(z),
         depth_M=torch.from_numpy(depth),
@@ -225,6 +229,7 @@ def cells_of_windows(
         image_M=torch.arange(n).repeat_interleave(n_slots),
         mode_B=torch.full((n,), MODE_ALL),
         slide_B=torch.zeros(n, dtype=torch.long),
+        outline_MV2=None if outline is None else torch.from_numpy(outline),
     ), occupied
 
 

@@ -1,26 +1,35 @@
 """Conditioning on cells with positions: the only condition of the image model.
 
 A patch is conditioned on a set of cells, each with its latent `z` and its position. An embedding of each cell, and an
-occupancy, are splatted onto a coarse grid, and the image network reads the resulting map as extra channels. The map is as large
-as the canvas, so the same network serves a patch and a whole slide.
+occupancy, are spread over a coarse grid, and the image network reads the resulting map as extra channels. The map is as large
+as the canvas, so the same network serves a patch and a whole slide. A cell is spread by a triangular kernel around its centre or,
+in a model of cells with outlines, over its own outline.
 
-Shape letters: B images, M cells of all images together, Z latent dims, E embedding channels, D condition channels,
-h w grid nodes. x = column, y = row, in um from the canvas's top left corner.
+Shape letters: B images, M cells of all images together, Z latent dims, V vertices of an outline, E embedding channels,
+D condition channels, h w grid nodes. x = column, y = row, in um from the canvas's top left corner.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sge2hist.models.image.footprints import boundary, rasterise
 
 MODE_NONE, MODE_SINGLE_CELL, MODE_ALL = 0, 1, 2
 """Conditioning mode of an image: unconditional, on its centre cell alone, or on all its cells. MODE_ALL without cells: glass."""
 
 HALO_NODES = 2
 """Grid nodes beyond the canvas on every side: the two 3x3 convolutions of the encoder consume them."""
+
+POINTS_PER_NODE = 2
+"""Outlines are sampled at so many points per grid node, along a side, and averaged."""
+N_OUTLINE_CHANNELS = 3
+"""Of the map of a model of outlines: share covered by outlined cells, share on their boundaries, and the cells' centres."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +44,7 @@ class PlacedCells:
     image_M: which image of the batch the cell belongs to, in 0..B-1, increasing.
     mode_B: MODE_NONE, MODE_SINGLE_CELL or MODE_ALL of each image.
     slide_B: slide (stain) index of each image; 0 is "any slide", slide s of the model is s + 1.
+    outline_MV2: outline of each cell, vertices (x, y) in um on its canvas; NaN: unknown. None: of no cell.
     """
 
     z_MZ: Tensor
@@ -43,10 +53,12 @@ class PlacedCells:
     image_M: Tensor
     mode_B: Tensor
     slide_B: Tensor
+    outline_MV2: Tensor | None = None
 
     def to(self, device: torch.device | str) -> PlacedCells:
         """Return the same cells on another device."""
-        return PlacedCells(**{name: value.to(device) for name, value in vars(self).items()})
+        moved: dict[str, Any] = {name: None if x is None else x.to(device) for name, x in vars(self).items()}
+        return PlacedCells(**moved)
 
     def unconditional(self) -> PlacedCells:
         """Return the same batch without cells, for classifier-free guidance; the slides are kept."""
@@ -58,6 +70,7 @@ class PlacedCells:
             xy_um_M2=self.xy_um_M2[none],
             image_M=none,
             mode_B=torch.zeros_like(self.mode_B),
+            outline_MV2=None,
         )
 
 
@@ -70,6 +83,8 @@ class ConditionConfig:
     splat_um: float = 8.0  # half-width of the triangular kernel that spreads a cell over the nodes
     embedding: int = 48  # E, channels per cell on the grid
     channels: int = 64  # D, channels that the image network reads
+    outlines: bool = False  # cells are spread over their outlines where these are known
+    outline_um: float = 0.0  # with outlines: cells whose centre is this far outside the map may reach into it
 
     def __post_init__(self) -> None:
         if self.form not in ("map", "vector"):
@@ -117,7 +132,8 @@ class CellMapEncoder(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(n_latent + 1, 2 * config.embedding), nn.SiLU(), nn.Linear(2 * config.embedding, config.embedding)
         )
-        self.conv1 = nn.Conv2d(config.embedding + 1, config.channels, 3)
+        n_extra = N_OUTLINE_CHANNELS if config.outlines else 0
+        self.conv1 = nn.Conv2d(config.embedding + 1 + n_extra, config.channels, 3)
         self.conv2 = nn.Conv2d(config.channels, config.channels, 3)
         self.mode_3D = nn.Embedding(3, config.channels)
         self.slide_SD = nn.Embedding(n_slides + 1, config.channels)
@@ -125,19 +141,51 @@ class CellMapEncoder(nn.Module):
 
     def forward(self, cells: PlacedCells, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return (map [B, D, h, w], vector [B, D]); node (i, j) sits at ((j + 0.5) grid_um, (i + 0.5) grid_um)."""
-        B = len(cells.mode_B)
         value_ME = self.embed(torch.cat([cells.z_MZ, cells.depth_M[:, None]], dim=1)).float()
         value_ME = torch.cat([value_ME, torch.ones_like(value_ME[:, :1])], dim=1)
-        xy_nodes_M2 = cells.xy_um_M2 / self.config.grid_um - 0.5 + HALO_NODES
-        shape = (B, grid_hw[0] + 2 * HALO_NODES, grid_hw[1] + 2 * HALO_NODES)
-        radius = self.config.splat_um / self.config.grid_um
-        grid_BEhw = splat(value_ME, xy_nodes_M2, cells.image_M, shape, radius)
+        shape = (len(cells.mode_B), grid_hw[0] + 2 * HALO_NODES, grid_hw[1] + 2 * HALO_NODES)
+        grid_BEhw = (
+            self._spread_outlines(cells, value_ME, shape)
+            if self.config.outlines
+            else self._splat(cells, value_ME, shape)
+        )
         mode_BD = self.mode_3D(cells.mode_B)
         h = self.conv1(grid_BEhw.contiguous(memory_format=torch.channels_last)) + mode_BD[:, :, None, None]
         map_BDhw = self.conv2(F.silu(h))
         conditional_B = (cells.mode_B != MODE_NONE)[:, None, None, None]
         map_BDhw = torch.where(conditional_B, map_BDhw, self.null_D[:, None, None].to(map_BDhw.dtype))
         return map_BDhw, mode_BD + self.slide_SD(cells.slide_B)
+
+    def _splat(self, cells: PlacedCells, value_ME: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        xy_nodes_M2 = cells.xy_um_M2 / self.config.grid_um - 0.5 + HALO_NODES
+        return splat(value_ME, xy_nodes_M2, cells.image_M, shape, self.config.splat_um / self.config.grid_um)
+
+    def _spread_outlines(self, cells: PlacedCells, value_ME: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        """As `_splat`, but a cell with an outline is spread over it; `N_OUTLINE_CHANNELS` follow the channels of `value_ME`."""
+        step_um = self.config.grid_um / POINTS_PER_NODE
+        fine_shape = (shape[0], shape[1] * POINTS_PER_NODE, shape[2] * POINTS_PER_NODE)
+        outline_MV2 = cells.outline_MV2
+        if outline_MV2 is None:
+            outline_MV2 = cells.xy_um_M2.new_full((len(cells.xy_um_M2), 1, 2), torch.nan)
+        label_Brc = rasterise(
+            outline_MV2, cells.image_M, fine_shape, step_um=step_um, start_um=-HALO_NODES * self.config.grid_um
+        )
+        table = torch.cat([torch.zeros_like(value_ME[:1]), value_ME])
+        covered_Brc = label_Brc > 0
+        fine = torch.cat(
+            [F.embedding(label_Brc, table), torch.stack([covered_Brc, boundary(label_Brc)], dim=3).to(table.dtype)],
+            dim=3,
+        )
+        spread = F.avg_pool2d(fine.permute(0, 3, 1, 2), POINTS_PER_NODE)
+        # cells without an outline are points with a triangular kernel; the last channel marks the centres of all cells
+        is_point_M1 = (~torch.isfinite(outline_MV2).all(dim=(1, 2)))[:, None]
+        points_BEhw = self._splat(
+            cells, torch.cat([value_ME * is_point_M1, torch.ones_like(value_ME[:, :1])], 1), shape
+        )
+        n_values = value_ME.shape[1]
+        return torch.cat(
+            [spread[:, :n_values] + points_BEhw[:, :n_values], spread[:, n_values:], points_BEhw[:, n_values:]], 1
+        )
 
 
 class CellVectorEncoder(nn.Module):

@@ -33,6 +33,11 @@ class UNetConfig:
         if self.n_blocks < 1 or self.bottom < 0 or any(c < 8 or c % 8 for c in self.channels):
             raise ValueError("n_blocks >= 1, bottom >= 0 and channels in multiples of 8 are needed")
 
+    @property
+    def shrinking(self) -> int:
+        """Pixels along the side of one pixel of the coarsest resolution."""
+        return 2 ** (len(self.channels) - 1)
+
     def blocks_down(self, level: int) -> int:
         """Blocks of a level on the way down, each with a skip to the way up; 0: the level has no way up."""
         return 0 if self.bottom and level == len(self.channels) - 1 else self.n_blocks

@@ -5,7 +5,8 @@ outs/                           (files downloaded one by one carry a prefix <ID>
  experiment.xenium              JSON: pixel_size (um per px of the DAPI image), analysis_sw_version
  cells.parquet                  cell_id (bytes, text or integer), x_centroid, y_centroid in um, cell_area, nucleus_area
  cell_feature_matrix.h5         10x matrix; controls have another feature_type than "Gene Expression"
- {cell,nucleus}_boundaries.parquet, cells.zarr.zip, transcripts.parquet, ...   (not needed)
+ cell_boundaries.parquet        cell_id, vertex_x, vertex_y in um: the outlines of the cells (where it is there)
+ nucleus_boundaries.parquet, cells.zarr.zip, transcripts.parquet, ...           (not needed)
  morphology_focus/morphology_focus_0000.ome.tif (1 to 4 files), morphology_focus/ch0000_dapi.ome.tif ... (analysis 4),
  morphology_focus.ome.tif, morphology_mip.ome.tif (analysis 1)                   fluorescence of the run, in px of the DAPI image
  analysis/clustering/gene_expression_graphclust/clusters.csv                    (when analysis.tar.gz is unpacked)
@@ -33,6 +34,7 @@ from sge2hist.readers.tenx import space_ranger
 from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
 from sge2hist.readers.tenx.visium_hd_folder import one_file
 from sge2hist.readers.tenx.xenium_alignment import XeniumAlignment, find_alignment, read_alignment
+from sge2hist.readers.tenx.xenium_boundaries import read_boundaries
 
 SPECIFICATION = "experiment.xenium"
 MORPHOLOGY_IMAGES = (
@@ -93,6 +95,11 @@ def read(
     matrix = TenxMatrix.open(_file(folder, "cell_feature_matrix.h5"))
     obs, centre_um, n_missing = _cells(_file(folder, "cells.parquet"), as_text(matrix.barcodes))
     centre_xy_px = mapping.to_he(centre_um / pixel_size_um)
+    outline_px = None
+    if (boundaries := _file(folder, "cell_boundaries.parquet")).is_file():
+        vertices_um = read_boundaries(boundaries, obs.index)
+        vertices_px = mapping.to_he(vertices_um.reshape(-1, 2) / pixel_size_um).reshape(vertices_um.shape)
+        outline_px = (vertices_px - centre_xy_px[:, None]).astype(np.float32)
     _refuse_inverse(centre_um / pixel_size_um, mapping, slide)
     sources = {"alignment": pixel_size_um * mapping.scale}
     if slide.um_per_px is not None:
@@ -112,6 +119,7 @@ def read(
         observation_um=None,
         obs=obs,
         centre_xy_px=centre_xy_px,
+        outline_px=outline_px,
         genes=matrix.genes,
         image=slide,
         um_per_px=um_per_px if um_per_px is not None else sources["alignment"],

@@ -19,6 +19,11 @@ def sample_modes(n: int, rng: np.random.Generator, *, share_none: float, share_c
     return rng.choice([MODE_NONE, MODE_SINGLE_CELL, MODE_ALL], size=n, p=shares)
 
 
+def sample_outlined(n: int, rng: np.random.Generator, share_points: float) -> np.ndarray | None:
+    """Sample which of n crops show outlines, bool [n]; None, without a random number, when all do."""
+    return rng.random(n) >= share_points if share_points else None
+
+
 def cells_by_mode(crops: PatchBatch, mode_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the conditioning cells, and the conditioning mode of the crop of each, both [M]."""
     mode_M = mode_B[crops.crop_M]
@@ -27,9 +32,24 @@ def cells_by_mode(crops: PatchBatch, mode_B: np.ndarray) -> tuple[np.ndarray, np
 
 
 def place_on_crops(
-    crops: PatchBatch, kept: np.ndarray, z_MZ: Tensor, depth_N: np.ndarray, mode_B: np.ndarray, slide_B: np.ndarray
+    crops: PatchBatch,
+    kept: np.ndarray,
+    z_MZ: Tensor,
+    depth_N: np.ndarray,
+    mode_B: np.ndarray,
+    slide_B: np.ndarray,
+    outlined_B: np.ndarray | None = None,
 ) -> PlacedCells:
-    """The kept cells at their positions on the crops; `z_MZ`: their latents, `depth_N`: log depth of all cells."""
+    """The kept cells at their positions on the crops.
+
+    `z_MZ`: their latents, `depth_N`: log depth of all cells, `outlined_B`: crops whose cells have outlines where these are known
+    (None: all), so that a model learns both.
+    """
+    outline_MV2 = None
+    if crops.outline_um_MV2 is not None:
+        outline_MV2 = torch.from_numpy(crops.outline_um_MV2[kept])
+        if outlined_B is not None:
+            outline_MV2[torch.from_numpy(~outlined_B[crops.crop_M[kept]])] = torch.nan
     return PlacedCells(
         z_MZ=z_MZ,
         depth_M=torch.from_numpy(depth_N[crops.row_M[kept]]),
@@ -37,6 +57,7 @@ def place_on_crops(
         image_M=torch.from_numpy(crops.crop_M[kept]),
         mode_B=torch.from_numpy(mode_B),
         slide_B=torch.from_numpy(slide_B),
+        outline_MV2=outline_MV2,
     )
 
 

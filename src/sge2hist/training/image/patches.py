@@ -28,6 +28,9 @@ class PatchBatch:
     row_M: np.ndarray  # rows of the cells, grouped by crop
     crop_M: np.ndarray  # which crop each belongs to, rising
     xy_um_M2: np.ndarray  # position from the crop's top left corner
+    outline_um_MV2: (
+        np.ndarray | None
+    )  # vertices of each cell from the crop's top left corner; None: outlines are not known
     is_centre_M: np.ndarray  # whether it is the cell that the crop was made for
     slide_B: np.ndarray
 
@@ -56,6 +59,7 @@ class PatchSource:
         self.glass = [np.array(glass_colour(slide) or white, np.uint8) for slide in dataset.slides]
         self.slides = [slide.as_array(dataset.um_per_px, um_per_px) for slide in dataset.slides]
         self.centre_um_N2 = dataset.centre_xy_px * dataset.um_per_px
+        self.outline_um_NV2 = dataset.outline_um
         self.slide_of_cell = dataset.slide_of_cell
         self._excluded = excluded or ExclusionMask()
         self.index = CellIndex(self.centre_um_N2, self.slide_of_cell)
@@ -123,13 +127,20 @@ class PatchSource:
             images[b] = _turned(_crop(self.slides[slide], x, y, size, self.glass[slide]), turn_B3[b])
         corner_um_B2 = corner_B2 * self.um_per_px
         row_M, crop_M = self.index.within(slide_B, corner_um_B2 + side_um / 2, self.gather_radius_um)
-        xy_um_M2 = _turned_positions(self.centre_um_N2[row_M] - corner_um_B2[crop_M], turn_B3[crop_M], side_um)
+        xy_um_M2 = self.centre_um_N2[row_M] - corner_um_B2[crop_M]
+        outline_um_MV2 = None
+        if self.outline_um_NV2 is not None:
+            vertices = self.outline_um_NV2[row_M] + xy_um_M2[:, None].astype(np.float32)
+            turn_M13 = turn_B3[crop_M][:, None]
+            outline_um_MV2 = _turned_positions(vertices, turn_M13, side_um).astype(np.float32)
+        xy_um_M2 = _turned_positions(xy_um_M2, turn_B3[crop_M], side_um)
         return PatchBatch(
             image_BCHW=torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1),
             centre_row_B=rows,
             row_M=row_M,
             crop_M=crop_M,
             xy_um_M2=xy_um_M2.astype(np.float32),
+            outline_um_MV2=outline_um_MV2,
             is_centre_M=row_M == rows[crop_M],
             slide_B=slide_B,
         )
@@ -157,7 +168,7 @@ def _turned(image_HWC: np.ndarray, turn_3: np.ndarray) -> np.ndarray:
     return image_HWC.transpose(1, 0, 2) if turn_3[2] else image_HWC
 
 
-def _turned_positions(xy_um_M2: np.ndarray, turn_M3: np.ndarray, side_um: float) -> np.ndarray:
-    """Where :func:`_turned` takes points of a canvas of side `side_um`."""
-    mirrored = np.where(turn_M3[:, :2], side_um - xy_um_M2, xy_um_M2)
-    return np.where(turn_M3[:, 2:], mirrored[:, ::-1], mirrored)
+def _turned_positions(xy_um: np.ndarray, turn: np.ndarray, side_um: float) -> np.ndarray:
+    """Where :func:`_turned` takes points [..., 2] of a canvas of side `side_um`; `turn`: bool [..., 3]."""
+    mirrored = np.where(turn[..., :2], side_um - xy_um, xy_um)
+    return np.where(turn[..., 2:], mirrored[..., ::-1], mirrored)

@@ -16,7 +16,13 @@ from sge2hist.models.joint_model import JointModel
 from sge2hist.training.gene.data import GeneData, encode_data
 from sge2hist.training.gene.mixture_em import centre_micro
 from sge2hist.training.gene.stages import GeneStage
-from sge2hist.training.image.conditioning import cells_by_mode, place_on_crops, sample_modes, single_cell_latents
+from sge2hist.training.image.conditioning import (
+    cells_by_mode,
+    place_on_crops,
+    sample_modes,
+    sample_outlined,
+    single_cell_latents,
+)
 from sge2hist.training.image.patches import PatchBatch, PatchSource
 from sge2hist.training.loop import Stage, stage_generator, stage_rng
 
@@ -54,6 +60,7 @@ class JointConfig:
     diffusion_weight: float = 10.0  # lambda_diff of the published loss
     share_centre: float = SHARE_CENTRE  # patches conditioned on their centre cell alone
     share_none: float = 0.10  # unconditional patches, for guidance
+    share_points: float = 0.0  # patches whose cells are points although their outlines are known
     share_slide: float = 0.5  # patches conditioned on their slide (stain)
     share_anywhere: float = SHARE_ANYWHERE  # patches that are not taken at a cell
     gene_rate: float = 0.3  # learning rate of the gene model over that of the image model
@@ -138,7 +145,9 @@ class JointTraining(Stage):
         crops = self._source.batch(config.batch, rng, share_anywhere=config.share_anywhere)
         mode_B = sample_modes(config.batch, rng, share_none=config.share_none, share_centre=config.share_centre)
         slide_known_B = rng.random(config.batch) < config.share_slide
-        cells = self._place(crops, mode_B, np.where(slide_known_B, crops.slide_B + 1, 0), step, rng)
+        outlined_B = sample_outlined(config.batch, rng, config.share_points)
+        slide_B = np.where(slide_known_B, crops.slide_B + 1, 0)
+        cells = self._place(crops, mode_B, slide_B, outlined_B, step, rng)
         with torch.no_grad():
             latent = self.model.image.to_latent(crops.image_BCHW.to(self._device))
         image_B = self.model.image.loss(latent, cells, stage_generator(config.seed, "joint/noise", step))
@@ -151,7 +160,13 @@ class JointTraining(Stage):
         return {"loss": loss, "image": image} | {name: expression[name] for name in shown}
 
     def _place(
-        self, crops: PatchBatch, mode_B: np.ndarray, slide_B: np.ndarray, step: int, rng: np.random.Generator
+        self,
+        crops: PatchBatch,
+        mode_B: np.ndarray,
+        slide_B: np.ndarray,
+        outlined_B: np.ndarray | None,
+        step: int,
+        rng: np.random.Generator,
     ) -> PlacedCells:
         """The conditioning cells of each crop, with new latents for some of them and cached ones for the rest."""
         kept, mode_M = cells_by_mode(crops, mode_B)
@@ -161,7 +176,7 @@ class JointTraining(Stage):
             z_MZ = self._sampled_if_single(z_MZ, row_M, mode_M, step)
         else:
             z_MZ = self._with_new_latents(z_MZ, crops.is_centre_M[kept], row_M, mode_M, step, rng)
-        return place_on_crops(crops, kept, z_MZ, self.depth_N, mode_B, slide_B).to(self._device)
+        return place_on_crops(crops, kept, z_MZ, self.depth_N, mode_B, slide_B, outlined_B).to(self._device)
 
     def _sampled_if_single(self, z_MZ: Tensor, row_M: np.ndarray, mode_M: np.ndarray, step: int) -> Tensor:
         generator = stage_generator(self._config.seed, "joint/posterior", step)
