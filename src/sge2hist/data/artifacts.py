@@ -14,6 +14,7 @@ from typing import Any
 import sge2hist
 from sge2hist.data.errors import InputError
 from sge2hist.data.output_lock import REPLACED, UNFINISHED, output_lock, owner_tag
+from sge2hist.data.packed_text import open_text
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -173,15 +174,16 @@ def _plain(value: Any) -> Any:
 
 
 def read_json(path: str | Path, *, expected: str = "a JSON object") -> dict[str, Any]:
-    """Read a JSON object; anything else in the file is an `InputError`."""
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(found="no such file", where=str(path), expected=expected) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            found=f"a file that is not JSON ({error})", where=str(path), expected=expected, repair="copy it again"
-        ) from error
+    """Read a JSON object, plain or gzipped; anything else in the file is an `InputError`."""
+    if not Path(path).exists():
+        raise InputError(found="no such file", where=str(path), expected=expected)
+    with open_text(path, suffixes=(".json",), expected=expected) as file:
+        try:
+            value = json.loads(file.read())
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(
+                found=f"a file that is not JSON ({error})", where=str(path), expected=expected, repair="copy it again"
+            ) from error
     if not isinstance(value, dict):
         raise InputError(found=f"a JSON {type(value).__name__}", where=str(path), expected=expected)
     return value

@@ -14,7 +14,7 @@ from sge2hist.data.virtual_he import REQUEST, requested_file
 from sge2hist.pairing.cells import choose_method
 from sge2hist.pairing.config import PrepareConfig
 from sge2hist.pairing.stain_ranges import with_virtual_he
-from sge2hist.readers import open_sections
+from sge2hist.readers import CHOOSING_FORMATS, open_sections
 from sge2hist.readers.detect import FORMATS, detect_format
 from sge2hist.readers.tenx.visium_hd_folder import find_squares
 from sge2hist.readers.tenx.visium_hd_segmented import find_segmented
@@ -89,7 +89,7 @@ def _listed(given: Any, name: str) -> list[Any]:
 def _open_chosen(path: Path, image: str | Path | None, config: PrepareConfig) -> list[Section]:
     """The sections of one input; the one of `config.section` where it holds several."""
     sections = open_input(path, image, config)
-    if config.section is None or path.suffix == ".h5ad":  # its reader has chosen
+    if config.section is None or _format_of(path, config) in CHOOSING_FORMATS:  # the reader has chosen
         return sections
     names = [section.name for section in sections]
     if len(sections) == 1:
@@ -99,12 +99,16 @@ def _open_chosen(path: Path, image: str | Path | None, config: PrepareConfig) ->
     return [sections[names.index(config.section)]]
 
 
+def _format_of(path: Path, config: PrepareConfig) -> str:
+    return detect_format(path).format if config.format == "auto" else config.format
+
+
 def open_input(path: Path, image: str | Path | None, config: PrepareConfig) -> list[Section]:
     """Open one input; Visium HD without `bin_um` is read at 2 um when cells can be made of its bins.
 
     Where there are no 2 um bins but Space Ranger's own table of cells, that is read instead.
     """
-    format = detect_format(path).format if config.format == "auto" else config.format
+    format = _format_of(path, config)
     virtual_he, file = requested_file(image)
     if virtual_he and file is None and format != "xenium":
         raise InputError(
@@ -130,7 +134,7 @@ def open_input(path: Path, image: str | Path | None, config: PrepareConfig) -> l
             expected="an AnnData, or outlines given by --labels: this format states the unit of its positions",
             repair="omit it",
         )
-    if format == "anndata":
+    if format in CHOOSING_FORMATS:
         options["section"] = config.section
     method = config.cells.method
     if format == "visium_hd" and config.bin_um is None and method != "bins":

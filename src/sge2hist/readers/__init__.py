@@ -14,7 +14,7 @@ _OPTIONS = {
     "visium_hd": ("bin_um", "name", "channels"),
     "visium_hd_segmented": ("um_per_px", "name", "channels"),
     "xenium": ("um_per_px", "alignment", "channels"),
-    "visium": ("um_per_px", "name", "channels"),
+    "visium": ("um_per_px", "name", "channels", "section"),
     "legacy_st": ("um_per_px", "sections"),
     "anndata": ("um_per_px", "layer", "channels", "section"),
     "spatialdata": ("um_per_px", "layer", "table", "bin_um"),
@@ -22,6 +22,8 @@ _OPTIONS = {
 }
 TENX_FORMATS = ("visium_hd", "visium_hd_segmented", "xenium", "visium")
 """Formats whose module lies in `readers.tenx`."""
+CHOOSING_FORMATS = tuple(name for name, options in _OPTIONS.items() if "section" in options)
+"""Formats whose reader takes one of several sections; the others return all of them."""
 
 
 def open_sections(
@@ -63,7 +65,7 @@ def open_sections(
     genes
         Published pickle: csv ``gene_id,symbol`` in the order of its vectors.
     section
-        AnnData: name of one of several sections in the file.
+        AnnData and Visium: name of one of several sections in the file or folder.
     channels
         Channels of a fluorescence image to take, by name, or `channels.ALL`; None: the image is an H&E.
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.section import Section
+from sge2hist.data.section import ImageReference, Section
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.readers import open_sections
 from sge2hist.readers.detect import detect_format
 from sge2hist.readers.tenx import space_ranger, visium, visium_hd_segmented
+from sge2hist.readers.tenx.mtx_matrix import MtxMatrix
 from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
+from sge2hist.readers.tenx.visium_folder import find_visium
 from sge2hist.readers.tenx.visium_hd_folder import find_matrix, find_squares
 
 Facts = list[tuple[str, str]]
+UNITS = ("units", "positions in px of the H&E given to Space Ranger: x = column, y = row")
 
 
 def input_facts(path: str | Path, *, image: str | Path | None = None) -> Facts:
@@ -61,52 +64,55 @@ def section_facts(section: Section) -> Facts:
 def _space_ranger_facts(path: Path, name: str) -> Facts:
     facts: Facts = []
     if name == "visium":
-        outs = visium.find_outs(path)
-        facts += _matrix_facts(find_matrix(outs)[0], "spots of 55 um, 100 um apart")
-        spatial = outs / "spatial"
-        facts += _spot_scale_facts(spatial)
+        return [*facts, *_visium_facts(path)]
     elif name == "visium_hd":
         squares = find_squares(path)
         for side_um, square in squares.items():
-            facts += _matrix_facts(find_matrix(square)[0], f"bins of {side_um} um")
+            facts += _matrix_facts(TenxMatrix.open(find_matrix(square)[0]), f"bins of {side_um} um")
         spatial = squares[max(squares)] / "spatial"
     folder = visium_hd_segmented.find_segmented(path)
     matrix = visium_hd_segmented.find_cell_matrix(folder) if folder is not None else None
     if folder is not None and matrix is not None:
-        facts += _matrix_facts(matrix, "cells segmented by Space Ranger")
+        facts += _matrix_facts(TenxMatrix.open(matrix), "cells segmented by Space Ranger")
         if name == "visium_hd_segmented":
             spatial = folder / "spatial"
     return facts + _scale_facts(spatial)
 
 
-def _matrix_facts(path: Path, what: str) -> Facts:
-    matrix = TenxMatrix.open(path)
-    size = f"{matrix.n_obs:,} x {len(matrix.genes):,} genes, {int(matrix.indptr[-1]):,} values"
-    return [(what, f"{size} ({path.name}, {matrix.software or 'software unknown'})")]
-
-
-def _spot_scale_facts(spatial: Path) -> Facts:
-    path = visium.find_positions(spatial)
-    assert path is not None
-    spots = visium.read_positions(path)
+def _visium_facts(path: Path) -> Facts:
+    files = find_visium(path)
+    facts = _matrix_facts(visium.open_counts(files), "spots of 55 um, 100 um apart")
+    spots = visium.read_positions(files.positions)
     centre_xy_px = spots[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy()
-    sources, notes = visium.grid_scale(spots, centre_xy_px, path)
-    facts = [("um per px", f"{value:.4g} ({name}, {path.name})") for name, value in sources.items()]
-    return facts + [("note", note) for note in notes]
+    sources, notes = visium.grid_scale(spots, centre_xy_px, files.positions)
+    facts += [("um per px", f"{value:.4g} ({name}, {files.positions.name})") for name, value in sources.items()]
+    facts += [("note", note) for note in (*files.notes, *notes)]
+    if files.scale_factors is None:
+        return [*facts, ("H&E expected", "unknown: no scalefactors_json.json"), UNITS]
+    factors = space_ranger.scale_factors_in(files.scale_factors)
+    return facts + _reference_facts(factors, files.scale_factors, space_ranger.reference_of(files.pictures, factors))
+
+
+def _matrix_facts(matrix: TenxMatrix | MtxMatrix, what: str) -> Facts:
+    size = f"{matrix.n_obs:,} x {len(matrix.genes):,} genes, {matrix.n_values:,} values"
+    return [(what, f"{size} ({matrix.path.name}, {matrix.software or 'software unknown'})")]
 
 
 def _scale_facts(spatial: Path) -> Facts:
     factors, path = space_ranger.read_scale_factors(spatial)
+    return _reference_facts(factors, path, space_ranger.read_reference(spatial, factors))
+
+
+def _reference_facts(factors: dict[str, float], path: Path, reference: ImageReference | None) -> Facts:
     facts = []
     if "microns_per_pixel" in factors:
         facts.append(("um per px", f"{factors['microns_per_pixel']:.4g} (microns_per_pixel of {path.name})"))
-    reference = space_ranger.read_reference(spatial, factors)
     if reference is not None:
         width, height = reference.size_px
         facts.append(
             ("H&E expected", f"about {width:,.0f} x {height:,.0f} px (from {reference.source}); give it as --image")
         )
-    return [*facts, ("units", "positions in px of the H&E given to Space Ranger: x = column, y = row")]
+    return [*facts, UNITS]
 
 
 def _image_facts(path: Path, image: str | Path) -> Facts:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sge2hist.data.errors import InputError
+from sge2hist.readers.deposits import deposit_error
+from sge2hist.readers.tenx.visium_folder import has_positions
 
 FORMATS = {
     "visium_hd": "Visium HD, binned outputs (Space Ranger 3 or later)",
@@ -66,8 +68,7 @@ def _folder_format(path: Path) -> str | None:
             return "visium_hd"
         if folder.name == "segmented_outputs" or _has(folder, "segmented_outputs"):
             return "visium_hd_segmented"
-        spatial = folder if folder.name == "spatial" else folder / "spatial"
-        if _has(spatial, "tissue_positions.csv") or _has(spatial, "tissue_positions_list.csv"):
+        if has_positions(folder.parent if folder.name == "spatial" else folder):
             return "visium"
     if any(path.rglob("*_selection.tsv")):
         return "legacy_st"
@@ -105,6 +106,21 @@ def _is_spatialdata(path: Path) -> bool:
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs", ".zmetadata"))
 
 
+def _readable_folders(path: Path) -> list[Path]:
+    """Folders in `path` that have a format: several runs in one folder."""
+    if not path.is_dir():
+        return []
+    children = [child for child in sorted(path.iterdir())[:200] if child.is_dir()]
+    return [child for child in children if _is_readable(child)]
+
+
+def _is_readable(folder: Path) -> bool:
+    try:
+        return _folder_format(folder) is not None
+    except InputError:
+        return False
+
+
 def _unknown(path: Path) -> InputError:
     if path.suffix == ".paired":
         return InputError(
@@ -113,15 +129,16 @@ def _unknown(path: Path) -> InputError:
             expected="the folder or file that it was made from",
             repair=f"sge2hist train {path} -o X.model",
         )
-    if path.is_dir():
-        packed = sorted([*path.glob("*outputs*.tar*"), *path.glob("outs/*outputs*.tar*")])
-        if packed:
-            return InputError(
-                found=f"{packed[0].name}, still packed",
-                where=str(packed[0].parent),
-                expected="the unpacked folder",
-                repair=f"tar -xf {packed[0]} -C {packed[0].parent}",
-            )
+    below = _readable_folders(path)
+    if below:
+        return InputError(
+            found=f"{len(below)} folders that can be read ({', '.join(child.name for child in below[:8])}), not a run",
+            where=str(path),
+            expected="the folder of one run, or several of them",
+            repair=f"give the folders themselves, each with its image: sge2hist prepare {below[0]} --image HE.tif -o X.paired",
+        )
+    if (error := deposit_error(path)) is not None:
+        return error
     inside = ", ".join(sorted(child.name for child in path.iterdir())[:8]) if path.is_dir() else path.name
     return InputError(
         found=f"no format that is known ({inside or 'an empty folder'})",

@@ -60,7 +60,6 @@ def test_a_mirrored_array_is_noted(tmp_path: Path) -> None:
     ("damage", "message"),
     [
         (lambda spatial: (spatial / "tissue_positions.csv").unlink(), "no spatial/tissue_positions.csv"),
-        (lambda spatial: (spatial / "scalefactors_json.json").unlink(), "no scalefactors_json.json"),
         (lambda spatial: (spatial / "tissue_positions.csv").write_text("a,b\n1,2\n"), "2 columns"),
         (lambda spatial: _first_lines(spatial, 10), "38 of 47 barcodes without a position|without a position"),
         (lambda spatial: (spatial / "tissue_positions.csv").write_bytes(b"\xff\xfe\x00"), "cannot be read|columns"),

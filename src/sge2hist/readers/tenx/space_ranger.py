@@ -15,6 +15,7 @@ from sge2hist.data.section import ImageReference
 from sge2hist.readers.tenx.visium_hd_folder import one_file
 
 PREVIEWS = (("tissue_hires_image.png", "tissue_hires_scalef"), ("tissue_lowres_image.png", "tissue_lowres_scalef"))
+CYTASSIST = "cytassist_image.tiff"
 CLUSTERS = "analysis/clustering/gene_expression_graphclust/clusters.csv"
 
 
@@ -27,7 +28,7 @@ def read_scale_factors(spatial: Path) -> tuple[dict[str, float], Path]:
         If it is missing, no JSON object, or a value is no positive finite number (zero stands for "none" and is
         ignored).
     """
-    path = one_file(spatial, "scalefactors_json.json") if spatial.is_dir() else None
+    path = _packed_or_not(spatial, "scalefactors_json.json")
     if path is None:
         raise InputError(
             found="no scalefactors_json.json",
@@ -35,6 +36,11 @@ def read_scale_factors(spatial: Path) -> tuple[dict[str, float], Path]:
             expected="Space Ranger's spatial/ folder",
             repair="copy it from the same outs/ folder",
         )
+    return scale_factors_in(path), path
+
+
+def scale_factors_in(path: Path) -> dict[str, float]:
+    """The numbers of one file; see `read_scale_factors`."""
     factors = {}
     for name, value in read_json(path, expected="Space Ranger's scale factors").items():
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -43,43 +49,58 @@ def read_scale_factors(spatial: Path) -> tuple[dict[str, float], Path]:
             raise InputError(found=f"{name} = {value}", where=str(path), expected="a positive number")
         if value > 0:
             factors[str(name)] = float(value)
-    return factors, path
+    return factors
+
+
+def _packed_or_not(folder: Path, name: str) -> Path | None:
+    if not folder.is_dir():
+        return None
+    return one_file(folder, name) or one_file(folder, f"{name}.gz")
 
 
 def read_reference(spatial: Path, factors: dict[str, float]) -> ImageReference | None:
     """Size of the image that the positions refer to, from the largest preview that is there, or None."""
+    names = (*(name for name, _ in PREVIEWS), CYTASSIST)
+    pictures = {name: path for name in names if (path := _packed_or_not(spatial, name)) is not None}
+    return reference_of(pictures, factors)
+
+
+def reference_of(pictures: dict[str, Path], factors: dict[str, float]) -> ImageReference | None:
+    """The same, of pictures by the name that Space Ranger gives them."""
     previews, size_px, source = {}, None, ""
     for name, factor_name in PREVIEWS:
-        path = one_file(spatial, name)
-        if path is None or factor_name not in factors:
+        if name not in pictures or factor_name not in factors:
             continue
-        width, height = picture_size(path)
+        width, height = picture_size(pictures[name])
         previews[name] = (width, height)
         if size_px is None:
             size_px, source = (width / factors[factor_name], height / factors[factor_name]), name
-    cytassist = one_file(spatial, "cytassist_image.tiff")
     if size_px is None:
         return None
     return ImageReference(
         size_px=size_px,
         source=source,
         preview_sizes_px=previews,
-        cytassist_size_px=picture_size(cytassist) if cytassist is not None else None,
+        cytassist_size_px=picture_size(pictures[CYTASSIST]) if CYTASSIST in pictures else None,
     )
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height of a picture, from its header."""
+    """Width and height of a picture, from its header; a gzipped one is read without unpacking it on disk."""
+    import gzip
+
     import tifffile
     from PIL import Image
 
     try:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            with tifffile.TiffFile(path) as tiff:
-                page: Any = tiff.pages[0]
-                return int(page.imagewidth), int(page.imagelength)
-        with Image.open(path) as picture:
-            return picture.size
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+            stream: Any = file
+            if path.name.lower().removesuffix(".gz").endswith((".tif", ".tiff")):
+                with tifffile.TiffFile(stream) as tiff:
+                    page: Any = tiff.pages[0]
+                    return int(page.imagewidth), int(page.imagelength)
+            with Image.open(stream) as picture:
+                return picture.size
     except Exception as error:  # both libraries raise types of their own on damaged files
         raise InputError(
             found=f"a picture that cannot be read ({error})", where=str(path), repair="copy it again, or remove it"

@@ -109,7 +109,7 @@ class TenxMatrix:
             n_nonzero = matrix["data"].shape[0]
         if len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != n_nonzero or (np.diff(indptr) < 0).any():
             raise InputError(found="row pointers out of order", where=str(path), repair="copy or download it again")
-        genes, column_of_feature, notes = _genes(path, ids, symbols, feature_types)
+        genes, column_of_feature, notes = gene_table(path, ids, symbols, feature_types)
         return cls(
             path=path,
             barcodes=barcodes,
@@ -124,6 +124,11 @@ class TenxMatrix:
     def n_obs(self) -> int:
         """Number of barcodes N."""
         return len(self.indptr) - 1
+
+    @property
+    def n_values(self) -> int:
+        """Number of values stored."""
+        return int(self.indptr[-1])
 
     def without_names(self) -> TenxMatrix:
         """The same matrix without its barcodes, which can take more memory than anything else of it."""
@@ -252,7 +257,7 @@ def _check_lengths(path: Path, matrix: h5py.Group, n_features: int, n_barcodes: 
         )
 
 
-def _genes(
+def gene_table(
     path: Path, ids: list[str], symbols: list[str], feature_types: list[str]
 ) -> tuple[pd.DataFrame, np.ndarray, list[str]]:
     """Gene table with unique ids, column of each feature, notes for people."""

@@ -1,7 +1,7 @@
 """Visium v1/v2 (Space Ranger 1 to 4): spots of 55 um on a hexagonal grid of 100 um.
 
 ```
-outs/                                   (public downloads prefix the top-level files with <ID>_)
+outs/                                   (other places and names of these files: `visium_folder`)
  {filtered,raw}_feature_bc_matrix.h5
  spatial/tissue_positions_list.csv      Space Ranger < 2: no header
  spatial/tissue_positions.csv           Space Ranger >= 2: header
@@ -26,14 +26,15 @@ from sge2hist.data.slides.channels import Channels
 from sge2hist.readers.count_rows import regrouped
 from sge2hist.readers.tables import as_float, read_delimited
 from sge2hist.readers.tenx import space_ranger
+from sge2hist.readers.tenx.barcode_join import join_barcodes
+from sge2hist.readers.tenx.mtx_matrix import MtxMatrix
 from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
+from sge2hist.readers.tenx.visium_folder import VisiumFiles, find_visium
 from sge2hist.readers.tenx.visium_hd import open_image, section_name
-from sge2hist.readers.tenx.visium_hd_folder import find_matrix, one_file
 
 SPOT_PITCH_UM = 100.0
 SPOT_DIAMETER_UM = 55.0
 MAX_MISFIT_PITCHES = 0.5  # a file with rows mixed up misses by whole pitches; printed spots by a few percent
-POSITION_FILES = ("tissue_positions.csv", "tissue_positions_list.csv")
 COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 
 
@@ -44,51 +45,58 @@ def read(
     um_per_px: float | None = None,
     name: str | None = None,
     channels: Channels | None = None,
+    section: str | None = None,
 ) -> Section:
     """Read one section.
 
     Parameters
     ----------
     path
-        `outs/` or its parent.
+        `outs/` or its parent, or a folder with the same files in one place; see `visium_folder`.
     image
         The full-resolution H&E given to Space Ranger.
     um_per_px
         Overrides the scale found from the spot pitch.
     channels
         See `open_sections`.
+    section
+        Which one of several samples in the folder, by its prefix.
 
     Raises
     ------
     InputError
         If a file is missing or damaged, files disagree, or no image is given.
     """
-    outs = find_outs(path)
-    positions_path = find_positions(outs / "spatial")
-    assert positions_path is not None
-    factors, _ = space_ranger.read_scale_factors(outs / "spatial")
-    matrix_path, filtered = find_matrix(outs)
+    files = find_visium(path, section)
+    factors = space_ranger.scale_factors_in(files.scale_factors) if files.scale_factors else {}
     slide = open_image(image, path, channels)
-    matrix = TenxMatrix.open(matrix_path)
-    spots = _spots_of(matrix, read_positions(positions_path), positions_path)
-    kept = np.ones(len(spots), bool) if filtered else spots["in_tissue"].to_numpy() > 0
+    matrix = open_counts(files)
+    spots, notes = _spots_of(matrix, read_positions(files.positions), files.positions)
+    if files.scale_factors is None:
+        notes.append("no scalefactors_json.json: the size of the image cannot be checked, look at alignment.png")
+    kept = np.ones(len(spots), bool) if files.filtered else spots["in_tissue"].to_numpy() > 0
     if not kept.any():
-        raise InputError(found="no spot in tissue", where=str(positions_path))
+        raise InputError(found="no spot in tissue", where=str(files.positions))
+    n_off = int((spots["in_tissue"] == 0).sum())
+    if files.filtered and n_off:
+        notes.append(
+            f"{n_off:,} of {len(spots):,} spots of the filtered matrix lie off the tissue: positions of another run?"
+        )
     observation_of_row = np.where(kept, np.cumsum(kept) - 1, -1)
     spots = spots[kept]
     centre_xy_px = spots[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(np.float64)
-    sources, notes = grid_scale(spots, centre_xy_px, positions_path)
+    sources, grid_notes = grid_scale(spots, centre_xy_px, files.positions)
     if slide.um_per_px is not None:
         sources["image metadata"] = slide.um_per_px
     if um_per_px is not None:
         sources["--image-um-per-px"] = um_per_px
-    if not filtered:
-        notes.append("raw matrix read: spots outside the tissue excluded by in_tissue")
+    if not kept.all():
+        notes.append(f"{(~kept).sum():,} spots outside the tissue excluded by in_tissue")
     obs = spots[["array_row", "array_col"]].copy()
-    if (clusters := space_ranger.clusters_of(outs, obs.index, notes)) is not None:
+    if (clusters := space_ranger.clusters_of(files.folder, obs.index, notes)) is not None:
         obs["cluster"] = clusters
     return Section(
-        name=name or section_name(path),
+        name=name or files.sample or section_name(path),
         technology="Visium",
         software=matrix.software,
         observation="spot",
@@ -100,31 +108,14 @@ def read(
         um_per_px=um_per_px if um_per_px is not None else next(iter(sources.values())),
         um_per_px_sources=sources,
         read_counts=regrouped(matrix.read_counts, observation_of_row, len(spots)),
-        notes=[*notes, *matrix.notes, *slide.notes],
-        reference=space_ranger.read_reference(outs / "spatial", factors),
+        notes=[*files.notes, *notes, *grid_notes, *matrix.notes, *slide.notes],
+        reference=space_ranger.reference_of(files.pictures, factors),
     )
 
 
-def find_outs(path: str | Path) -> Path:
-    """The folder that holds `spatial/tissue_positions*.csv`: `path`, or `outs` in it."""
-    path = Path(path)
-    for folder in (path, path / "outs", path.parent if path.name == "spatial" else path):
-        if find_positions(folder / "spatial") is not None:
-            return folder
-    raise InputError(
-        found="no spatial/tissue_positions.csv or tissue_positions_list.csv",
-        where=str(path),
-        expected="Space Ranger's outs/ folder of a Visium run",
-    )
-
-
-def find_positions(spatial: Path) -> Path | None:
-    """The positions table of a `spatial` folder, or None."""
-    for name in POSITION_FILES:
-        found = one_file(spatial, name) if spatial.is_dir() else None
-        if found is not None:
-            return found
-    return None
+def open_counts(files: VisiumFiles) -> TenxMatrix | MtxMatrix:
+    """The matrix of a run, from its .h5 or its three text files."""
+    return TenxMatrix.open(files.counts[0]) if len(files.counts) == 1 else MtxMatrix.open(*files.counts)
 
 
 def read_positions(path: Path) -> pd.DataFrame:
@@ -149,18 +140,21 @@ def read_positions(path: Path) -> pd.DataFrame:
     return positions.astype({"in_tissue": np.int64, "array_row": np.int64, "array_col": np.int64})
 
 
-def _spots_of(matrix: TenxMatrix, positions: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Positions in the order of the matrix, joined on the exact barcode."""
-    barcodes = pd.Index([barcode.decode("ascii", "replace") for barcode in matrix.barcodes])
-    row = positions.index.get_indexer(barcodes)
-    if (row < 0).any():
+def _spots_of(matrix: TenxMatrix | MtxMatrix, positions: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Positions in the order of the matrix (see `join_barcodes`), and notes."""
+    barcodes = [barcode.decode("ascii", "replace") for barcode in matrix.barcodes]
+    joined = join_barcodes(barcodes, positions.index.tolist())
+    missing = np.flatnonzero(joined.row < 0)
+    if len(missing):
         raise InputError(
-            found=f"{(row < 0).sum()} of {len(row)} barcodes without a position (e.g. {barcodes[row < 0][0]})",
+            found=f"{len(missing)} of {len(barcodes)} barcodes without a position (e.g. {barcodes[missing[0]]}; "
+            f"the positions have {positions.index[0]})",
             where=str(path),
             expected=f"the barcodes of {matrix.path.name}",
             repair="use matrix and positions of one run",
         )
-    return positions.iloc[row]
+    spots = positions.iloc[joined.row]
+    return spots.set_axis(pd.Index(joined.names, name="cell_id")), [joined.note] if joined.note else []
 
 
 def grid_scale(spots: pd.DataFrame, centre_xy_px: np.ndarray, path: Path) -> tuple[dict[str, float], list[str]]:
