@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sge2hist.data.artifacts import atomic_path
-from sge2hist.data.errors import InputError, as_path
-from sge2hist.data.paired import PairedDataset
+from sge2hist.data.artifacts import atomic_path, check_folder
+from sge2hist.data.errors import InputError, as_path, refuse_wrong_arguments
+from sge2hist.data.paired import PairedDataset, row_numbers
 from sge2hist.data.slides.channels import describe_channels
 from sge2hist.generation.applicability import check_adata, check_dataset
 from sge2hist.generation.edited_patches import edited_request
 from sge2hist.generation.patches import image_batches
 from sge2hist.generation.requests import GenerationRequest, request_from_adata, request_from_paired
+from sge2hist.generation.slide.edits import Edit
 from sge2hist.generation.type_requests import request_from_types
 from sge2hist.models.bundle import ModelBundle, model_folder
 from sge2hist.models.gene.cell_types import TypeTable
@@ -27,7 +28,6 @@ from sge2hist.progress import bar
 if TYPE_CHECKING:
     import anndata
 
-    from sge2hist.generation.slide.edits import Edit
     from sge2hist.training.config import TrainConfig
 
 
@@ -64,6 +64,7 @@ class SGE2Hist:
         return cls(bundle=ModelBundle.load(model_folder(name), device=str(found)))
 
     @classmethod
+    @refuse_wrong_arguments("overwrite", "log")
     def train(
         cls,
         dataset: PairedDataset,
@@ -125,11 +126,12 @@ class SGE2Hist:
         self.device = device
         return self
 
+    @refuse_wrong_arguments("half")
     def save_pretrained(self, path: str | Path, *, half: bool = False) -> None:
         """Write the model folder with its card; `half` stores the large weights in float16, for sharing."""
         from sge2hist.training.card import model_card
 
-        folder = as_path(path, "path")
+        folder = check_folder(as_path(path, "path"))
         self.bundle.save(folder, half=half)
         with atomic_path(folder / "README.md") as partial:
             partial.write_text(model_card(self.bundle), encoding="utf-8")
@@ -139,6 +141,7 @@ class SGE2Hist:
         """Components of the mixture with their names, purity and markers."""
         return self.bundle.types
 
+    @refuse_wrong_arguments("layer", "pool_um", "force")
     def embed(
         self,
         adata: anndata.AnnData,
@@ -178,6 +181,7 @@ class SGE2Hist:
         adata.uns["sge2hist"] |= {"verdict": applicability.verdict, "figures": figures}
         return found.summary()
 
+    @refuse_wrong_arguments("n_samples", "seed", "context", "edits", "force", "progress")
     def generate_from_genes(
         self,
         cells: anndata.AnnData | PairedDataset,
@@ -219,7 +223,7 @@ class SGE2Hist:
             _require_adata("cells", cells)
         settings = self._sampler(sampler)
         if isinstance(cells, PairedDataset):
-            chosen = cells.rows("all") if rows is None else _row_numbers(rows, len(cells))
+            chosen = cells.rows("all") if rows is None else row_numbers(rows, len(cells))
             found = check_dataset(self.bundle, cells, force=force)
             options: dict[str, Any] = {"n_samples": n_samples, "seed": seed, "applicability": found}
             if edits:
@@ -229,7 +233,7 @@ class SGE2Hist:
         elif edits:
             raise InputError(found="edits with an AnnData", expected="a PairedDataset")
         else:
-            chosen_cells = cells if rows is None else cells[_row_numbers(rows, cells.n_obs)]
+            chosen_cells = cells if rows is None else cells[row_numbers(rows, cells.n_obs)]
             applicability = check_adata(self.bundle, cells, force=force)
             request = request_from_adata(
                 self.bundle, chosen_cells, n_samples=n_samples, seed=seed, context=context, applicability=applicability
@@ -237,6 +241,7 @@ class SGE2Hist:
         images = self._generate(request, settings, progress)
         return images.reshape(-1, n_samples, *images.shape[1:])
 
+    @refuse_wrong_arguments("n", "seed", "context", "progress")
     def generate_from_types(
         self,
         names: str | Sequence[str],
@@ -272,6 +277,7 @@ class SGE2Hist:
         request = request_from_types(self.bundle, list(wanted), n=n, seed=seed, z2=z2, context=context)
         return self._generate(request, settings, progress)
 
+    @refuse_wrong_arguments("cell", "gene", "seed", "context", "force", "progress")
     def dose(
         self,
         cells: anndata.AnnData | PairedDataset,
@@ -314,14 +320,10 @@ class SGE2Hist:
     def _sampler(self, sampler: SamplerConfig | str | None) -> SamplerConfig:
         if sampler is None or isinstance(sampler, SamplerConfig):
             return sampler or self.bundle.config.sampler
-        try:
-            return replace(self.bundle.config.sampler, sampler=sampler)
-        except (ValueError, TypeError) as error:
-            raise InputError(
-                found=f"sampler={sampler!r} ({error})",
-                expected="a SamplerConfig or the name of a sampler",
-                repair="sampler=SamplerConfig(sampler='heun', n_steps=12)",
-            ) from error
+        if not isinstance(sampler, str):
+            repair = "sampler=SamplerConfig(sampler='heun', n_steps=12)"
+            raise _wrong_type("sampler", sampler, "a SamplerConfig or the name of a sampler", repair)
+        return replace(self.bundle.config.sampler, sampler=sampler)
 
     def _generate(self, request: GenerationRequest, sampler: SamplerConfig, progress: bool | None) -> np.ndarray:
         if len(request) == 0:
@@ -336,6 +338,8 @@ class SGE2Hist:
 
 def usable_device(device: str | torch.device) -> torch.device:
     """Return a device that torch can use ("auto": a GPU if there is one), or raise `InputError`."""
+    if not isinstance(device, str | torch.device):
+        raise _wrong_type("device", device, "cpu, cuda or auto", "device='auto'")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -372,22 +376,8 @@ def _wrong_type(name: str, value: object, expected: str, repair: str) -> InputEr
     return InputError(found=f"{name}={short} of type {type(value).__name__}", expected=expected, repair=repair)
 
 
-def _row_numbers(rows: Sequence[int] | np.ndarray, n_cells: int) -> np.ndarray:
-    """Row numbers, int64, from numbers or a mask; raises `InputError` for what is no row."""
-    given = np.asarray(rows, np.int64) if np.size(rows) == 0 else np.asarray(rows)
-    if given.dtype == bool and given.shape == (n_cells,):
-        return np.flatnonzero(given)
-    if given.ndim != 1 or len(given) == 0:
-        raise InputError(found=f"rows of shape {given.shape}", expected="a list of row numbers, at least one")
-    if given.dtype.kind not in "iu" or ((given < 0) | (given >= n_cells)).any():
-        raise InputError(
-            found=f"rows of type {given.dtype}, or beyond the cells", expected=f"numbers from 0 to {n_cells - 1}"
-        )
-    return given.astype(np.int64)
-
-
 def _check_counts(*, seed: int, **numbers: int) -> None:
-    """Raise `InputError` for a seed below 0, or numbers of images that are not whole or below 1."""
+    """Raise `InputError` for a seed below 0, or numbers of images below 1."""
     for name, value, minimum in [("seed", seed, 0), *((name, value, 1) for name, value in numbers.items())]:
-        if not isinstance(value, (int, np.integer)) or value < minimum:
-            raise InputError(found=f"{name}={value!r}", expected=f"a whole number of {minimum} or more")
+        if value < minimum:
+            raise InputError(found=f"{name}={value}", expected=f"a whole number of {minimum} or more")

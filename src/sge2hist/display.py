@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sge2hist.data.artifacts import atomic_path
-from sge2hist.data.errors import InputError
+from sge2hist.data.errors import InputError, as_path, refuse_wrong_arguments
 from sge2hist.data.slides.channels import RGB, composite
 
 if TYPE_CHECKING:
@@ -42,9 +42,10 @@ class ContactSheet:
 
     def save(self, path: str | Path) -> Path:
         """Write a PNG; returns its path."""
-        with atomic_path(Path(path)) as partial, open(partial, "wb") as file:
+        path = as_path(path, "path")
+        with atomic_path(path) as partial, open(partial, "wb") as file:
             self._write(file)
-        return Path(path)
+        return path
 
     def _write(self, file: object) -> None:
         from PIL.PngImagePlugin import PngInfo
@@ -54,6 +55,7 @@ class ContactSheet:
         self.picture.save(file, format="PNG", pnginfo=info)  # type: ignore[arg-type]
 
 
+@refuse_wrong_arguments("titles", "heading", "columns", "channels")
 def contact_sheet(
     images: np.ndarray | Sequence[np.ndarray],
     titles: Sequence[str] | None = None,

@@ -121,10 +121,7 @@ def sampler_config(
     if guidance_levels is not None:
         low, high = numbers(guidance_levels, 2, "--guidance-levels", "two noise levels, e.g. 1.2,4.5")
         wanted["guidance_interval"] = (low, high)
-    try:
-        config = replace(bundle.config.sampler, **{k: v for k, v in wanted.items() if v is not None})
-    except ValueError as error:
-        raise InputError(found=f"sampler settings that do not work ({error})") from error
+    config = replace(bundle.config.sampler, **{k: v for k, v in wanted.items() if v is not None})
     if guidance_levels is not None and config.guidance == 1:
         raise InputError(found="--guidance-levels without guidance", expected="--guidance other than 1 as well")
     return config

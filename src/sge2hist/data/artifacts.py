@@ -63,14 +63,7 @@ def check_output(path: str | Path, *, overwrite: bool = False, kind: str | None 
     """
     path = Path(path)
     if not os.path.lexists(path):
-        parent = path.absolute().parent
-        while not parent.exists():
-            parent = parent.parent
-        if not parent.is_dir():
-            raise InputError(found="a file where a folder is needed", where=str(parent), repair="choose another output")
-        if not os.access(parent, os.W_OK):
-            raise InputError(found="no permission to write", where=str(parent), repair="choose another output")
-        return path
+        return check_folder(path)
     if not overwrite:
         raise InputError(
             found="an existing output",
@@ -90,6 +83,19 @@ def check_output(path: str | Path, *, overwrite: bool = False, kind: str | None 
             else f"a folder of kind {kind!r} to replace",
             repair="choose another output name; it is never removed by --overwrite",
         )
+    return path
+
+
+def check_folder(path: str | Path) -> Path:
+    """Raise `InputError` unless `path` is a folder, or can become one, that this process may write to."""
+    path = Path(path)
+    nearest = path.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise InputError(found="a file where a folder is needed", where=str(nearest), repair="choose another output")
+    if not os.access(nearest, os.W_OK):
+        raise InputError(found="no permission to write", where=str(nearest), repair="choose another output")
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -10,7 +11,7 @@ import numpy as np
 
 from sge2hist.data.artifacts import read_manifest
 from sge2hist.data.counts_file import read_csr_rows
-from sge2hist.data.errors import InputError, as_path
+from sge2hist.data.errors import InputError, as_path, refuse_wrong_arguments
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.slides.channels import RGB, Channels, composite, describe_channels
 from sge2hist.data.slides.slide_image import SlideImage
@@ -179,6 +180,7 @@ class PairedDataset:
         """Whether the tissue was made by this program."""
         return bool(self.manifest.get("toy", False))
 
+    @refuse_wrong_arguments("split")
     def rows(self, split: str = "all") -> np.ndarray:
         """int64 indices of the cells of a split ("train", "val", "test") or of "all" cells."""
         if split == "all":
@@ -197,7 +199,7 @@ class PairedDataset:
 
     def counts(self, rows: np.ndarray) -> csr_array:
         """Raw counts of some cells, CSR [len(rows), G]; read from the file unless they are in memory already."""
-        rows = np.asarray(rows, np.int64)
+        rows = row_numbers(rows, len(self), may_be_empty=True)
         if self._counts is not None:
             return self._counts[rows]
         return read_csr_rows(self.path / CELLS_NAME, rows)
@@ -208,15 +210,22 @@ class PairedDataset:
             self._counts = read_csr_rows(self.path / CELLS_NAME)
         return self._counts
 
+    @refuse_wrong_arguments("i", "side_um", "out_px")
     def patch(self, i: int, *, side_um: float | None = None, out_px: int | None = None) -> np.ndarray:
         """The patch centred on a cell: uint8 [P, P, C]; side and size default to those of the manifest."""
+        if not -len(self) <= i < len(self):
+            raise InputError(found=f"cell {i}", where=str(self.path), expected=f"0 to {len(self) - 1}")
+        _check_sides(side_um, out_px)
         slide = self.slides[self.slide_of_cell[i]]
         side_um = self.patch_um if side_um is None else side_um
         return slide.read_patch(self.centre_xy_px[i], side_um, out_px or self.patch_px, self.um_per_px)
 
+    @refuse_wrong_arguments("side_um", "out_px")
     def patches(self, rows: np.ndarray, *, side_um: float | None = None, out_px: int | None = None) -> np.ndarray:
         """Patches of several cells: uint8 [n, P, P, C]."""
-        size = out_px or self.patch_px
+        rows = row_numbers(rows, len(self), may_be_empty=True)
+        _check_sides(side_um, out_px)
+        size = self.patch_px if out_px is None else out_px
         out = np.empty((len(rows), size, size, len(self.channels)), np.uint8)
         for position, row in enumerate(rows):
             out[position] = self.patch(int(row), side_um=side_um, out_px=size)
@@ -227,6 +236,12 @@ class PairedDataset:
         import anndata
 
         return anndata.read_h5ad(self.path / CELLS_NAME)
+
+
+def _check_sides(side_um: float | None, out_px: int | None) -> None:
+    for name, value in (("side_um", side_um), ("out_px", out_px)):
+        if value is not None and not value > 0:
+            raise InputError(found=f"{name} = {value}", expected="above 0")
 
 
 def _read_tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray]]:
@@ -244,3 +259,19 @@ def _read_tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.n
             expected="the cells.h5ad of a paired dataset",
             repair="prepare the dataset again",
         ) from error
+
+
+def row_numbers(rows: Sequence[int] | np.ndarray, n_cells: int, *, may_be_empty: bool = False) -> np.ndarray:
+    """Row numbers, int64, from numbers or a mask; raises `InputError` for what is no row."""
+    expected = f"a list of row numbers from 0 to {n_cells - 1}" + (", at least one" if not may_be_empty else "")
+    try:
+        given = np.asarray(rows)
+    except ValueError as error:
+        raise InputError(found=f"rows that are no list of numbers ({error})", expected=expected) from error
+    if given.dtype == bool and given.shape == (n_cells,):
+        given = np.flatnonzero(given)
+    if given.ndim != 1 or (len(given) == 0 and not may_be_empty):
+        raise InputError(found=f"rows of shape {given.shape}", expected=expected)
+    if len(given) and (given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= n_cells):
+        raise InputError(found=f"rows of type {given.dtype}, or beyond the cells", expected=expected)
+    return given.astype(np.int64)

@@ -51,12 +51,13 @@ class EvaluateConfig:
             "gallery": 1,
             "seed": 0,
             "max_samples": 1,
+            "max_copies_checked": 1,
+            "extractor_input_px": 1,
         }
         for name, low in minimum.items():
-            if getattr(self, name) < low:
-                problems.add(
-                    found=f"{name} = {getattr(self, name)}", where="EvaluateConfig", expected=f"at least {low}"
-                )
+            value = getattr(self, name)
+            if value is not None and value < low:
+                problems.add(found=f"{name} = {value}", where="EvaluateConfig", expected=f"at least {low}")
         if self.split not in ("train", "val", "test", "all"):
             problems.add(found=f"split {self.split!r}", where="EvaluateConfig", expected="train, val, test or all")
         if self.block_um is not None and self.block_um <= 0:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sge2hist.data.artifacts import atomic_directory, check_output, write_json, write_manifest
-from sge2hist.data.errors import InputError
+from sge2hist.data.errors import InputError, refuse_wrong_arguments
 from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.cells import Cells, choose_cells, subsample
@@ -37,6 +37,7 @@ from sge2hist.progress import stages
 MAX_SIMILARITY_CELLS = 1000  # cells whose PSNR and SSIM are computed
 
 
+@refuse_wrong_arguments("progress", "overwrite")
 @locks_output()
 def evaluate(
     generated: ImageSource | Sequence[ImageSource] | Mapping[str, ImageSource],

@@ -72,6 +72,8 @@ def dose_request(
     (4, 64, 64, 3)
     """
     genes = [genes] if isinstance(genes, str) else list(genes)
+    if not all(isinstance(gene, str) for gene in genes):
+        raise InputError(found=f"gene={genes!r}"[:200], expected="symbols or ids as text")
     factors = _checked_factors(factors)
     read_counts: Callable[[np.ndarray], csr_array]
     if isinstance(data, PairedDataset):

@@ -96,9 +96,13 @@ def _checked_z2(bundle: ModelBundle, z2: str | np.ndarray) -> str | np.ndarray:
         if z2 not in Z2_SOURCES:
             raise InputError(found=f"z2 {z2!r}", expected=f"one of {', '.join(Z2_SOURCES)}, or a reference cell's")
         return z2
-    if np.shape(z2) != (n_micro,):
-        raise InputError(found=f"z2 of shape {np.shape(z2)}", expected=f"({n_micro},), as a reference cell's")
-    return np.asarray(z2, np.float32)
+    try:
+        found = np.asarray(z2, np.float32)
+    except (TypeError, ValueError):
+        found = np.empty(0, np.float32)
+    if found.shape != (n_micro,) or not np.isfinite(found).all():
+        raise InputError(found=f"z2={z2!r}"[:200], expected=f"{n_micro} finite numbers, as a reference cell's")
+    return found
 
 
 def _component_latent(

@@ -109,7 +109,7 @@ class ModelBundle:
         content = _read_config(path)
         try:
             config = ModelConfig.from_dict(content["model"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
             raise InputError(found=f"a config that does not fit ({error})", where=str(path / CONFIG_NAME)) from error
         model = JointModel(config)
         fingerprint = load_weights(model, path / WEIGHTS_NAME, content.get("weights_sha256"))

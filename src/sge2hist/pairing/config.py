@@ -31,6 +31,7 @@ class CellsConfig:
     processes: int = 0  # for finding nuclei; 0 = one for each core
     destripe: bool = False  # also store the counts of each cell after destriping of the 2 um array
 
+    @refuse_wrong_types
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(found=f"--cells {self.method}", expected=" | ".join(METHODS))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sge2hist.data.artifacts import atomic_directory, check_output, require_disk_space
-from sge2hist.data.errors import InputError, as_path
+from sge2hist.data.errors import InputError, as_path, refuse_wrong_arguments
 from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.section import Section
@@ -45,6 +45,7 @@ def _no_progress(stage: str, done: int, total: int) -> None:
     """Show no progress."""
 
 
+@refuse_wrong_arguments("config", "log", "progress", "overwrite")
 @locks_output()
 def prepare(
     inputs: Input | Sequence[Input],

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sge2hist.data.artifacts import atomic_path
+from sge2hist.data.artifacts import atomic_path, check_folder
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.output_lock import locks_output
@@ -73,7 +73,7 @@ def train(
     >>> train(PairedDataset.open("kidney.paired"), "kidney.model", TrainConfig(hours=1.5))  # doctest: +SKIP
     """
     config = config or TrainConfig()
-    output = Path(output)
+    output = check_folder(output)
     # whatever may be wrong with the arguments is found before any work
     initial = None if config.warm_start is None else ModelBundle.load(model_folder(config.warm_start))
     dataset.rows("train")

@@ -101,13 +101,8 @@ def test_loss_is_zero_for_the_network_that_knows_the_target():
 def test_configs_refuse_what_cannot_work():
     for wrong in (
         lambda: UNetConfig(bottom=-1),
-        lambda: SamplerConfig(guidance_interval=(4.5, 1.2)),
         lambda: UNetConfig(channels=(16,), attention=(False, True)),
         lambda: UNetConfig(channels=(12, 16)),
-        lambda: SamplerConfig(sampler="magic"),
-        lambda: SamplerConfig(n_steps=0),
-        lambda: SamplerConfig(eta=-1.0),
-        lambda: SamplerConfig(sigma_range=(20.0, 0.3)),
         lambda: AutoencoderConfig(width=10),
         lambda: AutoencoderConfig(decoder_noise_channels=-1),
         lambda: ConditionConfig(grid_um=8, splat_um=4),

@@ -22,7 +22,7 @@ from sge2hist.data.artifacts import (
     write_json,
     write_manifest,
 )
-from sge2hist.data.errors import InputError
+from sge2hist.data.errors import InputError, refuse_wrong_arguments
 from sge2hist.data.generated import (
     APPLICABILITY,
     CELLS_NAME,
@@ -73,6 +73,29 @@ class HasBundle(Protocol):
         """The model with its genes and types."""
 
 
+@refuse_wrong_arguments(
+    "slide",
+    "section",
+    "positions",
+    "image_um_per_px",
+    "region_um",
+    "seed",
+    "n_seeds",
+    "edits",
+    "sampler",
+    "glass_rgb",
+    "part",
+    "batch",
+    "workers",
+    "stand_alone",
+    "render",
+    "footprints",
+    "stain_roles",
+    "force",
+    "overwrite",
+    "log",
+    "progress",
+)
 @locks_output()
 def generate_slide(
     model: HasBundle | ModelBundle | str | Path,
@@ -170,25 +193,22 @@ def generate_slide(
     warn = warn_user if log is None else (lambda message: log(f"warning: {message}"))
     for warning in cells.warnings:
         warn(warning)
-    try:
-        config = SlideConfig(
-            region_um=region_um,
-            seed=seed,
-            n_seeds=n_seeds,
-            sampler=sampler,
-            footprints=footprints,
-            edits=tuple(read_edits(edits, cells.um_per_edit_unit) if isinstance(edits, str | Path) else edits),
-            part=part,
-            glass_rgb=glass_rgb,
-            batch=batch,
-            workers=workers,
-            force=force,
-            stand_alone=stand_alone,
-            render=render,
-            stain_roles=stain_roles,
-        )
-    except ValueError as error:
-        raise InputError(found=f"arguments that cannot be used ({error})") from error
+    config = SlideConfig(
+        region_um=region_um,
+        seed=seed,
+        n_seeds=n_seeds,
+        sampler=sampler,
+        footprints=footprints,
+        edits=tuple(read_edits(edits, cells.um_per_edit_unit) if isinstance(edits, str | Path) else edits),
+        part=part,
+        glass_rgb=glass_rgb,
+        batch=batch,
+        workers=workers,
+        force=force,
+        stand_alone=stand_alone,
+        render=render,
+        stain_roles=stain_roles,
+    )
     if stand_alone:
         report = write_stand_alone(bundle, cells, output, config, overwrite=overwrite, warn=warn)
         if log is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sge2hist.data.errors import InputError
+from sge2hist.data.errors import InputError, Problems, refuse_wrong_types
 from sge2hist.data.slides.channels import require_same_channels
 from sge2hist.generation.applicability import Applicability, Warn, check_cells
 from sge2hist.generation.footprints import AUTO, outlines_to_use
@@ -35,13 +35,15 @@ class SlideConfig:
     stain_roles: str | None = None  # of the channels then; None: by their names
     footprints: str = AUTO  # of the cells: see `generation.footprints`
 
+    @refuse_wrong_types
     def __post_init__(self) -> None:
-        if self.n_seeds < 1 or self.batch < 1 or self.workers < 1:
-            raise ValueError("n_seeds, batch and workers must be at least 1")
-        if self.seed < 0:
-            raise ValueError("seed must be at least 0")
+        problems = Problems()
+        for name, low in (("n_seeds", 1), ("batch", 1), ("workers", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                problems.add(found=f"{name} = {getattr(self, name)}", expected=f"{low} or more")
         if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
-            raise ValueError(f"part is {self.part[0]} of {self.part[1]}; it must be i of n with i from 1 to n")
+            problems.add(found=f"part = {self.part}", expected="(i, n) with i from 1 to n")
+        problems.raise_if_any()
 
 
 def with_footprints(bundle: ModelBundle, source: SlideSource, footprints: str) -> SlideSource:

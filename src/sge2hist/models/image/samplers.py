@@ -17,6 +17,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from sge2hist.data.errors import Problems, refuse_wrong_types
+
 Denoise = Callable[[Tensor, float], Tensor]
 """(x_BCHW, sigma) -> expected clean image, same shape; sigma is one float for the whole batch."""
 FreshNoise = Callable[[], Tensor]
@@ -164,17 +166,32 @@ class SamplerConfig:
     eta_above: float = 1.0  # noise level below which no fresh noise is added: it costs detail there
     sigma_range: tuple[float, float] | None = None  # lowest and highest noise level (edm); None: the noise model's
 
+    @refuse_wrong_types
     def __post_init__(self) -> None:
+        problems = Problems()
         if self.sampler not in SAMPLERS:
-            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}; not {self.sampler!r}")
+            problems.add(
+                found=f"sampler {self.sampler!r}",
+                expected=f"one of {', '.join(SAMPLERS)}",
+                repair="SamplerConfig(sampler='heun', n_steps=12)",
+            )
         if self.n_steps < 1:
-            raise ValueError("n_steps must be at least 1")
-        if not math.isfinite(self.guidance) or not math.isfinite(self.eta):
-            raise ValueError("guidance and eta must be finite numbers")
+            problems.add(found=f"n_steps = {self.n_steps}", expected="1 or more")
+        if not math.isfinite(self.guidance):
+            problems.add(found=f"guidance = {self.guidance}", expected="a finite number; 1 is none")
         if not 0 <= self.guidance_interval[0] < self.guidance_interval[1]:
-            raise ValueError("the noise levels of guidance_interval must be at least 0 and increasing")
-        if self.eta < 0 or (self.sigma_range is not None and not 0 < self.sigma_range[0] < self.sigma_range[1]):
-            raise ValueError("eta must be at least 0, and the noise levels of sigma_range positive and increasing")
+            problems.add(
+                found=f"guidance_interval = {self.guidance_interval}",
+                expected="lowest and highest noise level, 0 or more, the first smaller",
+            )
+        if not 0 <= self.eta < math.inf:
+            problems.add(found=f"eta = {self.eta}", expected="a finite number, 0 or more")
+        if self.sigma_range is not None and not 0 < self.sigma_range[0] < self.sigma_range[1] < math.inf:
+            problems.add(
+                found=f"sigma_range = {self.sigma_range}",
+                expected="lowest and highest noise level, above 0, the first smaller",
+            )
+        problems.raise_if_any()
 
 
 def evaluations(sampler: str, sigmas: list[float], eta: float = 0.0, eta_above: float = 0.0) -> list[Evaluation]:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import label as label_pieces
 
-from sge2hist.data.errors import InputError, Problems
+from sge2hist.data.errors import InputError, Problems, refuse_wrong_types
 from sge2hist.data.section import Section
 
 
@@ -25,6 +25,7 @@ class ExpansionConfig:
     volume_ratio: float | None = None  # cell volume / nucleus volume, which sets the distance of each nucleus instead
     max_distance_um: float = 20.0  # no cell extends further than this by its volume ratio
 
+    @refuse_wrong_types
     def __post_init__(self) -> None:
         problems = Problems()
         if not 0 <= self.distance_um < 1000:

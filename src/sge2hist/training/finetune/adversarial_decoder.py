@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sge2hist.data.errors import InputError
+from sge2hist.data.errors import InputError, refuse_wrong_types
 from sge2hist.data.paired import PairedDataset
 from sge2hist.devices import fast_arithmetic
 from sge2hist.models.bundle import ModelBundle
@@ -136,6 +136,7 @@ class SharpenConfig:
     seed: int = 0
     exclude: str | None = None  # GeoJSON of areas of the slides from which no image is taken
 
+    @refuse_wrong_types
     def __post_init__(self) -> None:
         check_at_least_one(steps=self.steps, batch=self.batch, n_generated=self.n_generated)
         check_one_budget(self.hours, self.steps)

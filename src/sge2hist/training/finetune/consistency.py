@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sge2hist.data.errors import refuse_wrong_types
 from sge2hist.data.paired import PairedDataset
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.conditioning import PlacedCells
@@ -73,6 +74,7 @@ class DistillConfig:
     share_none: float = 0.05  # unconditional patches
     exclude: str | None = None  # GeoJSON of areas of the slides from which no image is taken
 
+    @refuse_wrong_types
     def __post_init__(self) -> None:
         check_at_least_one(steps=self.steps, evaluations=self.evaluations, batch=self.batch)
         check_rate_and_seed(self.learning_rate, self.seed)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sge2hist.data.errors import InputError
+from sge2hist.data.errors import InputError, refuse_wrong_types
 from sge2hist.data.paired import PairedDataset
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.denoiser import LearntGuidance, guide
@@ -48,6 +48,7 @@ class GuidanceDistillationConfig:
     seed: int = 0
     exclude: str | None = None  # GeoJSON of areas of the slides from which no image is taken
 
+    @refuse_wrong_types
     def __post_init__(self) -> None:
         check_at_least_one(steps=self.steps, batch=self.batch)
         check_rate_and_seed(self.learning_rate, self.seed)

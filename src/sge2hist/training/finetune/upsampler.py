@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sge2hist.data.artifacts import MANIFEST_NAME
-from sge2hist.data.errors import InputError
+from sge2hist.data.errors import InputError, refuse_wrong_types
 from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
@@ -56,6 +56,7 @@ class UpsamplerTrainConfig:
     seed: int = 0
     exclude: str | None = None  # GeoJSON of areas of the slides from which no image is taken
 
+    @refuse_wrong_types
     def __post_init__(self) -> None:
         check_one_budget(self.hours, None)
         check_at_least_one(steps=self.steps, batch=self.batch, evaluations=self.evaluations)
