@@ -17,6 +17,7 @@ DEFAULTS = {
     "split": "test",
     "cells": None,
     "gene": [],
+    "edit": None,
     "n": None,
     "samples": 1,
     "like": None,
@@ -31,6 +32,8 @@ BY_TYPE = {"data": None, "types": "Podocyte"}
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"edit": Path("e.geojson")}, "--edits without --cells"),
+        ({"edit": Path("e.geojson"), "cells": "a", "context": "homotypic"}, "--context with --edits"),
         ({"n": 0}, "-n 0"),
         ({"samples": 0}, "--samples 0"),
         ({"seed": -1}, "--seed -1"),

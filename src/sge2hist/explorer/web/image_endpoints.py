@@ -41,9 +41,9 @@ class ImageEndpoints(SessionAccess):
         with session.lock:
             session.expect(body)
         edits, settings = self._now(session)
-        options = {"preview": flag(body, "preview", True), "before": flag(body, "before", True)}
         asked: dict[str, Any] = {"target": target, "edits": edits, "settings": settings, "revision": session.revision}
-        return self._stream(session, body, "main", partial(self.renderer.render, **asked, **options))
+        asked |= {"preview": flag(body, "preview", True), "before": flag(body, "before", True)}
+        return self._stream(session, body, "main", partial(self.renderer.render, **asked))
 
     async def samples(self, request: Request) -> Response:
         """More images of a cell."""
@@ -108,8 +108,7 @@ class ImageEndpoints(SessionAccess):
         if form not in ("png", "ome-tiff"):
             raise malformed("format is png or ome-tiff")
         edits, settings = self._now(session)
-        done: asyncio.Future[bytes | BaseException] = asyncio.get_running_loop().create_future()
-        loop = asyncio.get_running_loop()
+        loop, lines = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any]]()
         made: list[bytes] = []
 
         def work(emit: Emit, check: Callable[[], None]) -> None:
@@ -118,11 +117,11 @@ class ImageEndpoints(SessionAccess):
             emit({"stage": "full"})
 
         def emit(line: dict[str, Any]) -> None:
-            loop.call_soon_threadsafe(lambda: done.done() or done.set_result(line))  # type: ignore[arg-type]
+            loop.call_soon_threadsafe(lines.put_nowait, line)
 
         cancel, _ = self.renderer.start(session.key, "export", work, emit)
         try:
-            line: Any = await done
+            line = await lines.get()
         finally:
             cancel.set()
         if line["stage"] == "cancelled":
