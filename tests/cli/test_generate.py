@@ -18,6 +18,7 @@ DEFAULTS = {
     "cells": None,
     "gene": [],
     "edit": None,
+    "footprints": "auto",
     "n": None,
     "samples": 1,
     "like": None,

@@ -28,7 +28,7 @@ CHANGES = [
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30)
 values = st.recursive(scalars, lambda v: st.lists(v, max_size=5) | st.dictionaries(st.text(max_size=12), v, max_size=5))
 WORDS = """scope action cell cells gene factor counts type edits name target region_um n polygon_um rectangle_um at_um add_type
-set_type features properties geometry revision everywhere remove move_um seed n_steps guidance genes factors sample slot sge2hist"""
+set_type features properties geometry revision everywhere remove move_um seed n_steps guidance genes factors sample slot"""
 names = st.sampled_from(WORDS.split())
 query_names = names | st.sampled_from(["x", "y", "width", "height", "id", "q", "colour", "limit"])
 bodies = st.dictionaries(
