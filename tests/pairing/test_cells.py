@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,36 @@ def test_polygons_of_nuclei_grow_by_four_bins(version4, tmp_path):
     np.testing.assert_array_equal(grown.obs["n_nucleus_bins"], nuclei.obs["n_bins"])
     by_ratio = cells_of_section(section, folder=truth.outs, config=CellsConfig(volume_ratio=4.0))
     assert nuclei.obs["n_bins"].sum() < by_ratio.obs["n_bins"].sum() < grown.obs["n_bins"].sum()
+
+
+def test_qupath_cells_with_nuclei_and_a_parent_annotation(version4, tmp_path):
+    """The truth's own outlines as QuPath exports them: the region of interest first, and everything in a zip."""
+
+    def shapes(name: str) -> dict[int, dict]:
+        features = json.loads((version4.outs / "segmented_outputs" / name).read_text())["features"]
+        return {feature["properties"]["cell_id"]: feature["geometry"] for feature in features}
+
+    cells, nuclei = shapes("cell_segmentations.geojson"), shapes("nucleus_segmentations.geojson")
+    region = [[0, 0], [9999, 0], [9999, 9999], [0, 9999], [0, 0]]
+    features = [
+        {"type": "Feature", "id": "r", "geometry": {"type": "Polygon", "coordinates": [region]}}
+        | {"properties": {"objectType": "annotation", "name": "ROI"}}
+    ]
+    features += [
+        {"type": "Feature", "id": f"uuid-{k}", "geometry": cells[k], "nucleusGeometry": nuclei[k]}
+        | {"properties": {"objectType": "cell", "name": "Cell"}}
+        for k in sorted(cells)
+    ]
+    with zipfile.ZipFile(tmp_path / "qupath.zip", "w") as archive:
+        archive.writestr("qupath.geojson", json.dumps({"type": "FeatureCollection", "features": features}))
+    warnings: list[str] = []
+    section = cells_of_section(
+        open_bins(version4), config=CellsConfig(labels=tmp_path / "qupath.zip"), positions="px", warn=warnings.append
+    )
+    np.testing.assert_array_equal(counts_of(section), truth_counts(version4, version4.cell_RC))
+    np.testing.assert_array_equal(section.obs["n_nucleus_bins"], np.bincount(version4.nucleus_RC.ravel())[1:])
+    assert section.obs.index[0] == "uuid-1"
+    assert warnings == [f"qupath.zip: 1 annotation ignored: the {len(cells)} cells are the cells"]
 
 
 def test_groups_of_cells_are_sums_of_cells(version4):

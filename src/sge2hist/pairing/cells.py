@@ -96,7 +96,7 @@ def cells_of_section(
         return section
     _require_fine_bins(section, method)
     if method == "segmentation":
-        outlines = from_segmentation(section, folder)
+        outlines = from_segmentation(section, folder, warn)
     elif method == "labels":
         assert config.labels is not None
         outlines = from_labels(section, Path(config.labels), positions=positions, warn=warn)

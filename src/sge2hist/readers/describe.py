@@ -12,7 +12,7 @@ from sge2hist.readers.detect import detect_format
 from sge2hist.readers.tenx import space_ranger, visium, visium_hd_segmented
 from sge2hist.readers.tenx.mtx_matrix import MtxMatrix
 from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
-from sge2hist.readers.tenx.visium_folder import find_visium
+from sge2hist.readers.tenx.visium_folder import find_visium, samples_with_positions
 from sge2hist.readers.tenx.visium_hd_folder import find_matrix, find_squares
 
 Facts = list[tuple[str, str]]
@@ -33,6 +33,8 @@ def input_facts(path: str | Path, *, image: str | Path | None = None) -> Facts:
     path = Path(path)
     detected = detect_format(path)
     facts = [("format", f"{detected.format}: {detected.description}")]
+    if detected.format == "visium" and len(samples_with_positions(path)) > 1:
+        image = None  # of which sample?
     if detected.format.startswith("visium"):
         facts += _space_ranger_facts(path, detected.format)
         return facts if image is None else facts + _image_facts(path, image)
@@ -64,7 +66,13 @@ def section_facts(section: Section) -> Facts:
 def _space_ranger_facts(path: Path, name: str) -> Facts:
     facts: Facts = []
     if name == "visium":
-        return [*facts, *_visium_facts(path)]
+        samples = samples_with_positions(path)
+        for sample in samples:
+            facts += [("section", sample)] if sample else []
+            facts += _visium_facts(path, sample)
+        if len(samples) > 1:
+            facts.append(("before it can be prepared", f"choose one: --section {samples[0]}"))
+        return facts
     elif name == "visium_hd":
         squares = find_squares(path)
         for side_um, square in squares.items():
@@ -79,8 +87,8 @@ def _space_ranger_facts(path: Path, name: str) -> Facts:
     return facts + _scale_facts(spatial)
 
 
-def _visium_facts(path: Path) -> Facts:
-    files = find_visium(path)
+def _visium_facts(path: Path, sample: str | None) -> Facts:
+    files = find_visium(path, sample)
     facts = _matrix_facts(visium.open_counts(files), "spots of 55 um, 100 um apart")
     spots = visium.read_positions(files.positions)
     centre_xy_px = spots[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy()

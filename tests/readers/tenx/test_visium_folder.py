@@ -136,6 +136,23 @@ def test_two_samples_are_refused_by_name_and_one_can_be_chosen(tmp_path, run):
         open_sections(folder, image=run.image, section="GSM")
 
 
+def test_inspect_lists_the_samples(tmp_path, run):
+    other = write_visium(tmp_path / "other", um_per_px=2.5)
+    deposit(run, tmp_path / "GSE1", "GSM1_A")
+    deposit(other, tmp_path / "GSE1", "GSM2_B", text=True)
+    facts = input_facts(tmp_path / "GSE1", image=run.image)
+    assert [value for name, value in facts if name == "section"] == ["GSM1_A", "GSM2_B"]
+    assert [value.split()[0] for name, value in facts if name == "um per px"] == ["2", "2.5"]
+    assert facts[-1] == ("before it can be prepared", "choose one: --section GSM1_A")
+
+
+def test_a_packed_image_is_refused_with_the_command(tmp_path, run):
+    deposit(run, tmp_path / "a", "GSM1")
+    packed = tmp_path / "a" / "GSM1_tissue_hires_image.png.gz"
+    with pytest.raises(InputError, match=r"packed with gzip[\s\S]*gunzip -k .*and give .*image\.png$"):
+        visium.read(tmp_path / "a", image=packed)
+
+
 def test_a_sample_without_positions_is_ignored_and_one_with_foreign_counts_refused(tmp_path, run):
     folder = tmp_path / "GSE1"
     deposit(run, folder, "GSM1_A")

@@ -19,6 +19,7 @@ from sge2hist.data.slides.resample import input_span, resample, window_taps
 from sge2hist.data.slides.stain_scale import LINEAR, StainScale
 
 DECODE_WHOLE_BYTES = 2 * 1024**3
+_GZIP_MAGIC = b"\x1f\x8b"
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -91,6 +92,13 @@ class SlideImage:
             raise InputError(
                 found=f"an image that cannot be opened ({error.strerror})", where=str(path), repair="give --image"
             ) from error
+        if magic.startswith(_GZIP_MAGIC):
+            raise InputError(
+                found="an image packed with gzip",
+                where=str(path),
+                expected="the image itself",
+                repair=f"gunzip -k {path}, and give {path.with_suffix('') if path.suffix == '.gz' else 'what it makes'}",
+            )
         is_tiff = magic in _TIFF_MAGIC
         of_scanner = page is None and path.suffix.lower() in openslide_image.SUFFIXES
         try:

@@ -73,7 +73,9 @@ def find_segmentation(folder: Path) -> Path | None:
     return None
 
 
-def from_segmentation(section: Section, folder: Path | None) -> OutlinedBins:
+def from_segmentation(
+    section: Section, folder: Path | None, warn: Callable[[str], None] = lambda warning: None
+) -> OutlinedBins:
     """Space Ranger's own cells."""
     path = find_segmentation(folder) if folder is not None else None
     if path is None:
@@ -86,8 +88,7 @@ def from_segmentation(section: Section, folder: Path | None) -> OutlinedBins:
     if path.name.endswith(barcode_mappings.FILE):
         return _from_mappings(section, path)
     nuclei = "nucleus_seg" in path.name
-    polygons = read_geojson(path)
-    return _from_polygons(section, polygons, path.name, nuclei=nuclei)
+    return _from_polygons(section, _read_polygons(path, warn), path.name, nuclei=nuclei)
 
 
 def from_labels(
@@ -102,16 +103,22 @@ def from_labels(
         With `positions` "auto" if polygons fit the image better in um, or a file cannot be used.
     """
     if path.suffix.lower() == ".zip" or unpacked_name(path).lower().endswith(SUFFIXES):
-        polygons = read_geojson(path)
-        for note in polygons.notes:
-            warn(f"{path.name}: {note}")
-        return _from_polygons(section, _in_px(section, polygons, path, positions, warn), path.name, nuclei=False)
+        polygons = _in_px(section, _read_polygons(path, warn), path, positions, warn)
+        return _from_polygons(section, polygons, path.name, nuclei=False)
     if positions not in ("auto", "px"):
         raise InputError(
             found=f"--positions {positions} with a label image", where=str(path), expected="px", repair="omit it"
         )
     runs, ids = read_label_image(path, width_px=section.image.width_px, height_px=section.image.height_px)
     return _from_runs(section, runs, ids, path.name, nuclei=False)
+
+
+def _read_polygons(path: Path, warn: Callable[[str], None]) -> Polygons:
+    """Polygons of a file; what was ignored or split becomes warnings."""
+    polygons = read_geojson(path)
+    for note in polygons.notes:
+        warn(f"{path.name}: {note}")
+    return polygons
 
 
 def _in_px(section: Section, polygons: Polygons, path: Path, positions: str, warn: Callable[[str], None]) -> Polygons:

@@ -92,6 +92,16 @@ def find_visium(path: str | Path, sample: str | None = None) -> VisiumFiles:
     )
 
 
+def samples_with_positions(path: str | Path) -> list[str | None]:
+    """What `find_visium` can be asked for: the samples of a folder of several, [None] for a folder of one."""
+    path = Path(path)
+    for folder in (path.parent if path.name == "spatial" else path, path / "outs"):
+        placed = sorted({found.sample for found in _files_in(folder) if found.role == "positions"})
+        if placed:
+            return [name for name in placed if name] if len(placed) > 1 else [None]
+    return [None]
+
+
 def _files_in(folder: Path) -> Iterator[_Found]:
     """Files of known names in the folder, `spatial/` first, and in the folders of counts."""
     if not folder.is_dir():

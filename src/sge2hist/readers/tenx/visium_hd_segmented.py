@@ -93,6 +93,7 @@ def read(
     scale = next(iter(sources.values()))
     area_px2, centroid_xy_px = polygons.area_px2_and_centroid()
     notes = [f"cells of Space Ranger; {len(polygons) - len(barcodes)} polygons are not in {matrix_path.name}"]
+    notes += polygons.notes
     return Section(
         name=name or section_name(folder.parent),
         technology="Visium HD",
