@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sge2hist.cli.types import table_renamed, types
+from sge2hist.cli.types import table_lines, table_renamed, types
 from sge2hist.data.errors import InputError
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.gene.cell_types import TypeTable, name_by_markers
@@ -103,3 +103,14 @@ def test_types_that_labels_named_are_not_grouped(tiny_model):
         types(tiny_model, groups=2)
     with pytest.raises(InputError, match="of your own"):
         types(Path("pretrained:kidney"), groups=2)
+
+
+def test_each_type_is_one_line(table):
+    rows = [
+        replace(table.rows[0], component=0, name="Podocyte", n_cells=10, n_labelled=10, purity=1.0, weight=0.25),
+        replace(table.rows[0], component=1, name="Tubule", n_cells=20, n_labelled=0, purity=float("nan"), weight=0.25),
+        replace(table.rows[0], component=2, name="Podocyte", n_cells=30, n_labelled=30, purity=0.6, weight=0.5),
+    ]
+    podocyte, tubule = table_lines(TypeTable(rows))
+    assert podocyte[:5] == ("Podocyte", "40", "0.70", "0.750", "2 0")
+    assert tubule[:5] == ("Tubule", "20", "", "0.250", "1")

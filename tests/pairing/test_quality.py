@@ -62,7 +62,7 @@ def test_filters_by_counts_and_genes() -> None:
 
 def test_nothing_left_shows_the_table() -> None:
     section = make_section(width_px=40, height_px=20, bin_um=20.0)
-    with pytest.raises(InputError, match=r"patch of 200 um inside the image: -8.*--min-counts"):
+    with pytest.raises(InputError, match=r"patch of 200 um inside the image: 8 removed.*--min-counts"):
         filter_by_position(section, map_tissue(section, 4.0), PrepareConfig(patch_um=200.0))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from sge2hist.models.gene.cell_types import TypeTable
+    from sge2hist.models.gene.cell_types import TypeRow, TypeTable
 
 
 def types(
@@ -25,8 +25,8 @@ def types(
 ) -> None:
     """List the cell types that a model can generate, rename them, or group them.
 
-    Several components of the mixture may share a name. Purity is the share of a component's labelled training cells
-    that carry its name; markers are its most over-expressed genes. A model that was trained without labels has one name
+    A type may have several components of the mixture. Purity is the share of their labelled training cells that carry
+    its name; markers are the most over-expressed genes of its largest component. A model that was trained without labels has one name
     for each component: --groups gives similar components a common one, and may be repeated with another number.
 
     Example: `sge2hist types kidney.model --rename "type 3=Thick limb"`
@@ -54,12 +54,26 @@ def types(
             write_types(model, table)
     else:
         table = read_types(model)
-    shown = Table("component", "name", "cells", "purity", "weight", "markers")
-    for row in sorted(table.rows, key=lambda row: -row.n_cells):
-        purity = "" if row.purity != row.purity else f"{row.purity:.2f}"
-        cells = (str(row.component), row.name, f"{row.n_cells:,}", purity, f"{row.weight:.3f}", " ".join(row.markers))
-        shown.add_row(*map(escape, cells))
+    shown = Table("type", "cells", "purity", "weight", "components", "markers")
+    for line in table_lines(table):
+        shown.add_row(*map(escape, line))
     Console().print(shown)
+
+
+def table_lines(table: TypeTable) -> list[tuple[str, ...]]:
+    """One line for each type, most cells first: name, cells, purity, weight, its components, markers of the largest one."""
+    by_name: dict[str, list[TypeRow]] = {}
+    for row in sorted(table.rows, key=lambda row: -row.n_cells):
+        by_name.setdefault(row.name, []).append(row)
+    lines = []
+    for name, rows in sorted(by_name.items(), key=lambda item: -sum(row.n_cells for row in item[1])):
+        labelled = [row for row in rows if row.n_labelled and row.purity == row.purity]  # nan: unknown
+        n_labelled = sum(row.n_labelled for row in labelled)
+        purity = f"{sum(row.purity * row.n_labelled for row in labelled) / n_labelled:.2f}" if n_labelled else ""
+        cells, weight = sum(row.n_cells for row in rows), sum(row.weight for row in rows)
+        components = " ".join(str(row.component) for row in rows)
+        lines.append((name, f"{cells:,}", purity, f"{weight:.3f}", components, " ".join(rows[0].markers)))
+    return lines
 
 
 def table_renamed(table: TypeTable, pairs: list[str]) -> TypeTable:

@@ -45,7 +45,7 @@ class Filters:
     def require_some(self, where: str) -> None:
         """Raise `InputError` with the whole table when nothing is left."""
         if not self.keep.any():
-            table = "; ".join(f"{line['filter']}: -{line['removed']:,}" for line in self.removals)
+            table = "; ".join(f"{line['filter']}: {line['removed']:,} removed" for line in self.removals)
             raise InputError(
                 found=f"no {self.what} left after the filters ({table})",
                 where=where,

@@ -57,7 +57,9 @@ class RequestedTypeRecovery:
         """A small table as text."""
         name = f"requested by name ({self.n_types} types, {self.n_images} images)"
         rows = [f"{name:42s} {self.accuracy:10.2f} {'':>8s} {1.0 / self.n_types:9.2f}"]
-        return rows + [f"{f'  means of {trait} over types':42s} {r:10.2f}" for trait, r in self.over_types.items()]
+        return rows + [
+            f"{f'  means of {trait} over types':42s} {_number(r, 10)}" for trait, r in self.over_types.items()
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +79,20 @@ class ToyRecovery:
         rows = [
             f"{'toy truth recovered from generated patches':42s} {'generated':>10s} {'real':>8s} {'shuffled':>9s}",
             f"{f'cell type ({types.n_types} types, {types.n_cells} cells)':42s} "
-            f"{types.accuracy:10.2f} {types.accuracy_real:8.2f} {types.accuracy_shuffled:9.2f}",
+            f"{_number(types.accuracy, 10)} {_number(types.accuracy_real, 8)} {_number(types.accuracy_shuffled, 9)}",
         ]
         for trait in self.traits:
             name = f"r({trait.trait}), {trait.n_cells} cells"
             numbers = (trait.over_cells, trait.over_cells_real, trait.over_cells_shuffled)
-            rows.append(f"{name:42s} {numbers[0]:10.2f} {numbers[1]:8.2f} {numbers[2]:9.2f}")
+            rows.append(f"{name:42s} {_number(numbers[0], 10)} {_number(numbers[1], 8)} {_number(numbers[2], 9)}")
             name = f"  its means over {trait.n_types} types"
-            rows.append(f"{name:42s} {trait.over_types:10.2f} {trait.over_types_real:8.2f}")
+            rows.append(f"{name:42s} {_number(trait.over_types, 10)} {_number(trait.over_types_real, 8)}")
         return rows
+
+
+def _number(value: float, width: int) -> str:
+    """Two decimals; a dash where too few cells or types of equal size give no number."""
+    return f"{value:{width}.2f}" if value == value else f"{'-':>{width}s}"  # nan differs from itself
 
 
 def recover(
