@@ -26,8 +26,8 @@ def types(
     """List the cell types that a model can generate, rename them, or group them.
 
     A type may have several components of the mixture. Purity is the share of their labelled training cells that carry
-    its name; markers are the most over-expressed genes of its largest component. A model that was trained without labels has one name
-    for each component: --groups gives similar components a common one, and may be repeated with another number.
+    its name; markers are the most over-expressed genes of its largest component. A model that was trained without labels
+    has one name for each component: --groups gives similar components a common one, and may be repeated with another number.
 
     Example: `sge2hist types kidney.model --rename "type 3=Thick limb"`
     """
