@@ -65,6 +65,12 @@ def test_every_verb_explains_itself_with_one_example(verb):
     assert ("--quiet" in text) == ("--threads" in text) == (verb not in ("types", "inspect"))
 
 
+def test_the_options_of_all_verbs_need_no_heavy_package():
+    code = "import sge2hist.cli.main, sys; print({'numpy', 'pandas', 'torch', 'anndata', 'scipy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_help_is_there_in_half_a_second():
     import time
 

@@ -10,9 +10,6 @@ import typer
 
 from sge2hist.data.artifacts import FORMAT_VERSION, MANIFEST_NAME, is_artifact, read_json
 from sge2hist.data.errors import InputError
-from sge2hist.data.generated import APPLICABILITY, applicability_headline
-from sge2hist.data.slides.channels import RGB, describe_channels
-from sge2hist.data.virtual_he import MANIFEST_KEY, mark_of
 
 Facts = list[tuple[str, str]]
 
@@ -119,6 +116,8 @@ def _model(config: dict[str, Any]) -> Facts:
     gene = model.get("gene", {})
     if "n_genes" in gene:
         facts.append(("genes", f"{gene['n_genes']:,}"))
+    from sge2hist.data.virtual_he import MANIFEST_KEY
+
     for name, value in provenance.items():
         if isinstance(value, str | int | float) and name not in ("toy", MANIFEST_KEY, "sge2hist_version"):
             facts.append((name.replace("_", " "), str(value)))
@@ -132,6 +131,8 @@ def _generated(manifest: dict[str, Any]) -> Facts:
     for name in ("mode", "um_per_px", "patch_um", "patch_px", "n_samples", "seed", "model", "data"):
         if manifest.get(name) is not None:
             facts.append((name.replace("_", " "), str(manifest[name])))
+    from sge2hist.data.generated import APPLICABILITY, applicability_headline
+
     if headline := applicability_headline(manifest.get(APPLICABILITY)):
         facts.append(("cells", headline))
     return facts
@@ -151,6 +152,9 @@ def _upsampler(manifest: dict[str, Any]) -> Facts:
 
 def _channels(stated: dict[str, Any], marked: dict[str, Any]) -> str:
     """Names of the channels, and whether they are virtual H&E."""
+    from sge2hist.data.slides.channels import RGB, describe_channels
+    from sge2hist.data.virtual_he import mark_of
+
     mark = mark_of(marked)
     return describe_channels(stated.get("channels") or RGB) + (f" ({mark})" if mark else "")
 
