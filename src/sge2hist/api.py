@@ -14,6 +14,8 @@ from sge2hist.data.artifacts import atomic_path, check_folder
 from sge2hist.data.errors import InputError, as_path, refuse_wrong_arguments
 from sge2hist.data.paired import PairedDataset, row_numbers
 from sge2hist.data.slides.channels import describe_channels
+from sge2hist.data.table.cell_table import CellTable, refuse_with_dataset
+from sge2hist.device import usable_device
 from sge2hist.generation.applicability import check_adata, check_dataset
 from sge2hist.generation.edited_patches import edited_request
 from sge2hist.generation.patches import image_batches
@@ -147,6 +149,8 @@ class SGE2Hist:
         adata: anndata.AnnData,
         *,
         layer: str | None = None,
+        round_counts: bool = False,
+        seed: int = 0,
         pool_um: float | None = None,
         force: bool = False,
     ) -> str:
@@ -159,7 +163,9 @@ class SGE2Hist:
         Parameters
         ----------
         layer
-            Layer of the raw counts; default: ``layers["counts"]`` if there is one, else X.
+            Layer of the raw counts, "X" or "raw/X"; default: found, in ``layers["counts"]``, X or raw.X.
+        round_counts, seed
+            Round counts with fractions (ambient RNA removed, destriped) at random, without bias, by this seed.
         pool_um
             Pool the posteriors of bins within this radius (um) when assigning types; needs ``obs["x_um"]`` and
             ``obs["y_um"]``. Default: as the model was trained.
@@ -174,9 +180,10 @@ class SGE2Hist:
         from sge2hist.generation.embed import embed_adata
 
         _require_adata("adata", adata)
-        applicability = check_adata(self.bundle, adata, layer=layer, force=force)
-        model = self.bundle.model.gene
-        found = embed_adata(adata, model, self.bundle.genes, self.bundle.types, layer=layer, pool_um=pool_um)
+        cells = CellTable.of(adata, layer=layer, round_counts=round_counts, seed=seed)
+        applicability = check_adata(self.bundle, cells, force=force)
+        bundle = self.bundle
+        found = embed_adata(adata, bundle.model.gene, bundle.genes, bundle.types, cells=cells, pool_um=pool_um)
         figures = {figure.name: np.nan if figure.value is None else figure.value for figure in applicability.figures}
         adata.uns["sge2hist"] |= {"verdict": applicability.verdict, "figures": figures}
         return found.summary()
@@ -187,6 +194,8 @@ class SGE2Hist:
         cells: anndata.AnnData | PairedDataset,
         *,
         rows: Sequence[int] | np.ndarray | None = None,
+        layer: str | None = None,
+        round_counts: bool = False,
         n_samples: int = 1,
         seed: int = 0,
         context: str | None = None,
@@ -200,9 +209,11 @@ class SGE2Hist:
         Parameters
         ----------
         cells
-            A `PairedDataset`, or an AnnData with raw counts in X or ``layers["counts"]``.
+            A `PairedDataset`, or an AnnData with raw counts.
         rows
             Numbers of cells from 0, or a mask of all cells; default: all.
+        layer, round_counts
+            Of an AnnData: where the raw counts are, and whether they are rounded by `seed`, as in `embed`.
         n_samples
             Images of each cell, with different noise.
         context
@@ -221,11 +232,11 @@ class SGE2Hist:
         _check_counts(n_samples=n_samples, seed=seed)
         if not isinstance(cells, PairedDataset):
             _require_adata("cells", cells)
-        settings = self._sampler(sampler)
+        options: dict[str, Any] = {"n_samples": n_samples, "seed": seed}
         if isinstance(cells, PairedDataset):
+            refuse_with_dataset(str(cells.path), layer, round_counts)
             chosen = cells.rows("all") if rows is None else row_numbers(rows, len(cells))
-            found = check_dataset(self.bundle, cells, force=force)
-            options: dict[str, Any] = {"n_samples": n_samples, "seed": seed, "applicability": found}
+            options["applicability"] = check_dataset(self.bundle, cells, force=force)
             if edits:
                 request = edited_request(self.bundle, cells, chosen, edits, context=context, **options)
             else:
@@ -233,12 +244,11 @@ class SGE2Hist:
         elif edits:
             raise InputError(found="edits with an AnnData", expected="a PairedDataset")
         else:
-            chosen_cells = cells if rows is None else cells[row_numbers(rows, cells.n_obs)]
-            applicability = check_adata(self.bundle, cells, force=force)
-            request = request_from_adata(
-                self.bundle, chosen_cells, n_samples=n_samples, seed=seed, context=context, applicability=applicability
-            )
-        images = self._generate(request, settings, progress)
+            table = CellTable.of(cells, layer=layer, round_counts=round_counts, seed=seed)
+            chosen = np.arange(table.n_obs) if rows is None else row_numbers(rows, table.n_obs)
+            options["applicability"] = check_adata(self.bundle, table, force=force)
+            request = request_from_adata(self.bundle, table, rows=chosen, context=context, **options)
+        images = self._generate(request, self._sampler(sampler), progress)
         return images.reshape(-1, n_samples, *images.shape[1:])
 
     @refuse_wrong_arguments("n", "seed", "context", "progress")
@@ -285,6 +295,8 @@ class SGE2Hist:
         gene: str | Sequence[str],
         factors: Sequence[float] = (0.0, 0.5, 1.0, 2.0),
         *,
+        layer: str | None = None,
+        round_counts: bool = False,
         seed: int = 0,
         context: str | None = None,
         sampler: SamplerConfig | str | None = None,
@@ -301,7 +313,7 @@ class SGE2Hist:
             A symbol or id, or several that are scaled together.
         factors
             Numbers from 0 (knock-out) to 1,000; the image of 1 is that of the unchanged cell.
-        context, force
+        layer, round_counts, context, force
             As in `generate_from_genes`.
 
         Raises
@@ -314,7 +326,18 @@ class SGE2Hist:
         _check_counts(seed=seed)
         if not isinstance(cells, PairedDataset):
             _require_adata("cells", cells)
-        request = dose_request(self.bundle, cells, cell, gene, factors, seed=seed, context=context, force=force)
+        request = dose_request(
+            self.bundle,
+            cells,
+            cell,
+            gene,
+            factors,
+            layer=layer,
+            round_counts=round_counts,
+            seed=seed,
+            context=context,
+            force=force,
+        )
         return self._generate(request, self._sampler(sampler), progress)
 
     def _sampler(self, sampler: SamplerConfig | str | None) -> SamplerConfig:
@@ -334,24 +357,6 @@ class SGE2Hist:
                 batches.append(images)
                 advance(len(images))
         return np.concatenate(batches)
-
-
-def usable_device(device: str | torch.device) -> torch.device:
-    """Return a device that torch can use ("auto": a GPU if there is one), or raise `InputError`."""
-    if not isinstance(device, str | torch.device):
-        raise _wrong_type("device", device, "cpu, cuda or auto", "device='auto'")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        raise InputError(
-            found=f"device {device!r}, which torch cannot use ({str(error).splitlines()[0]})",
-            expected="cpu, cuda or auto",
-            repair="device='auto' (--device auto) takes a GPU if there is one",
-        ) from error
-    return found
 
 
 def _require_dataset(name: str, value: object) -> None:

@@ -26,6 +26,8 @@ DEFAULTS = {
     "context": None,
     "shuffle_cells": False,
     "seed": 0,
+    "layer": None,
+    "round_counts": False,
 }
 BY_TYPE = {"data": None, "types": "Podocyte"}
 
@@ -45,6 +47,8 @@ BY_TYPE = {"data": None, "types": "Podocyte"}
         (BY_TYPE | {"types": " , "}, "names of cell types"),
         (BY_TYPE | {"samples": 3}, "--samples with --types"),
         ({"data": Path("cells.h5ad"), "shuffle_cells": True}, "--shuffle-cells with an .h5ad"),
+        ({"layer": "counts"}, "--layer with a paired dataset"),
+        (BY_TYPE | {"round_counts": True}, "--round-counts with --types"),
         ({"cells": "a", "n": 3}, "-n with --cells"),
         ({"cells": "a", "split": "all"}, "--split with --cells"),
         ({"cells": " , "}, "ids of cells"),

@@ -7,11 +7,11 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.sparse import csc_matrix, csr_array, csr_matrix
+from scipy.sparse import csr_matrix
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
-from sge2hist.generation.embed import embed_adata, panel_of, raw_counts
+from sge2hist.generation.embed import embed_adata
 from sge2hist.models.gene.cell_types import TypeTable
 from sge2hist.models.gene.vae import GeneVAE
 from sge2hist.training.gene.stages import calibrate_novelty
@@ -125,43 +125,3 @@ def test_cells_without_counts_are_flagged(trained: tuple[GeneVAE, TypeTable]) ->
     adata.X = csr_matrix(adata.shape, dtype=np.float32)
     embed_adata(adata, trained[0], PANEL, trained[1])
     assert adata.obs["sge2hist_novel"].all()
-
-
-def test_a_counts_layer_is_preferred_and_logged_values_are_refused() -> None:
-    adata, _ = make_adata()
-    counts = csr_array(adata.X).toarray()
-    adata.X = np.log1p(counts / counts.sum(1, keepdims=True) * 1e3)
-    with pytest.raises(InputError, match="after normalisation"):
-        raw_counts(adata)
-    adata.layers["counts"] = counts
-    np.testing.assert_array_equal(raw_counts(adata).toarray(), counts)
-    with pytest.raises(InputError, match="no layer"):
-        raw_counts(adata, "raw")
-    adata.layers["bad"] = -counts
-    with pytest.raises(InputError, match="negative"):
-        raw_counts(adata, "bad")
-
-
-def test_counts_of_an_open_file_are_read_and_none_are_refused(tmp_path) -> None:
-    import anndata
-
-    adata, _ = make_adata()
-    counts = csr_array(adata.X).toarray()
-    for name, layout in (("csr", csr_matrix), ("csc", csc_matrix), ("dense", np.asarray)):
-        anndata.AnnData(layout(counts)).write_h5ad(tmp_path / f"{name}.h5ad")
-        opened = anndata.read_h5ad(tmp_path / f"{name}.h5ad", backed="r")
-        np.testing.assert_array_equal(raw_counts(opened).toarray(), counts)
-        opened.file.close()
-    with pytest.raises(InputError, match="no values in X"):
-        raw_counts(anndata.AnnData(obs=adata.obs))
-
-
-def test_genes_are_read_from_usual_columns() -> None:
-    adata, _ = make_adata()
-    assert PANEL.align(panel_of(adata)).n_shared == N_GENES
-    by_symbol = adata.copy()
-    by_symbol.var_names = adata.var["symbol"].tolist()
-    assert PANEL.align(panel_of(by_symbol)).by == "symbol"
-    repeated = adata.copy()
-    repeated.var["gene_ids"] = ["same"] * N_GENES
-    assert len(set(panel_of(repeated).ids)) == N_GENES

@@ -105,7 +105,7 @@ def test_wrong_input_is_named(bundle, tiny_paired):
         request_from_adata(bundle, other)
     logged = tiny_paired.adata()[:3].copy()
     logged.X = logged.X.astype(np.float32) * 0.7
-    with pytest.raises(InputError, match="not whole numbers"):
+    with pytest.raises(InputError, match="numbers with fractions"):
         request_from_adata(bundle, logged)
     with pytest.raises(InputError, match="alpha, "):
         request_from_types(bundle, ["alpha", "delta"])

@@ -147,7 +147,7 @@ def _adata(tissue):  # type: ignore[no-untyped-def]
 
     obs = pd.DataFrame({"region": pd.Categorical(["nuclei"] * 24), "instance_id": np.arange(1, 25) * 3})
     obs.index = obs.index.astype(str)
-    return anndata.AnnData(X=tissue.counts_NG.astype(np.float32), obs=obs)
+    return anndata.AnnData(X=tissue.counts_NG.astype(np.float32), obs=obs, var=pd.DataFrame(index=tissue.gene_ids))
 
 
 def write_store(data, path: Path, container: str) -> None:  # type: ignore[no-untyped-def]

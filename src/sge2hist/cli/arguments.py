@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    import anndata
-
+    from sge2hist.data.table.cell_table import CellTable
     from sge2hist.models.bundle import ModelBundle
     from sge2hist.models.image.samplers import SamplerConfig
 
@@ -76,6 +75,18 @@ Footprints = Annotated[
     typer.Option(
         help="How cells are placed: outline (from the segmentation of the image), point (positions alone), or auto: outlines "
         "where data and model have them.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Layer = Annotated[
+    str | None,
+    typer.Option(help="Of an .h5ad: layer of the raw counts, X or raw/X; default: found.", rich_help_panel=ADVANCED),
+]
+RoundCounts = Annotated[
+    bool,
+    typer.Option(
+        "--round-counts",
+        help="Round counts with fractions (ambient RNA removed, destriped) at random, without bias, by the seed.",
         rich_help_panel=ADVANCED,
     ),
 ]
@@ -152,15 +163,11 @@ def names(text: str) -> list[str]:
     return [name.strip() for row in rows for name in row if name.strip()]
 
 
-def read_h5ad(path: Path) -> anndata.AnnData:
-    """Read an AnnData file, or raise `InputError`."""
-    import anndata
+def read_cells(path: Path, layer: str | None, round_counts: bool, seed: int) -> CellTable:
+    """The cells of an .h5ad with their raw counts; where these were found is logged."""
+    from sge2hist.cli.command import log
+    from sge2hist.data.table.cell_table import CellTable
 
-    from sge2hist.data.errors import InputError
-
-    if not path.is_file():
-        raise InputError(found="no such file", where=str(path))
-    try:
-        return anndata.read_h5ad(path)
-    except Exception as error:  # anndata wraps whatever h5py met in its own error types
-        raise InputError(found=f"a file that cannot be read ({error})", where=str(path), expected="an .h5ad") from error
+    cells = CellTable.of(path, layer=layer, round_counts=round_counts, seed=seed)
+    log(cells.summary())
+    return cells

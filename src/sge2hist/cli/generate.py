@@ -18,15 +18,17 @@ from sge2hist.cli.arguments import (
     Guidance,
     GuidanceLevels,
     ImageSeed,
+    Layer,
     Model,
     Overwrite,
     Render,
+    RoundCounts,
     Sampler,
     StainRoles,
     Steps,
     load_model,
     names,
-    read_h5ad,
+    read_cells,
     sampler_config,
 )
 from sge2hist.cli.command import log, log_warning
@@ -126,6 +128,8 @@ def generate(
             "--resample", help="Accept data prepared at another um/px than the model's.", rich_help_panel=ADVANCED
         ),
     ] = False,
+    layer: Layer = None,
+    round_counts: RoundCounts = False,
     force: Force = False,
     batch: Batch = 64,
     device: Device = "auto",
@@ -180,6 +184,7 @@ def generate(
 
 # Which options go together, checked before anything is read.
 
+NEEDS_H5AD = {"layer": None, "round_counts": False}
 NEEDS_TYPES = {"like": None, "z2": "type"}
 NEEDS_CELLS = {"split": "test", "cells": None, "samples": 1, "shuffle_cells": False, "gene": None, "edit": None}
 NOT_WITH_GENE = {"samples": 1, "shuffle_cells": False, "edit": None}
@@ -210,10 +215,12 @@ def check_options(given: Mapping[str, Any]) -> None:
         _refuse(given, {"footprints": "auto"}, "--types")
         if not names(types):
             raise InputError(found=f"--types {types!r}", expected='names of cell types, e.g. "Podocyte,Immune"')
-        _refuse(given, NEEDS_CELLS, "--types")
+        _refuse(given, NEEDS_CELLS | NEEDS_H5AD, "--types")
         return
     if Path(data).suffix == ".h5ad":
         _refuse(given, NEEDS_DATASET, "an .h5ad", expected="a paired dataset for that")
+    else:
+        _refuse(given, NEEDS_H5AD, "a paired dataset, whose counts are raw", expected="an .h5ad for that")
     if given["cells"] is not None:
         _refuse(given, {"split": "test", "n": None}, "--cells")
         if not names(given["cells"]):
@@ -300,7 +307,11 @@ def _request(bundle: ModelBundle, given: Mapping[str, Any]) -> GenerationRequest
     wanted = None if given["cells"] is None else names(given["cells"])
     if given["gene"]:
         genes, factors = dose_of(given["gene"])
-        source = read_h5ad(data) if data.suffix == ".h5ad" else PairedDataset.open(data)
+        source = (
+            read_cells(data, given["layer"], given["round_counts"], seed)
+            if data.suffix == ".h5ad"
+            else PairedDataset.open(data)
+        )
         cell, resample = str((wanted or [""])[0]), given["resample"]
         return dose_request(
             bundle,
@@ -316,13 +327,14 @@ def _request(bundle: ModelBundle, given: Mapping[str, Any]) -> GenerationRequest
             warn=log_warning,
         )
     if data.suffix == ".h5ad":
-        cells = read_h5ad(data)
-        rows = choose(cells.n_obs, n, seed) if wanted is None else rows_of_cells(cells.obs_names, wanted, data)
-        applicability = check_adata(bundle, cells, where=str(data), force=force, warn=log_warning)
+        cells = read_cells(data, given["layer"], given["round_counts"], seed)
+        rows = choose(cells.n_obs, n, seed) if wanted is None else rows_of_cells(cells.obs.index, wanted, data)
+        applicability = check_adata(bundle, cells, force=force, warn=log_warning)
         with bar("encoding", len(rows)) as progress:
             return requests.request_from_adata(
                 bundle,
-                cells[rows],
+                cells,
+                rows=rows,
                 n_samples=samples,
                 seed=seed,
                 context=context,

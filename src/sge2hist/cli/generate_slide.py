@@ -16,9 +16,11 @@ from sge2hist.cli.arguments import (
     Guidance,
     GuidanceLevels,
     ImageSeed,
+    Layer,
     Model,
     Overwrite,
     Render,
+    RoundCounts,
     Sampler,
     StainRoles,
     Steps,
@@ -56,6 +58,8 @@ def generate_slide(
         float | None,
         typer.Option(help="Um per px of positions in px, where the .h5ad does not state it.", rich_help_panel=ADVANCED),
     ] = None,
+    layer: Layer = None,
+    round_counts: RoundCounts = False,
     seeds: Annotated[
         int, typer.Option(min=1, help="Above 1: write the spread over so many seeds as uncertainty, too.")
     ] = 1,
@@ -121,7 +125,15 @@ def generate_slide(
     )
     if bundle.is_toy:
         log("this model was trained on toy tissue: its images show no real tissue")
-    cells = open_source(data, section=section, positions=positions, um_per_px=image_um_per_px)
+    cells = open_source(
+        data,
+        section=section,
+        positions=positions,
+        um_per_px=image_um_per_px,
+        layer=layer,
+        round_counts=round_counts,
+        seed=seed,
+    )
     slide = run(
         bundle,
         cells,

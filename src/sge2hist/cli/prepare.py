@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sge2hist.cli.arguments import ADVANCED, Overwrite, numbers
+from sge2hist.cli.arguments import ADVANCED, Overwrite, RoundCounts, numbers
 from sge2hist.cli.command import log
 
 _SCALE, _CELLS, _TYPES = "Patches and resolution", "Cells", "Cell types"
@@ -134,8 +134,12 @@ def prepare(
         str, typer.Option(help="Format of the input; auto recognises it.", rich_help_panel=ADVANCED)
     ] = "auto",
     layer: Annotated[
-        str | None, typer.Option(help="AnnData, SpatialData: layer of the raw counts.", rich_help_panel=ADVANCED)
+        str | None,
+        typer.Option(
+            help="AnnData, SpatialData: layer of the raw counts, X or raw/X; default: found.", rich_help_panel=ADVANCED
+        ),
     ] = None,
+    round_counts: RoundCounts = False,
     table: Annotated[str | None, typer.Option(help="SpatialData: table to read.", rich_help_panel=ADVANCED)] = None,
     positions: Annotated[
         str,
@@ -187,7 +191,7 @@ def prepare(
             help="Side of the blocks of the split; default 500, or 8 patch sides if more.", rich_help_panel=ADVANCED
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the split and of Leiden.", rich_help_panel=ADVANCED)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the split, of Leiden and of rounding.", rich_help_panel=ADVANCED)] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Pair gene expression with H&E or fluorescence: instrument folder and image -> paired dataset.
@@ -217,6 +221,7 @@ def prepare(
         alignment=alignment,
         genes=genes,
         layer=layer,
+        round_counts=round_counts,
         table=table,
         positions=positions,
         section=section,

@@ -21,7 +21,8 @@ from sge2hist.data.gene_panel import GenePanel, PanelMatch, letter_case, species
 from sge2hist.data.generated import applicability_headline
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
-from sge2hist.generation.embed import embed_counts, panel_of, raw_counts
+from sge2hist.data.table.cell_table import CellTable
+from sge2hist.generation.embed import embed_counts
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.gene.novelty import FLAG_BELOW
 
@@ -126,18 +127,15 @@ def check_dataset(
 
 def check_adata(
     bundle: ModelBundle,
-    adata: anndata.AnnData,
+    cells: anndata.AnnData | CellTable,
     *,
     layer: str | None = None,
-    where: str = "",
     force: bool = False,
     warn: Warn = warn_user,
 ) -> Applicability:
     """:func:`check_cells` of an AnnData of raw counts; positions are not compared."""
-    counts = raw_counts(adata, layer)
-    return check_cells(
-        bundle, lambda rows: counts[rows], panel_of(adata), adata.n_obs, where=where, force=force, warn=warn
-    )
+    table = CellTable.of(cells, layer=layer)
+    return check_cells(bundle, table.rows, table.genes, table.n_obs, where=table.where, force=force, warn=warn)
 
 
 def check_cells(

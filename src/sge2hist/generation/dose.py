@@ -10,8 +10,8 @@ import torch
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
+from sge2hist.data.table.cell_table import CellTable, refuse_with_dataset
 from sge2hist.generation.applicability import Warn, check_adata, check_dataset, warn_user
-from sge2hist.generation.embed import panel_of, raw_counts
 from sge2hist.generation.encode import row_of_cell
 from sge2hist.generation.footprints import AUTO
 from sge2hist.generation.requests import NEIGHBOURS, GenerationRequest, request_from_counts, request_from_paired
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
 def dose_request(
     bundle: ModelBundle,
-    data: PairedDataset | anndata.AnnData,
+    data: PairedDataset | anndata.AnnData | CellTable,
     cell: str,
     genes: str | Sequence[str],
     factors: Sequence[float],
     *,
+    layer: str | None = None,
+    round_counts: bool = False,
     seed: int = 0,
     context: str | None = None,
     resample: bool = False,
@@ -51,6 +53,8 @@ def dose_request(
         A symbol or id, or several that are scaled together.
     factors
         Numbers from 0 to 1,000, in any order.
+    layer, round_counts
+        As in :func:`~sge2hist.generation.requests.request_from_adata`; not with a paired dataset.
     context
         As in :func:`~sge2hist.generation.requests.request_from_paired`; default: "neighbours" for a paired dataset, else as in
         :func:`~sge2hist.generation.requests.request_from_adata`.
@@ -77,9 +81,11 @@ def dose_request(
     factors = _checked_factors(factors)
     read_counts: Callable[[np.ndarray], csr_array]
     if isinstance(data, PairedDataset):
+        refuse_with_dataset(str(data.path), layer, round_counts)
         read_counts, panel, where = data.counts, data.genes, str(data.path)
     else:
-        read_counts, panel, where = raw_counts(data).__getitem__, panel_of(data), ""
+        data = CellTable.of(data, layer=layer, round_counts=round_counts, seed=seed)
+        read_counts, panel, where = data.rows, data.genes, data.where
     row = row_of_cell(data.obs.index, cell, where)
     if not genes:
         raise InputError(found="no gene", expected="at least one symbol or id")
@@ -115,7 +121,15 @@ def dose_request(
                 applicability=applicability,
             )
         return request_from_counts(
-            bundle, scaled, panel, data.obs, rows, seed=seed, context=context, applicability=applicability
+            bundle,
+            scaled,
+            panel,
+            data.obs,
+            rows,
+            seed=seed,
+            context=context,
+            counts=data.counts,
+            applicability=applicability,
         )
 
     return _joined([of_factor(factor) for factor in factors], cell, genes, factors)

@@ -14,6 +14,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel, PanelMatch
 from sge2hist.data.generated import LATENT_KEYS
 from sge2hist.data.spatial_index import CellIndex
+from sge2hist.data.table.cell_table import CellTable
 from sge2hist.models.gene.cell_types import TypeTable
 from sge2hist.models.gene.encode import component_posterior, encode_chunks
 from sge2hist.models.gene.neighbours import neighbour_features
@@ -23,9 +24,6 @@ from sge2hist.models.gene.vae import GeneVAE, Posterior
 if TYPE_CHECKING:
     import anndata
     from scipy.sparse import csr_array
-
-ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id")
-SYMBOL_COLUMNS = ("symbol", "gene_symbols", "gene_symbol", "gene_name", "feature_name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +99,9 @@ def embed_adata(
     types: TypeTable,
     *,
     layer: str | None = None,
+    round_counts: bool = False,
+    seed: int = 0,
+    cells: CellTable | None = None,
     pool_um: float | None = None,
     batch_size: int = 512,
 ) -> PanelMatch:
@@ -115,8 +116,10 @@ def embed_adata(
 
     Parameters
     ----------
-    layer
-        Layer of the raw counts; default: ``layers["counts"]`` if there is one, else X.
+    layer, round_counts, seed
+        Where the raw counts are, and whether they are rounded (:meth:`sge2hist.data.table.cell_table.CellTable.of`).
+    cells
+        The same cells with counts that were read already, instead.
     pool_um
         Pool the posteriors of cells within this radius (um) when assigning types; 0: each cell by its own counts; default: as the
         model was trained (`train --pool-um`), if obs has positions. Meant for bins, whose own counts are too few and which are
@@ -141,9 +144,9 @@ def embed_adata(
             expected="finite columns x_um and y_um of obs",
             repair="write the positions, in um, into these columns, or omit pool_um",
         )
-    counts = raw_counts(adata, layer)
-    alignment = panel.align(panel_of(adata))
-    counts, observed_G = panel.gather(counts, alignment)
+    cells = cells or CellTable.of(adata, layer=layer, round_counts=round_counts, seed=seed)
+    alignment = panel.align(cells.genes)
+    counts, observed_G = panel.gather(cells.counts_NG, alignment)
     found = embed_counts(model, types, counts, observed_G, index=index, pool_um=pool_um, batch_size=batch_size)
     adata.obsm[LATENT_KEYS["z1"]], adata.obsm[LATENT_KEYS["z2"]] = found.z1_NT, found.z2_NM
     adata.obsm["sge2hist_responsibilities"] = found.responsibilities_NK
@@ -155,6 +158,7 @@ def embed_adata(
     adata.uns["sge2hist"] = {
         "panel": alignment.summary(),
         "n_shared_genes": alignment.n_shared,
+        "counts": cells.counts,
         "neighbours": index is not None and model.config.n_neighbour_features > 0,
         "pool_um": float(pool_um),
         "type_of_component": types.name_of_component,
@@ -171,47 +175,3 @@ def _index_of(adata: anndata.AnnData) -> CellIndex | None:
         return None
     slide = adata.obs["slide"].astype(str).to_numpy() if "slide" in adata.obs else np.zeros(adata.n_obs)
     return CellIndex(xy_um_N2, np.unique(slide, return_inverse=True)[1])
-
-
-def raw_counts(adata: anndata.AnnData, layer: str | None = None) -> csr_array:
-    """Raw counts of an AnnData as CSR; values that were normalised or log-transformed are refused."""
-    from scipy.sparse import csr_array
-
-    if layer is not None and layer not in adata.layers:
-        raise InputError(
-            found=f"no layer {layer!r}", expected=f"one of {list(adata.layers)}", repair="name the layer of raw counts"
-        )
-    layer = "counts" if layer is None and "counts" in adata.layers else layer
-    stored = adata.X if layer is None else adata.layers[layer]
-    if stored is None:
-        raise InputError(found="no values in X", expected="raw counts", repair='store them in X or layers["counts"]')
-    counts = csr_array(stored.to_memory() if hasattr(stored, "to_memory") else stored)  # opened with backed="r"
-    where = "X" if layer is None else f"layers[{layer!r}]"
-    values = counts.data
-    if len(values) and (not np.isfinite(values).all() or values.min() < 0):
-        raise InputError(
-            found="negative or missing values",
-            where=where,
-            expected="raw counts",
-            repair='store raw counts in X or layers["counts"]',
-        )
-    if len(values) and (broken := np.abs(values - np.round(values)) > 1e-3).any():
-        raise InputError(
-            found=f"values that are not whole numbers ({broken.mean():.0%} of those above 0, up to {values.max():.3g}), as after "
-            "normalisation or a log",
-            where=where,
-            expected="raw counts",
-            repair='store raw counts in X or layers["counts"]',
-        )
-    return counts
-
-
-def panel_of(adata: anndata.AnnData) -> GenePanel:
-    """The genes of an AnnData: ids from a usual column or the var names, symbols likewise."""
-    names = [str(name) for name in adata.var_names]
-    ids = next(([str(i) for i in adata.var[column]] for column in ID_COLUMNS if column in adata.var), names)
-    symbols = next(([str(s) for s in adata.var[column]] for column in SYMBOL_COLUMNS if column in adata.var), names)
-    if len(set(ids)) != len(ids):  # repeated ids (symbols used as ids): keep the first under its name
-        seen: dict[str, int] = {}
-        ids = [name if seen.setdefault(name, i) == i else f"{name}#{i}" for i, name in enumerate(ids)]
-    return GenePanel(ids, symbols)

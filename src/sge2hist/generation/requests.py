@@ -19,8 +19,8 @@ from sge2hist.data.generated import APPLICABILITY, LATENT_KEYS, PREDICTED_TYPE
 from sge2hist.data.paired import UNKNOWN, PairedDataset
 from sge2hist.data.slides.channels import require_same_channels
 from sge2hist.data.spatial_index import CellIndex
-from sge2hist.generation.applicability import Applicability, check_cells, check_dataset
-from sge2hist.generation.embed import panel_of, raw_counts
+from sge2hist.data.table.cell_table import CellTable
+from sge2hist.generation.applicability import Applicability, check_adata, check_cells, check_dataset
 from sge2hist.generation.encode import CellLatents, encode_cells, neighbour_reader
 from sge2hist.generation.footprints import AUTO, footprints_name, outlines_to_use
 from sge2hist.generation.windows import homotypic_cells, image_seed, neighbour_cells, single_cells, with_latents
@@ -182,8 +182,11 @@ def request_from_paired(
 
 def request_from_adata(
     bundle: ModelBundle,
-    adata: anndata.AnnData,
+    cells: anndata.AnnData | CellTable,
     *,
+    rows: np.ndarray | None = None,
+    layer: str | None = None,
+    round_counts: bool = False,
     n_samples: int = 1,
     seed: int = 0,
     context: str | None = None,
@@ -192,28 +195,21 @@ def request_from_adata(
 ) -> GenerationRequest:
     """Images of the cells of any AnnData with raw counts; their neighbours are taken as unknown.
 
-    Counts are taken from ``layers["counts"]`` if there is one, else X. Genes are found by Ensembl id or symbol, in the usual
-    columns of var or its names. `context` is "homotypic" or "single_cell"; None: :func:`default_context`. `applicability`: what
-    `check_adata` found, of these or of more cells; None: it is called here.
+    `rows`: int64 (None: all). `layer`, `round_counts`: where the raw counts are, and whether they are rounded, by `seed`.
+    `context` is "homotypic" or "single_cell"; None: :func:`default_context`. `applicability`: what `check_adata` found, of
+    these or of more cells; None: it is called here.
 
     Raises
     ------
     InputError
         If the values are not raw counts, the model does not know such cells, or no gene is shared.
     """
-    counts = raw_counts(adata)
-    return request_from_counts(
-        bundle,
-        lambda part: counts[part],
-        panel_of(adata),
-        adata.obs,
-        np.arange(adata.n_obs),
-        n_samples=n_samples,
-        seed=seed,
-        context=context,
-        applicability=applicability,
-        progress=progress,
-    )
+    table = CellTable.of(cells, layer=layer, round_counts=round_counts, seed=seed)
+    rows = np.arange(table.n_obs) if rows is None else np.asarray(rows, np.int64)
+    applicability = applicability or check_adata(bundle, table)
+    options: dict[str, Any] = {"n_samples": n_samples, "seed": seed, "context": context, "counts": table.counts}
+    options |= {"applicability": applicability, "progress": progress}
+    return request_from_counts(bundle, table.rows, table.genes, table.obs, rows, **options)
 
 
 def request_from_counts(
@@ -226,10 +222,14 @@ def request_from_counts(
     n_samples: int = 1,
     seed: int = 0,
     context: str | None = None,
+    counts: dict[str, Any] | None = None,
     applicability: Applicability | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> GenerationRequest:
-    """Images of some rows of `cells` (indexed by id) without neighbours; `read_counts` gives counts on the genes of `panel`."""
+    """Images of some rows of `cells` (indexed by id) without neighbours; `read_counts` gives counts on the genes of `panel`.
+
+    `counts`: where they were found and how they were rounded, for the manifest.
+    """
     context = known_context(context or default_context(bundle), CONTEXTS[1:])
     applicability = applicability or check_cells(bundle, read_counts, panel, len(cells))
     latents = encode_cells(bundle, read_counts, panel, rows, progress=progress)
@@ -246,7 +246,8 @@ def request_from_counts(
         placed_cells=placed_cells,
         latents=centre_latents(bundle, latents.mean_NZ[latents.find(condition_row)]),
         manifest={"mode": "genes", "context": context, "shuffled": False, "toy": bundle.is_toy}
-        | {APPLICABILITY: applicability.as_dict()},
+        | {APPLICABILITY: applicability.as_dict()}
+        | ({} if counts is None else {"counts": counts}),
         report=latents.alignment.summary(),
     )
 

@@ -66,7 +66,8 @@ class PrepareConfig:
     )
     alignment: str | Path | None = None  # Xenium: csv that maps H&E px to DAPI px
     genes: str | Path | None = None  # published pickle: csv gene_id,symbol in the order of its vectors
-    layer: str | None = None  # AnnData, SpatialData: layer of the raw counts
+    layer: str | None = None  # AnnData, SpatialData: layer of the raw counts, "X" or "raw/X"; None = found
+    round_counts: bool = False  # AnnData, SpatialData: round counts with fractions at random, without bias, by `seed`
     table: str | None = None  # SpatialData: table to read
     positions: str = (
         "auto"  # unit of positions that state none (AnnData), of outlines with labels: auto | px | um | hires | lowres
@@ -104,7 +105,7 @@ class PrepareConfig:
     split_block_um: float | None = None  # side of the spatial blocks; None = 500, or 8 patch sides where that is more
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)  # of train, val, test, before the gap is cut
     holdout_slides: tuple[str, ...] = ()  # these slides become the test set, whole
-    seed: int = 0  # of the split and of Leiden
+    seed: int = 0  # of the split, of Leiden and of rounding
 
     toy: bool = False  # the tissue is simulated: written into everything that is made from it
 

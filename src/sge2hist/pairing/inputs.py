@@ -124,6 +124,7 @@ def open_input(path: Path, image: str | Path | None, config: PrepareConfig) -> l
         "alignment": config.alignment,
         "genes": config.genes,
         "layer": config.layer,
+        "rounding_seed": config.seed if config.round_counts else None,
         "table": config.table,
         "channels": channels or ALL if virtual_he else channels,
     }
@@ -136,6 +137,8 @@ def open_input(path: Path, image: str | Path | None, config: PrepareConfig) -> l
         )
     if format in CHOOSING_FORMATS:
         options["section"] = config.section
+    if format == "anndata":
+        options["positions"] = config.positions
     method = config.cells.method
     if format == "visium_hd" and config.bin_um is None and method != "bins":
         if 2 in find_squares(path):

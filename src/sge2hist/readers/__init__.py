@@ -16,8 +16,8 @@ _OPTIONS = {
     "xenium": ("um_per_px", "alignment", "channels"),
     "visium": ("um_per_px", "name", "channels", "section"),
     "legacy_st": ("um_per_px", "sections"),
-    "anndata": ("um_per_px", "layer", "channels", "section"),
-    "spatialdata": ("um_per_px", "layer", "table", "bin_um"),
+    "anndata": ("um_per_px", "layer", "rounding_seed", "channels", "section", "positions"),
+    "spatialdata": ("um_per_px", "layer", "rounding_seed", "table", "bin_um"),
     "published_pickle": ("um_per_px", "genes"),
 }
 TENX_FORMATS = ("visium_hd", "visium_hd_segmented", "xenium", "visium")
@@ -41,6 +41,8 @@ def open_sections(
     genes: str | Path | None = None,
     channels: Channels | None = None,
     section: str | None = None,
+    positions: str | None = None,
+    rounding_seed: int | None = None,
 ) -> list[Section]:
     """Open an instrument folder or file as one or more sections; counts and pixels are read later.
 
@@ -62,6 +64,10 @@ def open_sections(
         Legacy ST: which sections of the folder.
     layer, table
         AnnData and SpatialData: where raw counts are, which table.
+    rounding_seed
+        AnnData and SpatialData: round counts with fractions at random, by this seed; None: they are refused.
+    positions
+        AnnData: the frame of the positions that the user states (`data.position_frame.POSITIONS`).
     genes
         Published pickle: csv ``gene_id,symbol`` in the order of its vectors.
     section
@@ -85,6 +91,8 @@ def open_sections(
         "genes": genes,
         "channels": channels,
         "section": section,
+        "positions": positions,
+        "rounding_seed": rounding_seed,
     }
     options = {key: value for key, value in given.items() if value is not None}
     chosen = _choose(path, format)
@@ -119,7 +127,8 @@ def _refuse_foreign(chosen: str, path: str | Path, options: dict[str, Any]) -> N
 
 def _option(name: str) -> str:
     """The command line's name of an option: there, --um-per-px is the resolution of what is written."""
-    return "--image-um-per-px" if name == "um_per_px" else f"--{name.replace('_', '-')}"
+    own = {"um_per_px": "--image-um-per-px", "rounding_seed": "--round-counts"}
+    return own.get(name, f"--{name.replace('_', '-')}")
 
 
 def _read(chosen: str, path: str | Path, image: str | Path | None, options: dict[str, Any]) -> list[Section]:

@@ -23,8 +23,9 @@ from scipy.sparse import csr_array
 from sge2hist.data.errors import InputError, Problems
 from sge2hist.data.section import Section
 from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.data.table.genes import unique_names
 from sge2hist.readers.count_rows import grouped_rows
-from sge2hist.readers.tables import as_float, read_delimited, unique_names
+from sge2hist.readers.tables import as_float, read_delimited
 from sge2hist.readers.tenx.visium import fit_array
 
 SPOT_PITCH_UM = 200.0

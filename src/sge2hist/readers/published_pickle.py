@@ -20,8 +20,9 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.section import Section
 from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.data.table.genes import unique_names
 from sge2hist.readers.count_rows import grouped_rows
-from sge2hist.readers.tables import damaged, unique_names
+from sge2hist.readers.tables import damaged
 
 NO_POSITIONS = (
     "the pickle holds no positions: cells are laid out as a mosaic and a split by spatial blocks is impossible; "

@@ -22,7 +22,9 @@ import pandas as pd
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
 from sge2hist.data.slides.slide_image import SlideImage
-from sge2hist.readers.anndata_file import count_reader, find_counts, read_element, read_genes
+from sge2hist.data.table.cell_table import converter
+from sge2hist.data.table.counts import ExpressionTable, find_counts, read_element
+from sge2hist.readers.anndata_file import count_reader
 from sge2hist.readers.count_rows import CountReader, regrouped
 from sge2hist.readers.spatialdata_elements import (
     Elements,
@@ -48,6 +50,7 @@ def read_all(
     bin_um: int | None = None,
     um_per_px: float | None = None,
     layer: str | None = None,
+    rounding_seed: int | None = None,
 ) -> list[Section]:
     """Read every region that one table annotates, each as a section.
 
@@ -63,6 +66,8 @@ def read_all(
         Scale of the image; needed where the store does not state it (see `_scales`).
     layer
         Layer of the table that holds raw counts.
+    rounding_seed
+        Round counts with fractions at random by this seed; None: they are refused.
 
     Raises
     ------
@@ -76,11 +81,18 @@ def read_all(
         group, where = elements.root[f"tables/{name}"], f"{path}: tables/{name}"
         regions, region_key, instance_key = _annotation(group, where)
         obs = read_element(group, "obs", str(path))
-        var = read_element(group, "var", str(path))
-        location = find_counts(group, layer, where)
-        read_rows = _with_clear_errors(count_reader(group, location, (len(obs), len(var)), where), path)
-        genes, notes = read_genes(var)
-        notes = [f"table {name}, raw counts taken from {location}", *notes]
+        counts = ExpressionTable.of_group(group, len(obs), where)
+        found = find_counts(counts, layer, round_counts=rounding_seed is not None)
+        genes, gene_notes = counts.genes(found.location)
+        convert = converter(counts, found, obs.index, genes, rounding_seed)
+        read_rows = _with_clear_errors(count_reader(counts.matrix(found.location), convert), path)
+        notes = [
+            f"table {name}, raw counts taken from {found.location} ({found.contents.text})",
+            *found.notes,
+            *gene_notes,
+        ]
+        if rounding_seed is not None:
+            notes.insert(1, f"counts with fractions rounded at random, seed {rounding_seed}")
         sections = []
         for region in regions:
             rows = np.flatnonzero(obs[region_key].astype(str) == region) if region_key in obs else np.arange(len(obs))

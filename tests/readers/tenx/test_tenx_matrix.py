@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from fixtures.tenx import write_matrix_h5
 from sge2hist.data.errors import InputError
+from sge2hist.data.table.genes import unique_names
 from sge2hist.readers import hdf5_probe
-from sge2hist.readers.tables import unique_names
 from sge2hist.readers.tenx import tenx_matrix
 from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
 

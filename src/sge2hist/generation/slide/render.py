@@ -106,6 +106,8 @@ def generate_slide(
     section: str | None = None,
     positions: str = "auto",
     image_um_per_px: float | None = None,
+    layer: str | None = None,
+    round_counts: bool = False,
     region_um: Rectangle | None = None,
     seed: int = 0,
     n_seeds: int = 1,
@@ -141,6 +143,8 @@ def generate_slide(
         of an AnnData.
     positions, image_um_per_px
         Unit of ``obsm["spatial"]`` of an AnnData: see :func:`~sge2hist.generation.slide.source.source_from_adata`.
+    layer, round_counts
+        Of an AnnData: where its raw counts are, and whether they are rounded by `seed` (`data.table.cell_table`).
     region_um
         x, y, width, height in um; default: the whole slide.
     seed, n_seeds
@@ -185,14 +189,14 @@ def generate_slide(
     (512, 512, 3)
     """
     bundle = _open_bundle(model)
-    cells = (
-        source
-        if isinstance(source, SlideSource)
-        else open_source(source, slide, section=section, positions=positions, um_per_px=image_um_per_px)
-    )
+    options: dict[str, Any] = {"section": section, "positions": positions, "um_per_px": image_um_per_px}
+    options |= {"layer": layer, "round_counts": round_counts, "seed": seed}
+    cells = source if isinstance(source, SlideSource) else open_source(source, slide, **options)
     warn = warn_user if log is None else (lambda message: log(f"warning: {message}"))
     for warning in cells.warnings:
         warn(warning)
+    for note in cells.notes:
+        (log or (lambda line: None))(note)
     config = SlideConfig(
         region_um=region_um,
         seed=seed,

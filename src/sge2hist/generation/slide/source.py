@@ -16,8 +16,9 @@ from sge2hist.data.paired import UNKNOWN, PairedDataset
 from sge2hist.data.position_frame import check_positions_option, positions_in_um, read_facts
 from sge2hist.data.slides.channels import Channels
 from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.data.table.cell_table import CellTable, refuse_with_dataset
+from sge2hist.data.table.positions import FULLRES_KEYS, POSITION_KEYS, px_by_name, read_positions
 from sge2hist.data.table_sections import choose_section
-from sge2hist.generation.embed import panel_of, raw_counts
 
 if TYPE_CHECKING:
     import anndata
@@ -47,6 +48,7 @@ class SlideSource:
     image: Callable[[], SlideImage] | None = None  # the real slide, if there is one
     channels: Channels | None = None  # of the real slide
     warnings: tuple[str, ...] = ()  # about the positions
+    notes: tuple[str, ...] = ()  # about the counts
 
     @cached_property
     def ids(self) -> pd.Index:
@@ -63,6 +65,9 @@ def open_source(
     section: str | None = None,
     positions: str = "auto",
     um_per_px: float | None = None,
+    layer: str | None = None,
+    round_counts: bool = False,
+    seed: int = 0,
 ) -> SlideSource:
     """The cells of one slide of a paired dataset, of an AnnData, or of the path of either.
 
@@ -71,7 +76,7 @@ def open_source(
     slide, section
         Which of several slides of a paired dataset: its number from 0, or its name. `section` also chooses one of several
         sections of an AnnData.
-    positions, um_per_px
+    positions, um_per_px, layer, round_counts, seed
         See `source_from_adata`.
 
     Raises
@@ -86,27 +91,16 @@ def open_source(
     if isinstance(data, str | Path) and Path(data).suffix != ".h5ad":
         data = PairedDataset.open(data)
     if isinstance(data, PairedDataset):
-        if positions != "auto" or um_per_px is not None:
-            option = "--image-um-per-px" if positions == "auto" else f"--positions {positions}"
-            raise InputError(
-                found=f"{option} with a paired dataset",
-                where=str(data.path),
-                expected="an .h5ad: a dataset states the unit of its positions",
-                repair="omit it",
-            )
+        refuse_with_dataset(str(data.path), layer, round_counts, positions, um_per_px)
         return source_from_paired(data, _slide_number(data, slide, section))
-    if isinstance(data, anndata.AnnData):
-        return source_from_adata(data, section=section, positions=positions, um_per_px=um_per_px)
-    if not isinstance(data, str | Path):
+    if not isinstance(data, str | Path | anndata.AnnData):
         raise InputError(
             found=f"cells of type {type(data).__name__}",
             expected="a PairedDataset, an AnnData, or the path of a .paired folder or .h5ad file",
         )
-    try:
-        adata = anndata.read_h5ad(data)
-    except Exception as error:  # anndata wraps whatever h5py met in its own error types
-        raise InputError(found=f"a file that cannot be read ({error})", where=str(data), expected="an .h5ad") from error
-    return source_from_adata(adata, Path(data).stem, section=section, positions=positions, um_per_px=um_per_px)
+    cells = CellTable.of(data, layer=layer, round_counts=round_counts, seed=seed)
+    name = "cells" if isinstance(data, anndata.AnnData) else Path(data).stem
+    return source_from_adata(cells, name, section=section, positions=positions, um_per_px=um_per_px)
 
 
 def _slide_number(dataset: PairedDataset, slide: int | None, section: str | None) -> int:
@@ -156,12 +150,15 @@ def source_from_paired(dataset: PairedDataset, slide: int = 0) -> SlideSource:
 
 
 def source_from_adata(
-    adata: anndata.AnnData,
+    cells: anndata.AnnData | CellTable,
     name: str = "cells",
     *,
     section: str | None = None,
     positions: str = "auto",
     um_per_px: float | None = None,
+    layer: str | None = None,
+    round_counts: bool = False,
+    seed: int = 0,
 ) -> SlideSource:
     """The cells of an AnnData: raw counts, and positions in obs (x_um, y_um) or ``obsm["spatial"]``.
 
@@ -174,6 +171,9 @@ def source_from_adata(
         distances or `uns` show that they are not.
     um_per_px
         Side of a px in um; None: as `uns` states.
+    layer, round_counts, seed
+        Where the raw counts are, and whether they are rounded, by `seed`
+        (:meth:`sge2hist.data.table.cell_table.CellTable.of`).
 
     Raises
     ------
@@ -183,24 +183,24 @@ def source_from_adata(
     import hashlib
     import json
 
-    if adata.n_obs == 0:
+    if cells.n_obs == 0:
         raise InputError(found="an AnnData without cells", expected="at least one")
-    xy_N2, are_um = _stored_positions(adata, positions)
-    libraries = [str(key) for key in adata.uns.get("spatial") or {}]
-    rows = choose_section(adata.obs, xy_N2, libraries, section, name)
+    table = CellTable.of(cells, layer=layer, round_counts=round_counts, seed=seed)
+    xy_N2, are_um, px_key = _stored_positions(table, positions)
+    libraries = [str(key) for key in table.uns.get("spatial") or {}]
+    rows = choose_section(table.obs, xy_N2, libraries, section, name)
     if rows is not None:
-        adata, xy_N2, name = adata[rows], xy_N2[rows], f"{name}_{section}"
-    xy_um_N2, warnings = (xy_N2, []) if are_um else _in_um(adata, xy_N2, positions, um_per_px, section, name)
+        table, xy_N2, name = table.take(rows), xy_N2[rows], f"{name}_{section}"
+    xy_um_N2, warnings = (xy_N2, []) if are_um else _in_um(table, xy_N2, positions, um_per_px, section, name, px_key)
     extent_mm = (xy_um_N2.max(0) - xy_um_N2.min(0)).max() / 1000
     if extent_mm > MAX_EXTENT_MM:
         raise InputError(
             found=f"positions over {extent_mm:.0f} mm", expected="um", repair="px or nm times their size are um"
         )
-    counts = raw_counts(adata)
     low, high = xy_um_N2.min(0) - MARGIN_UM, xy_um_N2.max(0) + MARGIN_UM
-    column = next((column for column in CELL_TYPE_OBS_COLUMNS if column in adata.obs), None)
-    id_N, genes = adata.obs_names.astype(str).to_numpy(), panel_of(adata)
-    type_N = None if column is None else _type_names(adata.obs[column])
+    column = next((column for column in CELL_TYPE_OBS_COLUMNS if column in table.obs), None)
+    id_N, genes, counts = table.obs.index.astype(str).to_numpy(), table.genes, table.counts_NG
+    type_N = None if column is None else _type_names(table.obs[column])
     digest = hashlib.blake2b(np.ascontiguousarray(xy_um_N2).tobytes(), digest_size=16)
     for part in (counts.data, counts.indices, counts.indptr):
         digest.update(np.ascontiguousarray(part).tobytes())
@@ -213,12 +213,18 @@ def source_from_adata(
         id_N=id_N,
         type_N=type_N,
         genes=genes,
-        read_counts=lambda positions: counts[positions],
+        read_counts=table.rows,
         bounds_um=(float(x), float(y), float(width), float(height)),
         slide=name,
-        um_per_edit_unit=1.0 if positions in ("auto", "um") else um_per_px or read_facts(adata.uns).um_per_px or 1.0,
-        manifest={"data_fingerprint": digest.hexdigest(), "toy": False, **_stated(positions, um_per_px, section)},
+        um_per_edit_unit=1.0 if positions in ("auto", "um") else um_per_px or read_facts(table.uns).um_per_px or 1.0,
+        manifest={
+            "data_fingerprint": digest.hexdigest(),
+            "toy": False,
+            "counts": table.counts,
+            **_stated(positions, um_per_px, section),
+        },
         warnings=tuple(warnings),
+        notes=(table.summary(),),
     )
 
 
@@ -228,35 +234,47 @@ def _type_names(column: pd.Series) -> np.ndarray:
     return text.where(column.notna() & (text != "") & (text != "nan"), UNKNOWN).to_numpy()
 
 
-def _stored_positions(adata: anndata.AnnData, positions: str) -> tuple[np.ndarray, bool]:
-    """Positions as stored, float64 [N, 2], and whether their names say that they are um."""
-    are_um = positions in ("auto", "um") and {"x_um", "y_um"} <= set(adata.obs)
+def _stored_positions(table: CellTable, positions: str) -> tuple[np.ndarray, bool, str | None]:
+    """Positions as stored, float64 [N, 2], whether their names say that they are um, and the key that says that they are px."""
+    px_key = None
+    are_um = positions in ("auto", "um") and {"x_um", "y_um"} <= set(table.obs)
     if are_um:
-        xy = adata.obs[["x_um", "y_um"]].to_numpy(np.float64)
-    elif "spatial" in adata.obsm:
-        xy = np.asarray(adata.obsm["spatial"], np.float64)[:, :2]
-    else:
+        xy = table.obs[["x_um", "y_um"]].to_numpy(np.float64)
+    elif not any(key in table.obsm for key in (*POSITION_KEYS, *FULLRES_KEYS)):
         raise InputError(
-            found="no positions",
+            found=f"no positions (obsm has {', '.join(table.obsm) or 'nothing of that name'})",
+            where=table.where,
             expected='columns x_um and y_um in obs, or obsm["spatial"]',
             repair="store them there; px times um/px are um",
         )
+    else:
+        key, are_px = px_by_name(table.obsm, positions, lambda key: read_positions(table.obsm[key], key, table.where))
+        px_key = f"obsm[{key!r}]" if are_px else None
+        xy = read_positions(table.obsm[key], key, table.where)
     if not np.isfinite(xy).all():
         raise InputError(found=f"{int((~np.isfinite(xy)).any(1).sum())} cells without a position", expected="numbers")
-    return xy, are_um
+    return xy, are_um, px_key
 
 
 def _in_um(
-    adata: anndata.AnnData, xy_N2: np.ndarray, positions: str, um_per_px: float | None, section: str | None, name: str
+    table: CellTable,
+    xy_N2: np.ndarray,
+    positions: str,
+    um_per_px: float | None,
+    section: str | None,
+    name: str,
+    px_key: str | None,
 ) -> tuple[np.ndarray, list[str]]:
-    uns = adata.uns
+    uns = table.uns
     spatial = uns.get("spatial") or {}
-    facts = read_facts({"spatial": {section: spatial[section]}} if section in spatial else uns, adata.obs_names)
+    facts = read_facts({"spatial": {section: spatial[section]}} if section in spatial else uns, table.obs.index)
     stated_px = None
     if uns.get("sge2hist"):
         stated_px = "uns['sge2hist'] shows: a table of a paired dataset"
     elif any("spot_diameter_fullres" in (library.get("scalefactors") or {}) for library in spatial.values() if library):
         stated_px = "uns['spatial'] shows: a table of Visium"
+    elif px_key is not None:
+        stated_px = f"{px_key} shows: px of the full-resolution image"
     return positions_in_um(
         xy_N2, positions=positions, facts=facts, um_per_px=um_per_px, stated_px=stated_px, where=name
     )

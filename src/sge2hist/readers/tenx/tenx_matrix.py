@@ -24,8 +24,8 @@ import numpy as np
 import pandas as pd
 
 from sge2hist.data.errors import InputError
+from sge2hist.data.table.genes import unique_names
 from sge2hist.readers.hdf5_probe import probe_hdf5
-from sge2hist.readers.tables import unique_names
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

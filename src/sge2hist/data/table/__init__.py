@@ -1,0 +1,1 @@
+"""One AnnData table, in memory, in an h5ad or in a SpatialData store: its matrices, raw counts, genes and positions."""
