@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guide"
 PAGES = (
     *("install", "quickstart", "prepare", "train", "generate", "generate-slide"),
-    *("view", "evaluate", "finetune", "xenium", "fluorescence", "troubleshooting"),
+    *("view", "explore", "evaluate", "finetune", "xenium", "fluorescence", "troubleshooting"),
 )
 README = "README"
 SMALL: dict[str, dict[str, str]] = {

@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,18 @@ class GenePanel:
                 where=str(path),
                 expected="a csv with gene_id,symbol",
             ) from error
+
+    def columns_called(self, name: str) -> list[int]:
+        """Columns of a gene by id (with or without its version) or symbol, letter case ignored."""
+        return list(self._columns_by_name.get(name.casefold(), []))
+
+    @cached_property
+    def _columns_by_name(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for column, (gene_id, symbol) in enumerate(zip(self.ids, self.symbols, strict=True)):
+            for name in {gene_id.casefold(), gene_id.partition(".")[0].casefold(), symbol.casefold()}:
+                found.setdefault(name, []).append(column)
+        return found
 
     def to_csv(self, path: str | Path) -> None:
         """Write ``gene_id,symbol`` rows under a header."""

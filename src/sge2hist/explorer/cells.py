@@ -166,7 +166,7 @@ class CellAnswers:
     # --- many cells ------------------------------------------------------------------------------------------------
 
     def within(
-        self, edited: EditedSource, rectangle: tuple[float, float, float, float], limit: int, colour: str
+        self, edited: EditedSource, rectangle: Rectangle, limit: int, colour: str, outlines: bool = False
     ) -> dict[str, Any]:
         """Cells in a rectangle (x, y, width, height), thinned to `limit`; edited and added ones come first."""
         x, y, width, height = rectangle
@@ -199,10 +199,23 @@ class CellAnswers:
             "type": codes,
             "edited": [*changed.astype(int).tolist(), *[1] * (len(ids) - len(rows))],
         }
+        if outlines:
+            out["outline"] = [*self._outlines(edited, rows), *[None] * (len(ids) - len(rows))]
         if colour != "type":
             values, scale = self._values(edited, rows, colour)
             shown = [None if not np.isfinite(v) else round(float(v), 4) for v in values]
             out |= {"value": [*shown, *[None] * (len(ids) - len(rows))], "scale": scale}
+        return out
+
+    def _outlines(self, edited: EditedSource, rows: np.ndarray) -> list[list[float] | None]:
+        """x, y, x, y, ... of each outline in um; None where it is unknown."""
+        known = self.tissue.outline_um_NV2
+        if known is None:
+            return [None] * len(rows)
+        out: list[list[float] | None] = []
+        for outline, centre in zip(known[rows], edited.xy_um_N2[rows], strict=True):
+            vertices = outline[np.isfinite(outline).all(1)]
+            out.append((vertices + centre).round(2).ravel().tolist() if len(vertices) > 2 else None)
         return out
 
     def _values(self, edited: EditedSource, rows: np.ndarray, colour: str) -> tuple[np.ndarray, dict[str, Any]]:

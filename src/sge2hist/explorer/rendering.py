@@ -25,7 +25,7 @@ from sge2hist.explorer.limits import LIMITS
 from sge2hist.explorer.pictures import png
 from sge2hist.explorer.targets import Decode, Look, Target, generate_target, place_um
 from sge2hist.explorer.tissue import Tissue
-from sge2hist.generation.edited_patches import EditedPatch, joined
+from sge2hist.generation.edited_patches import joined
 from sge2hist.generation.patches import image_batches
 from sge2hist.generation.requests import GenerationRequest
 from sge2hist.generation.slide.edits import Edit
@@ -197,24 +197,21 @@ class Renderer:
         import pandas as pd
 
         bundle, seed = self.tissue.bundle, image_seed(settings["seed"], str(target.cell), 0)
-        sources = [self.tissue.edited([self._scaled(target, g, factor) for g in genes]) for factor in factors]
+        edits = [[Edit(cells=(str(target.cell),), gene=gene, factor=factor) for gene in genes] for factor in factors]
 
         def placed_cells(part: slice) -> PlacedCells:
             check()
-            return joined([EditedPatch(bundle, source, target.number).placed for source in sources[part]])
+            return joined([self.tissue.patch(target.number, own).placed for own in edits[part]])
 
         request = GenerationRequest(obs=pd.DataFrame({"seed": [seed] * len(factors)}), placed_cells=placed_cells)
         done = 0
         for images in image_batches(bundle, request, self.tissue.sampler(settings)):
             for image in images:
-                novelty = self.answers.novelty(sources[done], target.number)
+                novelty = self.answers.novelty(self.tissue.edited(edits[done]), target.number)
                 emit({"stage": "image", "factor": factors[done], "after": self.shown(image), "novelty": novelty})
                 done += 1
             check()
         emit({"stage": "full"})
-
-    def _scaled(self, target: Target, gene: str, factor: float) -> Edit:
-        return Edit(cells=(str(target.cell),), gene=gene, factor=factor)
 
     def shown(self, image: np.ndarray) -> str:
         """An image as a data URL; channels that are not RGB are composited."""

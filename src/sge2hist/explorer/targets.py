@@ -12,7 +12,6 @@ from torch import Tensor
 from sge2hist.explorer.fields import as_number, fields_of, items, malformed, number, text, too_large
 from sge2hist.explorer.limits import LIMITS
 from sge2hist.explorer.tissue import Tissue
-from sge2hist.generation.edited_patches import EditedPatch
 from sge2hist.generation.slide.canvas import canvas_pixels
 from sge2hist.generation.slide.edits import Edit
 from sge2hist.generation.slide.source import region_px
@@ -80,9 +79,9 @@ def generate_target(
     tissue: Tissue, target: Target, edits: Sequence[Edit], settings: dict[str, Any], look: Look
 ) -> np.ndarray:
     """The image of a target after edits, uint8 [H, W, C]."""
-    bundle, edited, sampler = tissue.bundle, tissue.edited(edits), tissue.sampler(settings)
+    bundle, sampler = tissue.bundle, tissue.sampler(settings)
     if target.region_um is None:
-        patch = EditedPatch(bundle, edited, target.number)
+        patch = tissue.patch(target.number, edits)
         seeds = np.array([image_seed(settings["seed"], str(target.cell), target.sample)])
 
         def decode(latents: Tensor) -> np.ndarray:
@@ -90,7 +89,7 @@ def generate_target(
 
         return sample_patches(bundle, patch.placed, seeds, sampler, lambda latents: look(latents, decode))[0]
     pixels = region_px(tissue.source, target.region_um, bundle.config.um_per_px)
-    region, seed = StandAloneRegion(bundle, edited, pixels), settings["seed"] + target.sample
+    region, seed = StandAloneRegion(bundle, tissue.edited(edits), pixels), settings["seed"] + target.sample
 
     def decode_region(latents: Tensor) -> np.ndarray:
         return canvas_pixels(bundle, latents, region.area, pixels, seed)

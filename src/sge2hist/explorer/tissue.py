@@ -24,15 +24,18 @@ from sge2hist.explorer.edit_list import parsed_edits
 from sge2hist.explorer.limits import LIMITS
 from sge2hist.explorer.tiles import TileCache, open_tiles
 from sge2hist.generation.applicability import Warn, check_dataset, warn_user
+from sge2hist.generation.edited_patches import EditedPatch
+from sge2hist.generation.footprints import AUTO
 from sge2hist.generation.requests import check_resolution
 from sge2hist.generation.slide.edited_source import EditedSource
-from sge2hist.generation.slide.edits import Edit, gene_columns
+from sge2hist.generation.slide.edits import Edit
+from sge2hist.generation.slide.request import with_footprints
 from sge2hist.generation.slide.source import SlideSource, source_from_paired
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.viewer.layers import UNKNOWN_RGB, type_colours
 
-MAX_KEPT = 8  # edited sources, and 4 times as many genes
+MAX_KEPT = 8  # edited sources; 4 times as many genes and patches
 COUNTS_PER = 10_000.0
 
 
@@ -74,7 +77,9 @@ class Tissue:
         self.force = force
         self.bundle, self.dataset, self.slide, self.model_name = bundle, dataset, slide, model_name
         self.generated = generated
-        self.source: SlideSource = source_from_paired(dataset, slide)
+        section = source_from_paired(dataset, slide)
+        self.outline_um_NV2 = section.outline_um_NV2  # vertices from each cell's centre, for display; None: unknown
+        self.source: SlideSource = with_footprints(bundle, section, AUTO)
         self.rows = np.flatnonzero(dataset.slide_of_cell == slide)  # in the dataset
         self.match = bundle.genes.align(dataset.genes)
         self.counts = dataset.counts_in_memory()
@@ -88,6 +93,7 @@ class Tissue:
             len(self.rows)
         )  # the first ones are an even part of the cells
         self._edited: OrderedDict[tuple[str, ...], EditedSource] = OrderedDict()
+        self._patches: OrderedDict[tuple[Any, ...], EditedPatch] = OrderedDict()
         self._genes: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -120,6 +126,20 @@ class Tissue:
                 self._edited.popitem(last=False)
         return made
 
+    def patch(self, number: int, edits: Sequence[Edit]) -> EditedPatch:
+        """The encoded cells of the patch of a cell; the last few results are kept."""
+        key = (number, *(edit.fingerprint() for edit in edits))
+        with self._lock:
+            if key in self._patches:
+                self._patches.move_to_end(key)
+                return self._patches[key]
+        made = EditedPatch(self.bundle, self.edited(edits), number)
+        with self._lock:
+            self._patches[key] = made
+            while len(self._patches) > 4 * MAX_KEPT:
+                self._patches.popitem(last=False)
+        return made
+
     def count_cells(self, edit: dict[str, Any]) -> int:
         """Cells that a checked edit changes; `InputError` for one without effect."""
         edits = parsed_edits([edit | {"enabled": True}], self.source.um_per_edit_unit)
@@ -132,7 +152,7 @@ class Tissue:
 
     def gene_column(self, name: str) -> int:
         """Column of a gene of the data by symbol or id."""
-        columns = gene_columns(self.dataset.genes, name)
+        columns = self.dataset.genes.columns_called(name)
         if not columns:
             raise InputError(found=f"gene {name!r}", expected="a symbol or id that the cells have counts of")
         return columns[0]
@@ -204,7 +224,7 @@ class Tissue:
                 "height_um": height,
                 "um_per_px": dataset.um_per_px,
                 "cell_spacing_um": self.index.spacing_um(),
-                "outlines": False,
+                "outlines": self.outline_um_NV2 is not None,
                 "channels": list(dataset.channels),
             },
             "types": [

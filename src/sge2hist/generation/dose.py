@@ -15,7 +15,7 @@ from sge2hist.generation.applicability import Warn, check_adata, check_dataset, 
 from sge2hist.generation.encode import row_of_cell
 from sge2hist.generation.footprints import AUTO
 from sge2hist.generation.requests import NEIGHBOURS, GenerationRequest, request_from_counts, request_from_paired
-from sge2hist.generation.slide.edits import MAX_FACTOR, check_gene, gene_columns, scaled_counts
+from sge2hist.generation.slide.edits import MAX_FACTOR, check_gene, scaled_counts
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.conditioning import PlacedCells
 
@@ -91,7 +91,7 @@ def dose_request(
         raise InputError(found="no gene", expected="at least one symbol or id")
     for gene in genes:
         check_gene(gene, bundle, panel)
-    columns = np.unique([column for gene in genes for column in gene_columns(panel, gene)])
+    columns = np.unique([column for gene in genes for column in panel.columns_called(gene)])
     if read_counts(np.array([row]))[:, columns].sum() == 0:
         raise InputError(
             found=f"no counts of {', '.join(genes)} in cell {cell!r}, so that no factor changes it",

@@ -79,13 +79,13 @@ class SectionEndpoints(SessionAccess):
         colour = text(query, "colour", "type", longest=80)
         if colour not in ("type", "novelty", "uncertainty") and not colour.startswith("gene:"):
             raise malformed("colour is type, novelty, uncertainty or gene:SYMBOL")
-        outlines = flag(query, "outlines", False)
+        outlines, rectangle = flag(query, "outlines", False), (x, y, width, height)
 
         def answer() -> dict[str, Any]:
             edits, _ = self._now(session)
             revision = session.revision
-            found = self.answers.within(self.tissue.edited(edits), (x, y, width, height), limit, colour)
-            return {"revision": revision, **found} | ({"outline": [None] * len(found["id"])} if outlines else {})
+            edited = self.tissue.edited(edits)
+            return {"revision": revision, **self.answers.within(edited, rectangle, limit, colour, outlines)}
 
         return JSONResponse(await run_in_threadpool(answer))
 

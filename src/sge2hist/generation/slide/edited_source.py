@@ -17,7 +17,6 @@ from sge2hist.generation.encode import row_of_cell
 from sge2hist.generation.slide.edits import (
     Edit,
     check_gene,
-    gene_columns,
     lattice_positions,
     scaled_counts,
     set_counts,
@@ -69,7 +68,7 @@ class EditedSource:
         """Edits of genes, with the columns of the gene and the cells."""
         genes = self.source.genes
         return [
-            (edit, gene_columns(genes, edit.gene), rows)
+            (edit, genes.columns_called(edit.gene), rows)
             for edit, rows in zip(self.edits, self.rows, strict=True)
             if edit.gene is not None
         ]

@@ -208,12 +208,12 @@ def gene_edit(text: str) -> Edit:
 
 def check_gene(name: str, bundle: ModelBundle, genes: GenePanel) -> None:
     """Raise `InputError` unless both the model and the cells (their `genes`) have a gene of this symbol or id."""
-    if not gene_columns(genes, name):
+    if not genes.columns_called(name):
         raise InputError(
             found=f"gene {name!r}",
             expected="a symbol or id that the cells have counts of" + _similar(name, genes),
         )
-    if not gene_columns(bundle.genes, name):
+    if not bundle.genes.columns_called(name):
         raise InputError(
             found=f"gene {name!r}, which is not in the model's panel",
             expected="a gene of the model's genes.csv" + _similar(name, bundle.genes),
@@ -224,16 +224,6 @@ def _similar(name: str, panel: GenePanel) -> str:
     symbols = {symbol.casefold(): symbol for symbol in (*panel.ids, *panel.symbols)}
     close = difflib.get_close_matches(name.casefold(), symbols, n=3, cutoff=0.6)
     return f", such as {', '.join(symbols[match] for match in close)}" if close else ""
-
-
-def gene_columns(panel: GenePanel, name: str) -> list[int]:
-    """Columns of a gene by id or symbol, letter case ignored."""
-    wanted = name.casefold()
-    return [
-        column
-        for column, names in enumerate(zip(panel.ids, panel.symbols, strict=True))
-        if wanted in (names[0].casefold(), names[0].partition(".")[0].casefold(), names[1].casefold())
-    ]
 
 
 def scaled_counts(counts: csr_array, columns: np.ndarray | list[int], factor: float, inside_N: np.ndarray) -> csr_array:

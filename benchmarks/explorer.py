@@ -1,0 +1,129 @@
+"""Latency of the explorer: from an edit to the preview and to the full image, over HTTP; memory over many edits.
+
+    python benchmarks/explorer.py pretrained:kidney --data kidney.paired --edits 100
+
+Prints the median and the 95 % quantile in seconds, of the clock and of the processor, with the load of the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import numpy as np
+import torch
+
+import sge2hist
+from sge2hist.data.paired import PairedDataset
+
+
+class Client:
+    """One tab of the explorer."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.host, self.base = parts.netloc, parts.path
+        self.session = f"api/sessions/{self('POST', 'api/sessions', {})['session']}"
+
+    def lines(self, method: str, path: str, body: dict | None = None) -> Iterator[dict]:
+        """Lines of an answer as they come."""
+        connection = http.client.HTTPConnection(self.host)
+        content = None if body is None else json.dumps(body)
+        connection.request(method, self.base + path, content, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        if answer.status >= 400:
+            raise SystemExit(answer.read().decode())
+        for line in answer:
+            yield json.loads(line)
+        connection.close()
+
+    def __call__(self, method: str, path: str, body: dict | None = None) -> dict:
+        """The answer to a request."""
+        return next(self.lines(method, path, body))
+
+    def render(self, target: dict, **options: object) -> dict[str, float]:
+        """Seconds to each stage, of the clock and of the processor, and the correlation of the preview."""
+        out, clock, processor = {}, time.perf_counter(), time.process_time()
+        for line in self.lines("POST", f"{self.session}/render", {"target": target, **options}):
+            stage = line["stage"]
+            if stage == "error":
+                raise SystemExit(line["error"]["message"])
+            out.setdefault(stage, time.perf_counter() - clock)
+            out.setdefault(f"{stage} processor", time.process_time() - processor)
+            if line.get("preview_correlation") is not None:
+                out["correlation"] = line["preview_correlation"]
+        return out
+
+
+def resident_mb() -> float:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def report(name: str, rows: list[dict[str, float]]) -> None:
+    for key in rows[0]:
+        values = np.array([row[key] for row in rows if key in row])
+        median, high = np.quantile(values, (0.5, 0.95))
+        unit = "" if key == "correlation" else " s"
+        low = f", 5 % {np.quantile(values, 0.05):.3f}" if key == "correlation" else f", 95 % {high:.3f}{unit}"
+        print(f"{name:8s} {key:20s} median {median:.3f}{unit}{low}  (n = {len(values)})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--edits", type=int, default=100)
+    parser.add_argument("--regions", type=int, default=10)
+    parser.add_argument("--region-um", type=float, default=256.0)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    dataset = PairedDataset.open(args.data)
+    start = time.perf_counter(), time.process_time()
+    explorer = sge2hist.explore(args.model, dataset)
+    print(f"start: {time.perf_counter() - start[0]:.1f} s, processor {time.process_time() - start[1]:.1f} s")
+    print(
+        f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {resident_mb():.0f} MB"
+    )
+    client, rng = Client(explorer.url), np.random.default_rng(args.seed)
+    genes = [gene["symbol"] for gene in client("GET", "api/genes?limit=50")["genes"] if gene["in_model"]]
+    xy = dataset.centre_xy_px * dataset.um_per_px
+    side = args.region_um
+    low, high = np.quantile(xy, 0.1, axis=0), np.quantile(xy, 0.9, axis=0) - side
+
+    def edit(scope: dict) -> None:
+        action = {"gene": str(rng.choice(genes)), "factor": round(float(rng.uniform(0, 4)), 2)}
+        client("PUT", f"{client.session}/edits", {"edits": [{"scope": scope, "action": action}]})
+
+    first, patches, regions = [], [], []
+    for number in range(args.edits):
+        if number % 10 == 0:  # a new cell: its image before edits is generated as well
+            cell = str(rng.choice(dataset.obs.index))
+            client("PUT", f"{client.session}/edits", {"edits": []})
+            first.append(client.render({"cell": cell}))
+        edit({"cell": cell})
+        patches.append(client.render({"cell": cell}))
+        if number in (args.edits // 10, args.edits - 1):
+            print(f"after {number + 1} edits: {resident_mb():.0f} MB, load {os.getloadavg()[0]:.1f}", flush=True)
+    report("first", first)
+    report("patch", patches)
+    for number in range(args.regions):
+        if number % 5 == 0:
+            x, y = (float(v) for v in rng.uniform(low, high))
+            client("PUT", f"{client.session}/edits", {"edits": []})
+            client.render({"region_um": [x, y, side, side]})
+        edit({"rectangle_um": [x, y, side, side]})
+        regions.append(client.render({"region_um": [x, y, side, side]}))
+    if regions:
+        report("region", regions)
+    print(f"end: {resident_mb():.0f} MB, load {os.getloadavg()[0]:.1f}")
+    explorer.close()
+
+
+if __name__ == "__main__":
+    main()
