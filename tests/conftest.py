@@ -23,6 +23,6 @@ def tiny_model(tiny_paired, tmp_path_factory) -> Path:
     from sge2hist.training.train import train
 
     output = tmp_path_factory.mktemp("shared") / "tiny.model"
-    config = TrainConfig(preset="tiny", checkpoint_every_s=0.0, mixed_precision="no")
+    config = TrainConfig(preset="tiny", mixed_precision="no")
     train(tiny_paired, output, config, log=lambda _: None)
     return output

@@ -111,5 +111,19 @@ def test_refuses_another_shape_and_a_missing_model(tiny_paired, tiny_model, tmp_
 
 def test_skipped_stages_leave_their_time_to_the_others():
     config = TrainConfig(hours=1.0)
-    assert sum(config.budget_s(stage) for stage in STAGE_SHARES) == pytest.approx(3600)
-    assert config.budget_s("joint", ["autoencoder", "gene", "mixture", "expression"]) == pytest.approx(3600)
+    assert config.budget_s == 3600
+    assert config.shares() == STAGE_SHARES
+    assert config.shares(["autoencoder", "gene", "mixture", "expression"]) == {"joint": STAGE_SHARES["joint"]}
+
+
+def test_steps_of_the_start_count_where_its_networks_are_kept(tiny_paired, tiny_model, tmp_path):
+    """The start had 20 joint steps of 10 that are useful; a refitted gene model needs its own."""
+    quick = {"preset": "tiny", "mixed_precision": "no", "steps": 2, "warm_start": str(tiny_model)}
+    kept = train(tiny_paired, tmp_path / "kept.model", TrainConfig(**quick), log=lambda _: None).provenance
+    assert kept["stage_steps"]["joint"] == 22
+    assert kept["undertrained"] == {}
+    logged: list[str] = []
+    refitted = train(tiny_paired, tmp_path / "r.model", TrainConfig(**quick, refit_genes=True), log=logged.append)
+    assert refitted.provenance["undertrained"] == {"joint": {"steps": 2, "useful": 10}}
+    assert "warning: undertrained: 2 of some 10 steps (joint)" in logged
+    assert "Undertrained: 2 of some 10 steps (joint)" in (tmp_path / "r.model" / "README.md").read_text()

@@ -21,7 +21,7 @@ def sharpen(
     model: Model,
     data: Data,
     output: Output,
-    hours: Annotated[float | None, typer.Option(help="Time budget, e.g. 0.8.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Time for everything, e.g. 0.8.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps; default: 8000, or as long as --hours.")] = None,
     decoder_noise: Annotated[
         bool,
@@ -42,6 +42,9 @@ def sharpen(
 
     Example: `sge2hist sharpen kidney.model --data kidney.paired -o kidney_sharp.model --hours 0.8`
     """
+    from sge2hist.training.budget import Clock
+
+    clock = Clock()  # a time budget counts the imports too
     from sge2hist.data.paired import PairedDataset
     from sge2hist.training.finetune.adversarial_decoder import DECODER_NOISE, SharpenConfig
     from sge2hist.training.finetune.adversarial_decoder import sharpen as run
@@ -54,7 +57,9 @@ def sharpen(
         exclude=None if exclude is None else str(exclude),
         **(DECODER_NOISE if decoder_noise else {}),
     )
-    run(load_teacher(model, output), PairedDataset.open(data), output, config, overwrite=overwrite, log=log)
+    run(
+        load_teacher(model, output), PairedDataset.open(data), output, config, overwrite=overwrite, log=log, clock=clock
+    )
     wrote_if_quiet(output)
 
 
@@ -130,8 +135,8 @@ def train_upsampler(
         float, typer.Option(help="Resolution of the fine images; the model's is FACTOR times as coarse.")
     ] = 0.5,
     factor: Annotated[int, typer.Option(help="How much finer, along each side.")] = 4,
-    hours: Annotated[float | None, typer.Option(help="Time budget, e.g. 0.5, instead of --steps.")] = None,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 4000,
+    hours: Annotated[float | None, typer.Option(help="Time for everything, e.g. 0.5, instead of --steps.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps; default: 4000, or as long as --hours.")] = None,
     exclude: Exclude = None,
     evaluations: Annotated[
         int,
@@ -154,6 +159,9 @@ def train_upsampler(
 
     Example: `sge2hist train-upsampler breast.paired -o breast.upsampler --um-per-px 0.5 --hours 0.5`
     """
+    from sge2hist.training.budget import Clock
+
+    clock = Clock()  # a time budget counts the imports too
     from sge2hist.data.paired import PairedDataset
     from sge2hist.training.finetune.upsampler import UpsamplerTrainConfig
     from sge2hist.training.finetune.upsampler import train_upsampler as run
@@ -169,5 +177,5 @@ def train_upsampler(
         seed=seed,
         exclude=None if exclude is None else str(exclude),
     )
-    run(PairedDataset.open(paired), output, config, overwrite=overwrite, log=log)
+    run(PairedDataset.open(paired), output, config, overwrite=overwrite, log=log, clock=clock)
     wrote_if_quiet(output)

@@ -23,7 +23,8 @@ def train(
         typer.Option(help="small (CPU), base (GPU), paper (the published configuration), demo, tiny (smoke test)."),
     ] = "small",
     hours: Annotated[
-        float | None, typer.Option(help="Time budget over all stages, e.g. 1.5.", rich_help_panel=_LENGTH)
+        float | None,
+        typer.Option(help="Time for everything, from reading to writing, e.g. 1.5.", rich_help_panel=_LENGTH),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Steps of the joint stage instead of the preset's.", rich_help_panel=_LENGTH)
@@ -87,6 +88,9 @@ def train(
 
     Example: `sge2hist train kidney.paired -o kidney.model --preset small --hours 1.5`
     """
+    from sge2hist.training.budget import Clock
+
+    clock = Clock()  # a time budget counts the imports too
     from sge2hist.data.errors import InputError
     from sge2hist.data.paired import PairedDataset
     from sge2hist.training.config import TrainConfig
@@ -111,5 +115,5 @@ def train(
         preview_every_s=60 * preview_minutes,
         mixed_precision=mixed_precision,
     )
-    run(PairedDataset.open(paired), output, config, overwrite=overwrite, log=log)
+    run(PairedDataset.open(paired), output, config, overwrite=overwrite, log=log, clock=clock)
     wrote_if_quiet(output)

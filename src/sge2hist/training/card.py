@@ -15,6 +15,7 @@ from sge2hist.data.spatial_index import CellIndex
 from sge2hist.data.virtual_he import MANIFEST_KEY, mark_of
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.training.config import TrainConfig
+from sge2hist.training.sufficiency import describe
 
 
 def model_card(bundle: ModelBundle) -> str:
@@ -22,13 +23,20 @@ def model_card(bundle: ModelBundle) -> str:
     config, provenance = bundle.config, bundle.provenance
     seconds = provenance.get("stage_seconds", {})
     toy = "**Trained on toy tissue: its images show no real tissue.**\n\n" if bundle.is_toy else ""
-    stages = ", ".join(f"{name} {value / 60:.1f} min" for name, value in seconds.items())
+    steps = provenance.get("stage_steps", {})
+    stages = ", ".join(
+        f"{name} {value / 60:.1f} min" + (f" ({steps[name]:,} steps)" if name in steps else "")
+        for name, value in seconds.items()
+    )
+    shortfall = describe(provenance.get("undertrained", {}))
+    short = f"**{shortfall.capitalize()}: its images may follow the tissue little.**\n\n" if shortfall else ""
     he = mark_of(provenance) or "H&E"
     stain = he if is_rgb(config.channels) else f"fluorescence ({describe_channels(config.channels)})"
     names = "\n".join(f"- {name}" for name in bundle.types.names)
     return f"""# SGE2Hist model ({config.preset})
 
-{toy}Generates {stain} patches of {config.patch_px} x {config.patch_px} px ({config.patch_um:g} um, {config.um_per_px:g} um/px)
+{toy}{short}Generates {stain}
+patches of {config.patch_px} x {config.patch_px} px ({config.patch_um:g} um, {config.um_per_px:g} um/px)
 from the expression of {len(bundle.genes):,} genes, or from a cell type's name. Its images are synthetic: not for diagnosis.
 
 - data: {provenance.get("technology", "unknown")}, {provenance.get("n_train_cells", 0):,} training cells,

@@ -14,10 +14,11 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.models.joint_model import ModelConfig
 from sge2hist.training.gene.neighbour_targets import neighbourhood_radius
 from sge2hist.training.presets import PRESETS, model_config
+from sge2hist.training.sufficiency import USEFUL_SHARE
 
 MIN_PATCH_PX = 8
 STAGE_SHARES = {"autoencoder": 0.14, "gene": 0.08, "mixture": 0.02, "joint": 0.75, "expression": 0.01}
-"""How a time budget is divided over the stages."""
+"""How the time for steps is divided over the stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class TrainConfig:
     preset
         A name of :data:`sge2hist.training.presets.PRESETS`.
     hours
-        Time budget over all stages, instead of the numbers of steps of the preset.
+        Time budget over everything from reading to writing, instead of the numbers of steps of the preset.
     steps
         Steps of the joint stage; default: those of the preset. The other stages keep theirs.
     seed
@@ -53,7 +54,7 @@ class TrainConfig:
     pool_um
         Pool the posteriors of bins within this radius (um) when fitting and assigning types; 0: each bin alone.
     checkpoint_every_s
-        Seconds between two checkpoints.
+        Seconds between two checkpoints; more where writing one takes long.
     preview_every_s
         Seconds between two preview pictures.
     mixed_precision
@@ -73,7 +74,7 @@ class TrainConfig:
     exclude: str | None = None
     use_labels: bool = True
     pool_um: float = 0.0
-    checkpoint_every_s: float = 120.0
+    checkpoint_every_s: float = 60.0
     preview_every_s: float = 600.0
     mixed_precision: str = "auto"
 
@@ -114,12 +115,26 @@ class TrainConfig:
             del values[name]
         return values
 
-    def budget_s(self, stage: str, skipped: Collection[str] = ()) -> float | None:
-        """Seconds for a stage, or None; stages that are skipped or not of this preset leave their share to the others."""
-        if self.hours is None:
-            return None
-        trained = [name for name in PRESETS[self.preset].method.stages if name not in skipped]
-        return self.hours * 3600 * STAGE_SHARES[stage] / sum(STAGE_SHARES[name] for name in trained)
+    @property
+    def budget_s(self) -> float | None:
+        """The time budget in seconds; None: none."""
+        return None if self.hours is None else self.hours * 3600
+
+    def shares(self, done: Collection[str] = ()) -> dict[str, float]:
+        """Relative shares of the time for steps, of the stages of this preset that are not done."""
+        return {name: STAGE_SHARES[name] for name in PRESETS[self.preset].method.stages if name not in done}
+
+    def useful_steps(self, max_gene_steps: int) -> dict[str, int]:
+        """Steps per stage from which on a model is of use; `max_gene_steps`: that the number of cells allows."""
+        preset = PRESETS[self.preset]
+        full = {
+            "autoencoder": preset.ae_steps,
+            "gene": min(preset.gene_steps, max_gene_steps),
+            "mixture": min(preset.mixture_steps, max_gene_steps),
+            "joint": preset.joint_steps * preset.batch / (self.batch or preset.batch),
+            "expression": min(preset.mixture_steps, max_gene_steps),
+        }
+        return {stage: max(1, round(USEFUL_SHARE * full[stage])) for stage in preset.method.stages}
 
 
 def check_rate_and_seed(learning_rate: float | None, seed: int) -> None:

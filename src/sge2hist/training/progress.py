@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sge2hist.data.artifacts import atomic_path
+from sge2hist.training.budget import clock_text
+
 LogFields = dict[str, float]
 
 
@@ -19,13 +22,13 @@ class History:
         self.path = path
 
     def rewind(self, stages_done: set[str], stage: str, step: int) -> None:
-        """Drop the rows that a killed run wrote after its last checkpoint, so that no step is recorded twice."""
+        """Drop the rows that a killed run wrote after its last checkpoint, at step `step`: no step is recorded twice."""
         if not self.path.is_file():
             return
         with open(self.path, newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row.get("value") not in (None, "")]
-        kept = [r for r in rows if r["stage"] in stages_done or (r["stage"] == stage and int(r["step"]) < step)]
-        with open(self.path, "w", newline="", encoding="utf-8") as file:
+        kept = [r for r in rows if r["stage"] in stages_done or (r["stage"] == stage and int(r["step"]) <= step)]
+        with atomic_path(self.path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.HEADER, lineterminator="\n")
             writer.writeheader()
             writer.writerows(kept)
@@ -68,13 +71,7 @@ class Meter:
         terms = "  ".join(f"{name} {value:.4g}" for name, value in fields.items() if name != "items_per_s")
         self.log(
             f"{stage:<11} {share_done:4.0%}  step {step:<7,d} {terms}  "
-            f"{fields['items_per_s']:,.0f}/s  {_clock(remaining_s)} left"
+            f"{fields['items_per_s']:,.0f}/s  {clock_text(remaining_s)} left"
         )
         self.last, self.n_steps, self.n_items, self.sums = time.monotonic(), 0, 0, {}
         return fields
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(max(seconds, 0)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -18,8 +18,10 @@ import sge2hist
 from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.errors import InputError
 from sge2hist.data.output_lock import remove_partial_files
+from sge2hist.training.budget import TimeBudget, clock_text
 from sge2hist.training.checkpoint import load_checkpoint
 from sge2hist.training.progress import History
+from sge2hist.training.sufficiency import Shortfall, describe
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -35,8 +37,11 @@ class TrainingRun:
     accelerator: Accelerator
     seed: int
     log: Callable[[str], None] = print
-    checkpoint_every_s: float = 120.0
+    checkpoint_every_s: float = 60.0
+    budget: TimeBudget = field(default_factory=TimeBudget)
     stages_done: dict[str, float] = field(default_factory=dict)  # name -> seconds it took
+    steps_done: dict[str, int] = field(default_factory=dict)  # name -> steps of the finished stages
+    is_repeated: bool = False  # the command was given before
     pending: tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None = None  # checkpoint of the unfinished stage
 
     @property
@@ -50,12 +55,27 @@ class TrainingRun:
         return History(self.directory / "log.csv")
 
     def resume(self) -> None:
-        """Load the latest checkpoint, if there is one."""
-        if self.checkpoint_path.is_file():
-            sections, position = load_checkpoint(self.checkpoint_path)
-            self.stages_done = dict(position["stages_done"])
-            self.pending = (sections, position)
+        """Load the latest checkpoint, if there is one, and log where the run goes on."""
+        if not self.checkpoint_path.is_file():
+            if self.is_repeated:
+                self.log("an earlier run of this command ended before its first checkpoint: starting at the beginning")
+            return
+        sections, position = load_checkpoint(self.checkpoint_path)
+        self.stages_done = dict(position["stages_done"])
+        self.steps_done = dict(position.get("steps_done", {}))
+        self.budget.used_before_s = float(position.get("used_s", 0.0))
+        self.pending = (sections, position)
+        if self.accelerator.is_main_process:
             self.history.rewind(set(self.stages_done), position["stage"], position["step"])
+        where = f"{position['stage']} at step {position['step']:,}" if position["unfinished"] else ""
+        done = f"after {', '.join(self.stages_done)}" if self.stages_done else ""
+        used = f"earlier runs used {clock_text(self.budget.used_before_s)}"
+        self.log(f"resuming {', '.join(part for part in (where, done) if part)}; {used}")
+
+    def position(self, stage: str, **more: Any) -> dict[str, Any]:
+        """What a checkpoint says beside its tensors: how far the run is, and the time that it used."""
+        progress = {"stages_done": self.stages_done, "steps_done": self.steps_done, "used_s": self.budget.used_s()}
+        return {"stage": stage, **progress, **more}
 
     def restore_module(self, module: nn.Module) -> None:
         """Load the weights of the pending checkpoint; raises `InputError` if they are of other networks."""
@@ -81,6 +101,7 @@ def open_run(
     overwrite: bool,
     log: Callable[[str], None],
     checkpoint_every_s: float = TrainingRun.checkpoint_every_s,
+    budget: TimeBudget | None = None,
 ) -> TrainingRun:
     """Make `output` the folder of the run with these settings ("config" and other entries), new or resumed.
 
@@ -92,8 +113,9 @@ def open_run(
         If the folder holds a run with other settings, or something else.
     """
     is_first = accelerator.is_main_process
+    is_repeated = False
     if is_first:
-        _claim(output, settings, overwrite)
+        is_repeated = _claim(output, settings, overwrite)
         remove_partial_files(output)
     accelerator.wait_for_everyone()
     return TrainingRun(
@@ -102,7 +124,17 @@ def open_run(
         seed=seed,
         log=log if is_first else lambda _: None,
         checkpoint_every_s=checkpoint_every_s,
+        budget=budget or TimeBudget(),
+        is_repeated=is_repeated,
     )
+
+
+def log_end(run: TrainingRun, shortfall: Shortfall) -> None:
+    """Log what was trained too little, and how much of a time budget was used."""
+    if shortfall:
+        run.log(f"warning: {describe(shortfall)}")
+    if run.budget.total_s is not None:
+        run.log(f"used {clock_text(run.budget.used_s())} of {clock_text(run.budget.total_s)}")
 
 
 def release(run: TrainingRun, output: Path) -> None:
@@ -113,7 +145,8 @@ def release(run: TrainingRun, output: Path) -> None:
             output.rmdir()
 
 
-def _claim(output: Path, settings: dict[str, Any], overwrite: bool) -> None:
+def _claim(output: Path, settings: dict[str, Any], overwrite: bool) -> bool:
+    """Make the folder, or accept that of the same settings; whether it was there."""
     directory = output / "training"
     identity = settings | {"version": sge2hist.__version__}
     if output.exists() and overwrite:
@@ -132,9 +165,10 @@ def _claim(output: Path, settings: dict[str, Any], overwrite: bool) -> None:
                 where=str(output),
                 repair="give the same settings to resume it, --overwrite to start again, or another output",
             )
-        return
+        return True
     if output.exists() and any(output.iterdir()):
         raise InputError(found="an existing output", where=str(output), repair="choose another output name")
     directory.mkdir(parents=True, exist_ok=True)
     with atomic_path(directory / RUN_NAME) as partial:
         partial.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+    return False

@@ -17,12 +17,22 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.devices import make_accelerator
 from sge2hist.models.bundle import CONFIG_NAME, ModelBundle, model_folder, z2_range_of
 from sge2hist.models.joint_model import JointModel
+from sge2hist.training.budget import Clock, TimeBudget
 from sge2hist.training.card import model_card, provenance
 from sge2hist.training.config import TrainConfig, model_shape
+from sge2hist.training.estimate import GENE_STAGES, STATISTICS_IMAGES, announce, expected_work, measure_rates
 from sge2hist.training.gene.data import GeneData, encode_data, gene_statistics, split_groups, with_neighbours
 from sge2hist.training.gene.mixture_em import centre_micro
+from sge2hist.training.gene.mixture_init import MIN_LABELLED
 from sge2hist.training.gene.selection import select_genes
-from sge2hist.training.gene.stages import MIN_REFERENCE_CELLS, GeneStage, GeneStages, calibrate_novelty
+from sge2hist.training.gene.stages import (
+    MIN_REFERENCE_CELLS,
+    GeneStage,
+    GeneStageConfig,
+    GeneStages,
+    calibrate_novelty,
+    max_steps,
+)
 from sge2hist.training.gene.type_names import name_components
 from sge2hist.training.image.exclusion_mask import ExclusionMask, read_exclusion_mask
 from sge2hist.training.image.patches import PatchSource
@@ -30,13 +40,13 @@ from sge2hist.training.image.preview import Preview
 from sge2hist.training.image.stages import AutoencoderTraining, JointConfig, JointTraining
 from sge2hist.training.loop import UNLIMITED_STEPS, StagePlan, finish_stage, run_stage
 from sge2hist.training.presets import PRESETS
-from sge2hist.training.run import TrainingRun, open_run, release
-from sge2hist.training.warm_start import copy_weights, warm_start_config
+from sge2hist.training.run import TrainingRun, log_end, open_run, release
+from sge2hist.training.sufficiency import Shortfall, undertrained
+from sge2hist.training.warm_start import copy_weights, takes_gene_model, warm_start_config
 
 REFRESH_ITEMS = 16_000  # patches or cells between two updates of what a stage caches
 AUTOENCODER_RATE = 2e-3
 SHARE_POINTS = 0.25  # of the patches of cells with outlines, whose cells are shown as points: the model learns both
-STATISTICS_IMAGES = 512  # images for the mean and variance of the latents
 
 
 @locks_output()
@@ -47,6 +57,7 @@ def train(
     *,
     overwrite: bool = False,
     log: Callable[[str], None] = print,
+    clock: Clock | None = None,
 ) -> ModelBundle:
     """Train a model and write it to the folder `output`; the same call resumes a run that was stopped.
 
@@ -62,6 +73,8 @@ def train(
         Replace a model that `output` holds.
     log
         Called with each line of progress.
+    clock
+        Counts the seconds that a time budget has used; default: one that starts now.
 
     Raises
     ------
@@ -73,7 +86,7 @@ def train(
     >>> train(PairedDataset.open("kidney.paired"), "kidney.model", TrainConfig(hours=1.5))  # doctest: +SKIP
     """
     config = config or TrainConfig()
-    output = check_folder(output)
+    output, budget = check_folder(output), TimeBudget(total_s=config.budget_s, clock=clock or Clock())
     # whatever may be wrong with the arguments is found before any work
     initial = None if config.warm_start is None else ModelBundle.load(model_folder(config.warm_start))
     dataset.rows("train")
@@ -88,18 +101,22 @@ def train(
         overwrite=overwrite,
         log=log,
         checkpoint_every_s=config.checkpoint_every_s,
+        budget=budget,
     )
     if (output / CONFIG_NAME).is_file():
         run.log(f"{output} is trained already; --overwrite trains it again")
         return ModelBundle.load(output)
     try:
+        run.resume()
         training = _Training(dataset, config, run, excluded, initial)
         training.run_stages()
     except InputError:
         release(run, output)
         raise
     if accelerator.is_main_process:
-        training.write(output)
+        with budget.work("write/model"):
+            training.write(output)
+        log_end(run, training.shortfall())
     accelerator.wait_for_everyone()
     return ModelBundle.load(output)
 
@@ -128,7 +145,6 @@ class _Training:
         all_cells = GeneData.from_paired(dataset, dataset.rows("all"), self.columns)
         train_cells = GeneData.from_paired(dataset, self.train_rows, self.columns)
         self.model = self._build_model(train_cells, initial)
-        run.resume()
         self.skipped = self._warm_start(initial)
         run.restore_module(self.model)
         self.model.to(self.device)
@@ -145,6 +161,8 @@ class _Training:
             jitter_um=self.preset.method.jitter_nodes * shape.image.condition.grid_um,
             excluded=excluded,
         )
+        self.useful = config.useful_steps(max_steps(len(self.train_rows), GeneStageConfig.batch_size))
+        self.steps_before = self._steps_before(initial)
 
     def _build_model(self, train_cells: GeneData, initial: ModelBundle | None) -> JointModel:
         seed = self.config.seed
@@ -169,9 +187,64 @@ class _Training:
         self.run.log(f"starting from {self.config.warm_start}{without}")
         return skipped
 
+    def _steps_before(self, initial: ModelBundle | None) -> dict[str, float]:
+        """Steps that the networks of each stage took before this training; infinite where a version did not record them."""
+        if initial is None:
+            return {}
+        known = initial.provenance.get("stage_steps", {})
+        kept = takes_gene_model(self.model.config, self.panel, initial, refit_genes=self.config.refit_genes)
+        stages = self.preset.method.stages if kept else ("autoencoder",)
+        return {stage: known.get(stage, float("inf")) for stage in stages}
+
+    def _plan_time(self) -> None:
+        """Divide a time budget over the stages, by the time that a few steps take, and log what it will hold."""
+        budget, config = self.run.budget, self.config
+        budget.shares = config.shares(self.run.stages_done)
+        if budget.total_s is None:
+            return
+        joint = self._joint_config(self._joint_batch)
+        rates = measure_rates(
+            self.model,
+            self.source,
+            self.train_cells,
+            self.all_cells,
+            budget.shares,
+            joint=joint,
+            autoencoder_batch=self._autoencoder_batch,
+            device=self.device,
+            autocast=self.run.accelerator.autocast,
+            clock=budget.clock,
+        )
+        n_held_out = int((self.dataset.obs["split"].astype(str) == "val").sum())
+        work = expected_work(
+            rates,
+            budget.shares,
+            n_train=self.train_cells.n_cells,
+            n_all=self.all_cells.n_cells,
+            n_reference=n_held_out if n_held_out >= MIN_REFERENCE_CELLS else self.train_cells.n_cells,
+            labelled=config.use_labels and bool((self.train_cells.type_N >= 0).mean() >= MIN_LABELLED),
+            shape=self.model.config,
+            joint=joint,
+            autoencoder_batch=self._autoencoder_batch,
+        )
+        budget.expect(work)
+        position = {} if self.run.pending is None else self.run.pending[1]
+        begun = (str(position.get("stage")), int(position.get("step", 0)), float(position.get("share", 0.0)))
+        most = max_steps(self.train_cells.n_cells, GeneStageConfig.batch_size)
+        announce(
+            budget,
+            rates,
+            useful=self.useful,
+            max_steps=dict.fromkeys(GENE_STAGES, most),
+            begun=begun,
+            before=self.steps_before,
+            log=self.run.log,
+        )
+
     def run_stages(self) -> None:
         """Run or resume the stages of the preset's method."""
         stages = self.preset.method.stages
+        self._plan_time()
         genes = self._gene_stages()
         if "autoencoder" in stages:
             self._train_autoencoder()
@@ -183,25 +256,33 @@ class _Training:
         self, name: str, n_steps: int, rate: float, items: int, max_steps: int = 0, **more: float | bool
     ) -> StagePlan:
         """A stage of `n_steps` or, with a time budget, as long as that lasts (`max_steps` at most; 0: no limit)."""
-        budget_s = self.config.budget_s(name, self.skipped)
+        timed = self.config.budget_s is not None
         return StagePlan(
             name=name,
-            n_steps=n_steps if budget_s is None else max_steps or UNLIMITED_STEPS,
+            n_steps=max_steps or UNLIMITED_STEPS if timed else n_steps,
             learning_rate=rate,
             items_per_step=items,
-            budget_s=budget_s,
-            refresh_every=max(250, REFRESH_ITEMS // items) if budget_s or n_steps > 1000 else max(1, n_steps // 4),
+            useful_steps=self.useful.get(name, 0),
+            refresh_every=max(250, REFRESH_ITEMS // items) if timed or n_steps > 1000 else max(1, n_steps // 4),
             **more,  # type: ignore[arg-type]
         )
+
+    @property
+    def _autoencoder_batch(self) -> int:
+        return min(32, max(8, self.preset.batch))
+
+    @property
+    def _joint_batch(self) -> int:
+        return self.config.batch or self.preset.batch
 
     def _train_autoencoder(self) -> None:
         autoencoder = self.model.image.autoencoder
         if autoencoder is None or "autoencoder" in self.run.stages_done:
             return
-        batch = min(32, max(8, self.preset.batch))
+        batch = self._autoencoder_batch
         stage = AutoencoderTraining(autoencoder, self.source, batch=batch, seed=self.config.seed, device=self.device)
         run_stage(stage, self._plan("autoencoder", self.preset.ae_steps, AUTOENCODER_RATE, batch), self.run, self.model)
-        with torch.no_grad():
+        with self.run.budget.work("autoencoder/statistics"), torch.no_grad():
             n_batches = max(1, STATISTICS_IMAGES // batch)
             images = torch.cat([stage.images(i, "autoencoder/statistics") for i in range(n_batches)])
             autoencoder.set_latent_statistics(images)
@@ -233,7 +314,7 @@ class _Training:
         )
 
     def _train_jointly(self, gene_stage: GeneStage) -> None:
-        batch = self.config.batch or self.preset.batch
+        batch = self._joint_batch
         train_row_of_cell = np.full(len(self.dataset), -1, np.int64)
         train_row_of_cell[self.train_rows] = np.arange(len(self.train_rows))
         stage = JointTraining(
@@ -244,6 +325,7 @@ class _Training:
             self._joint_config(batch),
             train_row_of_cell=train_row_of_cell,
             device=self.device,
+            budget=self.run.budget,
         )
         plan = self._plan(
             "joint",
@@ -266,7 +348,8 @@ class _Training:
         )
         if n_steps:
             finish_stage(self.run, self.model, "joint")
-            preview(n_steps)
+            with self.run.budget.work("preview/last"):
+                preview(n_steps)
 
     def _preview_rows(self) -> np.ndarray:
         split = self.dataset.obs["split"].astype(str).to_numpy()
@@ -295,10 +378,21 @@ class _Training:
             model=self.model,
             genes=self.panel,
             types=name_components(self.model.gene, self.train_cells, encoded=encoded),
-            provenance=provenance(self.dataset, self.config, self.run.stages_done),
+            provenance=provenance(self.dataset, self.config, self.run.stages_done)
+            | {"stage_steps": self._all_steps(), "undertrained": self.shortfall()},
             z2_range=z2_range_of(encoded.z2),
         )
         with atomic_path(output / "README.md") as partial:
             partial.write_text(model_card(bundle), encoding="utf-8")
         bundle.save(output)
         self.run.log(f"wrote {output}")
+
+    def _all_steps(self) -> dict[str, float]:
+        """Steps per stage, those before a warm start included; stages of unknown steps are left out."""
+        stages = self.preset.method.stages
+        steps = {name: self.steps_before.get(name, 0.0) + self.run.steps_done.get(name, 0) for name in stages}
+        return {name: int(n) for name, n in steps.items() if n < float("inf")}
+
+    def shortfall(self) -> Shortfall:
+        """Stages with fewer steps than are useful."""
+        return undertrained(self._all_steps(), self.useful)

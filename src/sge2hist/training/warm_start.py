@@ -55,7 +55,7 @@ def copy_weights(
             found=f"a model of preset {theirs.preset} at {theirs.um_per_px:g} um/px to start from",
             expected=f"one like that to be trained: preset {ours.preset} at {ours.um_per_px:g} um/px, cells as far apart",
         )
-    same_genes = not refit_genes and list(initial.genes.ids) == list(panel.ids) and theirs.gene == ours.gene
+    same_genes = takes_gene_model(ours, panel, initial, refit_genes=refit_genes)
     own = model.state_dict()
     taken = {
         name: value
@@ -67,3 +67,9 @@ def copy_weights(
     if not same_data:
         return []
     return list(KEPT_STAGES) if same_genes else ["autoencoder"] if refit_genes else []
+
+
+def takes_gene_model(shape: ModelConfig, panel: GenePanel, initial: ModelBundle, *, refit_genes: bool) -> bool:
+    """Whether a training from `initial` takes over its gene model too, which must read the same genes."""
+    same_genes = list(initial.genes.ids) == list(panel.ids)
+    return not refit_genes and same_genes and initial.model.config.gene == shape.gene

@@ -28,6 +28,7 @@ from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.autoencoder import Autoencoder
 from sge2hist.models.image.conditioning import MODE_ALL
 from sge2hist.models.joint_model import JointModel
+from sge2hist.training.budget import Clock, TimeBudget
 from sge2hist.training.config import check_at_least_one, check_one_budget, check_rate_and_seed
 from sge2hist.training.finetune.base import tune
 from sge2hist.training.image.conditioning import ConditioningCells
@@ -35,6 +36,7 @@ from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.image.stages import SHARE_ANYWHERE
 from sge2hist.training.loop import UNLIMITED_STEPS, Stage, StagePlan, stage_generator, stage_rng
 from sge2hist.training.run import TrainingRun
+from sge2hist.training.sufficiency import USEFUL_SHARE
 
 NAME = "sharpen"
 SLOPE = 0.2  # of leaky rectifiers below zero
@@ -306,11 +308,12 @@ def sharpen(
     *,
     overwrite: bool = False,
     log: Callable[[str], None] = print,
+    clock: Clock | None = None,
 ) -> ModelBundle:
     """Fine-tune the decoder of a copy of `trained` against a discriminator, on the training cells of `dataset`.
 
     The model is written to the folder `output`; the same call resumes a run that was stopped. With one seed it generates the
-    same tissue as `trained`, with other detail.
+    same tissue as `trained`, with other detail. `clock` counts the seconds that a time budget has used; default: from now on.
 
     Raises
     ------
@@ -320,13 +323,13 @@ def sharpen(
     config = config or SharpenConfig()
     before = _autoencoder_of(trained.model)
     trained = with_decoder_noise(trained, config.decoder_noise_channels, config.seed)
-    budget_s = config.hours * 3600 if config.hours else None
+    budget = TimeBudget(total_s=None if config.hours is None else config.hours * 3600, clock=clock or Clock())
     n_steps = config.steps or STEPS
     plan = StagePlan(
         name=NAME,
-        n_steps=UNLIMITED_STEPS if budget_s else n_steps,
+        n_steps=n_steps if budget.total_s is None else UNLIMITED_STEPS,
         learning_rate=config.learning_rate,
-        budget_s=budget_s,
+        useful_steps=round(USEFUL_SHARE * STEPS),
         items_per_step=2 * config.batch,
         betas=(0.5, 0.99),
         clip_norm=10.0,
@@ -344,4 +347,5 @@ def sharpen(
         lambda model, source, cells, run: Sharpening(model, source, cells, before, config, run),
         overwrite=overwrite,
         log=log,
+        budget=budget,
     )

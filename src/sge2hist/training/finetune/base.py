@@ -21,13 +21,18 @@ from sge2hist.models.bundle import CONFIG_NAME, ModelBundle
 from sge2hist.models.image.denoiser import LearntGuidance
 from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.models.joint_model import JointModel
+from sge2hist.training.budget import TimeBudget
 from sge2hist.training.card import model_card
 from sge2hist.training.gene.data import GeneData, split_groups, with_neighbours
 from sge2hist.training.image.conditioning import ConditioningCells
 from sge2hist.training.image.exclusion_mask import read_exclusion_mask
 from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.loop import Stage, StagePlan, finish_stage, run_stage
-from sge2hist.training.run import TrainingRun, open_run
+from sge2hist.training.run import TrainingRun, log_end, open_run
+from sge2hist.training.sufficiency import undertrained
+
+WRITE_S = 3.0
+"""Seconds expected for the last checkpoint and for writing the model."""
 
 
 class TuningConfig(Protocol):
@@ -59,17 +64,20 @@ def tune(
     learnt_guidance: LearntGuidance | None = None,
     overwrite: bool = False,
     log: Callable[[str], None] = print,
+    budget: TimeBudget | None = None,
 ) -> ModelBundle:
     """Train one more stage on a copy of `trained` and write it to `output`; the same call resumes a run that was stopped.
 
     The provenance of the new model has the settings under the stage's name and the fingerprint of `trained` under "teacher".
     `sampler`: the default sampler of the new model, `learnt_guidance`: the guidance in its weights; None: as in `trained`.
+    `budget`: of time, over everything; `plan` then gives the largest number of steps.
 
     Raises
     ------
     InputError
         If `output` holds something else, or if the model does not fit the dataset.
     """
+    budget = budget or TimeBudget()
     check_tunable(trained, dataset)
     excluded = read_exclusion_mask(config.exclude, dataset)
     shape = trained.config
@@ -89,7 +97,7 @@ def tune(
         "teacher": trained.fingerprint,
         "excluded": excluded.fingerprint,
     }
-    run = open_run(output, identity, accelerator, seed=config.seed, overwrite=overwrite, log=log)
+    run = open_run(output, identity, accelerator, seed=config.seed, overwrite=overwrite, log=log, budget=budget)
     if (output / CONFIG_NAME).is_file():
         run.log(f"{output} is finished already; --overwrite does it again")
         return ModelBundle.load(output)
@@ -100,13 +108,21 @@ def tune(
     if trained.provenance.get("data_fingerprint") != dataset.fingerprint:
         run.log("these are not the data that the model was trained on: cells that were held out may be trained on")
     stage = make_stage(model, source, conditioning_cells(model, trained.genes, dataset, str(accelerator.device)), run)
+    budget.expect({"write/model": WRITE_S})
     run_stage(stage, plan, run, model)
     finish_stage(run, model, plan.name)
     model.config = replace(
         shape, sampler=sampler or shape.sampler, learnt_guidance=learnt_guidance or shape.learnt_guidance
     )
-    stages = trained.provenance.get("stage_seconds", {}) | run.stages_done
-    provenance = trained.provenance | {"teacher": trained.fingerprint, plan.name: settings, "stage_seconds": stages}
+    before = trained.provenance
+    shortfall = undertrained(run.steps_done, {plan.name: plan.useful_steps})
+    provenance = before | {
+        "teacher": trained.fingerprint,
+        plan.name: settings,
+        "stage_seconds": before.get("stage_seconds", {}) | run.stages_done,
+        "stage_steps": before.get("stage_steps", {}) | run.steps_done,
+        "undertrained": before.get("undertrained", {}) | shortfall,
+    }
     bundle = ModelBundle(
         model=model.cpu().eval(),
         genes=trained.genes,
@@ -119,6 +135,7 @@ def tune(
             partial.write_text(model_card(bundle), encoding="utf-8")
         bundle.save(output)
         run.log(f"wrote {output}")
+        log_end(run, shortfall)
     accelerator.wait_for_everyone()
     return ModelBundle.load(output)
 

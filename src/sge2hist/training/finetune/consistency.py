@@ -30,6 +30,7 @@ from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.image.stages import SHARE_ANYWHERE, SHARE_CENTRE
 from sge2hist.training.loop import Stage, StagePlan, stage_generator, stage_rng
 from sge2hist.training.run import TrainingRun
+from sge2hist.training.sufficiency import USEFUL_SHARE
 
 LOG_MEAN, LOG_STD = -0.4, 2.0  # of t, in units of sigma_data (the paper's -1.1 and 2.0 at sigma_data = 0.5)
 N_STAGES = 8
@@ -149,6 +150,7 @@ def distill(
         n_steps=config.steps,
         learning_rate=config.learning_rate,
         items_per_step=config.batch,
+        useful_steps=round(USEFUL_SHARE * DistillConfig.steps),
         ema=True,
         refresh_every=min(100, config.steps),
     )

@@ -29,6 +29,7 @@ from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.image.stages import SHARE_ANYWHERE, SHARE_CENTRE
 from sge2hist.training.loop import Stage, StagePlan, stage_generator, stage_rng
 from sge2hist.training.run import TrainingRun
+from sge2hist.training.sufficiency import USEFUL_SHARE
 
 NAME = "guidance_distillation"
 STREAM = "own_guidance"  # of random numbers, as in version 0.1
@@ -148,6 +149,7 @@ def distill_guidance(
         n_steps=config.steps,
         learning_rate=config.learning_rate,
         items_per_step=config.batch,
+        useful_steps=round(USEFUL_SHARE * GuidanceDistillationConfig.steps),
         ema=True,
         refresh_every=min(100, config.steps),
     )

@@ -20,7 +20,9 @@ from sge2hist.data.virtual_he import MANIFEST_KEY
 from sge2hist.devices import make_accelerator
 from sge2hist.models.image.upsampler import EXPECTED_DETAIL, Upsampler, UpsamplerConfig
 from sge2hist.models.upsampler_bundle import UpsamplerBundle
+from sge2hist.training.budget import Clock, TimeBudget
 from sge2hist.training.config import check_at_least_one, check_one_budget, check_rate_and_seed
+from sge2hist.training.finetune.base import WRITE_S
 from sge2hist.training.image.exclusion_mask import ExclusionMask, read_exclusion_mask
 from sge2hist.training.loop import (
     UNLIMITED_STEPS,
@@ -31,9 +33,11 @@ from sge2hist.training.loop import (
     stage_generator,
     stage_rng,
 )
-from sge2hist.training.run import open_run
+from sge2hist.training.run import log_end, open_run
+from sge2hist.training.sufficiency import USEFUL_SHARE, undertrained
 
 NAME = "upsampler"
+STEPS = 4000
 POOL = 192  # crops of the slides that are in memory at one time
 POOL_SIDES = 2  # side of a crop of the pool, in sides of a training image
 REFRESH = 200  # steps with one pool
@@ -46,8 +50,8 @@ class UpsamplerTrainConfig:
 
     um_per_px: float  # of the fine images
     factor: int = 4  # how many times finer than its input, along each side
-    hours: float | None = None  # time budget; None: `steps`
-    steps: int = 4000
+    hours: float | None = None  # time budget
+    steps: int | None = None  # None: 4000, or as many as the time allows
     batch: int = 16  # images per step
     crop_px: int = 128  # side of a training image, fine pixels
     widths: tuple[int, ...] = (64, 96)  # of the U-Net, per resolution
@@ -58,7 +62,7 @@ class UpsamplerTrainConfig:
 
     @refuse_wrong_types
     def __post_init__(self) -> None:
-        check_one_budget(self.hours, None)
+        check_one_budget(self.hours, self.steps)
         check_at_least_one(steps=self.steps, batch=self.batch, evaluations=self.evaluations)
         if not 0 < self.um_per_px < math.inf or self.factor < 2:
             raise InputError(
@@ -142,8 +146,11 @@ def train_upsampler(
     *,
     overwrite: bool = False,
     log: Callable[[str], None] = print,
+    clock: Clock | None = None,
 ) -> UpsamplerBundle:
     """Train an upsampler on the slides of a dataset and write it to the folder `output`; the same call resumes a run.
+
+    `clock` counts the seconds that a time budget has used; default: from now on.
 
     Raises
     ------
@@ -152,13 +159,18 @@ def train_upsampler(
         something else.
     """
     output = Path(output)
+    budget = TimeBudget(total_s=None if config.hours is None else config.hours * 3600, clock=clock or Clock())
     _check_resolution(dataset, config.um_per_px)
     excluded = read_exclusion_mask(config.exclude, dataset)
     crops = FineCrops(dataset, config.um_per_px, POOL_SIDES * config.crop_px, excluded)
     accelerator = make_accelerator("auto")
     settings = asdict(config) | {"widths": list(config.widths)}  # as JSON gives it back
-    identity = {"config": settings, "data": dataset.fingerprint, "excluded": excluded.fingerprint}
-    run = open_run(output, identity, accelerator, seed=config.seed, overwrite=overwrite, log=log)
+    identity = {
+        "config": {name: value for name, value in settings.items() if name != "hours"},  # a resumed run may have more
+        "data": dataset.fingerprint,
+        "excluded": excluded.fingerprint,
+    }
+    run = open_run(output, identity, accelerator, seed=config.seed, overwrite=overwrite, log=log, budget=budget)
     if (output / MANIFEST_NAME).is_file():
         run.log(f"{output} is trained already; --overwrite trains it again")
         return UpsamplerBundle.load(output)
@@ -178,17 +190,20 @@ def train_upsampler(
     model.to(device).set_statistics(stage.images(stage_rng(config.seed, f"{NAME}/statistics", 0)))
     run.resume()
     run.restore_module(model)
+    n_steps = config.steps or STEPS
+    budget.expect({"write/model": WRITE_S})
     plan = StagePlan(
         name=NAME,
-        n_steps=UNLIMITED_STEPS if config.hours else config.steps,
+        n_steps=n_steps if budget.total_s is None else UNLIMITED_STEPS,
         learning_rate=config.learning_rate,
         items_per_step=config.batch,
-        budget_s=config.hours * 3600 if config.hours else None,
-        refresh_every=min(REFRESH, config.steps),
+        useful_steps=round(USEFUL_SHARE * STEPS),
+        refresh_every=min(REFRESH, n_steps),
         ema=True,
     )
     run_stage(stage, plan, run, model)
     finish_stage(run, model, NAME)
+    shortfall = undertrained(run.steps_done, {NAME: plan.useful_steps})
     bundle = UpsamplerBundle(
         model=model.cpu().eval(),
         channels=tuple(dataset.channels),
@@ -199,11 +214,14 @@ def train_upsampler(
             "slides": list(dataset.slide_ids),
             "training": asdict(config),
             "stage_seconds": run.stages_done,
+            "stage_steps": run.steps_done,
+            "undertrained": shortfall,
         },
     )
     if accelerator.is_main_process:
         bundle.save(output)
         run.log(f"wrote {output}")
+        log_end(run, shortfall)
     accelerator.wait_for_everyone()
     return UpsamplerBundle.load(output)
 

@@ -89,6 +89,22 @@ class GeneData:
 
         return cls(read=read, n_cells=len(rows), n_genes=len(columns), **shared)
 
+    def subset(self, rows: np.ndarray) -> GeneData:
+        """Some of the cells, in this order."""
+
+        def of(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else values[rows]
+
+        return replace(
+            self,
+            read=lambda numbers: self.read(rows[numbers]),
+            n_cells=len(rows),
+            type_N=self.type_N[rows],
+            centre_um_N2=of(self.centre_um_N2),
+            slide_N=of(self.slide_N),
+            neighbour_NA=of(self.neighbour_NA),
+        )
+
     @cached_property
     def index(self) -> CellIndex | None:
         """Positions of the cells; None where they are not known."""

@@ -16,6 +16,7 @@ from sge2hist.training.gene.mixture_em import PosteriorMixture, fit_mixture, max
 
 MAX_FIT_CELLS = 20_000
 CELLS_PER_COMPONENT = 20  # at least, on average: components of a handful of cells come and go with the start
+MIN_LABELLED = 0.1  # share of labelled cells from which on labels start the mixture
 MIN_STARTS, MAX_STARTS, STARTED_CELLS = 5, 60, 30_000
 """Starts of a mixture, and cells of all starts together: few cells need more starts, and cost less."""
 
@@ -65,7 +66,7 @@ def init_mixture(
     encoded, cells = _posteriors(model, data, rows, pooled)
     check_collapse(encoded)
     type_N = data.type_N[rows]
-    labelled = use_labels and (type_N >= 0).mean() >= 0.1
+    labelled = use_labels and (type_N >= 0).mean() >= MIN_LABELLED
     n_components = min(model.config.n_components, max(1, len(rows) // CELLS_PER_COMPONENT))
     owner_K, allowed_NK = np.full(n_components, -1), None
     if labelled:

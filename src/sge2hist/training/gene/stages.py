@@ -207,11 +207,13 @@ class GeneStages:
             seed=run.seed,
             warmup_steps=min(GeneStageConfig.warmup_steps, self._gene_steps // 3),
         )
-        stage = GeneStage(gene, self._cells, config, device=self._device)
+        with run.budget.work("targets/first"):
+            stage = GeneStage(gene, self._cells, config, device=self._device)
         if "gene" not in run.stages_done:
             self._train(stage, "gene", self._gene_steps)
-            report = self._init_mixture()
-            stage.start_heads()
+            with run.budget.work("mixture/start"):
+                report = self._init_mixture()
+                stage.start_heads()
             run.log(
                 f"mixture: {report.n_kept} of {report.n_fitted} components kept, {report.active_units_z1} of "
                 f"{gene.config.n_type} z1 and {report.active_units_z2} of {gene.config.n_micro} z2 units active"
@@ -220,7 +222,8 @@ class GeneStages:
         mixture = GeneStage(gene, self._cells, config, name="mixture", device=self._device, targets=stage.targets)
         if "mixture" not in run.stages_done:
             self._train(mixture, "mixture", self._mixture_steps)
-            self.fit_mixture()
+            with run.budget.work("fit/mixture"):
+                self.fit_mixture()
             finish_stage(run, self._model, "mixture")
         return mixture
 
@@ -229,7 +232,8 @@ class GeneStages:
         if "expression" in self._run.stages_done:
             return
         config = GeneStageConfig(use_labels=False, seed=self._run.seed, warmup_steps=0)
-        stage = GeneStage(self._model.gene, self._cells, config, name="expression", device=self._device)
+        with self._run.budget.work("targets/last"):
+            stage = GeneStage(self._model.gene, self._cells, config, name="expression", device=self._device)
         with decoder_alone(self._model.gene):
             self._train(stage, "expression", self._mixture_steps)
         finish_stage(self._run, self._model, "expression")

@@ -13,10 +13,16 @@ from sge2hist.data.slides.channels import composite
 from sge2hist.devices import fast_arithmetic
 from sge2hist.models.gene.encode import dense_counts
 from sge2hist.models.image.conditioning import MODE_ALL
+from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.gene.data import GeneData
 from sge2hist.training.image.conditioning import place_on_crops
 from sge2hist.training.image.patches import PatchSource
+
+
+def preview_sampler(sampler: SamplerConfig) -> SamplerConfig:
+    """The sampler of a model, or another in place of one that takes a thousand steps."""
+    return SamplerConfig(n_steps=20) if sampler.n_steps > 50 else sampler
 
 
 class Preview:
@@ -51,9 +57,7 @@ class Preview:
         cells = place_on_crops(crops, kept, mean_MZ.cpu(), self._depth_N, mode_B, slide_B).to(self._device)
         side = model.config.patch_px // model.image.downsampling
         rows = [self._shown(crops.image_BCHW)]
-        sampler = model.config.sampler
-        if sampler.n_steps > 50:  # a thousand steps are not for a preview
-            sampler = type(sampler)(n_steps=20)
+        sampler = preview_sampler(model.config.sampler)
         for sample in range(2):
             with fast_arithmetic(torch.device(self._device)):
                 images = model.image.sample(cells, [1000 * sample + i for i in range(n)], (side, side), sampler)

@@ -13,6 +13,7 @@ from sge2hist.models.gene.encode import dense_counts, log_depth
 from sge2hist.models.image.autoencoder import Autoencoder
 from sge2hist.models.image.conditioning import MODE_SINGLE_CELL, PlacedCells
 from sge2hist.models.joint_model import JointModel
+from sge2hist.training.budget import TimeBudget
 from sge2hist.training.gene.data import GeneData, encode_data
 from sge2hist.training.gene.mixture_em import centre_micro
 from sge2hist.training.gene.stages import GeneStage
@@ -93,9 +94,10 @@ class JointTraining(Stage):
         *,
         train_row_of_cell: np.ndarray,
         device: str,
+        budget: TimeBudget | None = None,
     ) -> None:
         """`all_cells`: every cell of the dataset on the panel; `train_row_of_cell` int64 [N]: its row in the gene stage's
-        data, -1 when it is not there.
+        data, -1 when it is not there; `budget` measures the freezing of the gene model.
         """
         super().__init__()
         self.model = model
@@ -103,6 +105,7 @@ class JointTraining(Stage):
             model.image.autoencoder.requires_grad_(False)
         self._source, self._gene_stage, self._cells, self._config = source, gene_stage, all_cells, config
         self._train_row, self._device = train_row_of_cell, device
+        self._budget = budget or TimeBudget()
         self._mean_NZ = self._sd_NZ = torch.zeros(0)
         self._frozen = False
         self._n_sampled = model.gene.config.n_latent if config.sample_z2 else model.gene.config.n_type
@@ -120,13 +123,37 @@ class JointTraining(Stage):
             },
         ]
 
+    def own_state(self) -> dict[str, Tensor]:
+        """Return whether the gene model is frozen, and while it is not, the latents of an earlier step.
+
+        A frozen gene model gives them again.
+        """
+        frozen = {"frozen": torch.tensor(self._frozen)}
+        return frozen if self._frozen else frozen | {"mean_NZ": self._mean_NZ, "sd_NZ": self._sd_NZ}
+
+    def load_own_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what :meth:`own_state` returned."""
+        if bool(state["frozen"]):
+            self._freeze()
+        if "mean_NZ" in state:
+            self._mean_NZ, self._sd_NZ = (state[name].to(self._device) for name in ("mean_NZ", "sd_NZ"))
+        else:
+            self._encode()
+
+    def restore_cache(self, step: int) -> None:
+        """Nothing more: the latents are a state of the stage, or were encoded again."""
+
     def advance(self, share: float) -> None:
         """Freeze the gene model once its learning rate has come to zero."""
         if self._config.gene_until < 1 and share >= self._config.gene_until and not self._frozen:
-            self._frozen = True
-            self.model.gene.requires_grad_(False)
-            centre_micro(self.model.gene, self._gene_stage.data)
-            self._encode()
+            with self._budget.work("joint/freeze"):
+                self._freeze()
+                centre_micro(self.model.gene, self._gene_stage.data)
+                self._encode()
+
+    def _freeze(self) -> None:
+        self._frozen = True
+        self.model.gene.requires_grad_(False)
 
     def refresh(self, step: int) -> None:
         """Encode all cells again, unless the gene model is frozen."""
