@@ -25,7 +25,7 @@ class Killed(BaseException):
 
 
 class Machine:
-    """A machine that tells the time: a step of `step_s` and work, `slowness(now)` times as long as expected."""
+    """A machine with its own time: a step of `step_s` and work, `slowness(now)` times as long as expected."""
 
     def __init__(self, *, step_s: float, slowness=lambda now: 1.0, dies_at: float = float("inf")) -> None:
         self.time, self.step_s, self.slowness, self.dies_at = 100.0, step_s, slowness, dies_at

@@ -139,7 +139,7 @@ def test_kill_9_in_each_stage_and_resume(dataset, trained, tmp_path):
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_a_time_budget_is_kept_and_told(dataset, tmp_path, monkeypatch):
+def test_a_time_budget_is_kept_and_logged(dataset, tmp_path, monkeypatch):
     """A clock on which each step takes 1 s, and the work beside the steps twice what was estimated."""
     time_s = [0.0]
 
@@ -169,7 +169,7 @@ def test_a_time_budget_is_kept_and_told(dataset, tmp_path, monkeypatch):
     assert steps["joint"] == pytest.approx(0.75 / 1.0 * sum(steps.values()), rel=0.15)
 
 
-def test_what_a_budget_is_too_short_for_is_told_before_and_after(dataset, tmp_path):
+def test_what_a_budget_is_too_short_for_is_logged_before_and_after(dataset, tmp_path):
     logged: list[str] = []
     train(dataset, tmp_path / "t.model", replace(TINY, hours=0.1 / 3600), log=logged.append)
     before = next(i for i, line in enumerate(logged) if "is too short here to train" in line)

@@ -157,7 +157,7 @@ def run_stage(
         if preview is not None and accelerator.is_main_process and clock() - last_preview > preview_every_s:
             _preview(preview, stage, ema, at.step)
             last_preview = clock()
-        # with a time budget, a refresh that would take the rest of the stage is left out
+        # a refresh that would take the rest of a time budget is skipped
         if at.step % plan.refresh_every == 0 and (not step_times or _left_s(run, plan, at) > refresh_s):
             started = clock()
             stage.refresh(at.step)

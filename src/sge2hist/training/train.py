@@ -388,7 +388,7 @@ class _Training:
         self.run.log(f"wrote {output}")
 
     def _all_steps(self) -> dict[str, float]:
-        """Steps per stage, those before a warm start included; stages of unknown steps are left out."""
+        """Steps per stage, those before a warm start included; none for stages of unknown steps."""
         stages = self.preset.method.stages
         steps = {name: self.steps_before.get(name, 0.0) + self.run.steps_done.get(name, 0) for name in stages}
         return {name: int(n) for name, n in steps.items() if n < float("inf")}
