@@ -116,9 +116,10 @@ def train(
     if accelerator.is_main_process:
         with budget.work("write/model"):
             training.write(output)
-        log_end(run, training.shortfall())
     accelerator.wait_for_everyone()
-    return ModelBundle.load(output)
+    bundle = ModelBundle.load(output)
+    log_end(run, training.shortfall())
+    return bundle
 
 
 class _Training:
