@@ -34,6 +34,20 @@ def test_patches_are_of_the_same_type_and_of_other_places(tissue) -> None:
     assert f"{found.splits[name]} from {name}" in found.describe()
 
 
+def test_no_comparison_patch_is_centred_on_a_placed_cell(tissue) -> None:
+    rows = tissue.data.rows("test")[:40]
+    centre = tissue.data.is_centre
+    placed = np.setdiff1d(np.arange(len(tissue.data)), rows)[::2]
+    try:
+        tissue.data.is_centre = centre.copy()
+        tissue.data.is_centre[placed] = False
+        found = chosen(tissue, rows)
+    finally:
+        tissue.data.is_centre = centre
+    assert len(found.rows_K) > 20
+    assert not np.isin(found.rows_K, placed).any()
+
+
 def test_patches_are_spread_over_the_blocks(tissue) -> None:
     rows = tissue.data.rows("test")[:40]
     found = chosen(tissue, rows)

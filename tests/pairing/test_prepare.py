@@ -43,8 +43,10 @@ def test_cells_counts_and_positions_are_those_of_the_section(dataset) -> None:
 def test_manifest_records_what_was_done(dataset) -> None:
     manifest = dataset.manifest
     removed = sum(line["removed"] for line in manifest["qc"]["cells"]["one"])
-    assert manifest["qc"]["read"]["one"] - removed == manifest["n_cells"] == len(dataset)
-    assert sum(manifest["split"]["counts"].values()) == len(dataset)
+    n_centre = int(dataset.is_centre.sum())
+    assert manifest["qc"]["read"]["one"] == manifest["qc"]["placed"]["one"] == manifest["n_cells"] == len(dataset)
+    assert manifest["qc"]["read"]["one"] - removed == manifest["n_centre"] == n_centre < len(dataset)
+    assert sum(manifest["split"]["counts"].values()) == n_centre
     assert manifest["split"]["gap_um"] == 44.0
     assert manifest["alignment"][0]["measured_shift"]["length_um"] < 4
     assert manifest["um_per_px"] == 2.0
@@ -91,8 +93,9 @@ def test_another_resolution_keeps_positions_in_um(dataset, tmp_path) -> None:
         fine.centre_xy_px[fine.obs.index.get_indexer(shared)] * 4.0,
         dataset.centre_xy_px[dataset.obs.index.get_indexer(shared)] * 2.0,
     )
-    small = dataset.patch(7, side_um=40.0, out_px=10).astype(int)
-    row = fine.obs.index.get_loc(dataset.obs.index[7])
+    inner = int(dataset.rows("all")[7])  # its patch lies inside the image
+    small = dataset.patch(inner, side_um=40.0, out_px=10).astype(int)
+    row = fine.obs.index.get_loc(dataset.obs.index[inner])
     assert np.abs(fine.patch(row, side_um=40.0, out_px=10).astype(int) - small).mean() < 6
 
 
@@ -179,16 +182,20 @@ def test_progress_is_reported(tmp_path) -> None:
 
 
 def test_counts_are_streamed_by_group(tmp_path) -> None:
-    """Only the cells that pass the filters by position are read."""
-    section, requested = make_section(), []
+    """Only the cells on the image are read, with or without enough counts."""
+    section, requested = make_section().moved(lambda centre_xy_px: centre_xy_px + np.array([30.0, 0.0])), []
 
     def spy(group, n_groups):
         requested.append((group.copy(), n_groups))
         return section.read_counts(group, n_groups)
 
-    prepare([dataclasses.replace(section, read_counts=spy)], tmp_path / "a.paired", config=CONFIG)
+    prepare(
+        [dataclasses.replace(section, read_counts=spy)], tmp_path / "a.paired", config=CONFIG, check_alignment=False
+    )
     ((group, n_groups),) = requested
-    assert n_groups == (group >= 0).sum() < section.n_obs
+    inside = section.centre_xy_px[:, 0] < 500
+    assert np.array_equal(group >= 0, inside)
+    assert n_groups == inside.sum() < section.n_obs
 
 
 def test_written_cells_open_in_scanpy(dataset) -> None:

@@ -53,7 +53,7 @@ def test_filters_by_counts_and_genes() -> None:
     filters.keep[:] = False
     filters.keep[[1, 3, 4, 6]] = True
     config = PrepareConfig(min_counts=20, min_genes=2, min_cells_per_gene=2)
-    filter_by_counts(counts_per_cell(counts), np.diff(counts.indptr), filters, config, "here")
+    filter_by_counts(counts_per_cell(counts), np.diff(counts.indptr), filters, config.filters_of("bin"), "here")
     assert np.flatnonzero(filters.keep).tolist() == [3, 6]
     assert [line["removed"] for line in filters.removals[-2:]] == [1, 1]
     assert filter_genes(counts, config).keep.tolist() == [True, True, True]

@@ -88,6 +88,7 @@ def _paired(manifest: dict[str, Any]) -> Facts:
         ("kind", "paired dataset" + (" of toy tissue" if manifest.get("toy") else "")),
         ("technology", " ".join(filter(None, [manifest.get("technology"), _bracketed(manifest.get("software"))]))),
         ("cells", f"{manifest['n_cells']:,} (each a {side}{manifest['observation']}) x {manifest['n_genes']:,} genes"),
+        *_roles(manifest),
         ("um per px", f"{manifest['um_per_px']:.4g} (stored slides)"),
         ("patch", f"{manifest['patch_um']:g} um, {manifest['patch_px']} px"),
         ("channels", _channels(manifest, manifest)),
@@ -148,6 +149,14 @@ def _upsampler(manifest: dict[str, Any]) -> Facts:
         ("trained on", ", ".join(provenance["slides"])),
         ("weights sha256", str(manifest.get("weights_sha256", ""))[:16]),
     ]
+
+
+def _roles(manifest: dict[str, Any]) -> Facts:
+    """How many cells are trained on and evaluated, and how many are only placed; nothing where all are the same."""
+    n_cells, n_centre = manifest["n_cells"], manifest.get("n_centre", manifest["n_cells"])
+    if n_centre == n_cells:
+        return []
+    return [("centre cells", f"{n_centre:,} pass the filters; {n_cells - n_centre:,} are placed only")]
 
 
 def _channels(stated: dict[str, Any], marked: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from sge2hist.cli.arguments import ADVANCED, Overwrite, RoundCounts, numbers
 from sge2hist.cli.command import log
 
 _SCALE, _CELLS, _TYPES = "Patches and resolution", "Cells", "Cell types"
-_FILTERS, _SPLIT, _ALIGNMENT = "Filters", "Split", "Alignment"
+_FILTERS, _SPLIT, _ALIGNMENT = "Centre cells (others stay placed)", "Split", "Alignment"
 
 
 def prepare(
@@ -108,10 +108,21 @@ def prepare(
         float,
         typer.Option(help="Lead of the best type over the next; more gives more unknown.", rich_help_panel=_TYPES),
     ] = 0.3,
-    min_counts: Annotated[int, typer.Option(help="UMI of a cell.", rich_help_panel=_FILTERS)] = 20,
-    min_genes: Annotated[int, typer.Option(help="Genes of a cell.", rich_help_panel=_FILTERS)] = 10,
+    min_counts: Annotated[
+        int | None,
+        typer.Option(help="UMI of a cell; default 20 for bins and spots, 5 for cells.", rich_help_panel=_FILTERS),
+    ] = None,
+    min_genes: Annotated[
+        int | None,
+        typer.Option(help="Genes of a cell; default 10 for bins and spots, 3 for cells.", rich_help_panel=_FILTERS),
+    ] = None,
     min_cells: Annotated[int, typer.Option(help="Cells of a gene.", rich_help_panel=_FILTERS)] = 3,
-    min_tissue: Annotated[float, typer.Option(help="Share of tissue in a patch.", rich_help_panel=_FILTERS)] = 0.1,
+    min_tissue: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of tissue in a patch; default 0.1 for bins and spots, 0 for cells.", rich_help_panel=_FILTERS
+        ),
+    ] = None,
     fractions: Annotated[str, typer.Option(help="Shares of train,val,test.", rich_help_panel=_SPLIT)] = "0.7,0.1,0.2",
     holdout_slide: Annotated[
         list[str] | None, typer.Option(help="This slide becomes the test set, whole.", rich_help_panel=_SPLIT)
@@ -282,7 +293,12 @@ def _log(line: str) -> None:
 
 def _show_summary(manifest: dict[str, Any], output: Path) -> None:
     split, types = manifest["split"]["counts"], manifest["types"]
-    log(f"{manifest['n_cells']:,} {manifest['observation']}s x {manifest['n_genes']:,} genes in {output}")
+    n_centre, observation = manifest["n_centre"], manifest["observation"]
+    log(f"{manifest['n_cells']:,} {observation}s x {manifest['n_genes']:,} genes in {output}")
+    if n_centre < manifest["n_cells"]:
+        log(
+            f"{n_centre:,} pass the filters: trained on and evaluated; the others stay placed in the images around them"
+        )
     log("split: " + ", ".join(f"{name} {count:,}" for name, count in split.items()))
     log(f"types ({types['source']}): {', '.join(types['names'])}; unknown {types['unknown']:,}")
     further = len(manifest["slides"]) - 1

@@ -29,6 +29,8 @@ OUTLINES_KEY = "outline_um"  # of obsm: vertices of each cell, [N, 2 V], x and y
 UNKNOWN = "unknown"
 THUMBNAIL_PX = 240
 SPLITS = ("train", "val", "test")
+CENTRE, PLACED = "centre", "placed"
+"""Values of obs["role"]: cells that models learn from and are evaluated on; those that are only there, around them."""
 DROPPED = "dropped"  # kept out of every split so that patches of two splits never overlap
 
 
@@ -49,6 +51,9 @@ class PairedDataset:
         The folder and its manifest.
     obs
         DataFrame by cell id: cell_type, split, slide, n_counts, n_genes, ...
+    is_centre
+        bool [N]: cells that passed the filters. The others are placed: they condition the images around them, but no model
+        learns their expression and no patch is centred on them. All True in datasets without the column role.
     genes
         The `GenePanel` of the columns of the counts.
     centre_xy_px
@@ -92,6 +97,8 @@ class PairedDataset:
         per_category = np.array([code.get(str(name), -1) for name in obs["cell_type"].cat.categories], np.int64)
         self.type_of_cell = per_category[obs["cell_type"].cat.codes.to_numpy()]
         self._split = obs["split"].astype(str).to_numpy()
+        role = obs["role"].astype(str).to_numpy() if "role" in obs else np.full(len(obs), CENTRE)
+        self.is_centre = role != PLACED
         self._counts: csr_array | None = None
 
     @classmethod
@@ -122,9 +129,18 @@ class PairedDataset:
     def __repr__(self) -> str:
         toy = (", toy tissue" if self.is_toy else "") + self._look
         return (
-            f"PairedDataset({str(self.path)!r}, {len(self):,} cells x {len(self.genes):,} genes, "
+            f"PairedDataset({str(self.path)!r}, {len(self):,} cells{self._placed_note} x {len(self.genes):,} genes, "
             f"{len(self.slide_ids)} slide(s), {len(self.types)} types{toy})"
         )
+
+    @property
+    def _placed_note(self) -> str:
+        n_placed = int((~self.is_centre).sum())
+        return f" ({n_placed:,} of them placed only)" if n_placed else ""
+
+    def _split_sizes(self) -> dict[str, int]:
+        """Number of centre cells of each split."""
+        return {name: int(((self._split == name) & self.is_centre).sum()) for name in (*SPLITS, DROPPED)}
 
     @property
     def _look(self) -> str:
@@ -134,14 +150,13 @@ class PairedDataset:
         """Facts and a thumbnail of the first slide, for notebooks."""
         from sge2hist.display import html_facts, png_bytes
 
-        n_of_split = {name: int((self._split == name).sum()) for name in (*SPLITS, DROPPED)}
         facts = [
-            ("cells", f"{len(self):,}" + (" of toy tissue" if self.is_toy else "")),
+            ("cells", f"{len(self):,}{self._placed_note}" + (" of toy tissue" if self.is_toy else "")),
             ("genes", f"{len(self.genes):,}"),
             ("slides", ", ".join(self.slide_ids)),
             ("patch", f"{self.patch_um:g} um, {self.patch_px} px"),
             ("resolution", f"{self.um_per_px:.4g} um/px, {describe_channels(self.channels)}{self._look}"),
-            ("split", ", ".join(f"{name} {n:,}" for name, n in n_of_split.items())),
+            ("split", ", ".join(f"{name} {n:,}" for name, n in self._split_sizes().items())),
             ("types", ", ".join(self.types) or "none"),
         ]
         thumbnail, _ = self.slides[0].thumbnail(THUMBNAIL_PX)
@@ -182,14 +197,14 @@ class PairedDataset:
 
     @refuse_wrong_arguments("split")
     def rows(self, split: str = "all") -> np.ndarray:
-        """int64 indices of the cells of a split ("train", "val", "test") or of "all" cells."""
+        """int64 indices of the centre cells of a split ("train", "val", "test") or of "all" of them."""
         if split == "all":
-            return np.arange(len(self))
+            return np.flatnonzero(self.is_centre)
         if split not in SPLITS:
             raise InputError(found=f"split {split!r}", expected=f"one of {', '.join(SPLITS)}, all")
-        rows = np.flatnonzero(self._split == split)
+        rows = np.flatnonzero((self._split == split) & self.is_centre)
         if len(rows) == 0:
-            counts = ", ".join(f"{name} {int((self._split == name).sum())}" for name in (*SPLITS, DROPPED))
+            counts = ", ".join(f"{name} {n}" for name, n in self._split_sizes().items())
             raise InputError(
                 found=f"no cell in split {split!r} ({counts})",
                 where=str(self.path),

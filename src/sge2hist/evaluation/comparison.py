@@ -79,7 +79,7 @@ def choose_comparison(
     """
     block_of_row = spatial_blocks(data.centre_xy_px * data.um_per_px, data.slide_of_cell, block_um)
     elsewhere = ~np.isin(block_of_row, block_of_row[rows_N])
-    candidates = np.flatnonzero(elsewhere)
+    candidates = np.flatnonzero(elsewhere & data.is_centre)
     candidates = candidates[~overlaps(candidates, rows_N, data, patch_um)]
     partner_N = np.full(len(rows_N), -1, np.int64)
     gap_N = np.full(len(rows_N), np.nan)

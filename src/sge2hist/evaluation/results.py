@@ -107,6 +107,8 @@ def data_entry(reference: Reference) -> dict[str, Any]:
         "types_source": (data.manifest.get("types") or {}).get("source", ""),
         "split": reference.config.split,
         "n_cells": len(cells.rows_N),
+        "n_centre": int(data.is_centre.sum()),
+        "n_placed": len(data),
         "n_floor": len(cells.comparison.rows_K),
         "floor": cells.comparison.describe(),
         "comparison": comparison_entry(cells.comparison),

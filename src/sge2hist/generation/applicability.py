@@ -117,6 +117,7 @@ def check_dataset(
         dataset.counts,
         dataset.genes,
         len(dataset),
+        centre_rows=dataset.rows("all"),
         xy_um_N2=dataset.centre_xy_px * dataset.um_per_px,
         slide_of_cell=dataset.slide_of_cell,
         where=str(dataset.path),
@@ -144,6 +145,7 @@ def check_cells(
     panel: GenePanel,
     n_cells: int,
     *,
+    centre_rows: np.ndarray | None = None,
     xy_um_N2: np.ndarray | None = None,
     slide_of_cell: np.ndarray | None = None,
     where: str = "",
@@ -156,6 +158,8 @@ def check_cells(
     ----------
     read_counts, panel, n_cells
         Rising rows -> raw counts, CSR [n, genes of `panel`]; number of cells of the source.
+    centre_rows
+        Rows whose expression is compared; None: all. Cells that are only placed may have too few counts.
     xy_um_N2, slide_of_cell
         Positions in um of all cells, where images are conditioned on them, and the slide of each (None: one slide).
     where
@@ -170,7 +174,8 @@ def check_cells(
     InputError
         If a figure is beyond its second threshold and `force` is false, or no gene is shared.
     """
-    found = assess_cells(bundle, read_counts, panel, n_cells, xy_um_N2=xy_um_N2, slide_of_cell=slide_of_cell)
+    positions = {"xy_um_N2": xy_um_N2, "slide_of_cell": slide_of_cell}
+    found = assess_cells(bundle, read_counts, panel, n_cells, centre_rows=centre_rows, **positions)
     if found.level == 2 and not force:
         raise InputError(
             found=f"cells that this model does not know: {'; '.join(found.reasons(2))}",
@@ -191,11 +196,13 @@ def assess_cells(
     panel: GenePanel,
     n_cells: int,
     *,
+    centre_rows: np.ndarray | None = None,
     xy_um_N2: np.ndarray | None = None,
     slide_of_cell: np.ndarray | None = None,
 ) -> Applicability:
     """All figures of :func:`check_cells`, without a refusal."""
-    rows = np.sort(np.random.default_rng(SAMPLE_SEED).permutation(n_cells)[:MAX_CELLS])
+    pool = np.arange(n_cells) if centre_rows is None else centre_rows
+    rows = np.sort(pool[np.random.default_rng(SAMPLE_SEED).permutation(len(pool))[:MAX_CELLS]])
     alignment = bundle.genes.align(panel)
     figures = [gene_share(bundle, alignment), name_share(bundle, panel, alignment), species(bundle, panel, alignment)]
     if len(rows):

@@ -1,4 +1,4 @@
-"""Several sections -> one table of kept cells with counts over one gene list."""
+"""Several sections -> one table of placed cells with counts over one gene list, of which those that pass are centre cells."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
+from sge2hist.data.paired import CENTRE, PLACED
 from sge2hist.data.section import Section
 from sge2hist.pairing.alignment.registration import Shift, estimate_shift
 from sge2hist.pairing.alignment.tissue import TissueMap
@@ -26,20 +27,26 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 
 @dataclass(frozen=True, kw_only=True)
 class SectionCells:
-    """The cells of one section that pass its filters."""
+    """The cells of one section that lie on its image."""
 
     section: Section
     tissue: TissueMap
-    rows: np.ndarray  # int64: observations kept
+    rows: np.ndarray  # int64: observations on the image
+    is_centre: np.ndarray  # bool [N]: they pass all filters
     n_counts: np.ndarray  # int64 [N]
     tissue_fraction: np.ndarray  # float [N]
     removals: list[Removal]
-    shift: Shift | None  # measured on all observations inside the image, or on the bins that they are made of
+    shift: Shift | None  # measured on those that pass the filters by position, or on the bins that cells are made of
+
+    @property
+    def centre_rows(self) -> np.ndarray:
+        """Observations that are centre cells."""
+        return self.rows[self.is_centre]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """All kept cells of all sections, N, over one list of genes, G."""
+    """All placed cells of all sections, N, over one list of genes, G."""
 
     counts_NG: csr_array
     genes: GenePanel
@@ -49,33 +56,38 @@ class Cells:
     centre_xy_um: np.ndarray
     outline_um: np.ndarray | None  # float32 [N, V, 2] from the centre; see `Section.outline_px`
     slide_of_cell: np.ndarray
+    is_centre: np.ndarray  # bool [N]
     gene_removals: list[Removal]
 
 
 def collect_section(section: Section, tissue: TissueMap, config: PrepareConfig) -> tuple[SectionCells, csr_array]:
-    """Filter by position, read the counts of the remaining cells, filter by counts; returns the counts beside the rest.
+    """Filter by position, read the counts of all cells on the image, filter by counts; returns the counts beside the rest.
 
     They are separate so that they can be freed when the sections are merged: nothing in memory is larger.
     """
     filters, fraction = filter_by_position(section, tissue, config)
-    candidates = np.flatnonzero(filters.keep)
+    placed = np.flatnonzero(filters.placed)
     group = np.full(section.n_obs, -1, np.int64)
-    group[candidates] = np.arange(len(candidates))
-    counts = section.read_counts(group, len(candidates))
-    n_counts = counts_per_cell(counts)
-    shift = _shift(section, tissue, candidates, n_counts, config) if config.check_alignment else None
-    filter_by_counts(n_counts, np.diff(counts.indptr), filters, config, section.name)
-    kept = filters.keep[candidates]
+    group[placed] = np.arange(len(placed))
+    counts = section.read_counts(group, len(placed))
+    n_counts, n_genes = counts_per_cell(counts), np.diff(counts.indptr)
+    candidate = filters.keep[placed]  # passes the filters by position
+    shift = None
+    if config.check_alignment:
+        shift = _shift(section, tissue, placed[candidate], n_counts[candidate], config)
+    limits = config.filters_of(section.observation)
+    filter_by_counts(n_counts[candidate], n_genes[candidate], filters, limits, section.name)
     part = SectionCells(
         section=section,
         tissue=tissue,
-        rows=candidates[kept],
-        n_counts=n_counts[kept],
-        tissue_fraction=fraction[candidates[kept]],
+        rows=placed,
+        is_centre=filters.keep[placed],
+        n_counts=n_counts,
+        tissue_fraction=fraction[placed],
         removals=filters.removals,
         shift=shift,
     )
-    return part, counts if kept.all() else select_rows(counts, np.flatnonzero(kept))
+    return part, counts
 
 
 def _shift(
@@ -88,7 +100,8 @@ def _shift(
     count_grid = section.count_grid
     if count_grid is None:
         return estimate_shift(tissue, section.centre_xy_px[candidates], n_counts)
-    on_tissue = tissue.fraction(count_grid.centre_xy_px, config.patch_um) >= config.min_tissue_fraction
+    least = config.filters_of("bin").min_tissue_fraction
+    on_tissue = tissue.fraction(count_grid.centre_xy_px, config.patch_um) >= least
     return estimate_shift(tissue, count_grid.centre_xy_px[on_tissue], count_grid.n_counts[on_tissue])
 
 
@@ -108,7 +121,8 @@ def merge_sections(parts: list[SectionCells], counts: list[csr_array], config: P
     if len(set(names)) != len(names):
         raise InputError(found=f"sections with the same name ({', '.join(names)})", expected="one name each")
     genes, stacked = _stack_counts(parts, counts)
-    kept = filter_genes(stacked, config)
+    is_centre = np.concatenate([part.is_centre for part in parts])
+    kept = filter_genes(stacked, config, is_centre)
     if not kept.keep.all():
         columns = np.flatnonzero(kept.keep)
         stacked = select_columns(stacked, kept.keep)
@@ -131,6 +145,7 @@ def merge_sections(parts: list[SectionCells], counts: list[csr_array], config: P
         centre_xy_um=centre_xy_px * scale[:, None],
         outline_um=_stack_outlines(parts),
         slide_of_cell=slide_of_cell,
+        is_centre=is_centre,
         gene_removals=kept.removals,
     )
 
@@ -157,11 +172,13 @@ def _describe_cells(obs: Any, counts_NG: csr_array, parts: list[SectionCells], s
     import pandas as pd
 
     names = [part.section.name for part in parts]
-    obs = obs.drop(columns=[name for name in ("cell_type", "split", "slide") if name in obs.columns])
+    obs = obs.drop(columns=[name for name in ("cell_type", "split", "slide", "role") if name in obs.columns])
     obs = obs.rename_axis("cell_id")
     obs["slide"] = pd.Categorical([names[slide] for slide in slide_of_cell], categories=names)
     obs["n_counts"] = counts_per_cell(counts_NG)
     obs["n_genes"] = np.diff(counts_NG.indptr).astype(np.int64)
+    is_centre = np.concatenate([part.is_centre for part in parts])
+    obs["role"] = pd.Categorical(np.where(is_centre, CENTRE, PLACED), categories=[CENTRE, PLACED])
     obs["tissue_fraction"] = np.concatenate([part.tissue_fraction for part in parts]).astype(np.float32)
     return obs
 
@@ -181,20 +198,6 @@ def _stack_counts(parts: list[SectionCells], counts: list[csr_array]) -> tuple[G
         panels[0].align(panel)  # raises when sections share no gene
     gathered = [union.gather(counts.pop(0), union.align(panel))[0] for panel in panels]
     return union, csr_array(vstack(gathered))
-
-
-def select_rows(counts_NG: csr_array, rows: np.ndarray) -> csr_array:
-    """``counts_NG[rows]`` for ascending rows, moved to the front of the same arrays: `counts_NG` is used up."""
-    from scipy.sparse import csr_array
-
-    indptr = counts_NG.indptr
-    lengths = np.diff(indptr)[rows]
-    new_indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    for first, last in _chunks(new_indptr):
-        picked = np.concatenate([np.arange(indptr[row], indptr[row + 1]) for row in rows[first:last]])
-        for values in (counts_NG.data, counts_NG.indices):
-            values[new_indptr[first] : new_indptr[last]] = values[picked]
-    return _front(counts_NG, new_indptr, counts_NG.shape[1], csr_array)
 
 
 def select_columns(counts_NG: csr_array, keep: np.ndarray) -> csr_array:

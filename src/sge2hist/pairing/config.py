@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sge2hist.data.errors import InputError, Problems, refuse_wrong_types
@@ -52,6 +52,24 @@ class CellsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CentreFilters:
+    """What a cell must have to be a centre cell."""
+
+    min_counts: int
+    min_genes: int
+    min_tissue_fraction: float
+
+
+_OF_BINS = CentreFilters(min_counts=20, min_genes=10, min_tissue_fraction=0.1)
+DEFAULT_FILTERS = {
+    "bin": _OF_BINS,
+    "spot": _OF_BINS,
+    # Types differ in counts (neutrophils 11, tumour 80 in one panel), and pale stroma has cells: a filter is one on types.
+    "cell": CentreFilters(min_counts=5, min_genes=3, min_tissue_fraction=0.0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
     """Options of `prepare`; lengths in um."""
 
@@ -88,12 +106,14 @@ class PrepareConfig:
     )  # slide -> shift instead of `shift_um`
     check_alignment: bool = True  # measure the shift between image and counts; refuse 50 um or more
 
-    # Filters
-    min_counts: int = 20  # UMI of a cell
-    min_genes: int = 10  # genes of a cell
+    # Filters of centre cells; cells that fail stay placed. None: `DEFAULT_FILTERS` of bins, spots or cells
+    min_counts: int | None = None  # UMI of a cell
+    min_genes: int | None = None  # genes of a cell
     min_cells_per_gene: int = 3  # cells, of those kept, in which a gene has counts
     nucleus_um2: tuple[float, float] = (8.0, 250.0)  # min and max area of the nucleus, where it is known
-    min_tissue_fraction: float = 0.1  # share of a patch that must be tissue (holes up to 100 um count as tissue)
+    min_tissue_fraction: float | None = (
+        None  # share of a patch that must be tissue (holes up to 100 um count as tissue)
+    )
     keep_border: bool = False  # keep cells whose patch extends beyond the image (filled with white)
 
     # Cell types: leiden | clusters | markers:NAME | markers:FILE.csv | none | FILE.csv (cell, type) | a column
@@ -126,11 +146,11 @@ class PrepareConfig:
         if not 4 <= self.patch_px <= 4096:
             problems.add(found=f"patch_px = {self.patch_px}", expected="4 to 4096")
         for name in ("min_counts", "min_genes", "min_cells_per_gene", "marker_margin"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 problems.add(found=f"{name} = {getattr(self, name)}", expected="0 or more")
         if not 0 <= self.nucleus_um2[0] < self.nucleus_um2[1]:
             problems.add(found=f"nucleus_um2 = {self.nucleus_um2}", expected="min and max, the first smaller")
-        if not 0 <= self.min_tissue_fraction <= 1:
+        if not 0 <= (self.min_tissue_fraction or 0) <= 1:
             problems.add(found=f"min_tissue_fraction = {self.min_tissue_fraction}", expected="0 to 1")
         if len(self.fractions) != 3 or min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             problems.add(found=f"fractions {self.fractions}", expected="three shares (train, val, test) that sum to 1")
@@ -150,6 +170,12 @@ class PrepareConfig:
                 found=f"cells = {self.cells!r}", expected="a CellsConfig", repair="cells=CellsConfig(method=...)"
             )
         problems.raise_if_any()
+
+    def filters_of(self, observation: str) -> CentreFilters:
+        """The filters of a section's "bin"s, "spot"s or "cell"s: the values that are set, else the defaults."""
+        defaults = DEFAULT_FILTERS[observation]
+        given = {name: getattr(self, name) for name in ("min_counts", "min_genes", "min_tissue_fraction")}
+        return replace(defaults, **{name: value for name, value in given.items() if value is not None})
 
     def shift_of(self, slide: str) -> tuple[float, float]:
         """The shift for one slide: its own if it has one."""

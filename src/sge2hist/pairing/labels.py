@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ class Labels:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelInputs:
-    """What cells are labelled by; N cells after the filters."""
+    """What cells are labelled by; N cells."""
 
     counts_NG: csr_array
     genes: GenePanel
@@ -68,6 +68,45 @@ def label_cells(inputs: LabelInputs, config: PrepareConfig) -> Labels:
     if config.types.lower().endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
         return _by_table(inputs, Path(config.types))
     return _by_column(inputs, argument if source == "column" and argument else config.types, "")
+
+
+def label_all(inputs: LabelInputs, is_centre: np.ndarray, config: PrepareConfig) -> Labels:
+    """Label the centre cells, and by the same source the placed ones (bool `is_centre` [N]).
+
+    Placed cells change no label of a centre cell and add no type. Without counts, expression says nothing of a type: unknown.
+    """
+    if is_centre.all():
+        return label_cells(inputs, config)
+    if config.types == "leiden":  # fitted to the training cells; every other cell is assigned by itself
+        labels = label_cells(inputs, config)
+        empty = ~is_centre & (np.diff(inputs.counts_NG.indptr) == 0)
+        return replace(labels, names=np.where(empty, UNKNOWN, labels.names))
+    labels = label_cells(_of_cells(inputs, is_centre), config)
+    names = _all_unknown(inputs)
+    names[is_centre] = labels.names
+    try:
+        guessed = label_cells(inputs, config).names
+    except InputError:  # the source names no placed cell
+        return replace(labels, names=names)
+    taken = ~is_centre & np.isin(guessed, np.unique(labels.names))
+    if config.types.startswith("markers:"):
+        taken &= np.diff(inputs.counts_NG.indptr) > 0
+    names[taken] = guessed[taken]
+    return replace(labels, names=names)
+
+
+def _of_cells(inputs: LabelInputs, chosen: np.ndarray) -> LabelInputs:
+    """The same for some of the cells, bool [N]; all training cells are among them."""
+    number = np.cumsum(chosen) - 1
+    return replace(
+        inputs,
+        counts_NG=inputs.counts_NG[np.flatnonzero(chosen)],
+        obs=inputs.obs[chosen],
+        cell_ids=inputs.cell_ids[chosen],
+        centre_xy_um=inputs.centre_xy_um[chosen],
+        slide_of_cell=inputs.slide_of_cell[chosen],
+        train_rows=number[inputs.train_rows],
+    )
 
 
 def _all_unknown(inputs: LabelInputs) -> np.ndarray:

@@ -29,9 +29,9 @@ from sge2hist.pairing.cells import cells_of_section, choose_method
 from sge2hist.pairing.collect import Cells, Progress, SectionCells, collect_section, merge_sections
 from sge2hist.pairing.config import PrepareConfig
 from sge2hist.pairing.inputs import Input, Log, open_inputs
-from sge2hist.pairing.labels import LabelInputs, Labels, label_cells
+from sge2hist.pairing.labels import LabelInputs, Labels, label_all
 from sge2hist.pairing.report import ReportInputs, write_report
-from sge2hist.pairing.split import split_cells
+from sge2hist.pairing.split import split_cells, split_placed
 from sge2hist.pairing.stain_ranges import choose_transform, with_stain_scale
 from sge2hist.pairing.write import Prepared, type_order, write_cells, write_paired_manifest, write_slides
 
@@ -242,15 +242,17 @@ def _collect(section: Section, config: PrepareConfig) -> tuple[SectionCells, csr
 
 def _split(cells: Cells, parts: list[SectionCells], config: PrepareConfig, gap_um: float) -> np.ndarray:
     held = tuple(i for i, part in enumerate(parts) if part.section.name in config.holdout_slides)
-    return split_cells(
-        cells.centre_xy_um,
-        cells.slide_of_cell,
+    centre = cells.is_centre
+    split = split_cells(
+        cells.centre_xy_um[centre],
+        cells.slide_of_cell[centre],
         block_um=config.block_um,
         gap_um=gap_um,
         fractions=config.fractions,
         seed=config.seed,
         test_slides=held,
     )
+    return split_placed(split, centre, cells.centre_xy_um, cells.slide_of_cell, gap_um)
 
 
 def _label(cells: Cells, parts: list[SectionCells], split: np.ndarray, config: PrepareConfig) -> Labels:
@@ -262,10 +264,10 @@ def _label(cells: Cells, parts: list[SectionCells], split: np.ndarray, config: P
         cell_ids=cells.obs.index,
         centre_xy_um=cells.centre_xy_um,
         slide_of_cell=cells.slide_of_cell,
-        train_rows=np.flatnonzero(split == "train"),
+        train_rows=np.flatnonzero((split == "train") & cells.is_centre),
         bin_um=first.observation_um if first.observation == "bin" else None,
     )
-    return label_cells(inputs, config)
+    return label_all(inputs, cells.is_centre, config)
 
 
 def _write(prepared: Prepared, output: str | Path, *, overwrite: bool, progress: Progress) -> None:

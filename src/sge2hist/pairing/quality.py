@@ -1,4 +1,8 @@
-"""Which cells and genes are kept, and how many each filter removed."""
+"""Which cells are centre cells and which genes are kept, and how many each filter removed.
+
+A cell that fails a filter stays *placed*: its nucleus is in the picture whatever its counts are. Only cells off the image are
+gone.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,14 @@ import numpy as np
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
 from sge2hist.pairing.alignment.tissue import TissueMap
-from sge2hist.pairing.config import PrepareConfig
+from sge2hist.pairing.config import CentreFilters, PrepareConfig
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 
 NUCLEUS_AREA = "nucleus_area_um2"  # column of `Section.obs`, where outlines of nuclei are known
+PASSES_QC = "passes_qc"  # column of `Section.obs`, bool: the vendor's own verdict on a cell, where there is one
 
 
 class Removal(TypedDict):
@@ -33,6 +38,9 @@ class Filters:
 
     what: str  # what is filtered: "cells", "genes"
     keep: np.ndarray  # bool [N]
+    placed: np.ndarray = field(
+        default_factory=lambda: np.zeros(0, bool)
+    )  # bool [N]: cells that are on the image, whatever else they fail
     removals: list[Removal] = field(default_factory=list)
 
     def apply(self, name: str, passes: np.ndarray) -> None:
@@ -55,7 +63,7 @@ class Filters:
 
 
 def filter_by_position(section: Section, tissue: TissueMap, config: PrepareConfig) -> tuple[Filters, np.ndarray]:
-    """Filters that need no counts: centre and patch inside the image, tissue in the patch, area of the nucleus.
+    """Filters that need no counts: centre and patch inside the image, tissue in the patch, nucleus, the vendor's quality control.
 
     Returns
     -------
@@ -66,38 +74,43 @@ def filter_by_position(section: Section, tissue: TissueMap, config: PrepareConfi
     half_px = config.patch_um / section.um_per_px / 2
     filters = Filters("cells", np.ones(section.n_obs, bool))
     filters.apply("centre inside the image", np.all((centre >= 0) & (centre < size), axis=1))
+    filters.placed = filters.keep
     if not config.keep_border:
         inside = np.all((centre - half_px >= -0.5) & (centre + half_px <= size + 0.5), axis=1)
         filters.apply(f"patch of {config.patch_um:g} um inside the image", inside)
     fraction = tissue.fraction(centre, config.patch_um)
-    filters.apply(
-        f"tissue in at least {config.min_tissue_fraction:.0%} of the patch", fraction >= config.min_tissue_fraction
-    )
+    least = config.filters_of(section.observation).min_tissue_fraction
+    filters.apply(f"tissue in at least {least:.0%} of the patch", fraction >= least)
     if NUCLEUS_AREA in section.obs.columns:
         low, high = config.nucleus_um2
         area_um2 = section.obs[NUCLEUS_AREA].to_numpy(np.float64)
         filters.apply(
             f"nucleus of {low:g} to {high:g} um2", ~((area_um2 < low) | (area_um2 > high))
         )  # an unknown area passes
+    if PASSES_QC in section.obs.columns:
+        filters.apply("quality control of the vendor", section.obs[PASSES_QC].to_numpy(bool))
     filters.require_some(section.name)
     return filters, fraction
 
 
 def filter_by_counts(
-    n_counts: np.ndarray, n_genes: np.ndarray, filters: Filters, config: PrepareConfig, where: str
+    n_counts: np.ndarray, n_genes: np.ndarray, filters: Filters, limits: CentreFilters, where: str
 ) -> None:
     """Filters on UMI and genes, given for the cells that `filters` still keeps."""
     rows = np.flatnonzero(filters.keep)
-    for name, values, minimum in (("UMI", n_counts, config.min_counts), ("genes", n_genes, config.min_genes)):
+    for name, values, minimum in (("UMI", n_counts, limits.min_counts), ("genes", n_genes, limits.min_genes)):
         passes = np.zeros(len(filters.keep), bool)
         passes[rows] = values >= minimum
         filters.apply(f"at least {minimum} {name}", passes)
     filters.require_some(where)
 
 
-def filter_genes(counts_NG: csr_array, config: PrepareConfig) -> Filters:
-    """Genes with counts in enough of the kept cells."""
-    n_cells = np.bincount(counts_NG.indices[counts_NG.data > 0], minlength=counts_NG.shape[1])
+def filter_genes(counts_NG: csr_array, config: PrepareConfig, is_centre_N: np.ndarray | None = None) -> Filters:
+    """Genes with counts in enough of the centre cells (None: of all cells)."""
+    counted = counts_NG.data > 0
+    if is_centre_N is not None and not is_centre_N.all():
+        counted &= np.repeat(is_centre_N, np.diff(counts_NG.indptr))
+    n_cells = np.bincount(counts_NG.indices[counted], minlength=counts_NG.shape[1])
     filters = Filters("genes", np.ones(counts_NG.shape[1], bool))
     filters.apply(f"seen in at least {config.min_cells_per_gene} cells", n_cells >= config.min_cells_per_gene)
     filters.require_some("all sections")

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 ZOOMS_UM = (1500.0, 400.0)
 SMOOTH_UM = (60.0, 25.0, 10.0)  # of the contours: whole slide, then the zooms
-SPLIT_COLOURS = {"train": "#4477aa", "val": "#ccbb44", "test": "#ee6677", "dropped": "#dddddd"}
+SPLIT_COLOURS = {"train": "#4477aa", "val": "#ccbb44", "test": "#ee6677", "dropped": "#bbbbbb"}
+PLACED_COLOUR = "#e8e8e8"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportInputs:
-    """What the page shows for one section; cells are those kept, in the order of `part.rows`."""
+    """What the page shows for one section; cells are those placed, in the order of `part.rows`."""
 
     part: SectionCells
     split: np.ndarray  # object [n]
@@ -52,7 +53,7 @@ def write_report(path: Path, inputs: ReportInputs) -> None:
     _show_lines(
         figure.add_subplot(grid[2, 3]),
         _filter_lines(inputs),
-        f"{inputs.part.section.observation}s removed by each filter",
+        f"centre {inputs.part.section.observation}s, by each filter",
     )
     figure.savefig(path, format="png")
 
@@ -91,7 +92,8 @@ def _zoom_corner(inputs: ReportInputs, side_um: float) -> tuple[float, float]:
     size = max(1, round(side_um / tissue.um_per_px))
     mean = uniform_filter(tissue.density, size, mode="constant")
     contrast = uniform_filter(tissue.density**2, size, mode="constant") - mean**2
-    score = contrast * (uniform_filter(tissue.mask.astype(np.float32), size, mode="constant") > 0.8)
+    share = uniform_filter(tissue.mask.astype(np.float32), size, mode="constant")
+    score = contrast * (share > 0.8) if (share > 0.8).any() else contrast * share  # pale tissue is no "tissue"
     half_y, half_x = min(size // 2, (height - 1) // 2), min(size // 2, (width - 1) // 2)
     inner = score[half_y : height - half_y, half_x : width - half_x]
     row, column = np.unravel_index(int(np.argmax(inner)), inner.shape)
@@ -103,8 +105,8 @@ def _contours(axes: Axes, inputs: ReportInputs, box_um: tuple[float, float, floa
     from scipy.ndimage import gaussian_filter
 
     section, count_grid = inputs.part.section, inputs.part.section.count_grid
-    centre_um = section.centre_xy_px[inputs.part.rows] * section.um_per_px
-    counts = inputs.part.n_counts
+    centre_um = section.centre_xy_px[inputs.part.centre_rows] * section.um_per_px
+    counts = inputs.part.n_counts[inputs.part.is_centre]
     if count_grid is not None:  # outlines put cells on nuclei: only the bins show a shift
         centre_um, counts = count_grid.centre_xy_px * section.um_per_px, count_grid.n_counts
     step = max((box_um[2] - box_um[0]) / 500, smooth_um / 4)
@@ -144,8 +146,11 @@ def _plot_surface(axes: Axes, inputs: ReportInputs) -> None:
 
 
 def _plot_split(axes: Axes, inputs: ReportInputs) -> None:
+    is_centre = inputs.part.is_centre
+    if not is_centre.all():
+        _dots(axes, inputs, ~is_centre, PLACED_COLOUR, "placed only")
     for name, colour in SPLIT_COLOURS.items():
-        _dots(axes, inputs, inputs.split == name, colour, name)
+        _dots(axes, inputs, (inputs.split == name) & is_centre, colour, name)
     axes.set(aspect="equal", title="split")
     axes.invert_yaxis()
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.05), ncols=2, markerscale=6, fontsize=8, frameon=False)
@@ -189,7 +194,11 @@ def _alignment_lines(inputs: ReportInputs) -> list[str]:
 def _filter_lines(inputs: ReportInputs) -> list[str]:
     lines = [f"{inputs.part.section.n_obs:>10,}  {inputs.part.section.observation}s read"]
     lines += [f"{-line['removed']:>10,}  {line['filter']}" for line in inputs.part.removals]
-    return [*lines, f"{len(inputs.part.rows):>10,}  kept"]
+    n_centre, n_placed = int(inputs.part.is_centre.sum()), len(inputs.part.rows)
+    lines.append(f"{n_centre:>10,}  centre {inputs.part.section.observation}s: trained on, evaluated")
+    lines.append(f"{n_placed:>10,}  placed in the image around them")
+    n_evaluated = int(((inputs.split == "test") & inputs.part.is_centre).sum())
+    return [*lines, f"{n_evaluated:>10,}  in the test split"]
 
 
 def _show_lines(axes: Axes, lines: list[str], title: str) -> None:

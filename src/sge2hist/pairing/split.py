@@ -60,6 +60,29 @@ def split_cells(
     return names
 
 
+def split_placed(
+    split: np.ndarray, is_centre: np.ndarray, centre_xy_um: np.ndarray, slide_of_cell: np.ndarray, gap_um: float
+) -> np.ndarray:
+    """Split of all cells, object [N], from that of the centre cells (`split`, object [n of them], in their order).
+
+    A placed cell belongs to train where the nearest centre cell of its slide does and no cell of val or test lies closer than
+    `gap_um`: it is a neighbour of training cells. All others are dropped: nobody evaluates them.
+    """
+    from scipy.spatial import cKDTree
+
+    out = np.full(len(is_centre), DROPPED, dtype=object)
+    out[is_centre] = split
+    for slide in np.unique(slide_of_cell[~is_centre]):
+        mine = np.flatnonzero(~is_centre & (slide_of_cell == slide))
+        centres = np.flatnonzero(is_centre & (slide_of_cell == slide))
+        if len(centres):
+            _, nearest = cKDTree(centre_xy_um[centres]).query(centre_xy_um[mine], k=1)
+            out[mine[out[centres[nearest]] == SPLITS[0]]] = SPLITS[0]
+    held_out, placed_train = np.isin(out, SPLITS[1:]), ~is_centre & (out == SPLITS[0])
+    out[_close(centre_xy_um, slide_of_cell, placed_train, held_out, gap_um)] = DROPPED
+    return out
+
+
 def _share_blocks(block_of_cell: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Split index 0, 1, 2 of each cell: each of the shuffled blocks goes to the split that lacks most."""
     size = np.bincount(block_of_cell)

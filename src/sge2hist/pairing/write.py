@@ -126,7 +126,8 @@ def write_cells(folder: Path, prepared: Prepared) -> str:
     table = anndata.AnnData(X=cells.counts_NG, obs=obs, var=var, obsm=obsm, uns=uns)
     table.write_h5ad(folder / CELLS_NAME, compression="lzf")
     digest = blake2b(digest_size=16)
-    for names in (obs.index, var.index, obs["cell_type"], obs["split"], obs["slide"]):
+    roles = () if cells.is_centre.all() else (obs["role"],)  # as version 0.1 hashes a dataset without placed cells
+    for names in (obs.index, var.index, obs["cell_type"], obs["split"], obs["slide"], *roles):
         digest.update("\n".join(str(name) for name in names).encode())
     outlines = [] if cells.outline_um is None else [cells.outline_um]
     for array in (*outlines, stored_xy_px, cells.counts_NG.indptr, cells.counts_NG.indices, cells.counts_NG.data):
@@ -142,6 +143,7 @@ def stored_positions(prepared: Prepared) -> np.ndarray:
 def write_paired_manifest(folder: Path, prepared: Prepared, slides: list[dict[str, Any]], cells_hash: str) -> None:
     """Write ``manifest.json`` last: a folder without it is no dataset."""
     config, cells, first = prepared.config, prepared.cells, prepared.parts[0].section
+    centre_split = prepared.split[cells.is_centre]
     fingerprint = blake2b("|".join([cells_hash, *(s["pixels"] for s in slides)]).encode(), digest_size=16).hexdigest()
     write_manifest(
         folder,
@@ -159,10 +161,16 @@ def write_paired_manifest(folder: Path, prepared: Prepared, slides: list[dict[st
         patch_um=config.patch_um,
         patch_px=config.patch_px,
         n_cells=len(cells.obs),
+        n_centre=int(cells.is_centre.sum()),
         n_genes=len(cells.genes),
         qc={
             "cells": {part.section.name: part.removals for part in prepared.parts},
             "genes": cells.gene_removals,
+            "placed": {part.section.name: len(part.rows) for part in prepared.parts},
+            "filters": {
+                part.section.name: dataclasses.asdict(config.filters_of(part.section.observation))
+                for part in prepared.parts
+            },
             "read": {part.section.name: part.section.n_obs for part in prepared.parts},
         },
         split={
@@ -171,12 +179,12 @@ def write_paired_manifest(folder: Path, prepared: Prepared, slides: list[dict[st
             "gap_um": prepared.gap_um,
             "fractions": config.fractions,
             "holdout_slides": config.holdout_slides,
-            "counts": {name: int((prepared.split == name).sum()) for name in (*SPLITS, DROPPED)},
+            "counts": {name: int((centre_split == name).sum()) for name in (*SPLITS, DROPPED)},
         },
         types={
             "source": prepared.labels.source,
             "names": type_order(prepared.labels.names),
-            "unknown": int((prepared.labels.names == UNKNOWN).sum()),
+            "unknown": int((prepared.labels.names[cells.is_centre] == UNKNOWN).sum()),
         },
         alignment=prepared.alignment,
         notes={part.section.name: part.section.notes for part in prepared.parts},

@@ -143,14 +143,14 @@ class _Training:
         self.panel = GenePanel(
             [dataset.genes.ids[c] for c in self.columns], [dataset.genes.symbols[c] for c in self.columns]
         )
-        all_cells = GeneData.from_paired(dataset, dataset.rows("all"), self.columns)
+        all_cells = GeneData.from_paired(dataset, np.arange(len(dataset)), self.columns)
         train_cells = GeneData.from_paired(dataset, self.train_rows, self.columns)
         self.model = self._build_model(train_cells, initial)
         self.skipped = self._warm_start(initial)
         run.restore_module(self.model)
         self.model.to(self.device)
         self.all_cells = with_neighbours(all_cells, self.model.gene, split_groups(dataset))
-        self.train_cells = with_neighbours(train_cells, self.model.gene)
+        self.train_cells = self._with_placed_neighbours(train_cells)
         n_parameters = sum(p.numel() for p in self.model.parameters())
         run.log(f"{len(self.columns):,} genes, {n_parameters / 1e6:.1f} M parameters")
         shape = self.model.config
@@ -164,6 +164,13 @@ class _Training:
         )
         self.useful = config.useful_steps(max_steps(len(self.train_rows), GeneStageConfig.batch_size))
         self.steps_before = self._steps_before(initial)
+
+    def _with_placed_neighbours(self, train_cells: GeneData) -> GeneData:
+        """The training cells with the features of their neighbours: other training cells, and placed cells among them."""
+        of_all = self.all_cells.neighbour_NA
+        if self.dataset.is_centre.all() or of_all is None:
+            return with_neighbours(train_cells, self.model.gene)
+        return replace(train_cells, neighbour_NA=of_all[self.train_rows])
 
     def _build_model(self, train_cells: GeneData, initial: ModelBundle | None) -> JointModel:
         seed = self.config.seed
@@ -359,7 +366,8 @@ class _Training:
 
     def _reference_cells(self) -> GeneData:
         """Cells of the same tissue that the model was not fitted to: unlike these, a cell is called novel."""
-        val = np.flatnonzero(self.dataset.obs["split"].astype(str).to_numpy() == "val")
+        split = self.dataset.obs["split"].astype(str).to_numpy()
+        val = np.flatnonzero((split == "val") & self.dataset.is_centre)
         held_out = GeneData.from_paired(self.dataset, val, self.columns) if len(val) else None
         # quantiles of a few cells would make most others novel
         if held_out is None or (held_out.library_N > 0).sum() < MIN_REFERENCE_CELLS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,18 @@ def test_maps_are_the_statistics_of_windows():
     alone = stain_statistics(pixels[None, 32:64, 64:96])
     for name, values in maps.items():
         assert values[1, 2] == pytest.approx(alone[name][0], abs=1e-6)
+
+
+def test_placed_cells_change_no_window_that_counts(tiny_paired):
+    """A placed cell is in no split; windows of held-out tissue hold it as well."""
+    region = (0.0, 0.0, 640.0, 640.0)
+    before = held_out_windows(tiny_paired, 0, region)
+    placed = copy.copy(tiny_paired)
+    placed.is_centre = tiny_paired.is_centre.copy()
+    test = tiny_paired.rows("test")
+    placed.is_centre[test[::2]] = False
+    assert before.any()
+    assert np.array_equal(held_out_windows(placed, 0, region), before)
 
 
 def test_windows_that_count_hold_held_out_cells_alone(tiny_paired):

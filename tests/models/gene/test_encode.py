@@ -62,3 +62,27 @@ def test_no_cells_give_empty_arrays():
     found = encode_chunks(_model(), [], 0)
     assert found.mean_NZ.shape == (0, 7)
     assert found.library_N.shape == (0,)
+
+
+def test_a_cell_without_counts_has_the_prior():
+    """Zeros are not an expression: the posterior is the whole mixture, by moments of samples, and N(0, I) for z2."""
+    model = _model()
+    model.mixture.initialise(
+        torch.tensor([0.3, 0.7]),
+        torch.tensor([[-2.0, 0.0, 1.0], [1.0, 0.5, 1.0]]),
+        torch.tensor([[0.5] * 3, [2.0] * 3]),
+    )
+    counts = COUNTS[:5].toarray()
+    counts[[1, 4]] = 0
+    found = encode_chunks(model, [(csr_array(counts), None)], 5)
+    others = encode_chunks(model, [(csr_array(counts[[0, 2, 3]]), None)], 3)
+    component = torch.from_numpy((np.random.default_rng(0).random(200_000) < 0.7).astype(np.int64))
+    samples = model.mixture.sample(component, torch.Generator().manual_seed(0)).numpy()
+    for row in (1, 4):
+        np.testing.assert_allclose(found.z1[row], samples.mean(0), atol=0.02)
+        np.testing.assert_allclose(np.exp(found.z1_log_var[row]), samples.var(0), rtol=0.02)
+        assert np.array_equal(found.z2[row], np.zeros(4, np.float32))
+        assert np.array_equal(found.log_var_NZ[row, 3:], np.zeros(4, np.float32))
+    np.testing.assert_allclose(found.mean_NZ[[0, 2, 3]], others.mean_NZ, atol=1e-6)
+    assert np.isfinite(log_depth(model, found.library_N)).all()
+    assert log_depth(model, found.library_N)[1] == np.float32(-np.log(19.0))

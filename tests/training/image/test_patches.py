@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -139,3 +141,16 @@ def test_a_share_of_the_crops_shows_points(tmp_path):
     assert 0.5 < outlined_B.mean() < 0.95
     assert np.array_equal(known_M, outlined_B[crops.crop_M] & (crops.row_M != 1599))
     assert sample_outlined(40, np.random.default_rng(1), 0.0) is None
+
+
+def test_placed_cells_lie_in_crops_and_are_no_centres(dataset):
+    everywhere = _source(dataset)
+    data = copy.copy(dataset)
+    data.is_centre = dataset.is_centre.copy()
+    placed = everywhere.rows[::2]
+    data.is_centre[placed] = False
+    source = _source(data)
+    assert np.array_equal(source.rows, np.setdiff1d(everywhere.rows, placed))
+    crops = source.batch(200, np.random.default_rng(0))
+    assert not np.isin(crops.centre_row_B, placed).any()
+    assert np.isin(crops.row_M, placed).mean() > 0.2

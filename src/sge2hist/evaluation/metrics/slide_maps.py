@@ -95,10 +95,10 @@ def held_out_windows(
     split: str = "test",
     window_um: float = WINDOW_UM,
 ) -> np.ndarray:
-    """Return bool [R, C]: windows that hold cells, all of them of the split ("all": any cells)."""
+    """Return bool [R, C]: windows that hold centre cells, all of them of the split ("all": any)."""
     x, y, width, height = region_um
     rows, columns = int(height // window_um), int(width // window_um)
-    own = data.slide_of_cell == slide
+    own = (data.slide_of_cell == slide) & data.is_centre
     window = np.floor((data.centre_xy_px[own] * data.um_per_px - (x, y)) / window_um).astype(np.int64)
     wanted = np.isin(np.flatnonzero(own), data.rows(split))
     inside = ((window >= 0) & (window < (columns, rows))).all(1)

@@ -61,7 +61,9 @@ def header(report: dict[str, Any], names: str) -> str:
         if report["toy"]
         else ""
     )
-    line = f"{data['n_cells']:,} cells · patches of {data['patch_um']:g} µm · features of {report['extractor']['name']}"
+    n_centre, n_placed = (data.get(name, 0) for name in ("n_centre", "n_placed"))
+    placed = f" of {n_centre:,} centre cells ({n_placed:,} placed)" if n_centre < n_placed else ""
+    line = f"{data['n_cells']:,} cells{placed} · patches of {data['patch_um']:g} µm · features of {report['extractor']['name']}"
     return (
         f"<header>{toy}<div class=marks>{''.join(marks)}</div><h1>{escape(names)}</h1>"
         f"<p class=sub>against {escape(data['name'])} · {escape(line)}</p>{applicability_lines(report)}</header>"

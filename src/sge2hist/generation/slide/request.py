@@ -77,6 +77,7 @@ def check_slide(
         source.read_counts,
         source.genes,
         len(source.id_N),
+        centre_rows=source.centre_rows,
         xy_um_N2=source.xy_um_N2,
         where=source.slide,
         force=config.force,

@@ -47,6 +47,7 @@ class SlideSource:
     outline_um_NV2: np.ndarray | None = None  # float32, vertices from each cell's centre; None: points
     image: Callable[[], SlideImage] | None = None  # the real slide, if there is one
     channels: Channels | None = None  # of the real slide
+    centre_rows: np.ndarray | None = None  # of 0..N-1: cells whose expression is compared with the model's; None: all
     warnings: tuple[str, ...] = ()  # about the positions
     notes: tuple[str, ...] = ()  # about the counts
 
@@ -146,6 +147,7 @@ def source_from_paired(dataset: PairedDataset, slide: int = 0) -> SlideSource:
         outline_um_NV2=None if dataset.outline_um is None else dataset.outline_um[rows],
         image=lambda: dataset.slides[slide],
         channels=dataset.channels,
+        centre_rows=np.flatnonzero(dataset.is_centre[rows]),
     )
 
 

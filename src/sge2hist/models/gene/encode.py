@@ -112,9 +112,22 @@ def encode_chunks(
         start += len(posterior.mean_NZ)
         visit(counts_NG, posterior)
         progress(len(posterior.mean_NZ))
-    return EncodedCells(
-        mean_NZ=mean_NZ, log_var_NZ=log_var_NZ, library_N=np.concatenate(libraries), n_type=model.config.n_type
-    )
+    library_N = np.concatenate(libraries)
+    _prior_where_empty(model, mean_NZ, log_var_NZ, library_N == 0)
+    return EncodedCells(mean_NZ=mean_NZ, log_var_NZ=log_var_NZ, library_N=library_N, n_type=model.config.n_type)
+
+
+def _prior_where_empty(model: GeneVAE, mean_NZ: np.ndarray, log_var_NZ: np.ndarray, empty_N: np.ndarray) -> None:
+    """Give cells without counts the prior, in place: nothing was seen, where the network would take zeros for an expression.
+
+    z1 has the mean and variance of the whole mixture, z2 those of N(0, I).
+    """
+    if not empty_N.any():
+        return
+    n_type = model.config.n_type
+    mean_T, var_T = (moment.float().cpu().numpy() for moment in model.mixture.moments())
+    mean_NZ[empty_N] = np.concatenate([mean_T, np.zeros(model.config.n_latent - n_type)])
+    log_var_NZ[empty_N] = np.concatenate([np.log(var_T), np.zeros(model.config.n_latent - n_type)])
 
 
 def log_depth(model: GeneVAE, library_N: np.ndarray, observed_G: np.ndarray | None = None) -> np.ndarray:

@@ -44,6 +44,15 @@ class MixturePrior(nn.Module):
         return self.logits_K.shape[0]
 
     @torch.no_grad()
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of z1 under the whole mixture, [T] each."""
+        log_pi_K, means_KT, log_vars_KT = self._log_space()
+        weight_K1 = log_pi_K.exp()[:, None]
+        mean_T = (weight_K1 * means_KT).sum(0)
+        var_T = (weight_K1 * (log_vars_KT.exp() + (means_KT - mean_T).square())).sum(0)
+        return mean_T, var_T
+
+    @torch.no_grad()
     def initialise(
         self, weights_K: Tensor, means_KT: Tensor, vars_KT: Tensor, type_of_component_K: Tensor | None = None
     ) -> None:

@@ -143,7 +143,7 @@ def tune(
 def conditioning_cells(model: JointModel, genes: GenePanel, dataset: PairedDataset, device: str) -> ConditioningCells:
     """All cells of the dataset on the model's panel, encoded."""
     column = {gene: i for i, gene in enumerate(dataset.genes.ids)}
-    cells = GeneData.from_paired(dataset, dataset.rows("all"), np.array([column[gene] for gene in genes.ids]))
+    cells = GeneData.from_paired(dataset, np.arange(len(dataset)), np.array([column[gene] for gene in genes.ids]))
     return ConditioningCells(model, with_neighbours(cells, model.gene, split_groups(dataset)), device)
 
 
