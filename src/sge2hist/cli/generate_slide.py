@@ -40,7 +40,12 @@ _EDITS, _PARTS = "Virtual experiments", "In parts"
 def generate_slide(
     model: Model,
     data: Annotated[
-        Path, typer.Option("--data", help="Paired dataset, or .h5ad of raw counts with positions: one section.")
+        Path,
+        typer.Option(
+            "--data",
+            help="One section: a paired dataset, or .h5ad of raw counts with positions. Without counts: cell types at positions, "
+            "as .csv (x_um, y_um, cell_type), GeoJSON (QuPath) or .h5ad.",
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Generated slide to write; resumes if interrupted.")],
     region: Annotated[
@@ -110,11 +115,13 @@ def generate_slide(
     """Generate a whole section, or a region of it, from RNA and positions as one pyramidal OME-TIFF.
 
     Example: `sge2hist generate-slide kidney.model --data kidney.paired --region 0,0,1000,1000 -o slide.generated`
+
+    From types alone: `sge2hist generate-slide kidney.model --data layout.csv -o layout.generated`
     """
     from sge2hist.data.artifacts import check_output
     from sge2hist.data.generated import KIND, SLIDE_NAME
+    from sge2hist.generation.slide.layout_source import open_cells
     from sge2hist.generation.slide.render import generate_slide as run
-    from sge2hist.generation.slide.source import open_source
 
     numbered = _part(part)
     output = name_of_part(output, numbered)
@@ -125,7 +132,8 @@ def generate_slide(
     )
     if bundle.is_toy:
         log("this model was trained on toy tissue: its images show no real tissue")
-    cells = open_source(
+    cells = open_cells(
+        bundle,
         data,
         section=section,
         positions=positions,

@@ -65,7 +65,7 @@ def table_lines(table: TypeTable) -> list[tuple[str, ...]]:
     by_name: dict[str, list[TypeRow]] = {}
     for row in sorted(table.rows, key=lambda row: -row.n_cells):
         by_name.setdefault(row.name, []).append(row)
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for name, rows in sorted(by_name.items(), key=lambda item: -sum(row.n_cells for row in item[1])):
         labelled = [row for row in rows if row.n_labelled and row.purity == row.purity]  # nan: unknown
         n_labelled = sum(row.n_labelled for row in labelled)

@@ -141,7 +141,7 @@ def check_adata(
 
 def check_cells(
     bundle: ModelBundle,
-    read_counts: Callable[[np.ndarray], csr_array],
+    read_counts: Callable[[np.ndarray], csr_array] | None,
     panel: GenePanel,
     n_cells: int,
     *,
@@ -157,7 +157,8 @@ def check_cells(
     Parameters
     ----------
     read_counts, panel, n_cells
-        Rising rows -> raw counts, CSR [n, genes of `panel`]; number of cells of the source.
+        Rising rows -> raw counts, CSR [n, genes of `panel`] (None: nothing was measured, and positions alone are compared);
+        number of cells of the source.
     centre_rows
         Rows whose expression is compared; None: all. Cells that are only placed may have too few counts.
     xy_um_N2, slide_of_cell
@@ -192,7 +193,7 @@ def check_cells(
 
 def assess_cells(
     bundle: ModelBundle,
-    read_counts: Callable[[np.ndarray], csr_array],
+    read_counts: Callable[[np.ndarray], csr_array] | None,
     panel: GenePanel,
     n_cells: int,
     *,
@@ -203,10 +204,12 @@ def assess_cells(
     """All figures of :func:`check_cells`, without a refusal."""
     pool = np.arange(n_cells) if centre_rows is None else centre_rows
     rows = np.sort(pool[np.random.default_rng(SAMPLE_SEED).permutation(len(pool))[:MAX_CELLS]])
-    alignment = bundle.genes.align(panel)
-    figures = [gene_share(bundle, alignment), name_share(bundle, panel, alignment), species(bundle, panel, alignment)]
-    if len(rows):
-        counts_NG, observed_G = bundle.genes.gather(read_counts(rows), alignment)
+    figures: list[Figure] = []
+    if read_counts is not None:
+        match = bundle.genes.align(panel)
+        figures += [gene_share(bundle, match), name_share(bundle, panel, match), species(bundle, panel, match)]
+    if len(rows) and read_counts is not None:
+        counts_NG, observed_G = bundle.genes.gather(read_counts(rows), match)
         figures += [
             depth_ratio(bundle, counts_NG, observed_G),
             profile_correlation(bundle, counts_NG, observed_G),

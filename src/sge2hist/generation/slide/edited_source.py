@@ -86,7 +86,12 @@ class EditedSource:
         return counts
 
     def set_types(self, bundle: ModelBundle, numbers: np.ndarray, z_NZ: np.ndarray) -> None:
-        """Set z1 of the cells whose type is edited to the mean of the type, in place; z2, the microenvironment, stays."""
+        """Set z1 of the cells whose type is edited to the mean of the type, in place; z2, the microenvironment, stays.
+
+        Likewise z1 of the cells of a layout, whose type is given.
+        """
+        if self.source.z1_NT is not None:
+            z_NZ[:, : bundle.config.gene.n_type] = self.source.z1_NT[numbers]
         for edit, rows in zip(self.edits, self.rows, strict=True):
             if edit.set_type is not None:
                 z_NZ[np.isin(numbers, rows), : bundle.config.gene.n_type] = type_mean(bundle, edit.set_type)

@@ -43,8 +43,9 @@ from sge2hist.generation.footprints import AUTO, footprints_name
 from sge2hist.generation.look import look_of
 from sge2hist.generation.slide.edits import Edit, edit_fields, read_edits
 from sge2hist.generation.slide.job import Progress, SlideJob, SlideSpec, lattice_of
+from sge2hist.generation.slide.layout_source import open_cells
 from sge2hist.generation.slide.request import SlideConfig, check_slide, with_footprints
-from sge2hist.generation.slide.source import Rectangle, SlideSource, open_source
+from sge2hist.generation.slide.source import Rectangle, SlideSource
 from sge2hist.generation.slide.stand_alone import write_stand_alone
 from sge2hist.generation.slide.table import write_slide_cells
 from sge2hist.generation.slide.tiling import region_of_part
@@ -135,7 +136,8 @@ def generate_slide(
     model
         An `SGE2Hist`, a model folder, or a name such as "pretrained:kidney". A path or name is loaded on the CPU.
     source
-        A paired dataset, an AnnData of raw counts with positions in um (obs x_um and y_um), or the path of either.
+        A paired dataset, an AnnData of raw counts with positions in um (obs x_um and y_um), or the path of either; or a layout of
+        cell types without counts (:mod:`sge2hist.generation.slide.layout`).
     output
         Folder to write, usually ``X.generated``.
     slide, section
@@ -191,7 +193,7 @@ def generate_slide(
     bundle = _open_bundle(model)
     options: dict[str, Any] = {"section": section, "positions": positions, "um_per_px": image_um_per_px}
     options |= {"layer": layer, "round_counts": round_counts, "seed": seed}
-    cells = source if isinstance(source, SlideSource) else open_source(source, slide, **options)
+    cells = source if isinstance(source, SlideSource) else open_cells(bundle, source, slide, **options)
     warn = warn_user if log is None else (lambda message: log(f"warning: {message}"))
     for warning in cells.warnings:
         warn(warning)

@@ -74,7 +74,7 @@ def check_slide(
     region = region_px(source, config.region_um, bundle.config.um_per_px)
     applicability = check_cells(
         bundle,
-        source.read_counts,
+        None if source.z1_NT is not None else source.read_counts,
         source.genes,
         len(source.id_N),
         centre_rows=source.centre_rows,

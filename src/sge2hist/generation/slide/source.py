@@ -50,6 +50,7 @@ class SlideSource:
     centre_rows: np.ndarray | None = None  # of 0..N-1: cells whose expression is compared with the model's; None: all
     warnings: tuple[str, ...] = ()  # about the positions
     notes: tuple[str, ...] = ()  # about the counts
+    z1_NT: np.ndarray | None = None  # of cells whose type is given, whose counts the model expects
 
     @cached_property
     def ids(self) -> pd.Index:
