@@ -25,6 +25,7 @@ from sge2hist.explorer.web.page import page_files
 from sge2hist.explorer.web.section_endpoints import SectionEndpoints
 from sge2hist.explorer.web.session_endpoints import SessionEndpoints
 
+MAX_THREADS = 8  # requests at work at one time, beside images
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -48,6 +49,9 @@ class ExplorerServer:
 
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            from anyio.to_thread import current_default_thread_limiter
+
+            current_default_thread_limiter().total_tokens = MAX_THREADS  # the others wait
             yield
             self.renderer.close()
 
