@@ -24,6 +24,7 @@ from sge2hist.explorer.tissue import Tissue
 from sge2hist.explorer.web.requests import body_of
 from sge2hist.explorer.web.session_access import SessionAccess, download
 
+GONE_SECONDS = 0.2  # between looks whether the client is still there
 Work = Callable[[Emit, Callable[[], None]], None]
 
 
@@ -43,7 +44,7 @@ class ImageEndpoints(SessionAccess):
         edits, settings = self._now(session)
         asked: dict[str, Any] = {"target": target, "edits": edits, "settings": settings, "revision": session.revision}
         asked |= {"preview": flag(body, "preview", True), "before": flag(body, "before", True)}
-        return self._stream(session, body, "main", partial(self.renderer.render, **asked))
+        return self._stream(request, session, body, "main", partial(self.renderer.render, **asked))
 
     async def samples(self, request: Request) -> Response:
         """More images of a cell."""
@@ -52,7 +53,7 @@ class ImageEndpoints(SessionAccess):
         n = int(number(body, "n", 1, LIMITS.samples, 4, whole=True))
         edits, settings = self._now(session)
         work = partial(self.renderer.samples, target=target, n=n, edits=edits, settings=settings)
-        return self._stream(session, body, "samples", work)
+        return self._stream(request, session, body, "samples", work)
 
     async def dose(self, request: Request) -> Response:
         """Images of a cell with other counts of a gene."""
@@ -74,31 +75,46 @@ class ImageEndpoints(SessionAccess):
 
         await run_in_threadpool(check)
         work = partial(self.renderer.dose, target=target, genes=genes, factors=factors, settings=settings)
-        return self._stream(session, body, "dose", work)
+        return self._stream(request, session, body, "dose", work)
 
     def _cell(self, body: dict[str, Any]) -> Target:
         return read_target({"target": {"cell": body.get("cell")}}, self.tissue, self.answers.number_of)
 
-    def _stream(self, session: Session, body: dict[str, Any], slot: str, work: Work) -> Response:
-        """Start work and answer its stages line by line; closing the connection ends it."""
+    def _stream(self, request: Request, session: Session, body: dict[str, Any], slot: str, work: Work) -> Response:
+        """Start work and answer its stages line by line."""
+        stages = self._started(request, session, text(body, "slot", slot, longest=20), work)
+
+        async def answer() -> AsyncIterator[bytes]:
+            async for line in stages:
+                yield json.dumps(line).encode() + b"\n"
+
+        return StreamingResponse(answer(), media_type="application/x-ndjson")
+
+    def _started(self, request: Request, session: Session, slot: str, work: Work) -> AsyncIterator[dict[str, Any]]:
+        """Start work; the stages as they come, until the last one or until the client has gone, which ends the work."""
         loop, lines = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any]]()
 
         def emit(line: dict[str, Any]) -> None:
             loop.call_soon_threadsafe(lines.put_nowait, line)
 
-        cancel, _ = self.renderer.start(session.key, text(body, "slot", slot, longest=20), work, emit)
+        cancel, _ = self.renderer.start(session.key, slot, work, emit)
 
-        async def answer() -> AsyncIterator[bytes]:
+        async def stages() -> AsyncIterator[dict[str, Any]]:
             try:
                 while True:
-                    line = await lines.get()
-                    yield json.dumps(line).encode() + b"\n"
+                    try:
+                        line = await asyncio.wait_for(lines.get(), GONE_SECONDS)
+                    except TimeoutError:
+                        if await request.is_disconnected():
+                            return
+                        continue
+                    yield line
                     if line["stage"] in ("full", "cancelled", "error"):
                         return
             finally:
                 cancel.set()
 
-        return StreamingResponse(answer(), media_type="application/x-ndjson")
+        return stages()
 
     async def export_image(self, request: Request) -> Response:
         """An image as a file."""
@@ -108,7 +124,6 @@ class ImageEndpoints(SessionAccess):
         if form not in ("png", "ome-tiff"):
             raise malformed("format is png or ome-tiff")
         edits, settings = self._now(session)
-        loop, lines = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any]]()
         made: list[bytes] = []
 
         def work(emit: Emit, check: Callable[[], None]) -> None:
@@ -116,14 +131,8 @@ class ImageEndpoints(SessionAccess):
             made.append(exports.image_file(self.tissue, image, form))
             emit({"stage": "full"})
 
-        def emit(line: dict[str, Any]) -> None:
-            loop.call_soon_threadsafe(lines.put_nowait, line)
-
-        cancel, _ = self.renderer.start(session.key, "export", work, emit)
-        try:
-            line = await lines.get()
-        finally:
-            cancel.set()
+        stages = [line async for line in self._started(request, session, "export", work)]
+        line = stages[-1] if stages else {"stage": "cancelled"}
         if line["stage"] == "cancelled":
             raise RequestError(409, "conflict", "a newer export came")
         if line["stage"] == "error":
