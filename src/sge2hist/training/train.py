@@ -21,7 +21,14 @@ from sge2hist.training.budget import Clock, TimeBudget
 from sge2hist.training.card import model_card, provenance
 from sge2hist.training.config import TrainConfig, model_shape
 from sge2hist.training.estimate import GENE_STAGES, STATISTICS_IMAGES, announce, expected_work, measure_rates
-from sge2hist.training.gene.data import GeneData, encode_data, gene_statistics, split_groups, with_neighbours
+from sge2hist.training.gene.data import (
+    GeneData,
+    encode_data,
+    gene_statistics,
+    split_groups,
+    validation_rows,
+    with_neighbours,
+)
 from sge2hist.training.gene.mixture_em import centre_micro
 from sge2hist.training.gene.mixture_init import MIN_LABELLED
 from sge2hist.training.gene.selection import select_genes
@@ -36,13 +43,13 @@ from sge2hist.training.gene.stages import (
 from sge2hist.training.gene.type_names import name_components
 from sge2hist.training.image.exclusion_mask import ExclusionMask, read_exclusion_mask
 from sge2hist.training.image.patches import PatchSource
-from sge2hist.training.image.preview import Preview
+from sge2hist.training.image.preview import Preview, preview_rows
 from sge2hist.training.image.stages import AutoencoderTraining, JointConfig, JointTraining
 from sge2hist.training.loop import UNLIMITED_STEPS, StagePlan, finish_stage, run_stage
 from sge2hist.training.presets import PRESETS
 from sge2hist.training.run import TrainingRun, log_end, open_run, release
 from sge2hist.training.sufficiency import Shortfall, undertrained
-from sge2hist.training.warm_start import copy_weights, takes_gene_model, warm_start_config
+from sge2hist.training.warm_start import copy_weights, steps_before, warm_start_config
 
 REFRESH_ITEMS = 16_000  # patches or cells between two updates of what a stage caches
 AUTOENCODER_RATE = 2e-3
@@ -163,7 +170,8 @@ class _Training:
             excluded=excluded,
         )
         self.useful = config.useful_steps(max_steps(len(self.train_rows), GeneStageConfig.batch_size))
-        self.steps_before = self._steps_before(initial)
+        stages = self.preset.method.stages
+        self.steps_before = steps_before(initial, shape, self.panel, stages, config.refit_genes)
 
     def _with_placed_neighbours(self, train_cells: GeneData) -> GeneData:
         """The training cells with the features of their neighbours: other training cells, and placed cells among them."""
@@ -194,15 +202,6 @@ class _Training:
         without = f", without {', '.join(skipped)}" if skipped else ""
         self.run.log(f"starting from {self.config.warm_start}{without}")
         return skipped
-
-    def _steps_before(self, initial: ModelBundle | None) -> dict[str, float]:
-        """Steps that the networks of each stage took before this training; infinite where a version did not record them."""
-        if initial is None:
-            return {}
-        known = initial.provenance.get("stage_steps", {})
-        kept = takes_gene_model(self.model.config, self.panel, initial, refit_genes=self.config.refit_genes)
-        stages = self.preset.method.stages if kept else ("autoencoder",)
-        return {stage: known.get(stage, float("inf")) for stage in stages}
 
     def _plan_time(self) -> None:
         """Divide a time budget over the stages, by the time that a few steps take, and log what it will hold."""
@@ -347,7 +346,7 @@ class _Training:
             self.source,
             self.all_cells,
             stage.depth_N,
-            self._preview_rows(),
+            preview_rows(validation_rows(self.dataset), self.train_rows, self.config.seed),
             self.run.directory,
             self.device,
         )
@@ -359,15 +358,9 @@ class _Training:
             with self.run.budget.work("preview/last"):
                 preview(n_steps)
 
-    def _preview_rows(self) -> np.ndarray:
-        split = self.dataset.obs["split"].astype(str).to_numpy()
-        rows = np.flatnonzero(split == "val") if (split == "val").any() else self.train_rows
-        return np.sort(np.random.default_rng(self.config.seed).choice(rows, min(8, len(rows)), replace=False))
-
     def _reference_cells(self) -> GeneData:
         """Cells of the same tissue that the model was not fitted to: unlike these, a cell is called novel."""
-        split = self.dataset.obs["split"].astype(str).to_numpy()
-        val = np.flatnonzero((split == "val") & self.dataset.is_centre)
+        val = validation_rows(self.dataset)
         held_out = GeneData.from_paired(self.dataset, val, self.columns) if len(val) else None
         # quantiles of a few cells would make most others novel
         if held_out is None or (held_out.library_N > 0).sum() < MIN_REFERENCE_CELLS:

@@ -73,3 +73,14 @@ def takes_gene_model(shape: ModelConfig, panel: GenePanel, initial: ModelBundle,
     """Whether a training from `initial` takes over its gene model too, which must read the same genes."""
     same_genes = list(initial.genes.ids) == list(panel.ids)
     return not refit_genes and same_genes and initial.model.config.gene == shape.gene
+
+
+def steps_before(
+    initial: ModelBundle | None, config: ModelConfig, panel: GenePanel, stages: tuple[str, ...], refit_genes: bool
+) -> dict[str, float]:
+    """Steps that the networks of each stage took before this training; infinite where a version did not record them."""
+    if initial is None:
+        return {}
+    known = initial.provenance.get("stage_steps", {})
+    kept = takes_gene_model(config, panel, initial, refit_genes=refit_genes)
+    return {stage: known.get(stage, float("inf")) for stage in (stages if kept else ("autoencoder",))}

@@ -245,3 +245,9 @@ def _principal_axes(data: GeneData, rows: np.ndarray, scale: float, n_axes: int,
         weight_GE[:, found] = pca.components_[found].T
         spread_E[found] = np.sqrt(pca.explained_variance_[found])
     return torch.from_numpy(weight_GE).float(), torch.from_numpy(spread_E).float()
+
+
+def validation_rows(dataset: PairedDataset) -> np.ndarray:
+    """Rows of the centre cells of split "val", int64; may be none."""
+    split = dataset.obs["split"].astype(str).to_numpy()
+    return np.flatnonzero((split == "val") & dataset.is_centre)

@@ -71,3 +71,9 @@ class Preview:
     def _shown(self, image_BCHW: Tensor) -> np.ndarray:
         image_BHWC = ((image_BCHW.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
         return composite(image_BHWC, self._model.config.channels)
+
+
+def preview_rows(validation_rows: np.ndarray, train_rows: np.ndarray, seed: int) -> np.ndarray:
+    """Rows of up to eight cells to show: validation cells, or training cells where there are none."""
+    rows = validation_rows if len(validation_rows) else train_rows
+    return np.sort(np.random.default_rng(seed).choice(rows, min(8, len(rows)), replace=False))
