@@ -7,6 +7,7 @@ import pytest
 
 from pairing.sections import make_section
 from sge2hist.cli.inspect import artifact_facts
+from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.section import Section
 from sge2hist.pairing.config import DEFAULT_FILTERS, PrepareConfig
@@ -111,6 +112,12 @@ def test_cells_outside_the_quality_control_of_the_vendor_stay_placed(section, tm
     assert len(data) == section.n_obs
     assert not data.is_centre[~passes].any()
     assert "quality control of the vendor" in [line["filter"] for line in data.manifest["qc"]["cells"]["one"]]
+
+
+def test_a_verdict_in_words_is_refused(section, tmp_path) -> None:
+    flagged = dataclasses.replace(section, obs=section.obs.assign(passes_qc="False"))
+    with pytest.raises(InputError, match=r"column passes_qc of (object|str).*true or false"):
+        prepare(flagged, tmp_path / "w.paired", **OPTIONS)
 
 
 def test_default_filters_go_by_platform(section, tmp_path) -> None:

@@ -27,6 +27,7 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import is_rgb
 from sge2hist.data.slides.pixel_source import PixelSource
 from sge2hist.data.slides.slide_image import SlideImage
+from sge2hist.data.virtual_he import MANIFEST_KEY, MARK
 from sge2hist.readers.spatialdata_elements import spatialdata_package
 
 CHUNK_PX = 1024
@@ -78,7 +79,16 @@ def _provenance(dataset: PairedDataset) -> dict[str, Any]:
         "um_per_px": dataset.um_per_px,
         "data": dataset.fingerprint,
         "toy": dataset.is_toy,
+        **({MANIFEST_KEY: MARK} if dataset.is_virtual_he else {}),
+        **(
+            {} if is_rgb(dataset.channels) else {"stain_transform": dataset.stain_transform, "ranges": _ranges(dataset)}
+        ),
     }
+
+
+def _ranges(dataset: PairedDataset) -> dict[str, Any]:
+    """For each slide, the values of the file that became levels 0 and 255 of each channel."""
+    return {str(slide["id"]): slide.get("ranges", {}) for slide in dataset.manifest["slides"]}
 
 
 def _image(slide_id: str, slide: SlideImage) -> Any:

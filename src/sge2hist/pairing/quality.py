@@ -88,9 +88,22 @@ def filter_by_position(section: Section, tissue: TissueMap, config: PrepareConfi
             f"nucleus of {low:g} to {high:g} um2", ~((area_um2 < low) | (area_um2 > high))
         )  # an unknown area passes
     if PASSES_QC in section.obs.columns:
-        filters.apply("quality control of the vendor", section.obs[PASSES_QC].to_numpy(bool))
+        filters.apply("quality control of the vendor", _passes_qc(section))
     filters.require_some(section.name)
     return filters, fraction
+
+
+def _passes_qc(section: Section) -> np.ndarray:
+    """The vendor's verdict, bool [N]; text is refused, since "False" would count as true."""
+    column = section.obs[PASSES_QC]
+    if column.dtype != bool:
+        raise InputError(
+            found=f"a column {PASSES_QC} of {column.dtype}",
+            where=section.name,
+            expected="true or false for every cell",
+            repair="convert it to bool, or give it another name",
+        )
+    return column.to_numpy()
 
 
 def filter_by_counts(
