@@ -139,7 +139,11 @@ def prepare(
     ] = True,
     alignment: Annotated[
         Path | None,
-        typer.Option(help="Xenium: csv that maps H&E to DAPI pixels.", rich_help_panel=_ALIGNMENT),
+        typer.Option(
+            help="Map from the image to the cells: auto finds it (any turn, mirror image, scale, crop), or refuses; or a file of "
+            "Xenium Explorer, QuPath, Fiji or napari, or alignment.json; or identity.",
+            rich_help_panel=_ALIGNMENT,
+        ),
     ] = None,
     format: Annotated[
         str, typer.Option(help="Format of the input; auto recognises it.", rich_help_panel=ADVANCED)

@@ -82,7 +82,9 @@ class PrepareConfig:
     stain_roles: str | None = (
         None  # of virtual H&E: "DAPI=haematoxylin,18S=eosin:0.6"; None: by the names of the channels
     )
-    alignment: str | Path | None = None  # Xenium: csv that maps H&E px to DAPI px
+    alignment: str | Path | None = (
+        None  # map between image and cells: auto (found), a file, identity; None: as the format states
+    )
     genes: str | Path | None = None  # published pickle: csv gene_id,symbol in the order of its vectors
     layer: str | None = None  # AnnData, SpatialData: layer of the raw counts, "X" or "raw/X"; None = found
     round_counts: bool = False  # AnnData, SpatialData: round counts with fractions at random, without bias, by `seed`

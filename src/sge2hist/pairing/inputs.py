@@ -11,6 +11,7 @@ from sge2hist.data.errors import InputError, as_path
 from sge2hist.data.section import Section
 from sge2hist.data.slides.channels import ALL, parse_channels
 from sge2hist.data.virtual_he import REQUEST, requested_file
+from sge2hist.pairing.alignment.map_to_image import AUTO
 from sge2hist.pairing.cells import choose_method
 from sge2hist.pairing.config import PrepareConfig
 from sge2hist.pairing.stain_ranges import with_virtual_he
@@ -18,6 +19,7 @@ from sge2hist.readers import CHOOSING_FORMATS, open_sections
 from sge2hist.readers.detect import FORMATS, detect_format
 from sge2hist.readers.tenx.visium_hd_folder import find_squares
 from sge2hist.readers.tenx.visium_hd_segmented import find_segmented
+from sge2hist.readers.tenx.xenium_alignment import IDENTITY
 
 Input = str | Path | Section  # what an instrument wrote, or a section that the caller has opened
 Log = Callable[[str], None]
@@ -38,6 +40,12 @@ def open_inputs(
         wrong.
     """
     given = _listed(inputs, "inputs")
+    if len(given) > 1 and config.alignment is not None and str(config.alignment) not in (AUTO, IDENTITY):
+        raise InputError(
+            found=f"--alignment {config.alignment} for {len(given)} inputs",
+            expected="one input: a map belongs to one image",
+            repair="--alignment auto, or an alignment file beside each H&E of a Xenium run",
+        )
     opened: list[tuple[Section, Path | None]] = []
     for source, image in zip(given, _image_of_each(given, images), strict=True):
         path = None if isinstance(source, Section) else Path(source)
@@ -121,7 +129,7 @@ def open_input(path: Path, image: str | Path | None, config: PrepareConfig) -> l
     options: dict[str, Any] = {
         "image": file if virtual_he else image,
         "um_per_px": config.image_um_per_px,
-        "alignment": config.alignment,
+        "alignment": _for_reader(config.alignment, format),
         "genes": config.genes,
         "layer": config.layer,
         "rounding_seed": config.seed if config.round_counts else None,
@@ -148,6 +156,13 @@ def open_input(path: Path, image: str | Path | None, config: PrepareConfig) -> l
         elif method in ("auto", "segmentation") and find_segmented(path) is not None:
             format = "visium_hd_segmented"
     return open_sections(path, format=format, bin_um=config.bin_um, **options)
+
+
+def _for_reader(alignment: str | Path | None, format: str) -> str | Path | None:
+    """Xenium's reader applies a map itself; one that is found is applied to its cells in px of the DAPI image."""
+    if format != "xenium" or alignment is None:
+        return None
+    return IDENTITY if str(alignment) == AUTO else alignment
 
 
 def _channels(channels: str | tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -23,6 +23,8 @@ from sge2hist.data.slides.channels import is_rgb, require_same_channels
 from sge2hist.data.virtual_he import REQUEST
 from sge2hist.pairing.alignment.frame import to_px
 from sge2hist.pairing.alignment.image_checks import check_image
+from sge2hist.pairing.alignment.map_to_image import AUTO, XENIUM, ImageMap, map_section
+from sge2hist.pairing.alignment.registration_report import write_registration_report
 from sge2hist.pairing.alignment.tissue import tissue_of
 from sge2hist.pairing.alignment.verdict import alignment_record, check_shift, shifted
 from sge2hist.pairing.cells import cells_of_section, choose_method
@@ -109,9 +111,9 @@ def prepare(
     _check_sections(sections, config)
     transform = choose_transform(sections, config.stain_transform)
     checked = [_check_and_make_cells(section, path, config, transform, log, progress) for section, path in opened]
-    um_per_px = config.um_per_px or max(section.um_per_px for section, _ in checked)
+    um_per_px = config.um_per_px or max(section.um_per_px for section, _, _ in checked)
     parts, counts, alignment = [], [], []
-    for number, (section, warnings) in enumerate(checked):
+    for number, (section, _, warnings) in enumerate(checked):
         progress("reading counts", number, len(checked))
         part, part_counts = _collect(section, config)
         applied_um = config.shift_of(section.name)
@@ -120,7 +122,10 @@ def prepare(
         parts.append(part)
         counts.append(part_counts)
         del part_counts
+        applied_map = checked[number][1]
         alignment.append(alignment_record(part, applied_um, warnings))
+        if applied_map is not None:
+            alignment[-1]["map"] = applied_map.summary()
     progress("reading counts", len(checked), len(checked))
     cells = merge_sections(parts, counts, config)
     gap_um = config.patch_um + 2 * um_per_px  # the patch and the pixels that its border may share
@@ -141,6 +146,7 @@ def prepare(
         gap_um=gap_um,
         alignment=alignment,
         config=config,
+        maps=[applied_map for _, applied_map, _ in checked],
     )
     _write(prepared, output, overwrite=overwrite, progress=progress)
     return PairedDataset.open(output)
@@ -200,11 +206,12 @@ def _check_sections(sections: list[Section], config: PrepareConfig) -> None:
 
 def _check_and_make_cells(
     section: Section, path: Path | None, config: PrepareConfig, transform: str, log: Log, progress: Progress
-) -> tuple[Section, list[str]]:
-    """Check the image, correct the shift, scale the stains, make cells of bins; returns the section and warnings.
+) -> tuple[Section, ImageMap | None, list[str]]:
+    """Put the cells on the image, check it, correct the shift, scale the stains, make cells of bins.
 
-    Space Ranger's outlines lie in px of the image that it was run with, before any scaling and shift, so its cells
-    are made first. Outlines on the given image need positions that match it, so those cells are made last.
+    Returns the section, the map that put its cells on the image (None: the format's own), and warnings. Space Ranger's
+    outlines lie in px of the image that it was run with, before any scaling and shift, so its cells are made first.
+    Outlines on the given image need positions that match it, so those cells are made last.
     """
     method = choose_method(section, path, config.cells)
 
@@ -226,14 +233,28 @@ def _check_and_make_cells(
 
     if method == "segmentation":
         section = with_cells(section)
-    if section.frame_facts is not None:
+    applied_map = None
+    if config.alignment is not None and (section.technology != XENIUM or str(config.alignment) == AUTO):
+        progress("registration", 0, 1)
+        section, applied_map = map_section(
+            section,
+            config.alignment,
+            positions=config.positions,
+            um_per_px=config.image_um_per_px,
+            folder=path,
+        )
+        progress("registration", 1, 1)
+        log(f"{section.name}: {applied_map.source}")
+    elif section.frame_facts is not None:
         section, frame_warnings = to_px(section, tissue_of(section), config.positions, keep_inside=config.keep_inside)
         warnings += frame_warnings
-    section, image_warnings = check_image(section, keep_inside=config.keep_inside)
+    # a map beyond doubt may show a part of the section: that is no error
+    registered = applied_map is not None and applied_map.registration is not None
+    section, image_warnings = check_image(section, keep_inside=config.keep_inside or registered)
     warnings += image_warnings
     section = shifted(section, config.shift_of(section.name))
     section = with_stain_scale(section, transform)
-    return section if method == "segmentation" else with_cells(section), warnings
+    return section if method == "segmentation" else with_cells(section), applied_map, warnings
 
 
 def _collect(section: Section, config: PrepareConfig) -> tuple[SectionCells, csr_array]:
@@ -287,8 +308,18 @@ def _write(prepared: Prepared, output: str | Path, *, overwrite: bool, progress:
         progress("cells", 1, 1)
         for number in range(len(prepared.parts)):
             _report(folder, prepared, number)
+            _write_map(folder, prepared, number)
             progress("alignment report", number + 1, len(prepared.parts))
         write_paired_manifest(folder, prepared, slides, cells_hash)
+
+
+def _write_map(folder: Path, prepared: Prepared, number: int) -> None:
+    applied, part = prepared.maps[number], prepared.parts[number]
+    if applied is None:
+        return
+    suffix = "" if number == 0 else f".{number}"
+    applied.write(folder / f"alignment{suffix}.json", folder / f"alignment{suffix}.csv")
+    write_registration_report(folder / f"registration{suffix}.png", part.section, applied, toy=prepared.config.toy)
 
 
 def _report(folder: Path, prepared: Prepared, number: int) -> None:

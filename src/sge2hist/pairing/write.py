@@ -16,6 +16,7 @@ from sge2hist.data.section import Section
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
 from sge2hist.data.slides.stain_scale import SQRT
 from sge2hist.data.virtual_he import MANIFEST_KEY, MARK
+from sge2hist.pairing.alignment.map_to_image import ImageMap
 from sge2hist.pairing.collect import Cells, Progress, SectionCells
 from sge2hist.pairing.config import PrepareConfig
 from sge2hist.pairing.labels import Labels
@@ -33,6 +34,7 @@ class Prepared:
     gap_um: float
     alignment: list[dict[str, Any]]  # one record per section
     config: PrepareConfig
+    maps: list[ImageMap | None]  # that put the cells of each section on its image, where one was given or found
 
 
 def slide_file(sections: list[Section], number: int) -> str:

@@ -138,8 +138,8 @@ def _read_peak(surface: np.ndarray, step: float, max_steps: int) -> Shift:
     if not at_border and best > 0.05 and z > 4 and prominence > 1.2:
         confidence = "high" if z > 6 and prominence > 1.5 else "moderate"
     return Shift(
-        x_um=float(x[row, column]) + _vertex(peak[1]) * step,
-        y_um=float(y[row, column]) + _vertex(peak[:, 1]) * step,
+        x_um=float(x[row, column]) + vertex(peak[1]) * step,
+        y_um=float(y[row, column]) + vertex(peak[:, 1]) * step,
         correlation=best,
         correlation_unshifted=float(surface[max_steps, max_steps]),
         prominence=min(prominence, 99.0),
@@ -150,7 +150,7 @@ def _read_peak(surface: np.ndarray, step: float, max_steps: int) -> Shift:
     )
 
 
-def _vertex(three: np.ndarray) -> float:
+def vertex(three: np.ndarray) -> float:
     """Offset of the vertex of the parabola through three equally spaced values, -0.5 to 0.5."""
     curvature = three[0] - 2 * three[1] + three[2]  # NaN beside the border: no vertex there
     return float(np.clip((three[0] - three[2]) / (2 * curvature), -0.5, 0.5)) if curvature < 0 else 0.0

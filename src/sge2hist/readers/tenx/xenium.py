@@ -29,6 +29,7 @@ from sge2hist.data.section import Section
 from sge2hist.data.slides.channels import ALL, Channels
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.data.virtual_he import REQUEST
+from sge2hist.readers.alignment_file import refuse_other_reading
 from sge2hist.readers.tables import as_float, as_text, read_parquet
 from sge2hist.readers.tenx import space_ranger
 from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
@@ -223,16 +224,11 @@ def _cells(path: Path, barcodes: np.ndarray) -> tuple[pd.DataFrame, np.ndarray, 
 
 
 def _refuse_inverse(dapi_xy_px: np.ndarray, mapping: XeniumAlignment, slide: SlideImage) -> None:
-    """The commonest mistake with the matrix: none of the cells lies on the H&E, but all do the other way round."""
+    """The commonest mistakes with the matrix: none of the cells lies on the H&E, but all do when it is read otherwise."""
     size_px = np.array([slide.width_px, slide.height_px])
 
-    def inside(xy_px: np.ndarray) -> float:
-        return float(((xy_px >= 0) & (xy_px < size_px)).all(axis=1).mean())
+    def lands(he_to_dapi: np.ndarray) -> float:
+        he_xy_px = XeniumAlignment(he_to_dapi=he_to_dapi, description="").to_he(dapi_xy_px)
+        return float(((he_xy_px >= 0) & (he_xy_px < size_px)).all(axis=1).mean())
 
-    if inside(mapping.to_he(dapi_xy_px)) < 0.5 and inside(mapping.from_he(dapi_xy_px)) > 0.9:
-        raise InputError(
-            found="an alignment that maps DAPI px to H&E px",
-            where=mapping.description,
-            expected="H&E px -> DAPI px, as Xenium Explorer exports it",
-            repair="give the inverse matrix",
-        )
+    refuse_other_reading(lands, mapping.he_to_dapi, mapping.description)
