@@ -2,6 +2,7 @@
 
     python benchmarks/registration.py xenium_pancreas --cases 100 --output cases.jsonl
     python benchmarks/registration.py xenium_pancreas --refusals --other-image he.tif --output cases.jsonl
+    python benchmarks/registration.py --visium-hd outs --other-image he.tif --cases 6 --output cases.jsonl
     python benchmarks/registration.py --table cases.jsonl
 
 Each case is an image of virtual H&E, computed from the morphology image of the folder (Giacomelli et al. 2016), turned and
@@ -14,6 +15,7 @@ differs.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -175,6 +177,60 @@ def run_refusals(truth: Truth, other_image: Path | None, output: Path) -> None:
             _save(record, output)
 
 
+def run_real(outs: Path, image: Path, n: int, output: Path) -> None:
+    """Real H&E and bins of 8 um: the stated positions, and turned copies of the image against the image as it is."""
+    from scipy.ndimage import affine_transform
+
+    from sge2hist.data.slides.slide_image import SlideImage
+    from sge2hist.pairing.alignment.map_to_image import map_section
+    from sge2hist.pairing.alignment.registration import estimate_shift
+    from sge2hist.pairing.alignment.tissue import tissue_of
+    from sge2hist.readers import open_sections
+
+    (section,) = open_sections(outs, image=image, bin_um=8)
+    um_per_px, xy = section.um_per_px, section.centre_xy_px
+    totals = np.asarray(section.read_counts(None, None).sum(axis=1)).ravel()
+    pixels, started = section.image.as_array(), time.process_time()
+    moved, applied = map_section(section, "auto")
+    base = np.linalg.inv(applied.image_to_cells)
+    length = np.linalg.norm(moved.centre_xy_px - xy, axis=1) * um_per_px
+    shifts = [estimate_shift(tissue_of(part), part.centre_xy_px, totals) for part in (section, moved)]
+    record: dict[str, Any] = {"real": "as stated", "moved_median_um": float(np.median(length))}
+    record |= {"moved_max_um": float(length.max()), "cpu_s": time.process_time() - started}
+    record |= {
+        "shift_um": [s.length_um for s in shifts if s],
+        "correlation": [s.correlation_unshifted for s in shifts if s],
+    }
+    record["evidence"] = applied.registration.evidence.summary() if applied.registration else None
+    _save(record, output)
+    for seed in range(n):
+        rng = np.random.default_rng(seed)
+        angle, scale, mirror = rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1.1), rng.choice([-1.0, 1.0])
+        turn = (
+            scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([mirror, 1])
+        )
+        turn = turn @ (np.eye(2) + rng.uniform(-0.02, 0.02, (2, 2)))
+        height, width = (int(side * rng.uniform(0.5, 0.9)) for side in pixels.shape[:2])
+        old_centre = np.array(pixels.shape[1::-1]) * rng.uniform(0.4, 0.6, 2)
+        true = np.eye(3)
+        true[:2, :2], true[:2, 2] = turn, np.array([width, height]) / 2 - turn @ old_centre
+        back = np.linalg.inv(true)
+        offset = (back[:2, :2] @ [0.5, 0.5] + back[:2, 2] - 0.5)[::-1]
+        layers = [
+            affine_transform(pixels[..., k], back[:2, :2][::-1, ::-1], offset, (height, width), order=1, cval=245)
+            for k in range(3)
+        ]
+        um = um_per_px / scale
+        turned = dataclasses.replace(section, image=SlideImage.from_array(np.stack(layers, axis=-1), um))
+        started = time.process_time()
+        _, applied = map_section(turned, "auto")
+        expected, found = (xy @ m[:2, :2].T + m[:2, 2] for m in (true @ base, np.linalg.inv(applied.image_to_cells)))
+        inside = ((expected >= 0) & (expected < [width, height])).all(axis=1)
+        error = np.linalg.norm(found - expected, axis=1)[inside] * um
+        record = {"real": "turned", "seed": seed, "median_um": float(np.median(error)), "max_um": float(error.max())}
+        _save(record | {"shape": (height, width), "cpu_s": time.process_time() - started}, output)
+
+
 def _save(record: dict[str, Any], output: Path) -> None:
     with open(output, "a") as file:
         file.write(json.dumps(record) + "\n")
@@ -196,6 +252,8 @@ def print_table(path: Path) -> None:
                 _print_row(reference, "within 5 %" if stated else "wrong by 0.1 to 10 x", some)
     if cases:
         _print_row("all", "", cases)
+    for record in (r for r in records if "real" in r):
+        print({key: value for key, value in record.items() if key != "evidence"})
     print("\n| case | refused | found, median error um | CPU s |\n|---|---|---|---|")
     for name in dict.fromkeys(r["refusal"] for r in records if "refusal" in r):
         some = [r for r in records if r.get("refusal") == name]
@@ -225,12 +283,16 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--refusals", action="store_true")
+    parser.add_argument("--visium-hd", type=Path, help="outs/ of a run; its H&E by --other-image")
     parser.add_argument("--other-image", type=Path, help="an H&E of another organ")
     parser.add_argument("--output", type=Path, default=Path("registration_cases.jsonl"))
     parser.add_argument("--table", type=Path)
     arguments = parser.parse_args()
     if arguments.table:
         print_table(arguments.table)
+        return
+    if arguments.visium_hd:
+        run_real(arguments.visium_hd, arguments.other_image, arguments.cases, arguments.output)
         return
     if arguments.folder is None:
         parser.error("give a Xenium folder, or --table FILE")

@@ -17,7 +17,7 @@ from docs.toy_folder import gene_of_toy, write_toy_folder
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guide"
 PAGES = (
-    *("install", "quickstart", "prepare", "train", "generate", "generate-slide", "layouts"),
+    *("install", "quickstart", "prepare", "align", "train", "generate", "generate-slide", "layouts"),
     *("view", "explore", "evaluate", "finetune", "xenium", "fluorescence", "troubleshooting"),
 )
 README = "README"

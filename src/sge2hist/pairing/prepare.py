@@ -244,7 +244,7 @@ def _check_and_make_cells(
             folder=path,
         )
         progress("registration", 1, 1)
-        log(f"{section.name}: {applied_map.source}")
+        log(f"{section.name}: {applied_map.source}; the image has {section.um_per_px:.4g} um/px")
     elif section.frame_facts is not None:
         section, frame_warnings = to_px(section, tissue_of(section), config.positions, keep_inside=config.keep_inside)
         warnings += frame_warnings

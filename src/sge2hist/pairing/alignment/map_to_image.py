@@ -13,13 +13,14 @@ from sge2hist.data.artifacts import write_json
 from sge2hist.data.errors import InputError
 from sge2hist.data.position_frame import FrameFacts, factor_to_px, spacing_of
 from sge2hist.data.section import Section
-from sge2hist.data.slides.channels import ALL
+from sge2hist.data.slides.channels import ALL, nuclear_channel
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.pairing.alignment.automatic import Registration, register
 from sge2hist.pairing.alignment.block_matching import apply_map, scale_of
 from sge2hist.pairing.alignment.image_checks import SIZE_TOLERANCE, share_inside
 from sge2hist.pairing.alignment.nuclear_map import ImageNuclei, NuclearSource, PointNuclei
 from sge2hist.readers.alignment_file import KIND, MATRIX_KEY, read_alignment_file, refuse_other_reading
+from sge2hist.readers.tenx.xenium import find_morphology
 from sge2hist.readers.tenx.xenium_alignment import IDENTITY
 
 AUTO = "auto"
@@ -27,12 +28,6 @@ NUCLEUS_UM = 3.0  # standard deviation of the Gaussian that stands for a nucleus
 TYPICAL_SPACING_UM = 8.0  # distance to the nearest cell, where nothing states the unit of the positions
 MAX_POINTS = 400_000  # finer bins are summed
 XENIUM = "Xenium"
-DAPI_FILES = (
-    "morphology_focus/morphology_focus_0000.ome.tif",
-    "morphology_focus/ch0000_dapi.ome.tif",
-    "morphology_focus.ome.tif",
-    "morphology_mip.ome.tif",
-)
 MIN_ON_REFERENCE = 0.9  # share of the cells that lie on the DAPI image of their own run
 
 
@@ -132,7 +127,10 @@ def map_section(
         um_per_px_sources=sources,
         frame_facts=None,
         reference=None,
-        notes=[*section.notes, f"cells put on the image by {source}"],
+        notes=[
+            *(note.partition("; image aligned by")[0] for note in section.notes),
+            f"cells put on the image by {source}",
+        ],
     )
     return moved, applied
 
@@ -262,15 +260,14 @@ def _weighted(section: Section) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _dapi_image(section: Section, folder: Path) -> SlideImage | None:
-    """The DAPI image of the run; None where there is none, it cannot be read, or it is the image itself."""
-    for name in (*DAPI_FILES, *(f"outs/{file}" for file in DAPI_FILES)):
-        path = folder / name
-        if not path.is_file() or path.resolve() == section.image.path.resolve():
-            continue
-        try:
-            slide = SlideImage.open(path, channels=ALL)
-        except InputError:
-            continue
-        if share_inside(section.centre_xy_px, slide.width_px, slide.height_px) >= MIN_ON_REFERENCE:
-            return slide
-    return None
+    """The nuclear stain of the run; None where there is none, it cannot be read, or it is the image itself."""
+    path = find_morphology(folder)
+    if path is None or path.resolve() == section.image.path.resolve():
+        return None
+    try:
+        channels = SlideImage.open(path, channels=ALL).channels
+        slide = SlideImage.open(path, channels=(channels[nuclear_channel(channels)],))
+    except InputError:  # registered to the positions then, as the log says
+        return None
+    inside = share_inside(section.centre_xy_px, slide.width_px, slide.height_px)
+    return slide if inside >= MIN_ON_REFERENCE else None

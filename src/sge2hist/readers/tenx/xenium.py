@@ -69,8 +69,8 @@ def read(
     image
         The H&E; found in the folder as `*he_image.ome.tif` when None.
     alignment
-        The 3x3 or keypoint csv, or "identity" when the H&E is already in px of the DAPI image; found beside the image
-        when None.
+        A file of `readers.alignment_file`, or "identity" when the H&E is already in px of the DAPI image; found beside the
+        image when None.
     um_per_px
         Overrides the scale that the alignment gives.
     channels
@@ -174,7 +174,7 @@ def _find_image(folder: Path, channels: Channels | None) -> Path:
         found=f"{len(found)} H&E images ({', '.join(path.name for path in found[:4]) or 'no *he_image.ome.tif'})",
         where=str(folder),
         expected="the H&E stained after the run (the morphology images are fluorescence)",
-        repair=f"give --image, and --alignment with the csv exported by Xenium Explorer{virtual}",
+        repair=f"give --image, and --alignment with the csv exported by Xenium Explorer, or auto{virtual}",
     )
 
 
