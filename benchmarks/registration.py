@@ -1,7 +1,7 @@
 """Automatic registration against known truth, on a Xenium folder, and on what must be refused.
 
     python benchmarks/registration.py xenium_pancreas --cases 100 --output cases.jsonl
-    python benchmarks/registration.py xenium_pancreas --refusals --other-image he.tif --output cases.jsonl
+    python benchmarks/registration.py xenium_pancreas --refusals 2 --other-image he.tif --output cases.jsonl
     python benchmarks/registration.py --visium-hd outs --other-image he.tif --cases 6 --output cases.jsonl
     python benchmarks/registration.py --table cases.jsonl
 
@@ -28,7 +28,6 @@ SOURCE_UM_PER_PX = 0.85
 UM_PER_PX = (0.9, 3.4)
 SIDE_UM = (1200.0, 4000.0)
 MAX_SHEAR = 0.03
-ATTEMPTS = 2
 
 
 class Truth:
@@ -134,13 +133,13 @@ def run_cases(truth: Truth, numbers: range, output: Path) -> None:
         _save(record, output)
 
 
-def run_refusals(truth: Truth, other_image: Path | None, output: Path) -> None:
+def run_refusals(truth: Truth, other_image: Path | None, n: int, output: Path) -> None:
     """Cases that must be refused, and crops of 5 % of the section, which may be found."""
     from sge2hist.data.slides.slide_image import SlideImage
     from sge2hist.pairing.alignment.nuclear_map import PointNuclei
 
     xy = truth.xy_um
-    for seed in range(ATTEMPTS):
+    for seed in range(n):
         rng = np.random.default_rng(seed)
         pixels, _, um_per_px = virtual_image(truth, 500 + seed)
         side = truth.size_um * np.sqrt(0.05)
@@ -151,15 +150,15 @@ def run_refusals(truth: Truth, other_image: Path | None, output: Path) -> None:
         blank = np.clip(rng.normal(240, 2, (1000, 1000, 3)), 0, 255).astype(np.uint8)
         cases = {
             "blank image": (blank, 2.0, xy, None),
+            "image of 5 % of the section": (crop, crop_um, xy, crop_true),
+            "cells displaced by 40 um": (pixels, um_per_px, xy + rng.normal(0, 40, xy.shape), None),
+            "another part of the section": (right, right_um, xy[xy[:, 0] < 0.45 * truth.size_um[0]], None),
             "random points in the same outline": (
                 pixels,
                 um_per_px,
                 rng.uniform([0, 0], truth.size_um, xy.shape),
                 None,
             ),
-            "cells displaced by 40 um": (pixels, um_per_px, xy + rng.normal(0, 40, xy.shape), None),
-            "another part of the section": (right, right_um, xy[xy[:, 0] < 0.45 * truth.size_um[0]], None),
-            "image of 5 % of the section": (crop, crop_um, xy, crop_true),
         }
         if other_image is not None:
             slide = SlideImage.open(other_image)
@@ -282,7 +281,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="Xenium folder with its morphology image")
     parser.add_argument("--cases", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--refusals", action="store_true")
+    parser.add_argument("--refusals", type=int, default=0, help="number of each")
     parser.add_argument("--visium-hd", type=Path, help="outs/ of a run; its H&E by --other-image")
     parser.add_argument("--other-image", type=Path, help="an H&E of another organ")
     parser.add_argument("--output", type=Path, default=Path("registration_cases.jsonl"))
@@ -300,7 +299,7 @@ def main() -> None:
     if arguments.cases:
         run_cases(truth, range(arguments.first, arguments.first + arguments.cases), arguments.output)
     if arguments.refusals:
-        run_refusals(truth, arguments.other_image, arguments.output)
+        run_refusals(truth, arguments.other_image, arguments.refusals, arguments.output)
 
 
 if __name__ == "__main__":

@@ -54,8 +54,8 @@ def register(
     """
     if n_cells < MIN_CELLS:
         raise _refusal(f"{n_cells} cells", where, f"at least {MIN_CELLS} to find the map by")
-    overview = image.overview()
-    if float(np.ptp(overview.values_HW)) < 1e-3:
+    low, high = np.quantile(image.overview().values_HW, [0.005, 0.995])
+    if high - low < max(image.min_contrast, 1e-6):
         raise _refusal("an image without any nuclear stain", where, "nuclei to find the map by")
     objection = ""
     ranges = [STATED_SCALE, ANY_SCALE] if scale_is_stated else [ANY_SCALE]

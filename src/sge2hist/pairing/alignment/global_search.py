@@ -145,11 +145,11 @@ class _Level:
             return None
         cells, image = (_at(m, step_um / um) for m, um in both)
         diagonal = int(np.ceil(np.hypot(*image.values_HW.shape)))
-        shape = tuple(next_fast_len(side + diagonal, real=True) for side in cells.values_HW.shape)
-        mask = cells.known_HW.astype(np.float32)
-        spectra = tuple(rfft2(a, shape) for a in (cells.values_HW, cells.values_HW**2, mask))
+        height, width = (next_fast_len(side + diagonal, real=True) for side in cells.values_HW.shape)
+        shape, mask = (height, width), cells.known_HW.astype(np.float32)
+        value, square, number = (rfft2(a, shape) for a in (cells.values_HW, cells.values_HW**2, mask))
         smaller = min(cells.known_HW.sum(), image.known_HW.sum())
-        return cls(cells, image, spectra, shape, MIN_OVERLAP * float(smaller), step_um)
+        return cls(cells, image, (value, square, number), shape, MIN_OVERLAP * float(smaller), step_um)
 
     def best(self, turn: np.ndarray) -> list[Candidate]:
         """The two best shifts of the image turned by `turn`."""

@@ -17,6 +17,7 @@ from sge2hist.data.slides.slide_image import SlideImage
 
 MAX_OVERVIEW_PX = 2500  # longest side of an overview; coarser maps are averages of it
 OVERVIEW_UM = 4.0  # per px of an overview, at least: nuclei of one group merge, groups do not
+MIN_STAIN, MIN_LIGHT = 0.06, 3.0  # optical density (log10) of the palest nuclei, above the noise of glass; grey levels
 HULL_MARGIN_UM = 40.0  # beyond the outermost cells the instrument still looked, and found none
 HULL_PX = 512  # longest side of the raster of the convex hull
 
@@ -59,6 +60,7 @@ class NuclearSource(Protocol):
 
     um_per_unit: float  # of its frame; of an image it may be a guess
     finest_um: float  # finer maps show nothing more
+    min_contrast: float  # range of values below which it shows nothing
 
     def overview(self) -> NuclearMap:
         """All of it at low resolution."""
@@ -74,6 +76,7 @@ class ImageNuclei:
 
     def __init__(self, slide: SlideImage, um_per_px: float) -> None:
         self.slide, self.um_per_unit, self.finest_um = slide, um_per_px, um_per_px
+        self.min_contrast = MIN_STAIN if is_rgb(slide.channels) else MIN_LIGHT
         self._overview: NuclearMap | None = None
 
     def overview(self) -> NuclearMap:
@@ -121,6 +124,7 @@ class PointNuclei:
     ) -> None:
         order = np.argsort(xy_N2[:, 1], kind="stable")  # a window is a slice of the rows, searched in its columns
         self.xy_N2, self.um_per_unit, self.finest_um = xy_N2[order], um_per_unit, sigma_um / 2
+        self.min_contrast = 0.0
         self.sigma, self.weight_N = sigma_um / um_per_unit, None if weight_N is None else weight_N[order]
         self.margin = max(HULL_MARGIN_UM, 3 * sigma_um) / um_per_unit
         low, high = xy_N2.min(axis=0) - self.margin, xy_N2.max(axis=0) + self.margin

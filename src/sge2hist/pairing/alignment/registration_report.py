@@ -45,7 +45,8 @@ def _plot_whole(axes: Axes, section: Section) -> None:
     axes.imshow(composite(pixels, section.image.channels), extent=extent)
     rng = np.random.default_rng(0)
     shown = rng.permutation(section.n_obs)[:MAX_DOTS]
-    axes.scatter(*section.centre_xy_px[shown].T, s=0.3, color=DOT, linewidths=0)
+    x_N, y_N = section.centre_xy_px[shown].T
+    axes.scatter(x_N, y_N, s=0.3, color=DOT, linewidths=0)
     for side_um in ZOOMS_UM:
         x, y, side = _window(section, side_um)
         axes.plot([x, x + side, x + side, x, x], [y, y, y + side, y + side, y], color="black", linewidth=1.2)
@@ -59,7 +60,8 @@ def _plot_zoom(axes: Axes, section: Section, side_um: float) -> None:
     axes.imshow(composite(pixels, section.image.channels), extent=(x, x + side, y + side, y))
     inside = ((section.centre_xy_px >= [x, y]) & (section.centre_xy_px < [x + side, y + side])).all(axis=1)
     size = 6 * (ZOOMS_UM[0] / side_um) ** 2 / 4
-    axes.scatter(*section.centre_xy_px[inside].T, s=size, facecolors="none", edgecolors=DOT, linewidths=1.0)
+    x_N, y_N = section.centre_xy_px[inside].T
+    axes.scatter(x_N, y_N, s=size, facecolors="none", edgecolors=DOT, linewidths=1.0)
     axes.set(title=f"{side_um:g} um", xlim=(x, x + side), ylim=(y + side, y))
     axes.set_axis_off()
 
