@@ -132,7 +132,7 @@ class ImageEndpoints(SessionAccess):
             emit({"stage": "full"})
 
         stages = [line async for line in self._started(request, session, "export", work)]
-        line = stages[-1] if stages else {"stage": "cancelled"}
+        line: dict[str, Any] = stages[-1] if stages else {"stage": "cancelled"}
         if line["stage"] == "cancelled":
             raise RequestError(409, "conflict", "a newer export came")
         if line["stage"] == "error":
