@@ -83,7 +83,7 @@ export class Session {
   }
 
   async open() {
-    const stored = sessionStorage.getItem(SESSION_KEY);
+    const stored = remembered();
     let old = null;
     if (stored) old = await getJson(`sessions/${stored}`).catch(() => null);
     if (old && (await holdAlone(stored))) {
@@ -102,7 +102,7 @@ export class Session {
     }
     if (from)
       state = await (await send(`sessions/${state.session}/settings`, { method: "PUT", body: from.settings })).json();
-    sessionStorage.setItem(SESSION_KEY, state.session);
+    remember(state.session);
     this.#take(state);
   }
 
@@ -111,18 +111,23 @@ export class Session {
     this.changed(state);
   }
 
+  #path(path) {
+    return path ? `sessions/${this.state.session}/${path}` : `sessions/${this.state.session}`;
+  }
+
   async #sendAlive(path, options) {
     try {
-      return await send(`sessions/${this.state.session}/${path}`, options);
+      return await send(this.#path(path), options);
     } catch (error) {
       if (error.code !== "session_gone") throw error;
       await this.#make(this.state);
-      return send(`sessions/${this.state.session}/${path}`, options);
+      return send(this.#path(path), options);
     }
   }
 
   async get(path, values = {}, signal = undefined) {
-    return (await this.#sendAlive(`${path}?${asQuery(values)}`, { signal })).json();
+    const query = asQuery(values);
+    return (await this.#sendAlive(query ? `${path}?${query}` : path, { signal })).json();
   }
 
   /** Change the edits. `ask(state)` returns {method, path, body}, or null for nothing; it is called when all earlier changes are done. */
@@ -164,6 +169,23 @@ export class Session {
     const name =
       /filename="?([^";]+)"?/.exec(answer.headers.get("Content-Disposition") ?? "")?.[1] ?? path.split("/").at(-1);
     return { name, blob: await answer.blob() };
+  }
+}
+
+// A page inside a notebook may have no storage: it then has a new session each time it is opened.
+function remembered() {
+  try {
+    return sessionStorage.getItem(SESSION_KEY);
+  } catch {
+    return null;
+  }
+}
+
+function remember(session) {
+  try {
+    sessionStorage.setItem(SESSION_KEY, session);
+  } catch {
+    // see above
   }
 }
 

@@ -101,10 +101,10 @@ class Explorer {
     new CellsPanel(store, info);
     new CellPanel(store, session, info, {
       choose: (id, go) => selection.choose(id, go),
-      addGene: (symbol) => selection.addGene(symbol),
+      addGene: (symbol) => changePanel.addGene(symbol),
       fail: showError,
     });
-    new ChangePanel(store, session, changes, info, selection, showError);
+    const changePanel = new ChangePanel(store, session, changes, info, selection, showError);
     new EditsPanel(store, session, changes, info, { select: (edit) => selection.select(edit), fail: showError, say });
     this.showMode = segments(byId("modes"), MODES, (mode) => store.set({ mode }));
   }

@@ -27,7 +27,8 @@ export class Renderer {
         mine.signal,
       )) {
         if (mine.signal.aborted) return;
-        if (part.stage === "cancelled") break;
+        if (part.stage === "cancelled")
+          throw Object.assign(new Error("The picture was given up."), { code: "cancelled" });
         const waited_s = (performance.now() - asked) / 1000;
         this.result = { ...this.result, ...part, pending: part.stage !== "full", waited_s };
         if (part.stage === "preview") this.result.preview_s = waited_s;

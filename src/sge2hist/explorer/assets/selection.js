@@ -3,6 +3,7 @@
 import { boundsOf } from "./slides/outline_tool.js";
 import { short } from "./dom.js";
 import { wasAborted } from "./api.js";
+import { whoAdded } from "./edit_list.js";
 
 const AREA_MARGIN_UM = 24; // of the picture of an area
 const CLOSE_UP = 4; // the view of a chosen cell is so many patches wide
@@ -14,6 +15,7 @@ export class Selection {
     this.whole = [0, 0, info.data.width_um, info.data.height_um];
     this.goThere = false;
     store.on(["state", "cellId", "genes"], () => this.#fetchCell());
+    store.on(["cell"], () => this.#updateTarget());
     store.on(["scopeKind", "cellId", "outline", "viewRect", "scopeType"], () => this.#updateScope());
   }
 
@@ -41,6 +43,10 @@ export class Selection {
       state = store.get("state");
     this.request?.abort();
     if (!id || !state) return;
+    if (/^added_/.test(id) && !whoAdded(state, id)) {
+      store.set({ cellId: null, cell: null }); // the edit that added it is gone
+      return;
+    }
     const mine = (this.request = new AbortController());
     try {
       const edited = state.edits.map((edit) => edit.action.gene).filter(Boolean);
@@ -51,19 +57,9 @@ export class Selection {
       this.#goTo(cell);
     } catch (error) {
       if (wasAborted(error)) return;
-      if (error.code === "not_found" && store.get("cell")?.id === id)
-        this.#lose(id); // removed, or its edit undone
-      else {
-        this.actions.fail(error);
-        if (store.get("cell")?.id !== id) store.set({ cellId: null, cell: null });
-      }
+      this.actions.fail(error);
+      if (store.get("cell")?.id !== id) store.set({ cellId: null, cell: null });
     }
-  }
-
-  /** The chosen cell is no more on the slide: an added one is dropped, one of the data stays chosen for its edits. */
-  #lose(id) {
-    if (/^added_/.test(id)) this.store.set({ cellId: null, cell: null });
-    else this.store.set({ cell: { ...this.store.get("cell"), removed: true } });
   }
 
   /** Add a slider for a gene. */
@@ -144,9 +140,8 @@ export class Selection {
   #updateTarget() {
     const { store } = this,
       key = store.get("pictureOf"),
-      limit = this.info.limits.region_um,
-      id = store.get("cellId");
-    let target = key === "cell" && id ? { cell: id } : null;
+      limit = this.info.limits.region_um;
+    let target = key === "cell" ? this.#cellTarget() : null;
     if (key !== "cell") {
       const rect = key === "view" ? this.viewTarget : this.#areaRect(),
         side = rect ? Math.max(rect[2], rect[3]) : 0;
@@ -158,6 +153,15 @@ export class Selection {
       } else if (rect) target = { region_um: rect };
     }
     if (JSON.stringify(target) !== JSON.stringify(store.get("target"))) store.set({ target });
+  }
+
+  /** The patch of the chosen cell; of one that was added by hand the same square of the slide. */
+  #cellTarget() {
+    const id = this.store.get("cellId"),
+      cell = this.store.get("cell"),
+      side = this.info.model.patch_um;
+    if (!id || !/^added_/.test(id)) return id ? { cell: id } : null;
+    return cell?.id === id ? { region_um: this.#clipped([cell.x - side / 2, cell.y - side / 2, side, side]) } : null;
   }
 
   /** The visible part of the section. */

@@ -49,7 +49,8 @@ export class CellPanel {
       );
       return;
     }
-    const type = this.#type(cell.type);
+    const type = this.#type(cell.type),
+      mark = cell.removed ? "removed" : cell.added ? "added" : cell.edited ? "edited" : "";
     fill(
       this.box,
       el(
@@ -57,7 +58,7 @@ export class CellPanel {
         { class: "title-line" },
         el("span", { class: "swatch", style: { "--colour": type.colour } }),
         el("span", { text: type.name }),
-        cell.edited ? el("span", { class: "mark", text: cell.added ? "added" : "edited" }) : null,
+        mark ? el("span", { class: "mark", text: mark }) : null,
       ),
       el(
         "p",
@@ -68,8 +69,18 @@ export class CellPanel {
         "div",
         { class: "row" },
         el("button", { type: "button", text: "Go there", onclick: () => this.choose(cell.id, true) }),
-        el("button", { type: "button", text: "More samples", onclick: () => this.#moreSamples() }),
-        el("button", { type: "button", text: "Cells like this", onclick: () => this.#findSimilar() }),
+        el("button", {
+          type: "button",
+          text: "More samples",
+          disabled: cell.added,
+          onclick: () => this.#moreSamples(),
+        }),
+        el("button", {
+          type: "button",
+          text: "Cells like this",
+          disabled: cell.added,
+          onclick: () => this.#findSimilar(),
+        }),
       ),
       el("div", { class: "pictures" }, this.figures.real.box, this.figures.after.box),
       this.samples,
@@ -93,7 +104,7 @@ export class CellPanel {
         ? { caption: "Real", blank: "added by hand" }
         : { src: realUrl([cell.x, cell.y], side), caption: `Real, ${short(side)} µm` },
     );
-    const own = result?.target.cell === cell.id ? result : null;
+    const own = result && this.store.get("pictureOf") === "cell" ? result : null;
     this.figures.after.show({
       src: own?.after,
       pending: own?.pending,
@@ -314,6 +325,7 @@ export const meter = (share, colour) =>
 
 /** What the model knows of such counts, before and after the edits. */
 export function novelty(cell) {
+  if (!cell.novelty) return null; // added by hand: a type, no counts
   const { fit, latent, novel, original } = cell.novelty,
     share = (value) => `${(100 * value).toFixed(value < 0.01 ? 1 : 0)} %`;
   const changed = original && (Math.abs(original.fit - fit) > 1e-9 || Math.abs(original.latent - latent) > 1e-9);

@@ -53,7 +53,7 @@ export class ChangePanel {
       label: "Add a gene",
       placeholder: "Add a gene by symbol",
       search: searchGenes,
-      pick: (option) => this.selection.addGene(option.value),
+      pick: (option) => this.addGene(option.value),
     });
     this.newType = el("select", {
       id: "new-type",
@@ -73,10 +73,13 @@ export class ChangePanel {
     this.pictureNote = el("p", { class: "soft" });
     this.notice = el("div", {});
     this.lattice = this.#latticePanel();
+    this.noCounts = el("p", { class: "soft", text: "A cell added by hand has a type and no counts." });
+    this.geneBox = gene.box;
     this.controls = el(
       "div",
       {},
       el("h2", { text: "Genes" }),
+      this.noCounts,
       gene.box,
       this.sliders.box,
       el("h2", { text: "Type and presence" }),
@@ -112,6 +115,12 @@ export class ChangePanel {
       this.dose,
       this.#settingsPanel(),
     );
+  }
+
+  /** Add a slider for a gene and put the focus on it. */
+  addGene(symbol) {
+    this.selection.addGene(symbol);
+    this.sliders.focus(symbol);
   }
 
   /** Cells of a type added all over the area. */
@@ -171,18 +180,9 @@ export class ChangePanel {
       type: "",
       everywhere: "",
     }[kind];
-    const type = scope?.type ? `${scope.type} cells` : "all cells";
-    const says = !scope
-      ? needs
-      : {
-          cell: `Cell ${scope.cell}${cell?.id === scope.cell && cell.type >= 0 ? `, ${this.info.types[cell.type].name}` : ""}`,
-          type: `All ${type} in the view as it was when chosen`,
-          outline: `${scope.type ? `${scope.type} cells` : "All cells"} inside the outline`,
-          everywhere: `${scope.type ? `${scope.type} cells` : "All cells"} of the section`,
-        }[kind];
     fill(
       this.scopeLine,
-      says,
+      scope ? this.#describe(kind, scope, cell) : needs,
       kind === "type"
         ? el("button", {
             type: "button",
@@ -194,13 +194,25 @@ export class ChangePanel {
     );
     this.controls.hidden = !scope;
     if (!scope) return;
-    const removed = cell?.removed || editWith(state, scope, "remove");
+    const removed = (kind === "cell" && cell?.removed) || editWith(state, scope, "remove");
     this.newType.value = editWith(state, scope, "set_type")?.action.set_type ?? "";
     const isAll = kind === "everywhere" && !scope.type;
     this.newType.disabled = Boolean(removed) || isAll || (kind === "cell" && cell?.added);
+    const isAdded = kind === "cell" && Boolean(cell?.added);
+    this.noCounts.hidden = !isAdded;
+    this.geneBox.hidden = isAdded;
     this.lattice.hidden = kind !== "outline" && kind !== "type";
     this.removeButton.disabled = Boolean(removed) || isAll;
     fill(this.notice, kind === "cell" && cell?.id === scope.cell ? novelty(cell) : null);
+  }
+
+  #describe(kind, scope, cell) {
+    const cells = scope.type ? `${scope.type} cells` : "All cells";
+    if (kind === "outline") return `${cells} inside the outline`;
+    if (kind === "type") return `${cells} in the view as it was when chosen`;
+    if (kind === "everywhere") return `${cells} of the section`;
+    const type = cell?.id === scope.cell && this.info.types[cell.type];
+    return `Cell ${scope.cell}${type ? `, ${type.name}` : ""}`;
   }
 
   // --- pictures ------------------------------------------------------------------------------------------------------
@@ -279,7 +291,8 @@ export class ChangePanel {
     const edited = state ? genesOf(state, scope) : [];
     const genes = [...new Set([...edited, ...this.store.get("genes")])],
       key = genes.join();
-    this.doseButton.disabled = !genes.length || !this.store.get("cell");
+    const cell = this.store.get("cell");
+    this.doseButton.disabled = !genes.length || !cell || cell.added;
     if (key === this.doseKey) return;
     this.doseKey = key;
     const chosen = this.doseGenes.value;

@@ -17,6 +17,11 @@ export class GeneSliders {
     return [...new Set([...edited, ...this.store.get("genes")])];
   }
 
+  /** Put the focus on the slider of a gene. */
+  focus(symbol) {
+    this.rows.get(symbol)?.slider.focus();
+  }
+
   show() {
     const state = this.store.get("state"),
       scope = this.store.get("scope"),
@@ -114,12 +119,11 @@ export class GeneSliders {
         number.value = +Number(value).toFixed(2);
       }
       const known = this.#known(symbol);
-      counts.textContent = known
-        ? `counts in this cell: ${short(known.original)}${known.counts !== known.original ? ` → ${short(known.counts)}` : ""}`
-        : "";
+      counts.textContent = known ? countsLine(known, unit.value) : "";
       counts.hidden = !known;
     };
     return {
+      slider,
       box: el(
         "div",
         { class: "gene", "data-gene": symbol },
@@ -147,4 +151,9 @@ export class GeneSliders {
       cell = this.store.get("cell");
     return scope?.cell && cell?.id === scope.cell ? cell.genes.find((gene) => gene.symbol === symbol) : undefined;
   }
+}
+
+function countsLine({ counts, original }, unit) {
+  const line = `counts in this cell: ${short(original)}${counts === original ? "" : ` → ${short(counts)}`}`;
+  return original === 0 && unit === "factor" ? `${line}. A factor changes nothing: set counts.` : line;
 }
