@@ -108,8 +108,8 @@ def test_the_list_of_edits(client, cell, gene, tiny_paired):
     edit = {"scope": {"cell": cell}, "action": {"gene": gene, "factor": 2}}
     first = state_of(client, session, edit)
     assert first["revision"] == 1
-    for factor in (2.5, 3.0):
-        body = edit | {"action": {"gene": gene, "factor": factor}, "merge": True}
+    for factor, merge in ((2.5, False), (3.0, True)):
+        body = edit | {"action": {"gene": gene, "factor": factor}, "merge": merge}
         state = client("PUT", f"{session}/edits/e1", body)
     assert state["edits"][0]["action"]["factor"] == 3
     state = client("POST", f"{session}/undo", {})

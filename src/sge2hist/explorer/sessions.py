@@ -30,7 +30,7 @@ class Session:
         self._count_cells = count_cells
         self._past: list[Edits] = []
         self._future: list[Edits] = []
-        self._merged: str | None = None  # edit whose last replacement may be merged into
+        self._merged: str | None = None  # edit that the last change was of: it may be merged into
         self._next = 1
         self.lock = threading.Lock()
 
@@ -59,10 +59,12 @@ class Session:
         """Append an edit."""
         if len(self.edits) >= LIMITS.edits:
             raise too_large(f"{len(self.edits) + 1} edits; at most {LIMITS.edits}")
-        self._change([*self.edits, self._made(value)])
+        made = self._made(value)
+        self._change([*self.edits, made])
+        self._merged = made["id"]
 
     def replace(self, key: str, value: dict[str, Any]) -> None:
-        """Replace an edit; with "merge" the history keeps one step for several replacements in a row."""
+        """Replace an edit; with "merge" the history keeps one step with the last change, if that was of the same edit."""
         position = self._position(key)
         new = self._made(value, key)
         edits = [*self.edits[:position], new, *self.edits[position + 1 :]]
@@ -71,7 +73,7 @@ class Session:
             self.revision += 1
         else:
             self._change(edits)
-        self._merged = key if value.get("merge") is True else None
+        self._merged = key
 
     def delete(self, key: str) -> None:
         """Delete an edit."""
