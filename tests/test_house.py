@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "toy": {"data", "toy"},
 }
 """What each folder may import; the command line (cli) and the notebook object (api) stand on all of them."""
-OPENS_FILES = {"bundle.py", "types_csv.py", "upsampler_bundle.py"}
+OPENS_FILES = {"bundle.py", "niches.py", "types_csv.py", "upsampler_bundle.py"}
 """Files of models/ that may import data/: the rest knows no file and no gene name."""
 ERRORS = "sge2hist.data.errors"
 """The one module of data/ that all of models/ may import: settings of samplers are made by users, who read its errors."""

@@ -270,7 +270,8 @@ class SGE2Hist:
         names
             One or several of `types.names`.
         context
-            "homotypic" (default): cells of the type all over the patch. "single_cell": one cell of the type.
+            "niche" (default where the model has them): the cell among others as in the training section. "homotypic": cells of
+            the type all over the patch. "single_cell": one cell of the type.
         z2
             The microenvironment: "type" (as among cells of the type), "prior" (N(0, I)), or a reference cell's, [n_micro].
 

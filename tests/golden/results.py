@@ -89,7 +89,7 @@ def patches() -> np.ndarray:
 def types() -> np.ndarray:
     """Patches by type name: uint8 [4, P, P, 3]."""
     model = SGE2Hist.from_pretrained("pretrained:kidney")
-    return model.generate_from_types(["Podocyte", "Proximal tubule"], n=2, seed=5)
+    return model.generate_from_types(["Podocyte", "Proximal tubule"], n=2, seed=5, context="homotypic")
 
 
 def slide_region() -> np.ndarray:

@@ -83,8 +83,8 @@ def generate(
     context: Annotated[
         str | None,
         typer.Option(
-            help="neighbours: all cells of the patch (paired dataset); homotypic: cells like it all over the patch (types, "
-            ".h5ad); single_cell: the cell alone.",
+            help="neighbours: all cells of the patch (paired dataset); niche: among cells as around the type in training (types); "
+            "homotypic: cells like it all over the patch (types, .h5ad); single_cell: the cell alone.",
             rich_help_panel=_CONDITION,
         ),
     ] = None,

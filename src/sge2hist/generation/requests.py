@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 NEIGHBOURS, HOMOTYPIC, SINGLE_CELL = "neighbours", "homotypic", "single_cell"
 CONTEXTS = (NEIGHBOURS, HOMOTYPIC, SINGLE_CELL)
+NICHE = "niche"  # of cell types alone
 CONTEXTS_OF_0_1 = {"field": HOMOTYPIC, "centre": SINGLE_CELL}
 """Names of version 0.1, in its manifests and in scripts -> names of this one."""
 

@@ -6,9 +6,12 @@ import numpy as np
 import torch
 
 from sge2hist.data.errors import InputError
+from sge2hist.generation.edited_patches import joined
+from sge2hist.generation.niche import niche_patch, niches_of
 from sge2hist.generation.requests import (
     CONTEXTS,
     HOMOTYPIC,
+    NICHE,
     GenerationRequest,
     centre_latents,
     default_context,
@@ -40,8 +43,9 @@ def request_from_types(
         The microenvironment: "type" (as among the training cells of the component), "prior" (N(0, I), as published), or that of a
         reference cell, [n_micro].
     context
+        "niche": the cell among others, as the training section has them around such cells (`generation.niche`).
         "homotypic" fills the patch with cells of the type on a lattice: z1 of each is a sample of the component, z2 the mean of
-        what `z2` names. "single_cell" samples z1 and z2 of one cell at the centre. None: :func:`default_context`.
+        what `z2` names. "single_cell" samples z1 and z2 of one cell at the centre. None: :func:`default_type_context`.
 
     Raises
     ------
@@ -51,12 +55,11 @@ def request_from_types(
     import pandas as pd
 
     z2 = _checked_z2(bundle, z2)
-    context = known_context(context or default_context(bundle), CONTEXTS[1:])
+    context = known_context(context or default_type_context(bundle, z2), (NICHE, *CONTEXTS[1:]))
+    if context == NICHE:
+        return _request_in_niches(bundle, names, n=n, seed=seed, z2=z2)
     gene = bundle.model.gene
-    names = [bundle.canonical_type_name(name) for name in names]
-    if len(names) == 0 or len(set(names)) < len(names):
-        found = "no cell type" if len(names) == 0 else f"a cell type named twice in {', '.join(names)}"
-        raise InputError(found=found, expected=f"each once, of: {', '.join(bundle.types.names)}")
+    names = _checked_names(bundle, names)
     std_KT = np.exp(0.5 * gene.mixture.log_vars_KT.detach().cpu().float().numpy())
     z, std, records = [], [], []
     for name in names:
@@ -88,6 +91,52 @@ def request_from_types(
             "toy": bundle.is_toy,
         },
     )
+
+
+def default_type_context(bundle: ModelBundle, z2: str | np.ndarray = "type") -> str:
+    """The context "niche" where the model has neighbourhoods of types and z2 is free; else that of a cell without neighbours."""
+    in_niche = bundle.niches is not None and len(bundle.niches) > 0 and isinstance(z2, str) and z2 == "type"
+    return NICHE if in_niche else default_context(bundle)
+
+
+def _request_in_niches(
+    bundle: ModelBundle, names: list[str], *, n: int, seed: int, z2: str | np.ndarray
+) -> GenerationRequest:
+    import pandas as pd
+
+    if not (isinstance(z2, str) and z2 == "type"):
+        raise InputError(
+            found="z2 of a prior or of a reference cell in a niche, where it follows from the cells around",
+            expected="--z2 type, without --like",
+            repair="--context homotypic",
+        )
+    names = _checked_names(bundle, names)
+    niches_of(bundle)
+    records = [
+        {
+            "cell_id": f"{name} {i}",
+            "cell_type": name,
+            "sample": i,
+            "seed": image_seed(seed, f"type {name.casefold()}", i),
+        }
+        for name in names
+        for i in range(n)
+    ]
+    patches = [niche_patch(bundle, str(record["cell_type"]), int(str(record["seed"]))) for record in records]
+    return GenerationRequest(
+        obs=pd.DataFrame(records).assign(row=-1, condition_row=-1),
+        placed_cells=lambda part: joined([placed for placed, _ in patches[part]]),
+        latents=centre_latents(bundle, np.stack([z_centre for _, z_centre in patches])),
+        manifest={"mode": "types", "types": names, "context": NICHE, "z2": "niche", "toy": bundle.is_toy},
+    )
+
+
+def _checked_names(bundle: ModelBundle, names: list[str]) -> list[str]:
+    names = [bundle.canonical_type_name(name) for name in names]
+    if len(names) == 0 or len(set(names)) < len(names):
+        found = "no cell type" if len(names) == 0 else f"a cell type named twice in {', '.join(names)}"
+        raise InputError(found=found, expected=f"each once, of: {', '.join(bundle.types.names)}")
+    return names
 
 
 def _checked_z2(bundle: ModelBundle, z2: str | np.ndarray) -> str | np.ndarray:

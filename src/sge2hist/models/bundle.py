@@ -1,4 +1,4 @@
-"""A model folder ``X.model/``: config.json, model.safetensors (averaged weights), genes.csv, types.csv, README.md."""
+"""A model folder ``X.model/``: config.json, model.safetensors (averaged weights), genes.csv, types.csv, niches.npz, README.md."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.models.gene.cell_types import TypeTable
 from sge2hist.models.joint_model import JointModel, ModelConfig
+from sge2hist.models.niches import Niches, read_niches, write_niches
 from sge2hist.models.types_csv import TYPES_NAME, read_types, write_types
 from sge2hist.models.version_0_1 import current_weights
 
@@ -34,6 +35,7 @@ class ModelBundle:
     provenance: dict[str, Any] = field(default_factory=dict)  # data, training, seed, toy flag: see `train`
     fingerprint: str = ""  # sha256 of the weights file, set when saved or loaded
     z2_range: np.ndarray | None = None  # [2, M] lowest and highest z2 of the training cells; None: unknown
+    niches: Niches | None = None  # examples of what lies around cells of each type; None: of a version without
 
     @property
     def config(self) -> ModelConfig:
@@ -85,6 +87,8 @@ class ModelBundle:
         with atomic_path(path / GENES_NAME) as partial:
             self.genes.to_csv(partial)
         write_types(path, self.types)
+        if self.niches is not None:
+            write_niches(path, self.niches)
         self.fingerprint = sha256_of(path / WEIGHTS_NAME)
         content = {
             "kind": KIND,
@@ -132,6 +136,7 @@ class ModelBundle:
             provenance=content.get("provenance", {}),
             fingerprint=fingerprint,
             z2_range=_range_of(content.get("z2_range"), config.gene.n_latent - config.gene.n_type, path),
+            niches=read_niches(path, model.gene.mixture.n_components),
         )
 
 

@@ -43,7 +43,8 @@ from the expression of {len(bundle.genes):,} genes, or from a cell type's name. 
   slides {", ".join(provenance.get("slides", []))}, fingerprint `{str(provenance.get("data_fingerprint", ""))[:16]}`
 - training: {stages}; seed {provenance.get("seed")}
 - made with sge2hist {provenance.get("sge2hist_version")}, torch {provenance.get("torch_version")}
-- it holds weights, gene names, type names and summary statistics; no expression and no images
+- it holds weights, gene names, type names, summary statistics, and examples of which types lie where around cells of each
+  type; no expression and no images
 
 Cell types that it generates by name:
 

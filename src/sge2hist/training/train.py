@@ -46,6 +46,7 @@ from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.image.preview import Preview, preview_rows
 from sge2hist.training.image.stages import AutoencoderTraining, JointConfig, JointTraining
 from sge2hist.training.loop import UNLIMITED_STEPS, StagePlan, finish_stage, run_stage
+from sge2hist.training.niches import model_niches
 from sge2hist.training.presets import PRESETS
 from sge2hist.training.run import TrainingRun, log_end, open_run, release
 from sge2hist.training.sufficiency import Shortfall, undertrained
@@ -53,7 +54,6 @@ from sge2hist.training.warm_start import copy_weights, steps_before, warm_start_
 
 REFRESH_ITEMS = 16_000  # patches or cells between two updates of what a stage caches
 AUTOENCODER_RATE = 2e-3
-SHARE_POINTS = 0.25  # of the patches of cells with outlines, whose cells are shown as points: the model learns both
 
 
 @locks_output()
@@ -316,7 +316,6 @@ class _Training:
             seed=self.config.seed,
             n_gradient_cells=16 * batch,
             n_expression_cells=2 * batch,
-            share_points=SHARE_POINTS if self.model.config.image.condition.outlines else 0.0,
             gene_until=0.0 if taken_over else joint.gene_until,
         )
 
@@ -383,6 +382,7 @@ class _Training:
             provenance=provenance(self.dataset, self.config, self.run.stages_done)
             | {"stage_steps": self._all_steps(), "undertrained": self.shortfall()},
             z2_range=z2_range_of(encoded.z2),
+            niches=model_niches(self.model, self.dataset, self.all_cells, seed=self.config.seed),
         )
         with atomic_path(output / "README.md") as partial:
             partial.write_text(model_card(bundle), encoding="utf-8")

@@ -61,7 +61,7 @@ class JointConfig:
     diffusion_weight: float = 10.0  # lambda_diff of the published loss
     share_centre: float = SHARE_CENTRE  # patches conditioned on their centre cell alone
     share_none: float = 0.10  # unconditional patches, for guidance
-    share_points: float = 0.0  # patches whose cells are points although their outlines are known
+    share_points: float = 0.25  # patches whose cells are points although their outlines are known: both are learnt
     share_slide: float = 0.5  # patches conditioned on their slide (stain)
     share_anywhere: float = SHARE_ANYWHERE  # patches that are not taken at a cell
     gene_rate: float = 0.3  # learning rate of the gene model over that of the image model
@@ -172,7 +172,8 @@ class JointTraining(Stage):
         crops = self._source.batch(config.batch, rng, share_anywhere=config.share_anywhere)
         mode_B = sample_modes(config.batch, rng, share_none=config.share_none, share_centre=config.share_centre)
         slide_known_B = rng.random(config.batch) < config.share_slide
-        outlined_B = sample_outlined(config.batch, rng, config.share_points)
+        share_points = 0.0 if crops.outline_um_MV2 is None else config.share_points
+        outlined_B = sample_outlined(config.batch, rng, share_points)
         slide_B = np.where(slide_known_B, crops.slide_B + 1, 0)
         cells = self._place(crops, mode_B, slide_B, outlined_B, step, rng)
         with torch.no_grad():

@@ -1,0 +1,110 @@
+"""``niches.npz`` of a model folder: examples of what the training section has around cells of each type. No expression.
+
+An example is a list of places: where cells lie around a training cell (the first of the list), and the mixture component of each.
+
+Shape letters: S examples, M places of all examples together, V vertices of an outline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sge2hist.data.artifacts import atomic_path
+from sge2hist.data.errors import InputError
+
+NICHES_NAME = "niches.npz"
+POSITION_UM, OUTLINE_UM = 0.1, 0.25
+"""Steps of the stored positions (int16, up to 3.2 mm away) and of the vertices of outlines (int8, up to 32 um)."""
+UNKNOWN_VERTEX = -128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Niches:
+    """Examples, and the depth of the cells of each component.
+
+    Parameters
+    ----------
+    start_S1 : int64 [S + 1], example s has the places start[s] to start[s + 1] - 1; its first is the cell it was taken around.
+    xy_M2 : int16, from that cell, in steps of `POSITION_UM`.
+    component_M : uint8 or uint16, mixture component.
+    outline_MV2 : int8, vertices from the place's centre in steps of `OUTLINE_UM`, `UNKNOWN_VERTEX` where unknown; None: of none.
+    depth_K2 : float32, mean and standard deviation of the log depth of the training cells of each component.
+    half_um : cells up to so far away in x and in y are listed.
+    """
+
+    start_S1: np.ndarray
+    xy_M2: np.ndarray
+    component_M: np.ndarray
+    outline_MV2: np.ndarray | None
+    depth_K2: np.ndarray
+    half_um: float
+
+    def __len__(self) -> int:
+        return len(self.start_S1) - 1
+
+    def around(self, component: int) -> np.ndarray:
+        """Numbers of the examples around cells of a component, int64."""
+        return np.flatnonzero(self.component_M[self.start_S1[:-1]] == component)
+
+    def example(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Positions in um [m, 2], components [m] and outlines in um [m, V, 2] (or None) of an example; its cell comes first."""
+        part = slice(int(self.start_S1[number]), int(self.start_S1[number + 1]))
+        outlines = None
+        if self.outline_MV2 is not None:
+            outlines = self.outline_MV2[part].astype(np.float32) * OUTLINE_UM
+            outlines[(self.outline_MV2[part] == UNKNOWN_VERTEX).any(axis=(1, 2))] = np.nan
+        return self.xy_M2[part].astype(np.float64) * POSITION_UM, self.component_M[part].astype(np.int64), outlines
+
+
+def outline_steps(outline_um: np.ndarray) -> np.ndarray:
+    """Vertices in um, NaN where unknown -> int8 as `Niches` stores them; a vertex beyond 32 um is moved there."""
+    steps = np.clip(np.round(outline_um / OUTLINE_UM), -127, 127)
+    return np.where(np.isfinite(outline_um), steps, UNKNOWN_VERTEX).astype(np.int8)
+
+
+def write_niches(folder: Path, niches: Niches) -> None:
+    """Write niches.npz into a model folder."""
+    arrays = {name: value for name, value in vars(niches).items() if value is not None}
+    with atomic_path(folder / NICHES_NAME) as partial, open(partial, "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def read_niches(folder: Path, n_components: int) -> Niches | None:
+    """Read niches.npz of a model folder; None where there is none (models of version 0.1).
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or of another model.
+    """
+    path = folder / NICHES_NAME
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        half_um = float(arrays.pop("half_um"))
+        niches = Niches(**{"outline_MV2": None, **arrays}, half_um=half_um)
+        _check(niches, n_components)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError) as error:
+        raise InputError(
+            found=f"neighbourhoods that do not fit ({error})", where=str(path), repair="copy the folder again"
+        ) from error
+    return niches
+
+
+def _check(niches: Niches, n_components: int) -> None:
+    start, n = niches.start_S1, len(niches.component_M)
+    if start.ndim != 1 or len(start) < 1 or start[0] != 0 or start[-1] != n or (np.diff(start) < 1).any():
+        raise ValueError("starts of examples")
+    if niches.xy_M2.shape != (n, 2) or niches.depth_K2.shape != (n_components, 2):
+        raise ValueError("shapes")
+    if n and int(niches.component_M.max()) >= n_components:
+        raise ValueError("components of another model")
+    if niches.outline_MV2 is not None and (niches.outline_MV2.ndim != 3 or len(niches.outline_MV2) != n):
+        raise ValueError("outlines")
+    if not np.isfinite(niches.depth_K2).all() or not niches.half_um > 0:
+        raise ValueError("numbers")

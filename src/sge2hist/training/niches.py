@@ -1,0 +1,97 @@
+"""What the training section has around cells of each type: random examples for the model folder (`models.niches`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sge2hist.data.paired import PairedDataset
+from sge2hist.data.spatial_index import CellIndex
+from sge2hist.models.gene.encode import component_posterior, log_depth
+from sge2hist.models.joint_model import JointModel
+from sge2hist.models.niches import POSITION_UM, Niches, outline_steps
+from sge2hist.training.gene.data import GeneData, encode_data
+
+PER_COMPONENT = 48  # examples, at most
+MAX_BYTES = 1_500_000  # of all examples, before compression: fewer per component where they would be more
+BYTES_PER_PLACE = 5
+
+
+def model_niches(model: JointModel, dataset: PairedDataset, all_cells: GeneData, *, seed: int) -> Niches | None:
+    """Examples for a trained model, from every cell of its dataset; None for a model that is conditioned on one cell."""
+    shape = model.config
+    if shape.image.condition.form != "map":
+        return None
+    encoded = encode_data(model.gene, all_cells)
+    return find_niches(
+        dataset,
+        component_posterior(model.gene, encoded).argmax(1),
+        log_depth(model.gene, encoded.library_N),
+        n_components=model.gene.mixture.n_components,
+        half_um=shape.patch_um / 2 + shape.receptive_radius_um,
+        seed=seed,
+    )
+
+
+def find_niches(
+    dataset: PairedDataset,
+    component_N: np.ndarray,
+    depth_N: np.ndarray,
+    *,
+    n_components: int,
+    half_um: float,
+    seed: int,
+) -> Niches:
+    """Examples of the cells around training cells of each component.
+
+    Parameters
+    ----------
+    component_N, depth_N
+        Component and log depth of every cell of the dataset.
+    half_um
+        Cells so far away in x and in y are listed.
+    seed
+        Of the choice. Held-out cells are in no example.
+    """
+    train = dataset.rows("train")
+    split = dataset.obs["split"].astype(str).to_numpy()
+    xy_um_N2 = dataset.centre_xy_px * dataset.um_per_px
+    rng = np.random.default_rng(seed)
+    known = np.flatnonzero(~np.isin(split, ["val", "test"]))
+    index = CellIndex(xy_um_N2[known], dataset.slide_of_cell[known])
+    held_out = np.setdiff1d(np.arange(len(dataset)), known)
+    if len(held_out):  # a neighbourhood that reaches into held-out tissue would have a hole
+        distance = CellIndex(xy_um_N2[held_out], dataset.slide_of_cell[held_out]).distance_um(
+            xy_um_N2[train], dataset.slide_of_cell[train]
+        )
+        clear = train[distance > half_um * np.sqrt(2)]
+        train = clear if len(clear) else train
+    some = rng.choice(train, min(len(train), 256), replace=False)
+    places_each = len(index.within(dataset.slide_of_cell[some], xy_um_N2[some], half_um)[0]) / max(len(some), 1)
+    n_vertices = 0 if dataset.outline_um is None else 2 * dataset.outline_um.shape[1]
+    bytes_each = max(places_each, 1) * (BYTES_PER_PLACE + n_vertices)
+    per_component = int(np.clip(MAX_BYTES / (n_components * bytes_each), 1, PER_COMPONENT))
+    centres = [_sample(train[component_N[train] == k], per_component, rng) for k in range(n_components)]
+    rows = np.concatenate([np.zeros(0, np.int64), *centres])
+    row_M, example_M = index.within(dataset.slide_of_cell[rows], xy_um_N2[rows], half_um)
+    row_M = known[row_M]
+    order = np.lexsort((row_M, row_M != rows[example_M], example_M))  # the cell of an example comes first
+    row_M, example_M = row_M[order], example_M[order]
+    count_S = np.bincount(example_M, minlength=len(rows))
+    offset_M2 = (xy_um_N2[row_M] - xy_um_N2[rows][example_M]) / POSITION_UM
+    depth_K2 = np.zeros((n_components, 2), np.float32)
+    for k in range(n_components):
+        own = depth_N[train[component_N[train] == k]]
+        if len(own):
+            depth_K2[k] = own.mean(), own.std()
+    return Niches(
+        start_S1=np.concatenate([[0], np.cumsum(count_S)]).astype(np.int64),
+        xy_M2=np.round(offset_M2).astype(np.int16),
+        component_M=component_N[row_M].astype(np.uint8 if n_components <= 256 else np.uint16),
+        outline_MV2=None if dataset.outline_um is None else outline_steps(dataset.outline_um[row_M]),
+        depth_K2=depth_K2,
+        half_um=float(half_um),
+    )
+
+
+def _sample(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    return np.sort(rng.choice(rows, min(n, len(rows)), replace=False)) if len(rows) else rows

@@ -1,0 +1,134 @@
+"""A type in its niche: examples are what lies around training cells, and a patch is one of them, turned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sge2hist.data.errors import InputError
+from sge2hist.generation.niche import niche_patch
+from sge2hist.generation.patches import image_batches
+from sge2hist.generation.type_requests import request_from_types
+from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.image.samplers import SamplerConfig
+from sge2hist.models.niches import NICHES_NAME, POSITION_UM, outline_steps, read_niches
+from sge2hist.training.niches import find_niches
+from tests.fixtures.paired import write_tiny_paired
+
+HALF_UM = 40.0
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_model):
+    return ModelBundle.load(tiny_model)
+
+
+def _niches(dataset, **changes):
+    rng = np.random.default_rng(0)
+    depth_N = rng.normal(size=len(dataset)).astype(np.float32)
+    options = {"n_components": 4, "half_um": HALF_UM, "seed": 0, **changes}
+    return find_niches(dataset, dataset.type_of_cell, depth_N, **options), depth_N
+
+
+def test_examples_are_neighbourhoods_of_training_cells(tiny_paired):
+    """Against a slow search: positions, components and order of every example, far from held-out tissue."""
+    niches, depth_N = _niches(tiny_paired)
+    xy_um = tiny_paired.centre_xy_px * tiny_paired.um_per_px
+    split = tiny_paired.obs["split"].astype(str).to_numpy()
+    held_out = np.isin(split, ["val", "test"])
+    assert len(niches) > 100
+    key = {tuple(np.round(xy, 3)): row for row, xy in enumerate(xy_um)}
+    for number in range(0, len(niches), 10):
+        offset_um, component_M, outlines = niches.example(number)
+        assert outlines is None
+        assert np.abs(offset_um[0]).max() == 0
+        candidates = [
+            row
+            for row in tiny_paired.rows("train")
+            if component_M[0] == tiny_paired.type_of_cell[row]
+            and all(tuple(np.round(xy_um[row] + o, 3)) in key for o in offset_um)
+        ]
+        found = False
+        for row in candidates:
+            around = np.flatnonzero((np.abs(xy_um - xy_um[row]).max(1) <= HALF_UM) & ~held_out)
+            same = {tuple(np.round(xy_um[r] - xy_um[row], 1)): tiny_paired.type_of_cell[r] for r in around}
+            found |= same == dict(zip(map(tuple, np.round(offset_um, 1)), component_M, strict=True))
+        assert found
+    train = tiny_paired.rows("train")
+    row_min = xy_um[held_out, 1].min()
+    assert len(train)
+    assert row_min > 0
+    own = train[tiny_paired.type_of_cell[train] == 1]
+    far = own[row_min - xy_um[own, 1] > HALF_UM * np.sqrt(2)]
+    assert niches.depth_K2[1] == pytest.approx([depth_N[far].mean(), depth_N[far].std()], rel=1e-4)
+    assert niches.depth_K2[3].tolist() == [0, 0]  # a component without cells
+
+
+def test_outlines_come_with_the_cells(tmp_path):
+    dataset = write_tiny_paired(tmp_path / "x.paired", outlines=True)
+    niches, _ = _niches(dataset)
+    offset_um, _, outlines = niches.example(3)
+    assert outlines.shape == (len(offset_um), 12, 2)
+    radius = np.linalg.norm(outlines, axis=2)
+    assert 4.7 < np.nanmin(radius) < np.nanmax(radius) < 9.3
+    assert np.isnan(_restored(np.full((1, 3, 2), np.nan))).all()
+    assert _restored(np.array([[[1.1, -31.0], [0.0, 50.0]]])) == pytest.approx(np.array([[[1.0, -31.0], [0.0, 31.75]]]))
+
+
+def _restored(outline_um: np.ndarray) -> np.ndarray:
+    steps = outline_steps(outline_um)
+    return np.where(steps == -128, np.nan, steps * 0.25)
+
+
+def test_a_model_folder_keeps_its_examples(bundle, tiny_model, tmp_path):
+    assert bundle.niches is not None
+    assert bundle.niches.half_um == pytest.approx(bundle.config.patch_um / 2 + bundle.config.receptive_radius_um)
+    bundle.save(tmp_path / "copy.model")
+    again = ModelBundle.load(tmp_path / "copy.model").niches
+    for name, value in vars(bundle.niches).items():
+        assert np.array_equal(getattr(again, name), value), name
+    n = bundle.model.gene.mixture.n_components
+    with pytest.raises(InputError, match="neighbourhoods that do not fit"):
+        read_niches(tiny_model, n + 1)
+    (tmp_path / "copy.model" / NICHES_NAME).write_bytes(b"PK broken")
+    with pytest.raises(InputError, match="neighbourhoods that do not fit"):
+        read_niches(tmp_path / "copy.model", n)
+    (tmp_path / "copy.model" / NICHES_NAME).unlink()
+    without = ModelBundle.load(tmp_path / "copy.model")
+    with pytest.raises(InputError, match="a model without neighbourhoods"):
+        niche_patch(without, "alpha", 0)
+
+
+def test_a_patch_is_an_example_turned(bundle):
+    components, _ = bundle.components_of("alpha")
+    half_um = bundle.config.patch_um / 2
+    examples = [
+        {tuple(sorted(np.abs(np.round(xy / POSITION_UM)))) for xy in bundle.niches.example(number)[0]}
+        for component in components
+        for number in bundle.niches.around(component)
+    ]
+    orientations = set()
+    for seed in range(12):
+        placed, z_centre = niche_patch(bundle, "alpha", seed)
+        offset = placed.xy_um_M2.numpy().astype(float) - half_um
+        assert {tuple(sorted(np.abs(np.round(xy / POSITION_UM)))) for xy in offset} in examples
+        at = int(np.abs(offset).max(1).argmin())
+        assert np.array_equal(placed.z_MZ[at].numpy(), z_centre)
+        orientations.add(tuple(np.sign(np.round(offset.sum(0), 1))))
+    assert len(orientations) > 1
+    again, _ = niche_patch(bundle, "alpha", 11)
+    for name, value in vars(again).items():
+        assert value is None or np.array_equal(value, getattr(placed, name)), name
+
+
+def test_images_of_types_in_niches(bundle):
+    request = request_from_types(bundle, ["alpha", "gamma"], n=3, seed=5, context="niche")
+    assert request.manifest["context"] == "niche"
+    assert list(request.obs["cell_type"]) == ["alpha"] * 3 + ["gamma"] * 3
+    fast = SamplerConfig(n_steps=2)
+    together = np.concatenate(list(image_batches(bundle, request, fast))).astype(int)
+    one = np.concatenate(list(image_batches(bundle, request, fast, batch=1))).astype(int)
+    assert np.abs(together - one).max() <= 1
+    assert len(np.unique(together.reshape(6, -1), axis=0)) == 6
+    with pytest.raises(InputError, match="in a niche"):
+        request_from_types(bundle, ["alpha"], z2="prior", context="niche")
