@@ -24,6 +24,7 @@ def test_a_shipped_model_is_small_and_holds_weights_and_names_alone(name):
         "config.json",
         "genes.csv",
         "model.safetensors",
+        "niches.npz",
         "types.csv",
     ]
     assert sum(path.stat().st_size for path in folder.iterdir()) < MAX_BYTES

@@ -83,7 +83,7 @@ def generate(
     context: Annotated[
         str | None,
         typer.Option(
-            help="neighbours: all cells of the patch (paired dataset); niche: among cells as around the type in training (types); "
+            help="neighbours: all cells of the patch (paired dataset); niche: cells as around the type in training (types); "
             "homotypic: cells like it all over the patch (types, .h5ad); single_cell: the cell alone.",
             rich_help_panel=_CONDITION,
         ),
