@@ -236,7 +236,7 @@ def view(
     if data is None and Path(manifest.get("data_path") or "/nowhere", "manifest.json").is_file():
         data = Path(manifest["data_path"])
     dataset = None if data is None else PairedDataset.open(data)
-    layers, _, _ = open_layers(slide, dataset)
+    layers, *_ = open_layers(slide, dataset)
     with bar("tiles", n_tiles(layers)) as progress:
         page = build_viewer(slide, output or slide / "view", data=dataset, overwrite=overwrite, progress=progress)
     log(f"open it in a browser: {', '.join(layer.title.lower() for layer in layers)}")

@@ -307,6 +307,8 @@ def _show_summary(manifest: dict[str, Any], output: Path) -> None:
     log(f"types ({types['source']}): {', '.join(types['names'])}; unknown {types['unknown']:,}")
     further = len(manifest["slides"]) - 1
     more = f" and, beside it, those of the other slides (up to alignment.{further}.png)" if further else ""
+    for record in manifest["alignment"]:
+        log(f"{record['slide']}: {record['verdict']}")
     log(f"now look at {output / 'alignment.png'}{more}")
     typer.echo(f"wrote {output}")
 

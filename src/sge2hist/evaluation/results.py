@@ -137,7 +137,18 @@ def comparison_entry(comparison: Comparison) -> dict[str, Any]:
 
 def set_description(images: ImageSet, cells: Cells, own_shuffled: bool) -> dict[str, Any]:
     """Return the entry of one set."""
-    kept = ("mode", "sampler", "seed", "n_samples", "model_fingerprint", "model", "guidance", APPLICABILITY)
+    kept = (
+        "mode",
+        "sampler",
+        "seed",
+        "n_samples",
+        "model_fingerprint",
+        "model",
+        "guidance",
+        "slide",
+        "region_um",
+        APPLICABILITY,
+    )
     return {
         "name": images.name,
         "n_images": len(images),

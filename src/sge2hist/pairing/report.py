@@ -10,6 +10,7 @@ import numpy as np
 
 from sge2hist.data.slides.channels import composite, is_rgb
 from sge2hist.data.virtual_he import MARK
+from sge2hist.pairing.alignment.verdict import WARN_UM
 from sge2hist.pairing.collect import SectionCells
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 ZOOMS_UM = (1500.0, 400.0)
 SMOOTH_UM = (60.0, 25.0, 10.0)  # of the contours: whole slide, then the zooms
+DENSER_THAN = (50, 75, 90)  # contours: per cent of the map with fewer counts
+CONTOUR_COLOURS = ("#0000ff", "#007fbf", "#00ff7f")  # from sparse to dense
+VERDICT_COLOURS = {"high": "#1b6e3a", "moderate": "#8a5a00", "low": "#a3221a"}
 SPLIT_COLOURS = {"train": "#4477aa", "val": "#ccbb44", "test": "#ee6677", "dropped": "#bbbbbb"}
 PLACED_COLOUR = "#e8e8e8"
 
@@ -47,7 +51,8 @@ def write_report(path: Path, inputs: ReportInputs) -> None:
     for column, (side_um, smooth_um) in enumerate(zip(ZOOMS_UM, SMOOTH_UM[1:], strict=True), start=2):
         _plot_zoom(figure.add_subplot(grid[0, column]), inputs, side_um, smooth_um)
     _plot_surface(figure.add_subplot(grid[1, 2]), inputs)
-    _show_lines(figure.add_subplot(grid[1, 3]), _alignment_lines(inputs), "alignment")
+    words, colour = _verdict(inputs)
+    _show_lines(figure.add_subplot(grid[1, 3]), _alignment_lines(inputs), words, colour=colour)
     _plot_split(figure.add_subplot(grid[2, 0]), inputs)
     _plot_types(figure.add_subplot(grid[2, 1:3]), inputs)
     _show_lines(
@@ -69,8 +74,9 @@ def _plot_slide(axes: Axes, inputs: ReportInputs) -> None:
     for side_um in ZOOMS_UM:
         x, y = _zoom_corner(inputs, side_um)
         axes.plot([x, x + side_um, x + side_um, x, x], [y, y, y + side_um, y + side_um, y], color=frame, linewidth=1.5)
-    axes.set(title="slide with contours of UMI density", xlabel="x, um", ylabel="y, um")
+    axes.set(title="contours of counts over the image: they should follow the tissue", xlabel="x, um", ylabel="y, um")
     axes.set(xlim=(0, extent_um[1]), ylim=(extent_um[2], 0))  # counts may extend beyond the image
+    _contour_legend(axes, inputs)
 
 
 def _plot_zoom(axes: Axes, inputs: ReportInputs, side_um: float, smooth_um: float) -> None:
@@ -115,17 +121,41 @@ def _contours(axes: Axes, inputs: ReportInputs, box_um: tuple[float, float, floa
     sums, _, _ = np.histogram2d(centre_um[:, 1], centre_um[:, 0], bins=[edges[1], edges[0]], weights=counts)
     number, _, _ = np.histogram2d(centre_um[:, 1], centre_um[:, 0], bins=[edges[1], edges[0]])
     density = gaussian_filter(sums, smooth_um / step)
-    on_array = count_grid is not None or section.observation != "cell"
-    if on_array:  # bins and spots: UMI per observation, so that gaps leave no contours
+    if _on_array(inputs):  # bins and spots: UMI per observation, so that gaps leave no contours
         weight = gaussian_filter(number, smooth_um / step)
         density = np.where(weight > 0.02 * weight.max(), density / np.maximum(weight, 1e-9), 0)
     values = density[density > 0]
     if len(values) == 0:
         return
-    levels = np.unique(np.percentile(values, [50, 75, 90]))
+    levels, first = np.unique(np.percentile(values, DENSER_THAN), return_index=True)
     if len(levels) > 1:
         middle = [(edge[1:] + edge[:-1]) / 2 for edge in edges]
-        axes.contour(middle[0], middle[1], density, levels=levels, cmap="winter", linewidths=0.8)
+        colours = [CONTOUR_COLOURS[number] for number in first]
+        axes.contour(middle[0], middle[1], density, levels=levels, colors=colours, linewidths=0.8)
+
+
+def _contour_legend(axes: Axes, inputs: ReportInputs) -> None:
+    """Name the contours, and the frames of the enlarged windows, below the slide."""
+    from matplotlib.lines import Line2D
+
+    per = f" per {inputs.part.section.observation}" if _on_array(inputs) else " per area"
+    handles = [Line2D([], [], color=colour) for colour in CONTOUR_COLOURS]
+    names = [f"UMI{per} above that of {share} % of the map" for share in DENSER_THAN]
+    axes.legend(
+        handles,
+        names,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.07),
+        ncols=3,
+        fontsize=9,
+        frameon=False,
+        handlelength=1.5,
+    )
+
+
+def _on_array(inputs: ReportInputs) -> bool:
+    """Whether the contours are those of bins or spots."""
+    return inputs.part.section.count_grid is not None or inputs.part.section.observation != "cell"
 
 
 def _plot_surface(axes: Axes, inputs: ReportInputs) -> None:
@@ -153,7 +183,7 @@ def _plot_split(axes: Axes, inputs: ReportInputs) -> None:
         _dots(axes, inputs, (inputs.split == name) & is_centre, colour, name)
     axes.set(aspect="equal", title="split")
     axes.invert_yaxis()
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.05), ncols=2, markerscale=6, fontsize=8, frameon=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), markerscale=6, fontsize=8, frameon=False)
 
 
 def _plot_types(axes: Axes, inputs: ReportInputs) -> None:
@@ -171,6 +201,16 @@ def _dots(axes: Axes, inputs: ReportInputs, chosen: np.ndarray, colour: Any, nam
     part = inputs.part
     x_um, y_um = (part.section.centre_xy_px[part.rows][chosen] * part.section.um_per_px).T
     axes.scatter(x_um, y_um, s=1.5, color=colour, linewidths=0, label=f"{name} {int(chosen.sum()):,}")
+
+
+def _verdict(inputs: ReportInputs) -> tuple[str, str]:
+    """The verdict on the alignment, wrapped, and its colour."""
+    import textwrap
+
+    shift = inputs.part.shift
+    confidence = "low" if shift is None or shift.length_um >= WARN_UM else shift.confidence
+    text = inputs.record["verdict"]
+    return "\n".join(textwrap.wrap(text[0].upper() + text[1:], 40)), VERDICT_COLOURS[confidence]
 
 
 def _alignment_lines(inputs: ReportInputs) -> list[str]:
@@ -201,12 +241,12 @@ def _filter_lines(inputs: ReportInputs) -> list[str]:
     return [*lines, f"{n_evaluated:>10,}  in the test split"]
 
 
-def _show_lines(axes: Axes, lines: list[str], title: str) -> None:
+def _show_lines(axes: Axes, lines: list[str], title: str, *, colour: str | None = None) -> None:
     import textwrap
 
     wrapped = [
         piece for line in lines for piece in textwrap.wrap(line, 56, subsequent_indent="    ", drop_whitespace=False)
     ]
     axes.set_axis_off()
-    axes.set_title(title, loc="left")
+    axes.set_title(title, loc="left", color=colour, fontweight="normal" if colour is None else "bold")
     axes.text(0, 1, "\n".join(wrapped), va="top", family="monospace", fontsize=8, transform=axes.transAxes)

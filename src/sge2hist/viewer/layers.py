@@ -17,7 +17,7 @@ from sge2hist.data.slides.channels import composite, is_rgb
 from sge2hist.data.virtual_he import mark_of
 from sge2hist.viewer.pyramid import Layer
 
-NO_CELL_RGB = (255, 255, 255)
+NO_CELL_RGBA = (255, 255, 255, 0)
 UNKNOWN_RGB = (200, 200, 200)
 
 
@@ -86,6 +86,17 @@ class TypedCells:
     xy_px_N2: np.ndarray
     code_N: np.ndarray
     names: list[str]
+    ids: list[str]
+
+    @property
+    def spacing_px(self) -> float:
+        """Median distance of neighbouring cells, px."""
+        from scipy.spatial import cKDTree
+
+        if len(self.xy_px_N2) < 2:
+            return 8.0
+        some = self.xy_px_N2[:: max(1, len(self.xy_px_N2) // 2000)]
+        return max(2.0, float(np.median(cKDTree(self.xy_px_N2).query(some, k=2)[0][:, 1])))
 
 
 def stored_cells(generated: GeneratedSlide) -> TypedCells | None:
@@ -94,7 +105,8 @@ def stored_cells(generated: GeneratedSlide) -> TypedCells | None:
     if table is None:
         return None
     types, xy_px_N2 = table.obs["cell_type"].astype("category"), np.asarray(table.obsm["spatial"], np.float64)
-    return _without_unknown(xy_px_N2, types.cat.codes.to_numpy(np.int64), [str(name) for name in types.cat.categories])
+    names, ids = [str(name) for name in types.cat.categories], [str(name) for name in table.obs_names]
+    return _without_unknown(xy_px_N2, types.cat.codes.to_numpy(np.int64), names, ids)
 
 
 def paired_cells(
@@ -103,14 +115,15 @@ def paired_cells(
     """The cells of a paired dataset, in px of a slide of the region with `um_per_px`."""
     own = dataset.slide_of_cell == slide_number
     xy_px = (dataset.centre_xy_px[own] * dataset.um_per_px - region_um[:2]) / um_per_px
-    return TypedCells(xy_px_N2=xy_px, code_N=dataset.type_of_cell[own], names=list(dataset.types))
+    ids = [str(name) for name in dataset.obs.index[own]]
+    return TypedCells(xy_px_N2=xy_px, code_N=dataset.type_of_cell[own], names=list(dataset.types), ids=ids)
 
 
-def _without_unknown(xy_px_N2: np.ndarray, code_N: np.ndarray, names: list[str]) -> TypedCells:
+def _without_unknown(xy_px_N2: np.ndarray, code_N: np.ndarray, names: list[str], ids: list[str]) -> TypedCells:
     keep = [number for number, name in enumerate(names) if name != "unknown"]
     table = np.full(len(names) + 1, -1)
     table[keep] = np.arange(len(keep))
-    return TypedCells(xy_px_N2=xy_px_N2, code_N=table[code_N], names=[names[number] for number in keep])
+    return TypedCells(xy_px_N2=xy_px_N2, code_N=table[code_N], names=[names[number] for number in keep], ids=ids)
 
 
 def type_colours(names: list[str]) -> np.ndarray:
@@ -123,20 +136,24 @@ def type_colours(names: list[str]) -> np.ndarray:
 
 
 def type_layer(cells: TypedCells, width_px: int, height_px: int) -> tuple[Layer, list[dict[str, Any]]]:
-    """Colour every pixel by its nearest cell, if one lies within 0.75 cell spacings. Returns the layer and its legend."""
+    """Colour every pixel by its nearest cell, if one lies within 0.75 cell spacings, else leave it transparent.
+
+    Returns the layer and its legend.
+    """
     from scipy.spatial import cKDTree
 
     tree = cKDTree(cells.xy_px_N2)
-    spacing_px = _spacing(tree)
+    spacing_px = cells.spacing_px
     step = max(1, int(spacing_px // 6))  # px of the slide per px of the layer: six across a cell are enough
-    colours = np.concatenate([type_colours(cells.names), [UNKNOWN_RGB, NO_CELL_RGB]]).astype(np.uint8)
+    opaque = np.concatenate([type_colours(cells.names), [UNKNOWN_RGB]])
+    colours = np.concatenate([np.insert(opaque, 3, 255, axis=1), [NO_CELL_RGBA]]).astype(np.uint8)
     code_N = np.append(np.where(cells.code_N < 0, len(cells.names), cells.code_N), len(cells.names) + 1)
 
     def read(x: int, y: int, width: int, height: int) -> np.ndarray:
         grid_y, grid_x = np.mgrid[y : y + height, x : x + width]
         points = np.stack([grid_x.ravel() + 0.5, grid_y.ravel() + 0.5], 1) * step
         nearest = tree.query(points, distance_upper_bound=0.75 * spacing_px)[1]  # the number of cells when none is near
-        return colours[code_N[nearest]].reshape(height, width, 3)
+        return colours[code_N[nearest]].reshape(height, width, 4)
 
     inside = np.asarray(((cells.xy_px_N2 >= 0) & (cells.xy_px_N2 < (width_px, height_px))).all(1))
     layer = Layer(
@@ -151,18 +168,10 @@ def type_layer(cells: TypedCells, width_px: int, height_px: int) -> tuple[Layer,
     return layer, _legend(cells, inside, colours)
 
 
-def _spacing(tree: Any) -> float:
-    """Median distance of neighbouring cells, px."""
-    if tree.n < 2:
-        return 8.0
-    some = tree.data[:: max(1, tree.n // 2000)]
-    return max(2.0, float(np.median(tree.query(some, k=2)[0][:, 1])))
-
-
 def _legend(cells: TypedCells, inside: np.ndarray, colours: np.ndarray) -> list[dict[str, Any]]:
     count = np.bincount(cells.code_N[inside] + 1, minlength=len(cells.names) + 1)
     rows: list[dict[str, Any]] = [
-        {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colours[number]), "n": int(count[number + 1])}
+        {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colours[number, :3]), "n": int(count[number + 1])}
         for number, name in enumerate(cells.names)
     ]
     rows.append({"name": "unknown", "colour": "#{:02x}{:02x}{:02x}".format(*UNKNOWN_RGB), "n": int(count[0])})

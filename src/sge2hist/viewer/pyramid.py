@@ -17,7 +17,8 @@ JPEG_QUALITY = 90
 class Layer:
     """One picture of the section.
 
-    `read(x, y, width, height)` returns uint8 [height, width, 3] of px that lie inside `width_px` x `height_px`.
+    `read(x, y, width, height)` returns uint8 [height, width, 3] of px that lie inside `width_px` x `height_px`;
+    4 channels, with transparency, where the suffix is "png".
     """
 
     key: str  # folder name
@@ -78,8 +79,9 @@ def write_pyramid(
 
 
 def _joined(parts: list[np.ndarray | None], width: int, height: int, tile_px: int) -> np.ndarray:
-    """The half-size tile uint8 [height, width, 3] of its four finer ones (None: outside)."""
-    out = np.empty((height, width, 3), np.uint8)
+    """The half-size tile uint8 [height, width, 3 or 4] of its four finer ones (None: outside; the first never is)."""
+    assert parts[0] is not None
+    out = np.empty((height, width, parts[0].shape[2]), np.uint8)
     half = tile_px // 2
     for number, part in enumerate(parts):
         if part is None:
@@ -91,10 +93,18 @@ def _joined(parts: list[np.ndarray | None], width: int, height: int, tile_px: in
 
 
 def _halved(image: np.ndarray) -> np.ndarray:
-    """2 x 2 means, rounded; an odd last row or column is repeated."""
-    padded = np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge").astype(np.uint16)
-    total = padded[::2, ::2] + padded[1::2, ::2] + padded[::2, 1::2] + padded[1::2, 1::2]
-    return ((total + 2) // 4).astype(np.uint8)
+    """2 x 2 means, rounded; an odd last row or column is repeated. Transparent pixels have no part in the colour."""
+    padded = np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge").astype(np.uint32)
+    if image.shape[2] == 3:
+        return ((_sum_of_four(padded) + 2) // 4).astype(np.uint8)
+    opacity = padded[..., 3:]
+    colour, total = _sum_of_four(padded[..., :3] * opacity), _sum_of_four(opacity)
+    colour = (colour + total // 2) // np.maximum(total, 1)
+    return np.concatenate([colour, (total + 2) // 4], axis=2).astype(np.uint8)
+
+
+def _sum_of_four(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2])
 
 
 def _save(path: Path, tile: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
 from sge2hist.evaluation.report import charts, sentences, tables
-from tests.fixtures.browser import barriers
+from tests.fixtures.browser import PHONE, barriers
 
 
 def figure(value: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
@@ -165,3 +165,40 @@ def test_a_browser_renders_it_without_asking_the_network(tissue, tmp_path: Path,
     for theme in ("light", "dark"):
         page.emulate_media(color_scheme=theme)
         assert barriers(page) == [], theme
+    _pictures_are_enlarged(page)
+    _a_phone_shows_words_whole(page)
+
+
+def _pictures_are_enlarged(page: Any) -> None:
+    first, second = page.locator("button.enlarge").nth(0), page.locator("button.enlarge").nth(1)
+    small = first.bounding_box()
+    first.click()
+    large = page.locator("dialog img")
+    assert large.bounding_box()["width"] > 4 * small["width"]
+    assert large.get_attribute("src") == first.locator("img").get_attribute("src")
+    page.keyboard.press("ArrowRight")
+    assert large.get_attribute("src") == second.locator("img").get_attribute("src")
+    assert page.locator("dialog p").text_content() == second.locator("img").get_attribute("alt")
+    page.keyboard.press("Escape")
+    assert not large.is_visible()
+
+
+def _a_phone_shows_words_whole(page: Any) -> None:
+    """No sideways scrolling of the page, and no label of which a word is broken over lines."""
+    page.set_viewport_size(PHONE)
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    broken = page.evaluate(
+        """() => [...document.querySelectorAll(".gallery th, thead th, .card p, dt")].flatMap((label) => {
+          const text = document.createTreeWalker(label, NodeFilter.SHOW_TEXT), found = [];
+          for (let node = text.nextNode(); node; node = text.nextNode()) {
+            for (const word of node.data.matchAll(/[A-Za-z]+/g)) {
+              const range = document.createRange();
+              range.setStart(node, word.index);
+              range.setEnd(node, word.index + word[0].length);
+              if (new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1) found.push(word[0]);
+            }
+          }
+          return found;
+        })"""
+    )
+    assert broken == []

@@ -41,6 +41,15 @@ def test_an_edit_file_from_qupath(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "classification", ["Tumor", {"name": "Tumor"}, {"names": ["Tumor"]}, {"name": None, "names": ["Tumor"]}]
+)
+def test_every_spelling_of_a_class_is_the_new_type(classification):
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9], [0, 9], [0, 0]]]}
+    feature = {"type": "Feature", "geometry": square, "properties": {"classification": classification}}
+    assert [edit.set_type for edit in edits_of([feature], 1.0, "here")] == ["Tumor"]
+
+
+@pytest.mark.parametrize(
     ("properties", "message"),
     [
         ({"classification": {"name": "Immune"}, "spacing_um": 12}, "spacing_um without add_type"),

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.pairing.alignment import registration
 from sge2hist.pairing.alignment.registration import estimate_shift
 from sge2hist.pairing.alignment.tissue import map_tissue
-from sge2hist.pairing.alignment.verdict import check_shift, shifted
+from sge2hist.pairing.alignment.verdict import check_shift, shifted, verdict
 
 
 def measure(section) -> registration.Shift:
@@ -90,3 +91,20 @@ def test_a_slide_smaller_than_the_peak_gives_no_confidence() -> None:
     section = make_section(width_px=30, height_px=25, um_per_px=2.0, bin_um=2.0)
     shift = estimate_shift(map_tissue(section, 4.0), section.centre_xy_px, rng.integers(1, 9, section.n_obs))
     assert shift.confidence == "low"
+
+
+@pytest.mark.parametrize("known_um", [(0.0, 0.0), (2.0, 1.0), (-1.0, 2.5)])
+def test_the_verdict_names_a_distance_that_holds_the_known_shift(known_um) -> None:
+    words = verdict(measure(make_section(shift_um=known_um, width_px=700, height_px=600)))
+    found = re.fullmatch(r"image and counts fit within (\d+) um", words)
+    assert found is not None, words
+    assert np.hypot(*known_um) <= int(found[1]) <= np.hypot(*known_um) + 4
+
+
+def test_the_verdict_says_that_image_and_counts_do_not_fit_or_that_it_cannot_say() -> None:
+    shift = measure(make_section(shift_um=(13.0, -6.0), width_px=700, height_px=600))
+    assert re.fullmatch(r"image and counts do not fit: shifted by 1[345] um", verdict(shift))
+    moderate = dataclasses.replace(shift, confidence="moderate", x_um=1.0, y_um=0.0)
+    assert verdict(moderate) == "image and counts probably fit within 3 um"
+    assert verdict(dataclasses.replace(shift, confidence="low")).startswith("cannot say")
+    assert verdict(None).startswith("not measured: too few observations")

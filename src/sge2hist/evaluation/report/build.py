@@ -25,7 +25,7 @@ def build_page(report: dict[str, Any], pictures: Pictures) -> str:
     """Return the whole page."""
     sections = [
         ("Pictures", gallery_section(report, pictures)),
-        ("The whole slide", slides.slide_section(report, pictures)),
+        ("Generated slides", slides.slide_section(report, pictures)),
         ("Every metric", metric_section(report)),
         ("Differences between sets", difference_section(report)),
         ("Cell types", tables.type_table(report)),
@@ -37,14 +37,15 @@ def build_page(report: dict[str, Any], pictures: Pictures) -> str:
         ("How this was measured", notes(report) + tables.omissions(report) + tables.definition_list(report)),
     ]
     body = "".join(f"<section><h2>{escape(title)}</h2>{content}</section>" for title, content in sections if content)
-    style = files("sge2hist.evaluation.report").joinpath("page.css").read_text(encoding="utf-8")
+    parts = files("sge2hist.evaluation.report")
+    style, script = (parts.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     names = ", ".join(entry["name"] for entry in report["sets"])
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
         'content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(names)} against {escape(report['data']['name'])}</title><style>{style}</style></head><body>"
-        f"{header(report, names)}<main>{openings(report)}{body}</main>{footer(report)}</body></html>\n"
+        f"{header(report, names)}<main>{openings(report)}{body}</main>{footer(report)}<script>{script}</script></body></html>\n"
     )
 
 
@@ -172,14 +173,16 @@ def gallery(cells: list[GalleryCell]) -> str:
     """Return one gallery: a row per source, a column per cell."""
     rows = []
     for label in cells[0].images:
-        images = "".join(
-            f'<td><img src="{charts.png_uri(cell.images[label])}" alt="{escape(label)} {escape(cell.cell_id)}"></td>'
-            for cell in cells
-        )
+        images = "".join(f"<td>{charts.picture(cell.images[label], described(label, cell))}</td>" for cell in cells)
         rows.append(f"<tr><th>{escape(label)}</th>{images}</tr>")
     captions = "".join(f"<td>{caption(cell)}</td>" for cell in cells)
     rows.append(f"<tr class=captions><td></td>{captions}</tr>")
     return tables.scroll(f'<table class="gallery"><tbody>{"".join(rows)}</tbody></table>')
+
+
+def described(label: str, cell: GalleryCell) -> str:
+    """Return what one picture of a gallery shows."""
+    return f"{label}, {cell.cell_type} {cell.cell_id}".rstrip()
 
 
 def caption(cell: GalleryCell) -> str:
@@ -234,8 +237,7 @@ def map_row(found: SlideMap) -> str:
     """Return one statistic's maps on a common colour scale (2nd to 98th percentile of the real values)."""
     low, high = percentiles(found.real, 2, 98)
     panels = "".join(
-        f'<figure><img class="map" src="{charts.png_uri(charts.map_png(found.centre_um, values, low, high))}" '
-        f'alt="map of {escape(name)}">'
+        f"<figure>{charts.picture(charts.map_png(found.centre_um, values, low, high), f'map of {name}', css='map')}"
         f"<figcaption>{escape(name)}</figcaption></figure>"
         for name, values in {"real": found.real, **found.sets}.items()
     )

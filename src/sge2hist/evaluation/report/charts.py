@@ -26,6 +26,14 @@ def png_uri(image_HWC: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+def picture(image_HWC: np.ndarray, alt: str, *, css: str = "") -> str:
+    """Return an image as HTML: a button, because the page shows it enlarged when it is pressed."""
+    of_class = f' class="{css}"' if css else ""
+    return (
+        f'<button type="button" class="enlarge"><img{of_class} src="{png_uri(image_HWC)}" alt="{escape(alt)}"></button>'
+    )
+
+
 def limits(*values: np.ndarray) -> tuple[float, float]:
     """Return a range that holds all finite values with a little room."""
     joined = np.concatenate([v[np.isfinite(v)] for v in values])

@@ -31,10 +31,20 @@ def slide_section(report: dict[str, Any], pictures: Pictures) -> str:
             "of the same slide. Seams: energy of the gradient where the windows of the sampler meet over that elsewhere.</p>"
         )
     shown = "".join(
-        f"<h3>{escape(name)}</h3>{overview_pair(*pair)}{window_maps(pictures.slides.get(name, {}))}"
+        f"<h3>{escape(name)}</h3>{region_line(report, name)}{overview_pair(*pair)}{window_maps(pictures.slides.get(name, {}))}"
         for name, pair in pictures.overviews.items()
     )
     return lead + scored + shown
+
+
+def region_line(report: dict[str, Any], name: str) -> str:
+    """Return where on its slide a generated slide lies; "" where the report does not say."""
+    made = next((entry["manifest"] for entry in report["sets"] if entry["name"] == name), {})
+    if "region_um" not in made:
+        return ""
+    x, y, width, height = made["region_um"]
+    place = f"{width:,.0f} × {height:,.0f} µm of slide {made['slide']}, from x {x:,.0f}, y {y:,.0f} µm"
+    return f"<p class=caption>{escape(place)}</p>"
 
 
 def slide_table(name: str, found: dict[str, Any]) -> str:
@@ -66,7 +76,7 @@ def slide_table(name: str, found: dict[str, Any]) -> str:
 def overview_pair(real: np.ndarray, generated: np.ndarray) -> str:
     """Return the whole region, real and generated."""
     panels = "".join(
-        f'<figure><img class="map" src="{charts.png_uri(image)}" alt="{title} slide"><figcaption>{title}</figcaption></figure>'
+        f"<figure>{charts.picture(image, f'{title} slide', css='map')}<figcaption>{title}</figcaption></figure>"
         for title, image in (("real", real), ("generated", generated))
     )
     return f"<div class=maps>{panels}</div>"
@@ -78,8 +88,8 @@ def window_maps(maps: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
     for statistic, (real, generated) in maps.items():
         low, high = percentiles(real, 2, 98)
         panels = "".join(
-            f'<figure><img class="map" src="{charts.png_uri(window_image(values, low, high))}" '
-            f'alt="{escape(statistic)} {title}"><figcaption>{title}</figcaption></figure>'
+            f"<figure>{charts.picture(window_image(values, low, high), f'{statistic} {title}', css='map')}"
+            f"<figcaption>{title}</figcaption></figure>"
             for title, values in (("real", real), ("generated", generated))
         )
         parts.append(

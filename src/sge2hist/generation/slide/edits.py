@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sge2hist.data.annotations import read_annotations
+from sge2hist.data.annotations import class_name, read_annotations
 from sge2hist.data.errors import InputError, Problems
 from sge2hist.data.gene_panel import GenePanel
 
@@ -185,11 +185,10 @@ def _fields(properties: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name} is {chosen[name]!r}")
     if any(name in chosen for name in ACTIONS):
         return chosen
-    annotation_class = properties.get("classification") or {}
-    class_name = annotation_class.get("name") if isinstance(annotation_class, dict) else annotation_class
-    if not class_name:
+    name_of_class = class_name(properties)
+    if name_of_class is None:
         raise ValueError("it has neither a class nor a property that names an action")
-    return chosen | ({"remove": True} if str(class_name).casefold() == REMOVE else {"set_type": str(class_name)})
+    return chosen | ({"remove": True} if name_of_class.casefold() == REMOVE else {"set_type": name_of_class})
 
 
 def gene_edit(text: str) -> Edit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,22 @@ def check_shift(
     return []
 
 
+def verdict(shift: Shift | None) -> str:
+    """What the measured shift says, in words: the distance within which image and counts fit, or why none can be given.
+
+    The distance is the length of the remaining shift and half a step of the search (the measurement's resolution), in whole um.
+    """
+    if shift is None:
+        return "not measured: too few observations. Compare contours and tissue by eye"
+    if shift.confidence == "low":
+        return "cannot say whether image and counts fit. Compare contours and tissue by eye"
+    probably = "" if shift.confidence == "high" else "probably "
+    if shift.length_um >= WARN_UM:
+        return f"image and counts {probably}do not fit: shifted by {shift.length_um:.0f} um"
+    within_um = max(1, math.ceil(shift.length_um + shift.step_um / 2))
+    return f"image and counts {probably}fit within {within_um} um"
+
+
 def alignment_record(part: SectionCells, applied_um: tuple[float, float], warnings: list[str]) -> dict[str, Any]:
     """The numbers of one section's alignment, for the manifest."""
     section = part.section
@@ -68,6 +85,7 @@ def alignment_record(part: SectionCells, applied_um: tuple[float, float], warnin
         "applied_shift_um": list(applied_um),
         "measured_shift": part.shift.summary() if part.shift is not None else None,
         "measured_on": _measured_on(section),
+        "verdict": verdict(part.shift),
         "warnings": warnings,
     }
 

@@ -24,8 +24,9 @@ function makeView(layer) {
   const picture = element("div", "picture", "", box);
   const title = element("div", "title", layer.title + " ", box);
   element("small", "", layer.note, title);
+  const overlay = element("canvas", "overlay", "", box);
   const scale = element("div", "scale", "", box), cross = element("div", "cross", "", box);
-  return { layer, box, picture, scale, cross, tiles: 0, failed: 0 };
+  return { layer, box, picture, overlay, scale, cross, tiles: 0, failed: 0 };
 }
 
 function openViewer(view) {
@@ -39,6 +40,9 @@ function openViewer(view) {
   view.viewer.addHandler("tile-load-failed", () => { view.failed += 1; });
   new OpenSeadragon.MouseTracker({
     element: picture, moveHandler: (event) => pointAt(view, event.position), leaveHandler: () => pointAt(view, null),
+  });
+  view.viewer.addHandler("canvas-click", (event) => {
+    if (event.quick) chooseCell(view.viewer.viewport.viewerElementToViewportCoordinates(event.position));
   });
   picture.addEventListener("pointerdown", () => { hand = view; });
   picture.addEventListener("wheel", () => { hand = view; }, { passive: true });
@@ -65,6 +69,7 @@ function follow() {
       }
       view.place = placeOf(view);
       drawScale(view, zoom);
+      drawCells(view);
     }
   }
   requestAnimationFrame(follow);
@@ -112,13 +117,14 @@ for (const layer of content.layers) {
   box.addEventListener("change", () => { view.box.hidden = !box.checked; view.place = null; arrange(); });
 }
 for (const type of content.legend) {
-  const row = element("span", "type", "", document.getElementById("legend"));
+  const row = element(cells ? "button" : "span", "type", "", document.getElementById("legend"));
+  if (cells) makeFilter(row, content.legend.indexOf(type));
   element("span", "swatch", "", row).style.background = type.colour;
   row.append(type.name + " ");
   element("small", "", type.n.toLocaleString("en"), row);
 }
 document.getElementById("home").addEventListener("click", () => { hand = shownViews()[0]; hand.viewer.viewport.goHome(); });
-window.addEventListener("resize", arrange);
+window.addEventListener("resize", () => { arrange(); views.forEach((view) => { view.place = null; }); });
 arrange();
 views.forEach(openViewer); // not before the boxes have their size: a viewer fits the section into the box that it finds
 requestAnimationFrame(follow);
