@@ -184,7 +184,7 @@ def _pictures_are_enlarged(page: Any) -> None:
 
 
 def _a_phone_shows_words_whole(page: Any) -> None:
-    """No sideways scrolling of the page, and no label of which a word is broken over lines."""
+    """The page does not scroll sideways, and labels break between words."""
     page.set_viewport_size(PHONE)
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
     broken = page.evaluate(
