@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "training": {"data", "models", "training"},
     "generation": {"data", "models", "generation"},
     "evaluation": {"data", "evaluation"},
+    "quiz": {"data", "evaluation", "quiz"},
     "pretrained": set(),  # weights, no code
     "viewer": {"data", "viewer"},
     "explorer": {"data", "models", "generation", "viewer", "explorer"},

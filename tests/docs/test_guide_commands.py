@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guide"
 PAGES = (
     *("install", "quickstart", "prepare", "align", "train", "generate", "generate-slide", "layouts"),
-    *("view", "explore", "evaluate", "finetune", "xenium", "fluorescence", "troubleshooting"),
+    *("view", "explore", "evaluate", "quiz", "finetune", "xenium", "fluorescence", "troubleshooting"),
 )
 README = "README"
 SMALL: dict[str, dict[str, str]] = {
@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, str]] = {
     "generate": {"--steps": "2", "-n": "24"},
     "generate-slide": {"--steps": "2"},
     "evaluate": {"--extractor": "texture-v1", "--bootstrap": "10"},
+    "quiz": {"-n": "8"},
 }
 """Options that make each command small enough for a test; they replace those of the guide."""
 FLAGS = {"evaluate": ["--no-umap"]}

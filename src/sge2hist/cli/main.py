@@ -18,6 +18,7 @@ from sge2hist.cli.generate import generate
 from sge2hist.cli.generate_slide import generate_slide, merge, view
 from sge2hist.cli.inspect import inspect
 from sge2hist.cli.prepare import export, prepare
+from sge2hist.cli.quiz import quiz
 from sge2hist.cli.train import train
 from sge2hist.cli.types import types
 from sge2hist.data.errors import InputError
@@ -41,7 +42,7 @@ app = typer.Typer(
 PANELS = {
     "Data": (prepare, inspect, export),
     "Training": (train, sharpen, distill, train_upsampler, types),
-    "Images": (generate, generate_slide, merge, view, explore, evaluate),
+    "Images": (generate, generate_slide, merge, view, explore, evaluate, quiz),
     "Example": (demo,),
 }
 AT_ONCE = (inspect, types)
