@@ -33,7 +33,7 @@ from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import UNKNOWN, PairedDataset
 from sge2hist.data.slides.channels import composite
 from sge2hist.evaluation.images import ImageSet
-from sge2hist.evaluation.open_images import open_image_set, split_name
+from sge2hist.evaluation.open_images import open_image_set, source_path, split_name
 from sge2hist.quiz.choose import ANY_TYPE, Pairs, choose_pairs
 from sge2hist.quiz.config import CONFIDENCES, QuizConfig
 
@@ -71,8 +71,9 @@ def build_quiz(
     """
     config = config or QuizConfig()
     check_output(as_path(output, "output"), overwrite=overwrite, kind=KIND)
-    name, path = split_name(generated)
-    images = open_image_set(path, data, name, config.split)  # type: ignore[arg-type]
+    name, source = split_name(generated)
+    path = source_path(source)
+    images = open_image_set(path, data, name, config.split)
     patch_um, side_px = float(images.manifest.get("patch_um", data.patch_um)), images.image_px
     n_bytes = config.n * side_px * side_px * 3
     if n_bytes > MAX_BYTES:
@@ -128,7 +129,9 @@ def remarks(images: ImageSet, pairs: Pairs, config: QuizConfig) -> list[str]:
         )
     n_any = int((pairs.type_T == ANY_TYPE).sum())
     if n_any:
-        found.append(f"warning: {n_any} images have no known type; their real partners are of any type")
+        found.append(
+            f"warning: {n_any} images were made for no type of this dataset; their real partners are of any type"
+        )
     if any(images.files_M[i].suffix.lower() in LOSSY for i in pairs.generated_T if images.files_M):
         found.append("warning: the generated images are JPEG files; traces of that compression are a hint")
     return found

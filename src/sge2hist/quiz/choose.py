@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.paired import PairedDataset
+from sge2hist.data.paired import UNKNOWN, PairedDataset
 from sge2hist.evaluation.images import ImageSet
 from sge2hist.quiz.config import MIN_IMAGES, QuizConfig
 
 SPACINGS = (1.0, 0.5, 0.0)
 """Distance of the shown patches in sides of a patch: each is tried until no pair is found any more."""
-ANY_TYPE = -1
+NO_TYPE, ANY_TYPE = -1, -2  # a cell that the dataset names no type of; an image made for a type that it does not have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Pairs:
     Attributes:
         generated_T: int64, numbers of images of the set.
         real_T: int64, rows of real cells in the dataset; the t-th has the type of the t-th generated image.
-        type_T: index of the type, -1 = any.
+        type_T: index of the type, -1 = cells without a type, -2 = any.
         overlap: whether some of the shown patches overlap, because there were too few cells.
     """
 
@@ -119,7 +119,7 @@ def choose_pairs(images: ImageSet, data: PairedDataset, config: QuizConfig, patc
 
 def types_of_images(images: ImageSet, data: PairedDataset) -> np.ndarray:
     """Return the type that each image was made for: of the cell whose expression was used, or the requested one; int64 [M]."""
-    code = {name: number for number, name in enumerate(data.types)}
+    code = {name: number for number, name in enumerate(data.types)} | {UNKNOWN: NO_TYPE}
     requested = np.array([code.get(str(name), ANY_TYPE) for name in images.type_M], np.int64)
     known = images.condition_row_M >= 0
     return np.where(known, data.type_of_cell[np.where(known, images.condition_row_M, 0)], requested)
