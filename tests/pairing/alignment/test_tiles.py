@@ -13,12 +13,12 @@ from sge2hist.pairing.alignment.nuclear_map import NuclearMap, PointNuclei
 AFFINE = np.array([[1.01, 0.02, 3.0], [-0.015, 0.99, -2.0], [0, 0, 1]])
 
 
-def tiles(n: int, *, n_wrong: int, noise: float = 0.0, seed: int = 0) -> TileShifts:
+def tiles(n: int, *, n_wrong: int, noise: float = 0.0, seed: int = 0, step: float = 2.0) -> TileShifts:
     rng = np.random.default_rng(seed)
     centre = rng.uniform(0, 1000, (n, 2))
     shift = apply_map(AFFINE, centre) - centre + rng.normal(0, noise, (n, 2))
     shift[:n_wrong] = rng.uniform(-24, 24, (n_wrong, 2))
-    return TileShifts(centre_T2=centre, shift_T2=shift, peak_T=np.ones(n), step=2.0)
+    return TileShifts(centre_T2=centre, shift_T2=shift, peak_T=np.ones(n), step=step)
 
 
 def test_the_fit_ignores_wrong_tiles() -> None:
@@ -49,6 +49,13 @@ def test_chance_is_no_evidence() -> None:
     assert "0 of 40 pieces of tissue agree" in (cross_validate(tiles(40, n_wrong=40), 1.0).objection() or "")
     assert "6 are needed" in (cross_validate(tiles(5, n_wrong=0), 1.0).objection() or "")
     assert not cross_validate(tiles(40, n_wrong=30), 1.0).convincing
+
+
+def test_agreement_on_coarse_pixels_is_no_evidence_where_finer_ones_exist() -> None:
+    """A serial section, or cells displaced at random, have the same groups of nuclei and other nuclei."""
+    coarse = tiles(40, n_wrong=0, noise=2.0, step=15.0)
+    assert "only coarse structures agree (on pixels of 15 um)" in (cross_validate(coarse, 1.0).objection() or "")
+    assert cross_validate(coarse, 1.0, finest_um=12.0).convincing  # spots, whose positions show no more
 
 
 def test_a_raster_of_cells_is_a_sum_of_gaussians() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sge2hist.data.errors import InputError
-from sge2hist.pairing.alignment.block_matching import fit_correction, match_tiles, refine
+from sge2hist.pairing.alignment.block_matching import finest_step_um, fit_correction, match_tiles, refine
 from sge2hist.pairing.alignment.cross_validation import Evidence, cross_validate
 from sge2hist.pairing.alignment.global_search import Candidate, same_map, scales_between, search_similarity
 from sge2hist.pairing.alignment.nuclear_map import NuclearSource
@@ -91,7 +91,7 @@ def _verified(
         if any(same_map(matrix, other.matrix, cells.overview()) for other in found):
             continue
         tiles = match_tiles(cells, image, matrix, step_um, offset=0.5)  # tiles that took no part in the refinement
-        evidence = cross_validate(tiles, cells.um_per_unit)
+        evidence = cross_validate(tiles, cells.um_per_unit, finest_um=finest_step_um(cells, image, matrix))
         if evidence.convincing:
             correction = fit_correction(tiles)
             best_other = max((c.score for c in candidates if c is not candidate), default=0.0)

@@ -20,6 +20,8 @@ MIN_TILES = 6
 MIN_SHARE = 0.4  # of the tiles that must agree
 MAX_LOG10_P = -6.0
 MAX_UNCERTAINTY_UM = 5.0
+MAX_TILE_UM = 6.0  # pixels that show nuclei or small groups of them: a serial section agrees on coarser ones
+COARSER = 1.5  # than the finest pixels that the sources allow, where those are coarse (bins, spots, small images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,7 @@ class Evidence:
     tolerance_um: float
     correlation: float  # median over tiles
     tile_um: float  # side of the pixels on which tiles were compared
+    finest_um: float  # the finest that image and cells allow
 
     @property
     def share(self) -> float:
@@ -52,6 +55,8 @@ class Evidence:
             return f"{self.n_tiles} pieces of tissue to compare, {MIN_TILES} are needed"
         if self.share < MIN_SHARE or self.log10_chance > MAX_LOG10_P:
             return f"{self.n_agreeing} of {self.n_tiles} pieces of tissue agree on the best map"
+        if self.tile_um > max(MAX_TILE_UM, COARSER * self.finest_um):
+            return f"only coarse structures agree (on pixels of {self.tile_um:.0f} um), single nuclei do not: another section?"
         if self.uncertainty_um > max(MAX_UNCERTAINTY_UM, self.tile_um):
             return f"the best map is uncertain by {self.uncertainty_um:.0f} um"
         return None
@@ -61,7 +66,7 @@ class Evidence:
         return asdict(self)
 
 
-def cross_validate(tiles: TileShifts, um_per_unit: float) -> Evidence:
+def cross_validate(tiles: TileShifts, um_per_unit: float, *, finest_um: float = 0.0) -> Evidence:
     """Fit the correction to four fifths of the tiles, predict the last fifth, in turn."""
     from scipy.stats import binom
 
@@ -89,6 +94,7 @@ def cross_validate(tiles: TileShifts, um_per_unit: float) -> Evidence:
         tolerance_um=TOLERANCE_PX * tiles.step * um_per_unit,
         correlation=float(np.median(tiles.peak_T)) if n else 0.0,
         tile_um=tiles.step * um_per_unit,
+        finest_um=finest_um,
     )
 
 
