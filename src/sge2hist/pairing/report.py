@@ -241,12 +241,12 @@ def _filter_lines(inputs: ReportInputs) -> list[str]:
     return [*lines, f"{n_evaluated:>10,}  in the test split"]
 
 
-def _show_lines(axes: Axes, lines: list[str], title: str, *, colour: str | None = None) -> None:
+def _show_lines(axes: Axes, lines: list[str], title: str, *, colour: str = "black") -> None:
     import textwrap
 
     wrapped = [
         piece for line in lines for piece in textwrap.wrap(line, 56, subsequent_indent="    ", drop_whitespace=False)
     ]
     axes.set_axis_off()
-    axes.set_title(title, loc="left", color=colour, fontweight="normal" if colour is None else "bold")
+    axes.set_title(title, loc="left", color=colour, fontweight="normal" if colour == "black" else "bold")
     axes.text(0, 1, "\n".join(wrapped), va="top", family="monospace", fontsize=8, transform=axes.transAxes)
