@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "sge2hist"
 MAY_IMPORT = {
     "data": {"data"},
+    "download": {"data", "download"},
     "readers": {"data", "readers"},
     "pairing": {"data", "readers", "pairing"},
     "models": {"data", "models"},

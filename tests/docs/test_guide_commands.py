@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guide"
 PAGES = (
     *("install", "quickstart", "prepare", "align", "train", "generate", "generate-slide", "layouts"),
-    *("view", "explore", "evaluate", "quiz", "finetune", "xenium", "fluorescence", "troubleshooting"),
+    *("view", "explore", "evaluate", "quiz", "finetune", "xenium", "fluorescence", "fetch", "troubleshooting"),
 )
 README = "README"
 SMALL: dict[str, dict[str, str]] = {

@@ -13,6 +13,7 @@ from sge2hist.cli.command import Verb, Verbs, with_running_options
 from sge2hist.cli.demo import demo
 from sge2hist.cli.evaluate import evaluate
 from sge2hist.cli.explore import explore
+from sge2hist.cli.fetch import fetch
 from sge2hist.cli.finetune import distill, sharpen, train_upsampler
 from sge2hist.cli.generate import generate
 from sge2hist.cli.generate_slide import generate_slide, merge, view
@@ -40,7 +41,7 @@ app = typer.Typer(
     cls=Verbs, help=HELP, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
 )
 PANELS = {
-    "Data": (prepare, inspect, export),
+    "Data": (fetch, prepare, inspect, export),
     "Training": (train, sharpen, distill, train_upsampler, types),
     "Images": (generate, generate_slide, merge, view, explore, evaluate, quiz),
     "Example": (demo,),

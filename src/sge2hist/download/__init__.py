@@ -1,0 +1,1 @@
+"""Published data: a catalogue of public data sets, and their download, verification and unpacking."""
