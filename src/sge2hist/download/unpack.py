@@ -149,7 +149,7 @@ def _too_large(archive: Path, bound: int) -> InputError:
 class _Bounded:
     """Reads from a stream as many bytes as were allowed; more is an `InputError`."""
 
-    def __init__(self, stream: IO[bytes], archive: Path) -> None:
+    def __init__(self, stream: gzip.GzipFile, archive: Path) -> None:
         self._stream, self._archive, self._left = stream, archive, HEADER_BYTES
 
     def allow(self, n_bytes: int) -> None:
