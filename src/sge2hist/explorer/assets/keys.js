@@ -39,7 +39,8 @@ export function showKeys() {
   dialog.showModal();
 }
 
-const isTyping = (element) => element.matches?.('input:not([type="checkbox"]):not([type="radio"]):not([type="range"]), select, textarea');
+const isTyping = (element) =>
+  element.matches?.('input:not([type="checkbox"]):not([type="radio"]):not([type="range"]), select, textarea');
 
 /** Note whether the page is used by keys or by pointer: a slide shows its focus and its centre to keys only. */
 export function watchInput() {

@@ -108,7 +108,7 @@ export class CellPanel {
     this.figures.after.show({
       src: own?.after,
       pending: own?.pending,
-      blank: own?.pending ? "generating" : "",
+      blank: own?.pending ? "generating" : result && !own ? "the pictures show an area" : "",
       caption: `Generated, seed ${state?.settings.seed ?? 0}${own?.stage === "preview" ? ", preview" : ""}`,
     });
   }

@@ -147,7 +147,6 @@ export class ChangePanel {
     return el(
       "div",
       { class: "lattice" },
-      el("span", { class: "soft", text: "Add" }),
       type,
       el("span", { class: "soft", text: "every" }),
       spacing,

@@ -58,7 +58,13 @@ export class Tools {
         onclick: actions.view,
       }),
       this.laid,
-      el("button", { type: "button", id: "home", text: "Whole section", onclick: actions.home }),
+      el("button", {
+        type: "button",
+        id: "home",
+        text: "Whole",
+        title: "Show the whole section",
+        onclick: actions.home,
+      }),
     );
     store.on(["tool"], () => this.#show());
     for (const pane of views.panes) this.#attach(pane);
