@@ -33,14 +33,31 @@ def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+HEAVY = {
+    "numpy",
+    "torch",
+    "anndata",
+    "scanpy",
+    "pandas",
+    "pyarrow",
+    "matplotlib",
+    "skimage",
+    "sklearn",
+    "scipy",
+    "h5py",
+    "PIL",
+    "tifffile",
+}
+"""Packages that must not be loaded before a verb runs."""
+
+
 def test_help_names_every_verb_and_imports_nothing_heavy():
     code = (
         "import sys; sys.argv = ['sge2hist', '--help']\n"
         "from sge2hist.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'anndata', 'scanpy', 'pandas', 'matplotlib', 'skimage', 'sklearn', 'scipy'} & set(sys.modules)\n"
-        "print('HEAVY', sorted(heavy))\n"
+        f"print('HEAVY', sorted({HEAVY} & set(sys.modules)))\n"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "HEAVY []" in shown
@@ -66,7 +83,7 @@ def test_every_verb_explains_itself_with_one_example(verb):
 
 
 def test_the_options_of_all_verbs_need_no_heavy_package():
-    code = "import sge2hist.cli.main, sys; print({'numpy', 'pandas', 'torch', 'anndata', 'scipy'} & set(sys.modules))"
+    code = f"import sge2hist.cli.main, sys; print({HEAVY} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
@@ -126,11 +143,15 @@ def test_shells_complete_verbs_and_options():
         command = [
             sys.executable,
             "-c",
-            "import sys; sys.argv = ['sge2hist']; from sge2hist.cli.main import main; main()",
+            "import atexit, sys; sys.argv = ['sge2hist']; from sge2hist.cli.main import main\n"
+            f"atexit.register(lambda: print('HEAVY', sorted({HEAVY} & set(sys.modules))))\n"
+            "main()",
         ]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, check=False)
         assert done.stderr == ""
-        return done.stdout
+        shown, _, heavy = done.stdout.partition("HEAVY ")
+        assert heavy.strip() == "[]"
+        return shown
 
     assert completions("sge2hist gen").split() == ["generate", "generate-slide"]
     assert "--data" in completions("sge2hist evaluate --da").split()

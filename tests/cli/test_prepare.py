@@ -1,12 +1,17 @@
+import gzip
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from fixtures.published_pickle import write_published_pickle
 from fixtures.tissue import make_tissue
+from fixtures.visium import write_visium
 from fixtures.visium_hd import write_visium_hd
 from fixtures.xenium import write_xenium
 from sge2hist.cli.prepare import prepare
@@ -59,6 +64,71 @@ def test_bins_from_the_command_line(truth, tmp_path: Path) -> None:
         run(truth.outs, "--image", truth.image, "-o", out, *SMALL)
     run(truth.outs, "--image", truth.image, "-o", out, "--bin-um", 16, "--types", "none", "--overwrite", *SMALL)
     assert PairedDataset.open(out).manifest["observation_um"] == 16
+
+
+def assert_same_dataset(left: PairedDataset, right: PairedDataset) -> None:
+    """Counts, genes, cells, places, types, split and pixels, bit for bit."""
+    rows = np.arange(len(left))
+    assert (left.counts(rows) != right.counts(rows)).nnz == 0
+    assert left.counts(rows).sum() > 0
+    assert (left.genes.ids, left.genes.symbols) == (right.genes.ids, right.genes.symbols)
+    pd.testing.assert_frame_equal(left.obs, right.obs, check_exact=True)
+    np.testing.assert_array_equal(left.centre_xy_px, right.centre_xy_px)
+    assert left.slide_ids == right.slide_ids
+    for mine, other in zip(left.slides, right.slides, strict=True):
+        np.testing.assert_array_equal(
+            mine.read(0, 0, mine.width_px, mine.height_px), other.read(0, 0, mine.width_px, mine.height_px)
+        )
+    assert left.um_per_px == right.um_per_px
+
+
+def test_a_deposited_visium_folder_gives_the_same_dataset(tmp_path: Path) -> None:
+    """Flat, prefixed, gzipped, barcodes of the positions without "-1": as Space Ranger's own folder, to the last bit."""
+    spots = write_visium(tmp_path / "standard")
+    flat = tmp_path / "deposited" / "standard"  # the slide has the folder's name
+    flat.mkdir(parents=True)
+    for name in ("tissue_positions.csv", "scalefactors_json.json", "tissue_hires_image.png"):
+        content = (spots.outs / "spatial" / name).read_bytes()
+        if name.endswith("csv"):
+            content = content.replace(b"-1,", b",")
+        (flat / f"GSM1_{name}.gz").write_bytes(gzip.compress(content))
+    shutil.copy(spots.outs / "filtered_feature_bc_matrix.h5", flat / "GSM1_filtered_feature_bc_matrix.h5")
+    options = ["--patch-um", "100", "--patch-px", "32", "--split-block-um", "200", *SMALL[6:], "--types", "none"]
+    text = run(spots.outs, "--image", spots.image, "-o", tmp_path / "a.paired", *options)
+    assert "spots" in text
+    run(flat, "--image", spots.image, "-o", tmp_path / "b.paired", *options)
+    standard, deposited = (PairedDataset.open(tmp_path / name) for name in ("a.paired", "b.paired"))
+    assert len(standard) > 10
+    order = [spots.barcodes.index(str(name).split(":")[-1]) for name in standard.obs.index]
+    assert (standard.counts(np.arange(len(standard))).toarray() == spots.tissue.counts_NG[order]).all()
+    assert_same_dataset(standard, deposited)
+
+
+def test_outlines_of_qupath_from_the_command_line(truth, tmp_path: Path) -> None:
+    """The cells are sums of the truth's 2 um bins; a region of interest and a line are ignored with their number."""
+    outlines = json.loads((truth.outs / "segmented_outputs" / "cell_segmentations.geojson").read_text())["features"]
+    area = [[0, 0], [9999, 0], [9999, 9999], [0, 9999], [0, 0]]
+    others = [
+        ({"type": "Polygon", "coordinates": [area]}, {"objectType": "annotation", "name": "ROI"}),
+        ({"type": "LineString", "coordinates": [[0, 0], [5, 5]]}, {"objectType": "annotation"}),
+    ]
+    features = [{"type": "Feature", "id": f"o{i}", "geometry": g, "properties": p} for i, (g, p) in enumerate(others)]
+    features += [
+        {"type": "Feature", "id": f"uuid-{one['properties']['cell_id']}", "geometry": one["geometry"]}
+        | {"properties": {"objectType": "detection", "name": "same name"}}
+        for one in outlines
+    ]
+    (tmp_path / "q.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    out = tmp_path / "a.paired"
+    options = ["--labels", tmp_path / "q.geojson", "--positions", "px", "--types", "none", *SMALL]
+    text = run(truth.outs, "--image", truth.image, "-o", out, *options)
+    data = PairedDataset.open(out)
+    numbers = [int(str(name).split("uuid-")[-1]) for name in data.obs.index]
+    bins = truth.counts_BG.toarray()
+    expected = np.stack([bins[truth.cell_RC.ravel() == number].sum(0) for number in numbers])
+    assert len(numbers) > 20
+    np.testing.assert_array_equal(data.counts(np.arange(len(data))).toarray(), expected)
+    assert "ignored" in text
 
 
 def test_cells_are_the_default_where_space_ranger_made_them(truth, tmp_path: Path) -> None:

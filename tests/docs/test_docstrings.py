@@ -1,4 +1,4 @@
-"""Every example in a docstring runs and gives what it says, unless a line is marked as skipped because it needs data."""
+"""Every example in a docstring runs and gives what it says, or is a code block without a prompt, where it needs data."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def test_examples_run(name):
     module = pytest.importorskip(name) if "explorer" in name else importlib.import_module(name)
     failed, _ = doctest.testmod(module, extraglobs={"np": np}, optionflags=OPTIONS)
     assert failed == 0
+
+
+def test_no_example_is_skipped():
+    skipped = [str(path) for path in PACKAGE.rglob("*.py") if "+SKIP" in path.read_text(encoding="utf-8")]
+    assert skipped == []

@@ -69,9 +69,10 @@ class PairedDataset:
 
     Example
     -------
-    >>> data = PairedDataset.open("brain.paired")  # doctest: +SKIP
-    >>> data[0]["image"].shape  # doctest: +SKIP
-    (64, 64, 3)
+    .. code-block:: python
+
+        data = PairedDataset.open("brain.paired")
+        data[0]["image"].shape  # (64, 64, 3)
     """
 
     def __init__(

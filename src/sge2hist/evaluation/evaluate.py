@@ -82,10 +82,11 @@ def evaluate(
 
     Examples
     --------
-    >>> import sge2hist
-    >>> report = sge2hist.evaluate("kidney.generated", "kidney.paired", "report")  # doctest: +SKIP
-    >>> {metric["id"]: metric["sets"]["kidney"]["value"] for metric in report["metrics"]}  # doctest: +SKIP
-    {'frechet': 41.2, 'kid': 0.031, ...}
+    .. code-block:: python
+
+        import sge2hist
+        report = sge2hist.evaluate("kidney.generated", "kidney.paired", "report")
+        {metric["id"]: metric["sets"]["kidney"]["value"] for metric in report["metrics"]}  # {'frechet': 41.2, 'kid': 0.031, ...}
     """
     started = time.monotonic()
     config = checked_config(config)

@@ -200,9 +200,10 @@ def explore(
 
     Example
     -------
-    >>> explorer = sge2hist.explore("pretrained:kidney", "kidney.paired")  # doctest: +SKIP
-    >>> explorer.edits, explorer.image  # doctest: +SKIP
-    ([], None)
+    .. code-block:: python
+
+        explorer = sge2hist.explore("pretrained:kidney", "kidney.paired")
+        explorer.edits, explorer.image  # ([], None)
     """
     found = open_explorer(model, data, generated=generated, section=section, port=port, save_to=save_to, force=force)
     return found.start()

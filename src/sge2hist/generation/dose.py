@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sge2hist.data.errors import InputError
+from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.table.cell_table import CellTable, refuse_with_dataset
 from sge2hist.generation.applicability import Warn, check_adata, check_dataset, warn_user
@@ -71,13 +72,12 @@ def dose_request(
 
     Example
     -------
-    >>> request = dose_request(bundle, data, "cell_7", "UMOD", [0, 0.5, 1, 2])  # doctest: +SKIP
-    >>> np.concatenate(list(image_batches(bundle, request))).shape  # doctest: +SKIP
-    (4, 64, 64, 3)
+    .. code-block:: python
+
+        request = dose_request(bundle, data, "cell_7", "UMOD", [0, 0.5, 1, 2])
+        np.concatenate(list(image_batches(bundle, request))).shape  # (4, 64, 64, 3)
     """
-    genes = [genes] if isinstance(genes, str) else list(genes)
-    if not all(isinstance(gene, str) for gene in genes):
-        raise InputError(found=f"gene={genes!r}"[:200], expected="symbols or ids as text")
+    genes = _checked_genes(genes)
     factors = _checked_factors(factors)
     read_counts: Callable[[np.ndarray], csr_array]
     if isinstance(data, PairedDataset):
@@ -87,17 +87,12 @@ def dose_request(
         data = CellTable.of(data, layer=layer, round_counts=round_counts, seed=seed)
         read_counts, panel, where = data.rows, data.genes, data.where
     row = row_of_cell(data.obs.index, cell, where)
-    if not genes:
-        raise InputError(found="no gene", expected="at least one symbol or id")
-    for gene in genes:
-        check_gene(gene, bundle, panel)
-    columns = np.unique([column for gene in genes for column in panel.columns_called(gene)])
+    columns = _columns_of(bundle, panel, genes)
     if read_counts(np.array([row]))[:, columns].sum() == 0:
         raise InputError(
             found=f"no counts of {', '.join(genes)} in cell {cell!r}, so that no factor changes it",
             expected="a cell that expresses the gene",
         )
-
     if isinstance(data, PairedDataset):
         applicability = check_dataset(bundle, data, force=force, warn=warn)
     else:
@@ -133,6 +128,22 @@ def dose_request(
         )
 
     return _joined([of_factor(factor) for factor in factors], cell, genes, factors)
+
+
+def _checked_genes(genes: str | Sequence[str]) -> list[str]:
+    names = [genes] if isinstance(genes, str) else list(genes)
+    if not all(isinstance(gene, str) for gene in names):
+        raise InputError(found=f"gene={names!r}"[:200], expected="symbols or ids as text")
+    if not names:
+        raise InputError(found="no gene", expected="at least one symbol or id")
+    return names
+
+
+def _columns_of(bundle: ModelBundle, panel: GenePanel, genes: list[str]) -> np.ndarray:
+    """Columns of the genes in the counts of the cells; `InputError` for a gene that the cells or the model lack."""
+    for gene in genes:
+        check_gene(gene, bundle, panel)
+    return np.unique([column for gene in genes for column in panel.columns_called(gene)])
 
 
 def _checked_factors(factors: Iterable[float]) -> list[float]:

@@ -92,16 +92,20 @@ def prepare(
 
     Example
     -------
-    >>> from sge2hist import prepare
-    >>> dataset = prepare(
-    ...     "run/outs", "kidney.paired", images="he.tif", bin_um=16, patch_um=64.0, types="markers:kidney"
-    ... )  # doctest: +SKIP
+    .. code-block:: python
+
+        from sge2hist import prepare
+        dataset = prepare(
+            "run/outs", "kidney.paired", images="he.tif", bin_um=16, patch_um=64.0, types="markers:kidney"
+        )
 
     Cells made of 2 um bins: nuclei found in the H&E, and the bins within 12 um of them:
 
-    >>> from sge2hist.pairing.config import CellsConfig
-    >>> cells = CellsConfig(method="nuclei", expand_um=12.0)
-    >>> dataset = prepare("run/outs", "kidney.paired", images="he.tif", cells=cells)  # doctest: +SKIP
+    .. code-block:: python
+
+        from sge2hist.pairing.config import CellsConfig
+        cells = CellsConfig(method="nuclei", expand_um=12.0)
+        dataset = prepare("run/outs", "kidney.paired", images="he.tif", cells=cells)
     """
     config = _with_options(config or PrepareConfig(), options)
     check_output(as_path(output, "output"), overwrite=overwrite, kind="paired")

@@ -90,7 +90,9 @@ def train(
 
     Example
     -------
-    >>> train(PairedDataset.open("kidney.paired"), "kidney.model", TrainConfig(hours=1.5))  # doctest: +SKIP
+    .. code-block:: python
+
+        train(PairedDataset.open("kidney.paired"), "kidney.model", TrainConfig(hours=1.5))
     """
     config = config or TrainConfig()
     output, budget = check_folder(output), TimeBudget(total_s=config.budget_s, clock=clock or Clock())

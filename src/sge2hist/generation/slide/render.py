@@ -185,10 +185,11 @@ def generate_slide(
 
     Example
     -------
-    >>> import sge2hist  # doctest: +SKIP
-    >>> slide = sge2hist.generate_slide("pretrained:kidney", "kidney.paired", "kidney.generated")  # doctest: +SKIP
-    >>> slide.image.read(0, 0, 512, 512).shape  # doctest: +SKIP
-    (512, 512, 3)
+    .. code-block:: python
+
+        import sge2hist
+        slide = sge2hist.generate_slide("pretrained:kidney", "kidney.paired", "kidney.generated")
+        slide.image.read(0, 0, 512, 512).shape  # (512, 512, 3)
     """
     bundle = _open_bundle(model)
     options: dict[str, Any] = {"section": section, "positions": positions, "um_per_px": image_um_per_px}

@@ -29,7 +29,7 @@ from sge2hist.training.image.exclusion_mask import read_exclusion_mask
 from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.loop import Stage, StagePlan, finish_stage, run_stage
 from sge2hist.training.run import TrainingRun, log_end, open_run
-from sge2hist.training.sufficiency import undertrained
+from sge2hist.training.sufficiency import USEFUL_SHARE, undertrained
 
 WRITE_S = 3.0
 """Seconds expected for the last checkpoint and for writing the model."""
@@ -45,6 +45,35 @@ class TuningConfig(Protocol):
     @property
     def exclude(self) -> str | None:
         """GeoJSON of areas of the slides from which no image is taken."""
+
+
+class DistillationSettings(Protocol):
+    """What the two distillations share: settings of so many steps."""
+
+    @property
+    def steps(self) -> int:
+        """Of the optimiser."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Highest of the schedule."""
+
+    @property
+    def batch(self) -> int:
+        """Patches of a step."""
+
+
+def distillation_plan(name: str, config: DistillationSettings, *, default_steps: int) -> StagePlan:
+    """The plan of a distillation, with averaged weights; a share of the default number of steps is of use."""
+    return StagePlan(
+        name=name,
+        n_steps=config.steps,
+        learning_rate=config.learning_rate,
+        items_per_step=config.batch,
+        useful_steps=round(USEFUL_SHARE * default_steps),
+        ema=True,
+        refresh_every=min(100, config.steps),
+    )
 
 
 MakeStage = Callable[[JointModel, PatchSource, ConditioningCells, TrainingRun], Stage]

@@ -24,13 +24,12 @@ from sge2hist.models.image.preconditioning import expand
 from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.config import check_at_least_one, check_rate_and_seed
-from sge2hist.training.finetune.base import tune
+from sge2hist.training.finetune.base import distillation_plan, tune
 from sge2hist.training.image.conditioning import ConditioningCells
 from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.image.stages import SHARE_ANYWHERE, SHARE_CENTRE
-from sge2hist.training.loop import Stage, StagePlan, stage_generator, stage_rng
+from sge2hist.training.loop import Stage, stage_generator, stage_rng
 from sge2hist.training.run import TrainingRun
-from sge2hist.training.sufficiency import USEFUL_SHARE
 
 LOG_MEAN, LOG_STD = -0.4, 2.0  # of t, in units of sigma_data (the paper's -1.1 and 2.0 at sigma_data = 0.5)
 N_STAGES = 8
@@ -145,21 +144,12 @@ def distill(
         # guidance, if requested, acts at every evaluation: the first is at the largest noise level
         guidance_interval=(0.0, teacher.model.image.denoiser.noise_model.sigma_range[1]),
     )
-    plan = StagePlan(
-        name="distill",
-        n_steps=config.steps,
-        learning_rate=config.learning_rate,
-        items_per_step=config.batch,
-        useful_steps=round(USEFUL_SHARE * DistillConfig.steps),
-        ema=True,
-        refresh_every=min(100, config.steps),
-    )
     return tune(
         teacher,
         dataset,
         Path(output),
         config,
-        plan,
+        distillation_plan("distill", config, default_steps=DistillConfig.steps),
         lambda model, source, cells, run: Distillation(model, source, cells, config, run),
         sampler=sampler,
         learnt_guidance=LearntGuidance(),

@@ -23,13 +23,12 @@ from sge2hist.models.image.image_model import ImageModel
 from sge2hist.models.image.preconditioning import expand
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.config import check_at_least_one, check_rate_and_seed
-from sge2hist.training.finetune.base import tune
+from sge2hist.training.finetune.base import distillation_plan, tune
 from sge2hist.training.image.conditioning import ConditioningCells
 from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.image.stages import SHARE_ANYWHERE, SHARE_CENTRE
-from sge2hist.training.loop import Stage, StagePlan, stage_generator, stage_rng
+from sge2hist.training.loop import Stage, stage_generator, stage_rng
 from sge2hist.training.run import TrainingRun
-from sge2hist.training.sufficiency import USEFUL_SHARE
 
 NAME = "guidance_distillation"
 STREAM = "own_guidance"  # of random numbers, as in version 0.1
@@ -144,21 +143,12 @@ def distill_guidance(
             found=f"a model whose steps are single evaluations already ({sampler.sampler}, guidance {sampler.guidance:g})",
             expected="a model whose sampler has guidance",
         )
-    plan = StagePlan(
-        name=NAME,
-        n_steps=config.steps,
-        learning_rate=config.learning_rate,
-        items_per_step=config.batch,
-        useful_steps=round(USEFUL_SHARE * GuidanceDistillationConfig.steps),
-        ema=True,
-        refresh_every=min(100, config.steps),
-    )
     return tune(
         trained,
         dataset,
         Path(output),
         config,
-        plan,
+        distillation_plan(NAME, config, default_steps=GuidanceDistillationConfig.steps),
         lambda model, source, cells, run: GuidanceDistillation(model, image, source, cells, config, run),
         learnt_guidance=LearntGuidance(weight=sampler.guidance, interval=sampler.guidance_interval),
         overwrite=overwrite,

@@ -61,8 +61,10 @@ class GeneStage:
 
     Example
     -------
-    >>> stage = GeneStage(model, data, GeneStageConfig(seed=0))  # doctest: +SKIP
-    >>> stage.loss(0)["loss"]  # doctest: +SKIP
+    .. code-block:: python
+
+        stage = GeneStage(model, data, GeneStageConfig(seed=0))
+        stage.loss(0)["loss"]
     """
 
     def __init__(
