@@ -27,6 +27,7 @@ from sge2hist.training.checkpoint import (
 from sge2hist.training.progress import Meter
 from sge2hist.training.run import TrainingRun
 
+REFRESH_ITEMS = 16_000  # patches or cells between two updates of what a stage caches
 UNLIMITED_STEPS = 10**9
 """Steps of a stage that a time budget ends."""
 N_TIMED_STEPS = 3

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from sge2hist.training.budget import TimeBudget, clock_text
 from sge2hist.training.checkpoint import load_checkpoint
 from sge2hist.training.progress import History
 from sge2hist.training.sufficiency import Shortfall, describe
+from sge2hist.training.used_time import read_used_s, recording_used_s
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -54,16 +56,24 @@ class TrainingRun:
         """Loss terms over the steps, ``log.csv``."""
         return History(self.directory / "log.csv")
 
+    def recording(self) -> AbstractContextManager[None]:
+        """Keep the time that a budgeted run has used on disk, so that a run that is killed counts all of it."""
+        return recording_used_s(self.directory, self.budget) if self.accelerator.is_main_process else nullcontext()
+
     def resume(self) -> None:
         """Load the latest checkpoint, if there is one, and log where the run goes on."""
+        self.budget.used_before_s = read_used_s(self.directory)
         if not self.checkpoint_path.is_file():
             if self.is_repeated:
-                self.log("an earlier run of this command ended before its first checkpoint: starting at the beginning")
+                used = f"; it used {clock_text(self.budget.used_before_s)}" if self.budget.used_before_s else ""
+                self.log(
+                    f"an earlier run of this command ended before its first checkpoint{used}: starting at the beginning"
+                )
             return
         sections, position = load_checkpoint(self.checkpoint_path)
         self.stages_done = dict(position["stages_done"])
         self.steps_done = dict(position.get("steps_done", {}))
-        self.budget.used_before_s = float(position.get("used_s", 0.0))
+        self.budget.used_before_s = max(float(position.get("used_s", 0.0)), self.budget.used_before_s)
         self.pending = (sections, position)
         if self.accelerator.is_main_process:
             self.history.rewind(set(self.stages_done), position["stage"], position["step"])

@@ -45,14 +45,13 @@ from sge2hist.training.image.exclusion_mask import ExclusionMask, read_exclusion
 from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.image.preview import Preview, preview_rows
 from sge2hist.training.image.stages import AutoencoderTraining, JointConfig, JointTraining
-from sge2hist.training.loop import UNLIMITED_STEPS, StagePlan, finish_stage, run_stage
+from sge2hist.training.loop import REFRESH_ITEMS, UNLIMITED_STEPS, StagePlan, finish_stage, run_stage
 from sge2hist.training.niches import model_niches
 from sge2hist.training.presets import PRESETS
 from sge2hist.training.run import TrainingRun, log_end, open_run, release
 from sge2hist.training.sufficiency import Shortfall, undertrained
 from sge2hist.training.warm_start import copy_weights, steps_before, warm_start_config
 
-REFRESH_ITEMS = 16_000  # patches or cells between two updates of what a stage caches
 AUTOENCODER_RATE = 2e-3
 
 
@@ -117,8 +116,9 @@ def train(
         return ModelBundle.load(output)
     try:
         run.resume()
-        training = _Training(dataset, config, run, excluded, initial)
-        training.run_stages()
+        with run.recording():
+            training = _Training(dataset, config, run, excluded, initial)
+            training.run_stages()
     except InputError:
         release(run, output)
         raise

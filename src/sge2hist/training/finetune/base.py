@@ -136,9 +136,11 @@ def tune(
     run.restore_module(model)
     if trained.provenance.get("data_fingerprint") != dataset.fingerprint:
         run.log("these are not the data that the model was trained on: cells that were held out may be trained on")
-    stage = make_stage(model, source, conditioning_cells(model, trained.genes, dataset, str(accelerator.device)), run)
-    budget.expect({"write/model": WRITE_S})
-    run_stage(stage, plan, run, model)
+    with run.recording():
+        cells = conditioning_cells(model, trained.genes, dataset, str(accelerator.device))
+        stage = make_stage(model, source, cells, run)
+        budget.expect({"write/model": WRITE_S})
+        run_stage(stage, plan, run, model)
     finish_stage(run, model, plan.name)
     model.config = replace(
         shape, sampler=sampler or shape.sampler, learnt_guidance=learnt_guidance or shape.learnt_guidance
@@ -157,6 +159,7 @@ def tune(
         genes=trained.genes,
         types=trained.types,
         z2_range=trained.z2_range,
+        niches=trained.niches,
         provenance=provenance,
     )
     if accelerator.is_main_process:

@@ -201,7 +201,8 @@ def train_upsampler(
         refresh_every=min(REFRESH, n_steps),
         ema=True,
     )
-    run_stage(stage, plan, run, model)
+    with run.recording():
+        run_stage(stage, plan, run, model)
     finish_stage(run, model, NAME)
     shortfall = undertrained(run.steps_done, {NAME: plan.useful_steps})
     bundle = UpsamplerBundle(
