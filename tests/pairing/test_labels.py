@@ -103,6 +103,12 @@ def test_a_table_with_more_columns_is_read_by_the_name_of_one(inputs, tmp_path) 
     assert labels.names[:3].tolist() == ["A", "B", "unknown"]
 
 
+def test_a_table_of_a_spreadsheet_with_semicolons_and_a_byte_order_mark(inputs, tmp_path) -> None:
+    (tmp_path / "t.csv").write_bytes("\ufeffcell;type\r\nc0;T cell, naive\r\nc1;B\r\n".encode())
+    labels = label_cells(inputs, PrepareConfig(types=str(tmp_path / "t.csv")))
+    assert labels.names[:3].tolist() == ["T cell, naive", "B", "unknown"]
+
+
 def test_bins_of_several_slides_are_distinguished(inputs, tmp_path) -> None:
     half = len(inputs.obs) // 2
     plain = [f"c{i % half}" for i in range(len(inputs.obs))]

@@ -144,6 +144,8 @@ def _by_table(inputs: LabelInputs, path: Path) -> Labels:
 
     try:
         table = pd.read_csv(path, sep="\t" if ".tsv" in path.name else ",", dtype=str)
+        if len(table.columns) == 1 and ";" in str(table.columns[0]):  # as spreadsheets write it in much of Europe
+            table = pd.read_csv(path, sep=";", dtype=str)
     except (OSError, ValueError, UnicodeDecodeError) as error:
         raise InputError(
             found=f"a table that cannot be read ({error})", where=str(path), expected="a csv: cell id, type"

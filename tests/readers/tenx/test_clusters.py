@@ -24,6 +24,8 @@ def test_a_table_is_read(tmp_path: Path) -> None:
     notes: list[str] = []
     assert space_ranger.clusters_of(folder, ["b-1", "c-1"], notes) == ["Cluster 12", None]
     assert notes == ["1 of 2 barcodes are in no cluster of Space Ranger"]
+    marked = write(tmp_path, b"\xef\xbb\xbfBarcode,Cluster\r\na-1,3\r\n")  # saved by a spreadsheet
+    assert space_ranger.read_clusters(marked) == {"a-1": "Cluster 3"}
     without_last_newline = write(tmp_path, "Barcode,Cluster\r\na-1,1\r\nb-1,2")
     assert space_ranger.clusters_of(without_last_newline, ["a-1", "b-1"], notes) == ["Cluster 1", "Cluster 2"]
 

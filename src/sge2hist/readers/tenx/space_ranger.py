@@ -119,7 +119,7 @@ def read_clusters(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # a spreadsheet saves a byte order mark
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
         if not rows:
             raise _damaged_clusters(path, "a table without rows")
