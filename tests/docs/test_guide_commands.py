@@ -18,7 +18,18 @@ ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guide"
 PAGES = (
     *("install", "quickstart", "prepare", "align", "train", "generate", "generate-slide", "layouts"),
-    *("view", "explore", "evaluate", "quiz", "finetune", "xenium", "fluorescence", "fetch", "troubleshooting"),
+    *(
+        "view",
+        "explore",
+        "evaluate",
+        "quiz",
+        "finetune",
+        "xenium",
+        "fluorescence",
+        "fetch",
+        "import-weights",
+        "troubleshooting",
+    ),
 )
 README = "README"
 SMALL: dict[str, dict[str, str]] = {

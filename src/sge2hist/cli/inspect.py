@@ -62,6 +62,7 @@ def artifact_facts(path: Path) -> Facts:
     describers: dict[str, Callable[[dict[str, Any]], Facts]] = {
         "paired": _paired,
         "model": _model,
+        "gene-weights": _gene_weights,
         "generated": _generated,
         "upsampler": _upsampler,
     }
@@ -124,6 +125,17 @@ def _model(config: dict[str, Any]) -> Facts:
             facts.append((name.replace("_", " "), str(value)))
     facts.append(("weights sha256", str(config.get("weights_sha256", ""))[:16]))
     return facts
+
+
+def _gene_weights(config: dict[str, Any]) -> Facts:
+    gene, provenance = config["model"]["gene"], config["provenance"]
+    return [
+        ("kind", "imported weights of a gene model, for `sge2hist train --preset paper --warm-start`"),
+        ("genes", f"{gene['n_genes']:,}"),
+        ("latent", f"{gene['n_type']} + {gene['n_micro']} dims"),
+        ("imported from", f"{provenance['imported_from']} ({provenance['layout']})"),
+        ("weights sha256", str(config.get("weights_sha256", ""))[:16]),
+    ]
 
 
 def _generated(manifest: dict[str, Any]) -> Facts:

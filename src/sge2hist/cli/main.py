@@ -17,6 +17,7 @@ from sge2hist.cli.fetch import fetch
 from sge2hist.cli.finetune import distill, sharpen, train_upsampler
 from sge2hist.cli.generate import generate
 from sge2hist.cli.generate_slide import generate_slide, merge, view
+from sge2hist.cli.import_weights import import_weights
 from sge2hist.cli.inspect import inspect
 from sge2hist.cli.prepare import export, prepare
 from sge2hist.cli.quiz import quiz
@@ -42,7 +43,7 @@ app = typer.Typer(
 )
 PANELS = {
     "Data": (fetch, prepare, inspect, export),
-    "Training": (train, sharpen, distill, train_upsampler, types),
+    "Training": (train, sharpen, distill, train_upsampler, types, import_weights),
     "Images": (generate, generate_slide, merge, view, explore, evaluate, quiz),
     "Example": (demo,),
 }

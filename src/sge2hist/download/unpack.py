@@ -80,7 +80,7 @@ def unpack(
                     reader.allow(member.size + HEADER_BYTES)
                     _copy(tar.extractfile(member), path, member.size, archive)
                     written += member.size
-                    progress(packed.tell())
+                    progress(packed.seek(0, 1))  # where it stands
                     tar.members = []  # tarfile keeps every entry otherwise
                 reader.allow(MIN_BOUND)
                 while reader.read(COPY_BYTES):  # to the end of the stream, whose checksum gzip compares

@@ -22,6 +22,7 @@ from sge2hist.models.types_csv import TYPES_NAME, read_types, write_types
 from sge2hist.models.version_0_1 import current_weights
 
 KIND = "model"
+GENE_KIND = "gene-weights"  # a gene model without an image model, for a warm start alone
 CONFIG_NAME, WEIGHTS_NAME, GENES_NAME = "config.json", "model.safetensors", "genes.csv"
 
 
@@ -34,6 +35,7 @@ class ModelBundle:
     types: TypeTable
     provenance: dict[str, Any] = field(default_factory=dict)  # data, training, seed, toy flag: see `train`
     fingerprint: str = ""  # sha256 of the weights file, set when saved or loaded
+    kind: str = KIND  # or GENE_KIND: its image networks are placeholders
     z2_range: np.ndarray | None = None  # [2, M] lowest and highest z2 of the training cells; None: unknown
     niches: Niches | None = None  # examples of what lies around cells of each type; None: of a version without
 
@@ -91,7 +93,7 @@ class ModelBundle:
             write_niches(path, self.niches)
         self.fingerprint = sha256_of(path / WEIGHTS_NAME)
         content = {
-            "kind": KIND,
+            "kind": self.kind,
             "format_version": FORMAT_VERSION,
             "model": self.config.to_dict(),
             "provenance": self.provenance,
@@ -102,15 +104,15 @@ class ModelBundle:
             partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: Path, *, device: str = "cpu") -> ModelBundle:
-        """Open a model folder, in evaluation mode.
+    def load(cls, path: Path, *, device: str = "cpu", for_training: bool = False) -> ModelBundle:
+        """Open a model folder, in evaluation mode. `for_training`: imported weights of a gene model alone will do.
 
         Raises
         ------
         InputError
             If a file is missing, damaged, or does not belong to the others.
         """
-        content = _read_config(path)
+        content = _read_config(path, (KIND, GENE_KIND) if for_training else (KIND,))
         try:
             config = ModelConfig.from_dict(content["model"])
         except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
@@ -135,6 +137,7 @@ class ModelBundle:
             types=types,
             provenance=content.get("provenance", {}),
             fingerprint=fingerprint,
+            kind=content["kind"],
             z2_range=_range_of(content.get("z2_range"), config.gene.n_latent - config.gene.n_type, path),
             niches=read_niches(path, model.gene.mixture.n_components),
         )
@@ -162,7 +165,7 @@ def _is_weight(name: str, value: torch.Tensor) -> bool:
     return small_enough and value.dim() >= 2 and not name.startswith(("gene.mixture.", "gene.micro."))
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
     if not (path / CONFIG_NAME).is_file():
         unfinished = (path / "training").is_dir()
         raise InputError(
@@ -175,7 +178,14 @@ def _read_config(path: Path) -> dict[str, Any]:
         content = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise InputError(found=f"a damaged config ({error})", where=str(path / CONFIG_NAME)) from error
-    if content.get("kind") != KIND or content.get("format_version") != FORMAT_VERSION:
+    if content.get("kind") == GENE_KIND and GENE_KIND not in kinds:
+        raise InputError(
+            found="imported weights of a gene model, without an image model",
+            where=str(path),
+            expected="a model that was trained to its end",
+            repair=f"sge2hist train X.paired -o X.model --preset paper --warm-start {path}",
+        )
+    if content.get("kind") not in kinds or content.get("format_version") != FORMAT_VERSION:
         raise InputError(
             found=f"kind {content.get('kind')!r}, format version {content.get('format_version')!r}",
             where=str(path / CONFIG_NAME),

@@ -15,7 +15,7 @@ from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.devices import make_accelerator
-from sge2hist.models.bundle import CONFIG_NAME, ModelBundle, model_folder, z2_range_of
+from sge2hist.models.bundle import CONFIG_NAME, ModelBundle, z2_range_of
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.budget import Clock, TimeBudget
 from sge2hist.training.card import model_card, provenance
@@ -50,7 +50,7 @@ from sge2hist.training.niches import model_niches
 from sge2hist.training.presets import PRESETS
 from sge2hist.training.run import TrainingRun, log_end, open_run, release
 from sge2hist.training.sufficiency import Shortfall, undertrained
-from sge2hist.training.warm_start import copy_weights, steps_before, warm_start_config
+from sge2hist.training.warm_start import copy_weights, open_start, steps_before, warm_start_config
 
 AUTOENCODER_RATE = 2e-3
 
@@ -96,7 +96,7 @@ def train(
     config = config or TrainConfig()
     output, budget = check_folder(output), TimeBudget(total_s=config.budget_s, clock=clock or Clock())
     # whatever may be wrong with the arguments is found before any work
-    initial = None if config.warm_start is None else ModelBundle.load(model_folder(config.warm_start))
+    initial = open_start(config.warm_start)
     dataset.rows("train")
     model_shape(dataset, config, n_genes=len(dataset.genes))
     excluded = read_exclusion_mask(config.exclude, dataset)
@@ -186,7 +186,7 @@ class _Training:
         seed = self.config.seed
         shape = model_shape(self.dataset, self.config, n_genes=len(self.panel))
         if initial is not None:
-            shape = warm_start_config(shape, initial.config, refit_genes=self.config.refit_genes)
+            shape = warm_start_config(shape, initial, refit_genes=self.config.refit_genes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = JointModel(shape)

@@ -7,17 +7,22 @@ from dataclasses import replace
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.slides.channels import require_same_channels
-from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.bundle import GENE_KIND, ModelBundle, model_folder
 from sge2hist.models.joint_model import JointModel, ModelConfig
 
 KEPT_STAGES = ("autoencoder", "gene", "mixture", "expression")
 """Stages that need not be repeated on the same data and genes: all but the joint one."""
 
-KEPT_GENE_SETTINGS = ("pool_um", "free_nats", "n_components")
+KEPT_GENE_SETTINGS = ("pool_um", "free_nats", "n_components", "layers")
 """Settings of a gene model that is taken over, whatever those of the preset are."""
 
 
-def warm_start_config(shape: ModelConfig, initial: ModelConfig, *, refit_genes: bool) -> ModelConfig:
+def open_start(name: str | None) -> ModelBundle | None:
+    """The model to start from, or imported weights of a gene model; None without a name."""
+    return None if name is None else ModelBundle.load(model_folder(name), for_training=True)
+
+
+def warm_start_config(shape: ModelConfig, start: ModelBundle, *, refit_genes: bool) -> ModelConfig:
     """Return the configuration of a model to be trained (`shape`), with what it takes over from that of the initial model.
 
     Presets change between versions: a model of the same preset keeps its image networks (a sharpened decoder its decoder
@@ -26,13 +31,28 @@ def warm_start_config(shape: ModelConfig, initial: ModelConfig, *, refit_genes: 
     Raises
     ------
     InputError
-        If the images of the two have other channels.
+        If the images of the two have other channels, or imported weights do not fit the preset or the genes.
     """
+    initial = start.config
+    if start.kind == GENE_KIND:
+        return _with_imported_genes(shape, initial, refit_genes=refit_genes)
     require_same_channels(initial.channels, shape.channels, where="the model to start from")
     kept = {} if refit_genes else {name: getattr(initial.gene, name) for name in KEPT_GENE_SETTINGS}
     image = initial.image if initial.preset == shape.preset else shape.image
     own = replace(shape.image, unet=image.unet, diffusion=image.diffusion, autoencoder=image.autoencoder)
     return replace(shape, gene=replace(shape.gene, **kept), image=own)
+
+
+def _with_imported_genes(shape: ModelConfig, initial: ModelConfig, *, refit_genes: bool) -> ModelConfig:
+    """The configuration with the gene model of imported weights, which have no image model."""
+    ours, theirs = shape.gene, initial.gene
+    if refit_genes or (ours.n_latent, ours.n_genes) != (theirs.n_latent, theirs.n_genes) or ours.has_neighbourhood:
+        raise InputError(
+            found=f"imported weights of {theirs.n_genes:,} genes and {theirs.n_latent} latent dims to start from",
+            expected=f"preset paper, without --refit-genes, on the same genes (the dataset has {ours.n_genes:,})",
+            repair="prepare with --min-cells 0 keeps all genes of an input",
+        )
+    return replace(shape, gene=theirs)
 
 
 def copy_weights(
@@ -50,6 +70,9 @@ def copy_weights(
         If the networks differ in shape, or in um per px.
     """
     ours, theirs = model.config, initial.config
+    if initial.kind == GENE_KIND:
+        _copy_imported_genes(model, panel, initial)
+        return []
     if replace(theirs.image, n_slides=ours.image.n_slides) != ours.image or theirs.um_per_px != ours.um_per_px:
         raise InputError(
             found=f"a model of preset {theirs.preset} at {theirs.um_per_px:g} um/px to start from",
@@ -69,6 +92,20 @@ def copy_weights(
     return list(KEPT_STAGES) if same_genes else ["autoencoder"] if refit_genes else []
 
 
+def _copy_imported_genes(model: JointModel, panel: GenePanel, initial: ModelBundle) -> None:
+    """Copy the weights of a gene model alone; the genes must be those of the import, in their order."""
+    if list(initial.genes.ids) != list(panel.ids):
+        raise InputError(
+            found="imported weights of other genes, or of another order of genes",
+            where=f"first gene {initial.genes.ids[0]}, in the dataset {panel.ids[0]}",
+            expected="the genes of the dataset",
+            repair="import again with --genes FILE that names the genes of the checkpoint in its order",
+        )
+    own = model.state_dict()
+    taken = {name: value for name, value in initial.model.state_dict().items() if name.startswith("gene.")}
+    model.load_state_dict(own | taken)
+
+
 def takes_gene_model(shape: ModelConfig, panel: GenePanel, initial: ModelBundle, *, refit_genes: bool) -> bool:
     """Whether a training from `initial` takes over its gene model too, which must read the same genes."""
     same_genes = list(initial.genes.ids) == list(panel.ids)
@@ -79,7 +116,7 @@ def steps_before(
     initial: ModelBundle | None, config: ModelConfig, panel: GenePanel, stages: tuple[str, ...], refit_genes: bool
 ) -> dict[str, float]:
     """Steps that the networks of each stage took before this training; infinite where a version did not record them."""
-    if initial is None:
+    if initial is None or initial.kind == GENE_KIND:
         return {}
     known = initial.provenance.get("stage_steps", {})
     kept = takes_gene_model(config, panel, initial, refit_genes=refit_genes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LIKELIHOODS = ("nb", "mse")
+LAYERS = ("norm", "plain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,9 @@ class GeneModelConfig:
     n_micro: int = 48  # dims of z2, the microenvironment
     n_components: int = 24  # Gaussians of the mixture prior of z1 before pruning
     likelihood: str = "nb"  # "nb" on raw counts, "mse" on log1p of counts per 10,000
+    layers: str = (
+        "norm"  # "norm": layer norm, SiLU, dropout on log-normalised counts; "plain": ReLU on raw counts (published)
+    )
     dropout: float = 0.1  # of hidden units, in encoder and decoder
     gene_dropout: float = 0.5  # share of mask groups of a batch whose encoder sees only a random part of the genes
     min_observed: float = 0.02  # lowest share of genes that such a group keeps
@@ -67,6 +71,8 @@ class GeneModelConfig:
             wrong.append(f"hidden={self.hidden} needs at least one positive width")
         if self.likelihood not in LIKELIHOODS:
             wrong.append(f"likelihood={self.likelihood!r} must be one of {LIKELIHOODS}")
+        if self.layers not in LAYERS:
+            wrong.append(f"layers={self.layers!r} must be one of {LAYERS}")
         if (self.n_composition == 0) != (self.n_neighbour_embedding == 0):
             wrong.append("n_composition and n_neighbour_embedding must both be 0 or both be positive")
         if self.neighbour_um > 0 and self.n_axes == 0:

@@ -32,10 +32,16 @@ def log_normalised(counts_NG: Tensor, scale: Tensor | float) -> Tensor:
     return torch.log1p(counts_NG * (scale / library_size(counts_NG)))
 
 
-def mlp(widths: tuple[int, ...], dropout: float) -> nn.Sequential:
-    """Linear, layer norm, SiLU, dropout for each pair of widths. Layer norm: no cell depends on its batch."""
+def mlp(widths: tuple[int, ...], dropout: float, *, plain: bool = False) -> nn.Sequential:
+    """Linear, layer norm, SiLU, dropout for each pair of widths; `plain`: linear and ReLU, as in the published code.
+
+    Layer norm: no cell depends on its batch.
+    """
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(widths):
+        if plain:
+            layers += [nn.Linear(width_in, width_out), nn.ReLU()]
+            continue
         layers += [nn.Linear(width_in, width_out), nn.LayerNorm(width_out), nn.SiLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers)
 
@@ -120,11 +126,13 @@ class GeneEncoder(nn.Module):
         *,
         n_axes: int = 0,
         n_neighbour_features: int = 0,
+        plain: bool = False,
     ) -> None:
         super().__init__()
+        self.reads_raw_counts = plain
         self.n_type = n_type
         n_latent = n_type + n_micro
-        self.trunk = mlp((n_genes + 2, *hidden), dropout)
+        self.trunk = mlp((n_genes + 2, *hidden), dropout, plain=plain)
         self.head = nn.Linear(hidden[-1], 2 * n_latent)
         self.axes = ExpressionAxes(n_genes, n_axes) if n_axes else None
         self.from_axes = nn.Linear(n_axes, 2 * n_latent, bias=False) if n_axes else None
@@ -143,12 +151,15 @@ class GeneEncoder(nn.Module):
         return 0 if self.axes is None else self.axes.n_axes
 
     def inputs(self, counts_NG: Tensor, observed_G: Tensor | None = None) -> Tensor:
-        """Centred log-normalised counts, log depth and observed share: [N, G + 2]. observed: bool [G] or [N, G]."""
+        """Centred log-normalised (or raw) counts, log depth, observed share: [N, G + 2]. observed: bool [G] or [N, G]."""
         share = counts_NG.new_ones(1)
         if observed_G is not None:
             counts_NG = counts_NG * observed_G
             share = (observed_G * self.mean_proportion_G).sum(-1, keepdim=True)
-        input_NG = log_normalised(counts_NG, self.scale * share) - self.mean_input_G
+        if self.reads_raw_counts:
+            input_NG = counts_NG
+        else:
+            input_NG = log_normalised(counts_NG, self.scale * share) - self.mean_input_G
         if observed_G is not None:
             input_NG = input_NG * observed_G
         depth_N1 = (counts_NG.sum(1, keepdim=True).log1p() - self.scale.log1p()).clamp(-8, 3)
@@ -199,9 +210,11 @@ class GeneEncoder(nn.Module):
 class GeneDecoder(nn.Module):
     """z -> one number per gene: an offset from a bias that starts at the training mean and stays float32."""
 
-    def __init__(self, n_genes: int, hidden: tuple[int, ...], n_latent: int, dropout: float) -> None:
+    def __init__(
+        self, n_genes: int, hidden: tuple[int, ...], n_latent: int, dropout: float, *, plain: bool = False
+    ) -> None:
         super().__init__()
-        self.trunk = mlp((n_latent, *reversed(hidden)), dropout)
+        self.trunk = mlp((n_latent, *reversed(hidden)), dropout, plain=plain)
         self.weight = nn.Linear(hidden[0], n_genes, bias=False)
         self.bias_G = nn.Parameter(torch.zeros(n_genes))
         nn.init.normal_(self.weight.weight, std=0.1 / hidden[0] ** 0.5)

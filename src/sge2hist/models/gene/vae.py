@@ -93,8 +93,11 @@ class GeneVAE(nn.Module):
             config.dropout,
             n_axes=config.n_axes,
             n_neighbour_features=config.n_neighbour_features,
+            plain=config.layers == "plain",
         )
-        self.decoder = GeneDecoder(config.n_genes, config.hidden, config.n_latent, config.dropout)
+        self.decoder = GeneDecoder(
+            config.n_genes, config.hidden, config.n_latent, config.dropout, plain=config.layers == "plain"
+        )
         self.mixture = MixturePrior(config.n_components, config.n_type)
         self.micro = MicroStatistics(config.n_components, config.n_micro)
         self.novelty = NoveltyReference()
