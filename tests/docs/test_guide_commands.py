@@ -28,6 +28,7 @@ PAGES = (
         "fluorescence",
         "fetch",
         "import-weights",
+        "cohorts",
         "troubleshooting",
     ),
 )
