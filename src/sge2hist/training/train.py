@@ -197,12 +197,10 @@ class _Training:
         """Take over the weights of `initial`; return the stages that are skipped for it."""
         if initial is None:
             return []
-        skipped = copy_weights(
-            self.model, self.panel, initial, self.dataset.fingerprint, refit_genes=self.config.refit_genes
-        )
+        refit = self.config.refit_genes
+        skipped = copy_weights(self.model, self.panel, initial, self.dataset.fingerprint, refit_genes=refit)
         self.run.stages_done = dict.fromkeys(skipped, 0.0) | self.run.stages_done
-        without = f", without {', '.join(skipped)}" if skipped else ""
-        self.run.log(f"starting from {self.config.warm_start}{without}")
+        self.run.log(f"starting from {self.config.warm_start}{', without ' * bool(skipped)}{', '.join(skipped)}")
         return skipped
 
     def _plan_time(self) -> None:
