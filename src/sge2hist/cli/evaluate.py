@@ -82,6 +82,7 @@ def summary(report: dict[str, Any]) -> list[str]:
         return shown(None if entry is None else entry["value"], share).replace("−", "-").replace("–", "-")
 
     lines = [note for note in (report["extractor"]["note"], *report["notes"]) if note]
+    lines += [f"{entry['name']}: {entry['held_out']['text']}" for entry in report["sets"] if "held_out" in entry]
     lines.append(f"compared with {report['data']['floor']}")
     names = [entry["name"] for entry in report["sets"]]
     table = [["metric", "real", *(heading for name in names for heading in (name, "shuffled"))]]

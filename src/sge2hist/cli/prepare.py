@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sge2hist.cli.arguments import ADVANCED, Overwrite, RoundCounts, numbers
 from sge2hist.cli.command import log
 
+if TYPE_CHECKING:
+    from sge2hist.pairing.slide_table import SlideTable
+
 _SCALE, _CELLS, _TYPES = "Patches and resolution", "Cells", "Cell types"
 _FILTERS, _SPLIT, _ALIGNMENT = "Centre cells (others stay placed)", "Split", "Alignment"
 
 
 def prepare(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write, e.g. kidney.paired.")],
     outs: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             help="What the instrument wrote: Space Ranger's outs/, a Xenium folder, .h5ad, .zarr, ... "
             "Several become one dataset with one slide each."
         ),
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write, e.g. kidney.paired.")],
+    ] = None,
     image: Annotated[
         list[Path] | None,
         typer.Option(
             help="The microscope image: H&E (TIFF, BTF, OME-TIFF, SVS, JPEG, PNG), one for each input, in the same "
             "order. Space Ranger never copies it into outs/. virtual-he: H&E colours computed from the stains of a Xenium run "
             "(virtual-he:FILE: from another fluorescence TIFF)."
+        ),
+    ] = None,
+    slides: Annotated[
+        Path | None,
+        typer.Option(
+            help="csv of the inputs instead of OUTS and --image: columns path[,image][,donor][,stain][,name], one row each."
         ),
     ] = None,
     channels: Annotated[
@@ -126,6 +135,10 @@ def prepare(
     fractions: Annotated[str, typer.Option(help="Shares of train,val,test.", rich_help_panel=_SPLIT)] = "0.7,0.1,0.2",
     holdout_slide: Annotated[
         list[str] | None, typer.Option(help="This slide becomes the test set, whole.", rich_help_panel=_SPLIT)
+    ] = None,
+    holdout_donor: Annotated[
+        list[str] | None,
+        typer.Option(help="All slides of this donor become the test set (see --slides).", rich_help_panel=_SPLIT),
     ] = None,
     shift_um: Annotated[
         list[str] | None,
@@ -267,11 +280,27 @@ def prepare(
         split_block_um=split_block_um,
         fractions=(train, val, test),
         holdout_slides=tuple(holdout_slide or ()),
+        holdout_donors=tuple(holdout_donor or ()),
         seed=seed,
     )
+    inputs = _inputs(outs or [], image or [], slides)
     with stages() as progress:
-        dataset = run(outs, output, config, images=image or None, log=_log, progress=progress, overwrite=overwrite)
+        dataset = run(inputs, output, config, images=image or None, log=_log, progress=progress, overwrite=overwrite)
     _show_summary(dataset.manifest, output)
+
+
+def _inputs(outs: list[Path], image: list[Path], slides: Path | None) -> list[Path] | SlideTable:
+    """What is prepared: the inputs themselves, or a table of them."""
+    from sge2hist.data.errors import InputError
+    from sge2hist.pairing.slide_table import read_slide_table
+
+    if slides is None and not outs:
+        raise InputError(found="no input", expected="an instrument folder or file, or --slides TABLE.csv")
+    if slides is not None and (outs or image):
+        raise InputError(
+            found="--slides beside OUTS or --image", expected="one of both", repair="name all of them in the table"
+        )
+    return outs if slides is None else read_slide_table(slides)
 
 
 def _shifts(given: list[str]) -> tuple[tuple[float, float], dict[str, tuple[float, float]]]:

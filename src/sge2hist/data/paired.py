@@ -62,6 +62,8 @@ class PairedDataset:
         float32 [N, V, 2], vertices (x, y) of each cell's outline in um from its centre, NaN where unknown; None: of no cell.
     channels
         Names of the C channels of the slides; red, green and blue of an H&E.
+    donors
+        Donor of each slide, "" where none was stated.
     slides, slide_ids, slide_of_cell
         The slides, their ids, and int64 [N] telling which one each cell lies on.
     types, type_of_cell
@@ -91,6 +93,7 @@ class PairedDataset:
         self.channels: Channels = tuple(manifest.get("channels") or RGB)
         self.fingerprint = str(manifest["fingerprint"])
         self.slide_ids = [str(slide["id"]) for slide in manifest["slides"]]
+        self.donors = [str(slide.get("donor", "")) for slide in manifest["slides"]]
         position = {slide_id: number for number, slide_id in enumerate(self.slide_ids)}
         self.slide_of_cell = np.array([position[str(slide)] for slide in obs["slide"]], np.int64)
         self.types = [str(name) for name in obs["cell_type"].cat.categories if name != UNKNOWN]

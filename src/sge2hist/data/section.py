@@ -59,6 +59,8 @@ class Section:
     name: str  # slide id
     technology: str  # "Visium HD", "Xenium", ...
     software: str  # e.g. "Space Ranger 3.0.0"; "" if unknown
+    donor: str = ""  # whom the tissue is of, as the user states it; "" if not stated
+    staining: str = ""  # as the user states it
     observation: str  # "bin" | "cell" | "spot"
     observation_um: float | None  # bin side or spot diameter
     obs: pd.DataFrame  # index: barcode or cell id (str, unique); optional array_row, array_col, cell_type, cluster, ...

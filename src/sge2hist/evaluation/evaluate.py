@@ -22,6 +22,7 @@ from sge2hist.evaluation.cells import Cells, choose_cells, subsample
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.features.descriptors import ImageDescriptors, Progress
 from sge2hist.evaluation.features.extractors import resolve_extractor
+from sge2hist.evaluation.held_out import held_out
 from sge2hist.evaluation.images import ImageSet, split_shuffled
 from sge2hist.evaluation.metrics.memorisation import CopySearch, find_copies
 from sge2hist.evaluation.metrics.retrieval import psnr, ssim
@@ -116,6 +117,8 @@ def evaluate(
         on_progress("latents and tables", 0, 1)
         report = build_report(reference, sets, descriptors, shuffled_descriptors, scores_of, real, copies, rng)
         on_progress("latents and tables", 1, 1)
+        for entry, images in zip(report["sets"], sets, strict=True):
+            entry["held_out"] = held_out(images, cells.rows_N, dataset)
         report["slides"] = {name: found.report for name, found in slides.items()}
         report["omitted"] += not_scored
         report["seconds"] = round(time.monotonic() - started, 1)

@@ -85,6 +85,7 @@ def generate(
     manifest = {
         "model_fingerprint": bundle.fingerprint,
         "model_preset": bundle.config.preset,
+        "trained_on": bundle.trained_on,
         "upsampler_fingerprint": None if upsampler is None else upsampler.fingerprint,
         "um_per_px": bundle.config.um_per_px / factor,
         "patch_um": bundle.config.patch_um,

@@ -49,6 +49,19 @@ class ModelBundle:
         """Whether it was trained on toy tissue."""
         return bool(self.provenance.get("toy", False))
 
+    @property
+    def trained_on(self) -> dict[str, Any]:
+        """Fingerprint of the training data, slides and donors of its training cells; for the manifests of its images.
+
+        `slides` is None for a model of an older version that was trained on a dataset of several: some may have been held out.
+        """
+        slides = self.provenance.get("slides", [])
+        return {
+            "data_fingerprint": self.provenance.get("data_fingerprint"),
+            "slides": self.provenance.get("train_slides", slides if len(slides) == 1 else None),
+            "donors": self.provenance.get("train_donors", []),
+        }
+
     def components_of(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the components called `name` (case does not matter) and their weights.
 

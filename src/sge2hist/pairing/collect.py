@@ -175,6 +175,10 @@ def _describe_cells(obs: Any, counts_NG: csr_array, parts: list[SectionCells], s
     obs = obs.drop(columns=[name for name in ("cell_type", "split", "slide", "role") if name in obs.columns])
     obs = obs.rename_axis("cell_id")
     obs["slide"] = pd.Categorical([names[slide] for slide in slide_of_cell], categories=names)
+    for column in ("donor", "staining"):
+        of_slide = np.array([getattr(part.section, column) for part in parts])
+        if any(of_slide):
+            obs[column] = pd.Categorical(of_slide[slide_of_cell])
     obs["n_counts"] = counts_per_cell(counts_NG)
     obs["n_genes"] = np.diff(counts_NG.indptr).astype(np.int64)
     is_centre = np.concatenate([part.is_centre for part in parts])

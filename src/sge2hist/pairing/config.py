@@ -127,6 +127,7 @@ class PrepareConfig:
     split_block_um: float | None = None  # side of the spatial blocks; None = 500, or 8 patch sides where that is more
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)  # of train, val, test, before the gap is cut
     holdout_slides: tuple[str, ...] = ()  # these slides become the test set, whole
+    holdout_donors: tuple[str, ...] = ()  # all slides of these donors become the test set
     seed: int = 0  # of the split, of Leiden and of rounding
 
     toy: bool = False  # the tissue is simulated: written into everything that is made from it
@@ -163,10 +164,10 @@ class PrepareConfig:
                 expected="a share of training cells",
                 repair="--types none (a model names the types of cells that it generates from), or a table of types",
             )
-        if isinstance(self.holdout_slides, str):
-            problems.add(
-                found=f"holdout_slides = {self.holdout_slides!r}", expected="a tuple", repair="a comma after the name"
-            )
+        for name in ("holdout_slides", "holdout_donors"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                problems.add(found=f"{name} = {value!r}", expected="a tuple", repair="a comma after the name")
         if not isinstance(self.cells, CellsConfig):
             problems.add(
                 found=f"cells = {self.cells!r}", expected="a CellsConfig", repair="cells=CellsConfig(method=...)"

@@ -14,6 +14,7 @@ from sge2hist.data.virtual_he import REQUEST, requested_file
 from sge2hist.pairing.alignment.map_to_image import AUTO
 from sge2hist.pairing.cells import choose_method
 from sge2hist.pairing.config import PrepareConfig
+from sge2hist.pairing.slide_table import SlideTable
 from sge2hist.pairing.stain_ranges import with_virtual_he
 from sge2hist.readers import CHOOSING_FORMATS, open_sections
 from sge2hist.readers.detect import FORMATS, detect_format
@@ -26,7 +27,7 @@ Log = Callable[[str], None]
 
 
 def open_inputs(
-    inputs: Input | Sequence[Input],
+    inputs: Input | Sequence[Input] | SlideTable,
     images: str | Path | Sequence[str | Path | None] | None,
     config: PrepareConfig,
     log: Log,
@@ -39,6 +40,8 @@ def open_inputs(
         Without an input, with an input given twice, with another number of images, or if a reader finds something
         wrong.
     """
+    if isinstance(inputs, SlideTable):
+        return _open_table(inputs, images, config, log)
     given = _listed(inputs, "inputs")
     if len(given) > 1 and config.alignment is not None and str(config.alignment) not in (AUTO, IDENTITY):
         raise InputError(
@@ -61,6 +64,29 @@ def open_inputs(
             log(section.describe())
             log(_describe_scale(section))
             opened.append((section, path))
+    return opened
+
+
+def _open_table(
+    table: SlideTable, images: object, config: PrepareConfig, log: Log
+) -> list[tuple[Section, Path | None]]:
+    """Open the inputs of a table; their sections get its names, donors and stains."""
+    if images is not None:
+        raise InputError(found="images beside a table of slides", where=str(table.source), repair="its column image")
+    opened: list[tuple[Section, Path | None]] = []
+    _image_of_each([row.path for row in table.rows], None)  # no input twice
+    for row in table.rows:
+        found = open_inputs([row.path], [row.image], config, log)
+        if row.name and len(found) > 1:
+            raise InputError(
+                found=f"one name, {row.name}, for {len(found)} sections",
+                where=f"{table.source}, {row.path.name}",
+                expected="an input of one section, or no name",
+            )
+        for section, path in found:
+            facts = {"name": row.name or section.name, "donor": row.donor, "staining": row.stain}
+            section = dataclasses.replace(section, **facts)
+            opened.append((_with_own_name(section, path, {other.name for other, _ in opened}, log), path))
     return opened
 
 

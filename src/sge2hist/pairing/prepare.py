@@ -33,6 +33,7 @@ from sge2hist.pairing.config import PrepareConfig
 from sge2hist.pairing.inputs import Input, Log, open_inputs
 from sge2hist.pairing.labels import LabelInputs, Labels, label_all
 from sge2hist.pairing.report import ReportInputs, write_report
+from sge2hist.pairing.slide_table import SlideTable
 from sge2hist.pairing.split import split_cells, split_placed
 from sge2hist.pairing.stain_ranges import choose_transform, with_stain_scale
 from sge2hist.pairing.write import Prepared, type_order, write_cells, write_paired_manifest, write_slides
@@ -50,7 +51,7 @@ def _no_progress(stage: str, done: int, total: int) -> None:
 @refuse_wrong_arguments("config", "log", "progress", "overwrite")
 @locks_output()
 def prepare(
-    inputs: Input | Sequence[Input],
+    inputs: Input | Sequence[Input] | SlideTable,
     output: str | Path,
     config: PrepareConfig | None = None,
     *,
@@ -66,7 +67,8 @@ def prepare(
     ----------
     inputs
         What the instrument wrote (Space Ranger's ``outs/``, a Xenium folder, ``.h5ad``, ``.zarr``, ...) or a
-        `Section` that is open; several become one dataset with one slide each.
+        `Section` that is open; several become one dataset with one slide each. Or a table of slides with their donors
+        (`sge2hist.pairing.slide_table.read_slide_table`).
     output
         Folder to write, by custom ``NAME.paired``; it appears only when it is complete. Of each slide it has an
         ``alignment.png``: look at it.
@@ -185,6 +187,22 @@ def _check_sections(sections: list[Section], config: PrepareConfig) -> None:
     for option, name in requested:
         if name not in names:
             raise InputError(found=f"{option} {name}", expected=f"one of {', '.join(names)}")
+    donors = sorted({section.donor for section in sections} - {""})
+    for name in config.holdout_donors:
+        if name not in donors:
+            raise InputError(
+                found=f"--holdout-donor {name}",
+                expected=f"one of {', '.join(donors)}"
+                if donors
+                else "donors, in the column donor of --slides TABLE.csv",
+            )
+    unstated = [section.name for section in sections if not section.donor]
+    if config.holdout_donors and unstated:
+        raise InputError(
+            found=f"no donor of {', '.join(unstated)}",
+            expected="the donor of every slide: one without may be that which is held out",
+            repair="fill in the column donor of --slides",
+        )
     for section in sections:
         max_um = section.max_patch_um
         if max_um is not None and config.patch_um > max_um * (1 + 1e-9):
@@ -202,10 +220,14 @@ def _check_sections(sections: list[Section], config: PrepareConfig) -> None:
             expected="images of one look: a model does not know which of them a cell has",
             repair=f"--image {REQUEST} for each, or two datasets",
         )
-    if config.holdout_slides and set(config.holdout_slides) == set(names):
+    if all(_is_held_out(section, config) for section in sections):
         raise InputError(found="every slide held out", expected="at least one slide to train on")
     for section in sections[1:]:
         require_same_channels(section.image.channels, sections[0].image.channels, where=section.name)
+
+
+def _is_held_out(section: Section, config: PrepareConfig) -> bool:
+    return section.name in config.holdout_slides or section.donor in config.holdout_donors
 
 
 def _check_and_make_cells(
@@ -266,7 +288,7 @@ def _collect(section: Section, config: PrepareConfig) -> tuple[SectionCells, csr
 
 
 def _split(cells: Cells, parts: list[SectionCells], config: PrepareConfig, gap_um: float) -> np.ndarray:
-    held = tuple(i for i, part in enumerate(parts) if part.section.name in config.holdout_slides)
+    held = tuple(i for i, part in enumerate(parts) if _is_held_out(part.section, config))
     centre = cells.is_centre
     split = split_cells(
         cells.centre_xy_um[centre],

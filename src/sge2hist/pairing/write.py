@@ -71,6 +71,7 @@ def write_slides(folder: Path, prepared: Prepared, progress: Progress) -> list[d
                 "pixels": pixels,
                 "stain": part.tissue.stain(),
             }
+            | {name: value for name in ("donor", "staining") if (value := getattr(section, name))}
             | _stain_scale(section)
             | ({MANIFEST_KEY: section.image.virtual_he} if section.image.virtual_he is not None else {})
         )
@@ -181,6 +182,7 @@ def write_paired_manifest(folder: Path, prepared: Prepared, slides: list[dict[st
             "gap_um": prepared.gap_um,
             "fractions": config.fractions,
             "holdout_slides": config.holdout_slides,
+            "holdout_donors": config.holdout_donors,
             "counts": {name: int((centre_split == name).sum()) for name in (*SPLITS, DROPPED)},
         },
         types={

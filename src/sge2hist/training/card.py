@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
 import sge2hist
@@ -63,6 +64,7 @@ def provenance(dataset: PairedDataset, config: TrainConfig, stage_seconds: dict[
         "data_fingerprint": dataset.fingerprint,
         "technology": dataset.manifest.get("technology", ""),
         "slides": dataset.slide_ids,
+        **_trained_on(dataset),
         "glass_rgb": next(filter(None, map(glass_colour, dataset.slides)), None),
         "cell_spacing_um": CellIndex(dataset.centre_xy_px * dataset.um_per_px, dataset.slide_of_cell).spacing_um(),
         "toy": dataset.is_toy,
@@ -74,4 +76,14 @@ def provenance(dataset: PairedDataset, config: TrainConfig, stage_seconds: dict[
         "n_train_cells": len(dataset.rows("train")),
         "sge2hist_version": sge2hist.__version__,
         "torch_version": torch.__version__,
+    }
+
+
+def _trained_on(dataset: PairedDataset) -> dict[str, list[str]]:
+    """The slides that hold training cells, and their donors where all of them are stated."""
+    numbers = np.unique(dataset.slide_of_cell[dataset.rows("train")])
+    donors = sorted({dataset.donors[number] for number in numbers})
+    return {
+        "train_slides": [dataset.slide_ids[number] for number in numbers],
+        "train_donors": donors if all(donors) else [],
     }

@@ -67,8 +67,17 @@ def header(report: dict[str, Any], names: str) -> str:
     line = f"{data['n_cells']:,} cells{placed} · patches of {data['patch_um']:g} µm · features of {report['extractor']['name']}"
     return (
         f"<header>{toy}<div class=marks>{''.join(marks)}</div><h1>{escape(names)}</h1>"
-        f"<p class=sub>against {escape(data['name'])} · {escape(line)}</p>{applicability_lines(report)}</header>"
+        f"<p class=sub>against {escape(data['name'])} · {escape(line)}</p>{held_out_lines(report)}"
+        f"{applicability_lines(report)}</header>"
     )
+
+
+def held_out_lines(report: dict[str, Any]) -> str:
+    """Return, for every set, how far the evaluated cells lie from those of its model's training."""
+    texts = [(entry["name"], entry["held_out"]["text"]) for entry in report["sets"] if "held_out" in entry]
+    if len({text for _, text in texts}) == 1:
+        texts = [("", texts[0][1])]
+    return "".join(f'<p class="sub held-out"><b>{escape(f"{n}: {t}" if n else t)}</b></p>' for n, t in texts)
 
 
 def applicability_lines(report: dict[str, Any]) -> str:

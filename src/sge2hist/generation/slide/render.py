@@ -356,6 +356,7 @@ def _manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> dict[s
         "region_um": [value * um for value in spec.region_px],
         "region_px": list(spec.region_px),
         "model_fingerprint": spec.model,
+        "trained_on": bundle.trained_on,
         "um_per_px": um,
         "sampler": asdict(spec.sampler),
         "window_step_um": job.lattice.tile_side * job.lattice.um_per_latent_px,

@@ -106,6 +106,7 @@ def write_stand_alone(
             "region_um": [value * um for value in region_px],
             "region_px": list(region_px),
             "model_fingerprint": bundle.fingerprint,
+            "trained_on": bundle.trained_on,
             "um_per_px": um,
             **look.manifest,
             "sampler": asdict(sampler),
