@@ -81,6 +81,9 @@ class Section:
     )
     outline_px: np.ndarray | None = None
     """Outline of each observation, float32 [N, V, 2]: vertices (x, y) in px from its centre; NaN: unknown. None: of none."""
+    needs_map: str | None = None
+    """The frame of positions that are not in px of `image`, which was made apart from the run: `um_per_px` is that of the frame
+    until a map (`--alignment`) puts them on the image. None: they are in px of the image."""
     count_grid: CountGrid | None = None  # for cells made of bins: counts that do not depend on outlines
 
     def __post_init__(self) -> None:

@@ -30,9 +30,9 @@ MARK = "virtual H&E, computed from fluorescence"
 MANIFEST_KEY = "virtual_he"
 HAEMATOXYLIN_OD, EOSIN_OD = 2.0, 0.55  # natural logarithm, of a channel of weight 1 at its robust maximum
 EOSIN_WEIGHTS = {
-    ("18s", "rna", "cytoplasm"): 0.6,
-    ("atp1a1", "cadherin", "cd45", "boundary", "membrane"): 0.4,
-    ("sma", "actin", "vimentin", "protein"): 0.4,
+    ("18s", "rna", "polyt", "cytoplasm"): 0.6,
+    ("atp1a1", "cadherin", "cd45", "boundary", "cellbound", "membrane"): 0.4,
+    ("sma", "actin", "vimentin", "panck", "cytokeratin", "protein"): 0.4,
 }
 """Words in the name of a channel -> its weight; all that are there are scaled to a sum of 1.4, that of the three kinds."""
 EOSIN_SUM = 1.4

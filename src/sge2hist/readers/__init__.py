@@ -14,6 +14,9 @@ _OPTIONS = {
     "visium_hd": ("bin_um", "name", "channels"),
     "visium_hd_segmented": ("um_per_px", "name", "channels"),
     "xenium": ("um_per_px", "alignment", "channels"),
+    "cosmx": ("um_per_px", "channels", "section"),
+    "merscope": ("um_per_px", "channels"),
+    "stereoseq": ("um_per_px", "bin_um", "channels"),
     "visium": ("um_per_px", "name", "channels", "section"),
     "legacy_st": ("um_per_px", "sections"),
     "anndata": ("um_per_px", "layer", "rounding_seed", "channels", "section", "positions"),
@@ -22,6 +25,14 @@ _OPTIONS = {
 }
 TENX_FORMATS = ("visium_hd", "visium_hd_segmented", "xenium", "visium")
 """Formats whose module lies in `readers.tenx`."""
+VENDOR_MODULES = {
+    "cosmx": "nanostring.cosmx",
+    "merscope": "vizgen.merscope",
+    "stereoseq": "stomics.stereoseq",
+}
+"""Formats whose module lies in the folder of its vendor."""
+FLUORESCENCE_FORMATS = ("xenium", "cosmx", "merscope")
+"""Formats whose folders hold the fluorescence of the run."""
 CHOOSING_FORMATS = tuple(name for name, options in _OPTIONS.items() if "section" in options)
 """Formats whose reader takes one of several sections; the others return all of them."""
 
@@ -53,7 +64,7 @@ def open_sections(
     image
         The H&E, or a fluorescence image with `channels`; not needed where the format holds it.
     bin_um
-        Side of the bins (Visium HD, SpatialData).
+        Side of the bins (Visium HD, Stereo-seq, SpatialData).
     um_per_px
         Scale of the image, where the format does not state it, or to override what it states.
     name
@@ -71,7 +82,7 @@ def open_sections(
     genes
         Published pickle: csv ``gene_id,symbol`` in the order of its vectors.
     section
-        AnnData and Visium: name of one of several sections in the file or folder.
+        AnnData, CosMx and Visium: name of one of several sections in the file or folder.
     channels
         Channels of a fluorescence image to take, by name, or `channels.ALL`; None: the image is an H&E.
 
@@ -146,7 +157,7 @@ def _read(chosen: str, path: str | Path, image: str | Path | None, options: dict
         return [published_pickle.read(path, **options)]
     from importlib import import_module
 
-    elsewhere = {"anndata": "anndata_file"} | {name: f"tenx.{name}" for name in TENX_FORMATS}
+    elsewhere = {"anndata": "anndata_file", **VENDOR_MODULES} | {name: f"tenx.{name}" for name in TENX_FORMATS}
     module = elsewhere.get(chosen, chosen)
     reader = import_module(f"sge2hist.readers.{module}")
     return [reader.read(path, image=image, **options)]

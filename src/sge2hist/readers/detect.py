@@ -7,12 +7,17 @@ from pathlib import Path
 
 from sge2hist.data.errors import InputError
 from sge2hist.readers.deposits import deposit_error
+from sge2hist.readers.nanostring.flat_files import COUNTS, flat_files
+from sge2hist.readers.stomics.gef_files import find_gefs
 from sge2hist.readers.tenx.visium_folder import has_positions
 
 FORMATS = {
     "visium_hd": "Visium HD, binned outputs (Space Ranger 3 or later)",
     "visium_hd_segmented": "Visium HD, segmented cells (Space Ranger 4 or later)",
     "xenium": "Xenium (Xenium Onboard Analysis)",
+    "cosmx": "CosMx (flat files of AtoMx)",
+    "merscope": "MERSCOPE (Vizgen)",
+    "stereoseq": "Stereo-seq (.gef of SAW)",
     "visium": "Visium v1 or v2 (Space Ranger)",
     "legacy_st": "legacy Spatial Transcriptomics (counts and spot selection as tsv)",
     "anndata": "AnnData (.h5ad) with an image",
@@ -50,6 +55,8 @@ def _file_format(path: Path) -> str | None:
     name = path.name.lower()
     if name.endswith(".h5ad"):
         return "anndata"
+    if name.endswith(".gef"):
+        return "stereoseq"
     if name.endswith((".pkl", ".pickle", ".p")):
         return "published_pickle"
     return None
@@ -60,6 +67,12 @@ def _folder_format(path: Path) -> str | None:
         return "xenium"
     if _is_spatialdata(path):
         return "spatialdata"
+    if _has(path, "cell_by_gene.csv") or _has(path, "cell_by_gene.csv.gz"):
+        return "merscope"
+    if flat_files(path, COUNTS):
+        return "cosmx"
+    if find_gefs(path):
+        return "stereoseq"
     for folder in (path, path / "outs"):
         if not folder.is_dir():
             continue

@@ -12,8 +12,9 @@ import shapely
 from fixtures.tissue import make_tissue
 from fixtures.xenium import alignment_matrix, write_xenium
 from sge2hist.data.errors import InputError
+from sge2hist.readers.outlines import MAX_VERTICES
 from sge2hist.readers.tenx import xenium
-from sge2hist.readers.tenx.xenium_boundaries import MAX_VERTICES, read_boundaries
+from sge2hist.readers.tenx.xenium_boundaries import read_boundaries
 
 
 def _write(path: Path, rings: dict[str, list]) -> Path:

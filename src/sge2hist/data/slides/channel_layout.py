@@ -6,6 +6,7 @@ images); pyramids in sub-resolutions. Stacks along z or t are refused.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,7 +16,14 @@ import numpy as np
 from sge2hist.data.errors import InputError
 from sge2hist.data.slides.channels import Channels, choose_channels
 from sge2hist.data.slides.image_metadata import tiff_um_per_px
-from sge2hist.data.slides.pixel_source import CACHE_BYTES, ChannelPages, PixelSource, ScaledPixels, TiffPixels
+from sge2hist.data.slides.pixel_source import (
+    CACHE_BYTES,
+    ChannelPage,
+    ChannelPages,
+    PixelSource,
+    ScaledPixels,
+    TiffPixels,
+)
 from sge2hist.data.slides.stain_scale import FULL_RANGE, StainScale
 
 EXPECTED = "8- or 16-bit channels, one page each (axes y,x or c,y,x)"
@@ -49,9 +57,45 @@ def open_channels(
         numbers, channels = choose_channels(requested, in_file if len(in_file) == count else [], count, str(path))
         levels = [[_open(level.pages[i], len(numbers)) for i in numbers] for level in series.levels]
         um_per_px, notes = tiff_um_per_px(tiff, series.pages[0])
+    scaled, scales = scaled_levels(levels, channels)
+    return scaled, um_per_px, channels, scales, notes
+
+
+def open_stain_files(files: Mapping[str, Path], requested: Channels) -> tuple[list[list[TiffPixels]], Channels]:
+    """Pages of the requested stains, [level][channel], where each stain has a TIFF of its own.
+
+    Raises
+    ------
+    InputError
+        If a file is no grey image of 8 or 16 bits, they differ in size or type, or a requested stain has none.
+    """
+    import tifffile
+
+    where = ", ".join(path.name for path in files.values())
+    numbers, channels = choose_channels(requested, list(files), len(files), where)
+    by_channel: list[list[TiffPixels]] = []
+    for number in numbers:
+        path = list(files.values())[number]
+        with tifffile.TiffFile(path) as tiff:
+            series = tiff.series[0]
+            _check(path, series)
+            if len(series.pages) != 1:
+                raise InputError(found=f"{len(series.pages)} pages", where=str(path), expected="one stain per file")
+            by_channel.append([_open(level.pages[0], len(numbers)) for level in series.levels])
+    for level in zip(*by_channel, strict=False):
+        if len({(page.height_px, page.width_px, page.dtype) for page in level}) > 1:
+            sizes = ", ".join(f"{page.width_px} x {page.height_px} px, {page.dtype}" for page in level)
+            raise InputError(found=f"stains that differ ({sizes})", where=where, expected="one size and type of number")
+    return [list(level) for level in zip(*by_channel, strict=False)], channels
+
+
+def scaled_levels(
+    levels: Sequence[Sequence[ChannelPage]], channels: Channels
+) -> tuple[list[PixelSource], dict[str, StainScale]]:
+    """Levels 0 to 255 of pages [level][channel], and the scale of each channel."""
     scales = _scales(levels)
     scaled: list[PixelSource] = [ScaledPixels(ChannelPages(pages), scales) for pages in levels]
-    return scaled, um_per_px, channels, dict(zip(channels, scales, strict=True)), notes
+    return scaled, dict(zip(channels, scales, strict=True))
 
 
 def _check(path: Path, series: Any) -> None:
@@ -105,13 +149,13 @@ def _tag(node: Any) -> str:
     return str(node.tag).rsplit("}", 1)[-1]
 
 
-def _scales(levels: list[list[TiffPixels]]) -> list[StainScale]:
+def _scales(levels: Sequence[Sequence[ChannelPage]]) -> list[StainScale]:
     """Robust range of each channel, measured from the coarsest level that is large enough."""
     enough = [level for level in levels if level[0].height_px * level[0].width_px >= ENOUGH_PX]
     return [_scale(page) for page in (enough or levels)[-1 if enough else 0]]
 
 
-def _scale(page: TiffPixels) -> StainScale:
+def _scale(page: ChannelPage) -> StainScale:
     if page.dtype == np.uint8:
         return StainScale(low=FULL_RANGE[0], high=FULL_RANGE[1])
     parts = []

@@ -15,7 +15,7 @@ from sge2hist.data.errors import InputError
 Channels = tuple[str, ...]
 RGB: Channels = ("red", "green", "blue")
 ALL: Channels = ("all",)  # as a request: every channel that the file names
-NUCLEAR_STAINS = ("dapi", "hoechst", "draq5", "syto", "topro", "nuclei")
+NUCLEAR_STAINS = ("dapi", "hoechst", "draq5", "syto", "topro", "nuclei", "ssdna")
 # Nuclei first; colours are added, so that channels overlap visibly.
 COLOURS = np.array(
     [[0, 0, 255], [0, 255, 0], [255, 0, 0], [160, 160, 160], [0, 255, 255], [255, 0, 255], [255, 255, 0]], np.float32

@@ -32,6 +32,22 @@ class PixelSource(Protocol):
         ...
 
 
+class ChannelPage(Protocol):
+    """One channel of one resolution level, numbers as in the file."""
+
+    height_px: int
+    width_px: int
+    dtype: np.dtype
+
+    def region(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
+        """Return values [y1 - y0, x1 - x0, 1]; the region lies inside the image."""
+        ...
+
+    def close(self) -> None:
+        """Close the files; they are reopened when pixels are requested again."""
+        ...
+
+
 class ArrayPixels:
     """Pixels already in memory (or memory-mapped), uint8 [H, W, C]."""
 
@@ -216,8 +232,8 @@ class TiffPixels(TiledPixels):
 class ChannelPages:
     """One resolution level whose C channels lie in pages of their own; numbers as in the file."""
 
-    def __init__(self, pages: list[TiffPixels]) -> None:
-        self.pages = pages
+    def __init__(self, pages: Sequence[ChannelPage]) -> None:
+        self.pages = list(pages)
         self.height_px, self.width_px = pages[0].height_px, pages[0].width_px
         self.dtype = pages[0].dtype
 

@@ -5,7 +5,7 @@ Coordinates are corner-based: pixel (0, 0) covers ``[0, 1) x [0, 1)``; x is the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ import numpy as np
 from sge2hist.data.errors import InputError
 from sge2hist.data.slides import openslide_image
 from sge2hist.data.slides.channels import RGB, Channels, background_level
-from sge2hist.data.slides.pixel_source import ArrayPixels, PixelSource, ScaledPixels, TiffPixels, VirtualHEPixels
+from sge2hist.data.slides.pixel_source import (
+    ArrayPixels,
+    ChannelPage,
+    PixelSource,
+    ScaledPixels,
+    TiffPixels,
+    VirtualHEPixels,
+)
 from sge2hist.data.slides.resample import input_span, resample, window_taps
 from sge2hist.data.slides.stain_scale import LINEAR, StainScale
 
@@ -128,6 +135,41 @@ class SlideImage:
         return cls(name, [ArrayPixels(pixels_HWC)], um_per_px, channels=channels)
 
     @classmethod
+    def from_pages(
+        cls,
+        path: str | Path,
+        levels: Sequence[Sequence[ChannelPage]],
+        channels: Channels,
+        um_per_px: float | None = None,
+        notes: list[str] | None = None,
+    ) -> SlideImage:
+        """A fluorescence image of pages [level][channel]: stains in files of their own, or mosaics of fields of view."""
+        from sge2hist.data.slides.channel_layout import scaled_levels
+
+        scaled, scales = scaled_levels(levels, channels)
+        return cls(path, scaled, um_per_px, [*(notes or []), *_became_8_bits(scales)], channels=channels, scales=scales)
+
+    @classmethod
+    def open_stains(cls, files: Mapping[str, Path], requested: Channels) -> SlideImage:
+        """Open the requested stains, or `ALL`, where each has a TIFF of its own.
+
+        Raises
+        ------
+        InputError
+            If a file cannot be read, is no grey image, differs in size, or a requested stain has none.
+        """
+        from sge2hist.data.slides.channel_layout import open_stain_files
+
+        first = next(iter(files.values()))
+        try:
+            levels, channels = open_stain_files(files, requested)
+            return cls.from_pages(first, levels, channels)
+        except InputError:
+            raise
+        except Exception as error:  # every decoder raises its own types
+            raise _decoding_error(first, error) from error
+
+    @classmethod
     def _open_tiff(cls, path: Path, page: int | None) -> SlideImage:
         from sge2hist.data.slides.tiff_layout import open_levels
 
@@ -146,9 +188,7 @@ class SlideImage:
                 repair="omit --channels for H&E",
             )
         levels, um_per_px, channels, scales, notes = open_channels(path, requested)
-        scaled = [f"{name} {one.low:.0f} to {one.high:.0f}" for name, one in scales.items() if not one.is_identity]
-        notes += [f"16 bits became 8: {', '.join(scaled)}"] if scaled else []
-        return cls(path, levels, um_per_px, notes, channels=channels, scales=scales)
+        return cls(path, levels, um_per_px, [*notes, *_became_8_bits(scales)], channels=channels, scales=scales)
 
     @classmethod
     def _open_picture(cls, path: Path) -> SlideImage:
@@ -273,6 +313,12 @@ class SlideImage:
         for source in self.levels:
             if isinstance(source, TiffPixels | ScaledPixels | VirtualHEPixels):
                 source.close()
+
+
+def _became_8_bits(scales: Mapping[str, StainScale]) -> list[str]:
+    """A note on channels whose values were scaled."""
+    scaled = [f"{name} {one.low:.0f} to {one.high:.0f}" for name, one in scales.items() if not one.is_identity]
+    return [f"16 bits became 8: {', '.join(scaled)}"] if scaled else []
 
 
 def _decoding_error(path: Path, error: BaseException) -> InputError:

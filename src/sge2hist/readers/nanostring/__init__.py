@@ -1,0 +1,1 @@
+"""Formats of NanoString (Bruker Spatial Biology)."""

@@ -1,0 +1,1 @@
+"""Formats of STOmics (BGI)."""

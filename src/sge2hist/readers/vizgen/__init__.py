@@ -1,0 +1,1 @@
+"""Vizgen's formats."""
