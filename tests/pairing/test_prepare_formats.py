@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from fixtures.anndata_image import write_anndata
+from fixtures.cosmx import write_cosmx
 from fixtures.legacy_st import write_legacy_st
+from fixtures.merscope import write_merscope
 from fixtures.paired import write_tiny_paired
 from fixtures.published_pickle import write_published_pickle
-from fixtures.tissue import make_tissue
+from fixtures.stereoseq import write_stereoseq
+from fixtures.tissue import make_tissue, write_image
 from fixtures.visium_hd import write_visium_hd
 from fixtures.xenium import write_xenium
 from sge2hist.data.errors import InputError
@@ -42,6 +45,7 @@ WRITERS: dict[str, Callable[[Path], Opened]] = {
         "format": "visium_hd_segmented",
     },
     "xenium": lambda f: {"path": write_xenium(TISSUE, f / "x").folder},
+    "stereoseq": lambda f: {"path": write_stereoseq(TISSUE, f / "x").folder},
     "anndata": lambda f: dict(zip(("path", "image"), write_anndata(TISSUE, f), strict=True)) | {"um_per_px": 0.5},
 }
 
@@ -57,6 +61,30 @@ def test_cells_patches_and_counts_are_those_of_the_tissue(tmp_path: Path, name: 
     assert (dataset.slides[0].as_array() == TISSUE.image).all()
     assert dataset.um_per_px == pytest.approx(0.5)
     assert dataset.genes.ids == TISSUE.gene_ids
+
+
+@pytest.mark.parametrize("writer", [write_cosmx, write_merscope])
+def test_pictures_of_a_run_become_a_dataset_of_stains_or_of_virtual_he(tmp_path: Path, writer) -> None:
+    folder = writer(TISSUE, tmp_path / "x").folder
+    stains = PrepareConfig(**vars(EVERYTHING) | {"channels": "all"})
+    dataset = prepare(folder, tmp_path / "stains.paired", stains)
+    assert "DAPI" in dataset.channels
+    assert (dataset.counts_in_memory().toarray() == TISSUE.counts_NG).all()
+    assert np.abs(dataset.centre_xy_px - TISSUE.centre_xy_px).max() < 1e-3
+    virtual = prepare(folder, tmp_path / "he.paired", EVERYTHING, images="virtual-he")
+    assert virtual.slides[0].as_array().shape[2] == 3
+
+
+@pytest.mark.parametrize("writer", [write_cosmx, write_merscope])
+def test_an_he_apart_from_the_run_needs_a_map(tmp_path: Path, writer) -> None:
+    folder = writer(TISSUE, tmp_path / "x").folder
+    he = write_image(TISSUE, tmp_path / "he.tif")
+    with pytest.raises(InputError, match=r"an image that is none of the run.*--alignment auto"):
+        prepare(folder, tmp_path / "x.paired", EVERYTHING, images=he)
+    mapped = PrepareConfig(**vars(EVERYTHING) | {"alignment": "identity"})
+    dataset = prepare(folder, tmp_path / "x.paired", mapped, images=he)
+    assert (dataset.counts_in_memory().toarray() == TISSUE.counts_NG).all()
+    assert dataset.um_per_px == pytest.approx(0.5)
 
 
 def test_sections_of_a_legacy_folder_become_the_slides_of_one_dataset(tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ MADE_OF = {
     "visium_hd": ["outs/binned_outputs/square_008um/x", "outs/spatial/x"],
     "visium_hd_segmented": ["outs/segmented_outputs/x"],
     "xenium": ["experiment.xenium"],
+    "cosmx": ["flatFiles/S1/S1_exprMat_file.csv.gz"],
+    "merscope": ["cell_by_gene.csv", "cell_metadata.csv"],
+    "stereoseq": ["outs/feature_expression/A1.tissue.gef"],
     "visium": ["outs/spatial/tissue_positions.csv"],
     "legacy_st": ["a/C1_selection.tsv"],
     "spatialdata": [".zgroup"],
@@ -31,6 +34,8 @@ def test_folders(tmp_path: Path, name: str) -> None:
     [
         ("ID_binned_outputs/square_016um/x", "visium_hd"),
         ("ID_experiment.xenium", "xenium"),
+        ("ovarian_p2s2_cell_by_gene.csv", "merscope"),
+        ("041.cellcut/SN.cellbin.gef", "stereoseq"),
         ("spatial/tissue_positions_list.csv", "visium"),
     ],
 )
@@ -82,8 +87,10 @@ def test_the_output_of_aggr_is_refused_with_its_sections(tmp_path: Path, place: 
 def test_every_format_has_its_module():
     from importlib.util import find_spec
 
-    from sge2hist.readers import TENX_FORMATS
+    from sge2hist.readers import TENX_FORMATS, VENDOR_MODULES
 
+    assert set(VENDOR_MODULES) < set(FORMATS)
+    assert all(find_spec(f"sge2hist.readers.{module}") for module in VENDOR_MODULES.values())
     assert set(TENX_FORMATS) < set(FORMATS)
     assert all(find_spec(f"sge2hist.readers.tenx.{name}") for name in TENX_FORMATS)
 

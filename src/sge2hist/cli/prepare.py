@@ -89,7 +89,8 @@ def prepare(
     bin_um: Annotated[
         int | None,
         typer.Option(
-            help="Visium HD: bins of this side as cells, e.g. 8 or 16; finer ones are summed.", rich_help_panel=_CELLS
+            help="Visium HD, Stereo-seq: bins of this side as cells, e.g. 8 or 16; finer ones are summed.",
+            rich_help_panel=_CELLS,
         ),
     ] = None,
     cells: Annotated[

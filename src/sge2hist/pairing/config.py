@@ -75,7 +75,9 @@ class PrepareConfig:
 
     # How the inputs are read (see `readers.open_sections`)
     format: str = "auto"  # a key of `readers.detect.FORMATS`; auto recognises it
-    bin_um: int | None = None  # side of the bins of Visium HD: 2, 8, 16, ...; None = cells where possible, else 16
+    bin_um: int | None = (
+        None  # side of the bins of Visium HD and Stereo-seq: 2, 8, 16, ...; None = cells where possible, else 16
+    )
     image_um_per_px: float | None = None  # scale of the image, where the format does not state it
     channels: str | tuple[str, ...] | None = None  # of a fluorescence image: names or "all"; None = the image is an H&E
     stain_transform: str | None = None  # of fluorescence: sqrt | linear; None: sqrt for 8 bits, linear for 16

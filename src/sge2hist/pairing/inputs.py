@@ -16,7 +16,7 @@ from sge2hist.pairing.cells import choose_method
 from sge2hist.pairing.config import PrepareConfig
 from sge2hist.pairing.slide_table import SlideTable
 from sge2hist.pairing.stain_ranges import with_virtual_he
-from sge2hist.readers import CHOOSING_FORMATS, open_sections
+from sge2hist.readers import CHOOSING_FORMATS, FLUORESCENCE_FORMATS, open_sections
 from sge2hist.readers.detect import FORMATS, detect_format
 from sge2hist.readers.tenx.visium_hd_folder import find_squares
 from sge2hist.readers.tenx.visium_hd_segmented import find_segmented
@@ -144,11 +144,11 @@ def open_input(path: Path, image: str | Path | None, config: PrepareConfig) -> l
     """
     format = _format_of(path, config)
     virtual_he, file = requested_file(image)
-    if virtual_he and file is None and format != "xenium":
+    if virtual_he and file is None and format not in FLUORESCENCE_FORMATS:
         raise InputError(
             found=f"--image {REQUEST} with {FORMATS.get(format, format)}",
             where=str(path),
-            expected="a Xenium folder, which holds the fluorescence of the run",
+            expected="a Xenium, CosMx or MERSCOPE folder, which holds the fluorescence of the run",
             repair=f"--image {REQUEST}:FILE with the fluorescence image",
         )
     channels = _channels(config.channels)
@@ -209,9 +209,9 @@ def _with_own_name(section: Section, path: Path | None, taken: set[str], log: Lo
 
 def _describe_scale(section: Section) -> str:
     sources = "; ".join(f"{value:.4g} ({name})" for name, value in section.um_per_px_sources.items())
-    unit = (
-        f"in px of {section.image.path.name}"
-        if section.frame_facts is None
-        else "in a unit that the file does not state"
-    )
+    unit = f"in px of {section.image.path.name}"
+    if section.needs_map is not None:
+        unit = f"in {section.needs_map}"
+    elif section.frame_facts is not None:
+        unit = "in a unit that the file does not state"
     return f"  um per px: {sources}; positions {unit}, x = column, y = row"

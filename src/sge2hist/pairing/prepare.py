@@ -204,6 +204,13 @@ def _check_sections(sections: list[Section], config: PrepareConfig) -> None:
             repair="fill in the column donor of --slides",
         )
     for section in sections:
+        if section.needs_map is not None and config.alignment is None:
+            raise InputError(
+                found=f"positions in {section.needs_map}, and an image that is none of the run",
+                where=str(section.image.path),
+                expected="the map between both",
+                repair="--alignment auto, --alignment FILE, or --alignment identity if they are the same",
+            )
         max_um = section.max_patch_um
         if max_um is not None and config.patch_um > max_um * (1 + 1e-9):
             raise InputError(

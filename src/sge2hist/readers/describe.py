@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import ImageReference, Section
+from sge2hist.data.slides.channels import ALL, describe_channels, is_rgb
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.readers import open_sections
 from sge2hist.readers.detect import detect_format
@@ -38,8 +39,9 @@ def input_facts(path: str | Path, *, image: str | Path | None = None) -> Facts:
     if detected.format.startswith("visium"):
         facts += _space_ranger_facts(path, detected.format)
         return facts if image is None else facts + _image_facts(path, image)
+    of_run = image is None and detected.format in ("cosmx", "merscope")
     try:
-        sections = open_sections(path, image=image)
+        sections = open_sections(path, image=image, channels=ALL if of_run else None)
     except InputError as error:
         return [*facts, ("before it can be prepared", str(error))]
     for section in sections:
@@ -50,16 +52,21 @@ def input_facts(path: str | Path, *, image: str | Path | None = None) -> Facts:
 def section_facts(section: Section) -> Facts:
     """Lines about one opened section."""
     side = f" of {section.observation_um:g} um" if section.observation_um else ""
+    channels = section.image.channels
+    shown = "H&E" if is_rgb(channels) else "image"
     facts = [
         ("section", section.name),
         ("technology", section.technology + (f" ({section.software})" if section.software else "")),
         ("observations", f"{section.n_obs:,} {section.observation}s{side}"),
         ("genes", f"{len(section.genes):,} (ids {section.genes.index[0]}, ...)"),
-        ("H&E", f"{section.image.path.name}, {section.image.width_px:,} x {section.image.height_px:,} px"),
+        (shown, f"{section.image.path.name}, {section.image.width_px:,} x {section.image.height_px:,} px"),
         ("um per px", f"{section.um_per_px:.4g}"),
     ]
+    if not is_rgb(channels):
+        facts.append(("stains", describe_channels(channels)))
     facts += [(f"  by {name}", f"{value:.4g}") for name, value in section.um_per_px_sources.items()]
-    facts.append(("units", "positions in px of the H&E: x = column, y = row"))
+    unit = section.needs_map or f"px of the {shown}"
+    facts.append(("units", f"positions in {unit}: x = column, y = row"))
     return facts + [("note", note) for note in section.notes]
 
 

@@ -6,6 +6,7 @@ images); pyramids in sub-resolutions. Stacks along z or t are refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def open_channels(
 
     with tifffile.TiffFile(path) as tiff:
         series = max(tiff.series, key=lambda one: int(np.prod(one.shape[-2:])) if one.axes[-2:] == "YX" else 0)
-        _check(path, series)
+        _check(path, series, tiff.ome_metadata)
         in_file = channel_names(tiff.ome_metadata, tiff.series.index(series)) if tiff.is_ome else []
         count = len(series.pages)
         numbers, channels = choose_channels(requested, in_file if len(in_file) == count else [], count, str(path))
@@ -78,7 +79,7 @@ def open_stain_files(files: Mapping[str, Path], requested: Channels) -> tuple[li
         path = list(files.values())[number]
         with tifffile.TiffFile(path) as tiff:
             series = tiff.series[0]
-            _check(path, series)
+            _check(path, series, tiff.ome_metadata)
             if len(series.pages) != 1:
                 raise InputError(found=f"{len(series.pages)} pages", where=str(path), expected="one stain per file")
             by_channel.append([_open(level.pages[0], len(numbers)) for level in series.levels])
@@ -98,7 +99,7 @@ def scaled_levels(
     return scaled, dict(zip(channels, scales, strict=True))
 
 
-def _check(path: Path, series: Any) -> None:
+def _check(path: Path, series: Any, ome_metadata: str | None) -> None:
     key = series.keyframe
     if key.samplesperpixel != 1 or series.axes not in ("YX", "CYX") or key.dtype not in (np.uint8, np.uint16):
         rgb = " (an RGB picture?)" if key.samplesperpixel in (3, 4) else ""
@@ -109,10 +110,12 @@ def _check(path: Path, series: Any) -> None:
             repair="omit --channels for H&E" if rgb else "give one focal plane (e.g. morphology_focus) as OME-TIFF",
         )
     if any(page is None for page in series.pages):
+        named = sorted(set(re.findall(r'FileName="([^"]+)"', ome_metadata or "")))
+        missing = [name for name in named if not (path.parent / name).is_file()]
         raise InputError(
-            found="an OME-TIFF in several files of which some are missing",
+            found=f"an OME-TIFF in several files of which some are missing ({', '.join(missing) or 'which, it does not name'})",
             where=str(path),
-            expected="all of them in one folder",
+            expected="all of them in one folder, under the names that they had",
         )
 
 

@@ -126,6 +126,7 @@ def map_section(
         um_per_px=used,
         um_per_px_sources=sources,
         frame_facts=None,
+        needs_map=None,
         reference=None,
         notes=[
             *(note.partition("; image aligned by")[0] for note in section.notes),
@@ -159,6 +160,8 @@ def _guess(section: Section, facts: FrameFacts) -> float:
 def _name_of_unit(section: Section, positions: str) -> str:
     if section.technology == XENIUM:
         return "px of the DAPI image"
+    if section.needs_map is not None:
+        return section.needs_map
     if section.frame_facts is None:
         return "px of the image that the instrument's software was given"
     return "numbers of the table" + ("" if positions == "auto" else f", {positions}")

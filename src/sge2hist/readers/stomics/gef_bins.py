@@ -127,7 +127,8 @@ class GefBins:
 
     def row_and_column(self) -> tuple[np.ndarray, np.ndarray]:
         """Row and column of each bin on the grid, int64 [N]."""
-        return np.nonzero(self.bin_of_grid >= 0)
+        row, column = np.nonzero(self.bin_of_grid >= 0)
+        return row, column
 
     def read_counts(self, group_of_obs: np.ndarray | None = None, n_groups: int | None = None) -> csr_array:
         """See `Section.read_counts`; genes are read in pieces of about `ROWS_AT_ONCE` values."""

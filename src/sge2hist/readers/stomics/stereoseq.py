@@ -65,6 +65,7 @@ def read(
     cells = choose_gef(files, ORDER_OF_CELLS)
     bins = choose_gef(files, ORDER_OF_BINS)
     observed: dict[str, Any]
+    chosen: GefCells | GefBins
     if cells is not None and bin_um is None:
         observed, chosen = _of_cells(cells)
     elif bins is not None:
