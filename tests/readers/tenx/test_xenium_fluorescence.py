@@ -74,7 +74,8 @@ def _write_set(folder: Path, planes: np.ndarray, missing: int | None = None) -> 
                 planes[i],
                 photometric="minisblack",
                 tile=(256, 256),
-                compression=(34712, 0),
+                compression="jpeg2000",
+                compressionargs={"level": 0, "reversible": True},
                 description=xml,
                 metadata=None,
             )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.section import Section
@@ -92,7 +93,9 @@ def read(
         image=placed.slide,
         um_per_px=scale,
         um_per_px_sources=sources,
-        read_counts=counts.reader(lambda ids: cells.key.get_indexer(keys_of(ids, files.counts)), len(cells.obs)),
+        read_counts=counts.reader(
+            lambda ids: cells.key.get_indexer(pd.Index(keys_of(ids, files.counts))), len(cells.obs)
+        ),
         notes=[*placed.notes, *counts.notes, *placed.slide.notes],
         needs_map=None if image is None else "px of the slide",
     )
