@@ -91,7 +91,8 @@ def choose_pairs(images: ImageSet, data: PairedDataset, config: QuizConfig, patc
                 found="images that name no cell", where=str(images.path), expected="cells", repair="--match type"
             )
         types_M = data.type_of_cell[images.row_M]
-    places, found, overlap = _Places(data, patch_um), [], False
+    places, overlap = _Places(data, patch_um), False
+    found: list[tuple[int, int]] = []
     for spacing in SPACINGS:
         places.with_spacing(spacing)
         used = {image for image, _ in found}

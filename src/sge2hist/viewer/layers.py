@@ -96,7 +96,8 @@ class TypedCells:
         if len(self.xy_px_N2) < 2:
             return 8.0
         some = self.xy_px_N2[:: max(1, len(self.xy_px_N2) // 2000)]
-        return max(2.0, float(np.median(cKDTree(self.xy_px_N2).query(some, k=2)[0][:, 1])))
+        distance_n2 = np.asarray(cKDTree(self.xy_px_N2).query(some, k=2)[0])
+        return max(2.0, float(np.median(distance_n2[:, 1])))
 
 
 def stored_cells(generated: GeneratedSlide) -> TypedCells | None:

@@ -39,7 +39,7 @@ def slide_section(report: dict[str, Any], pictures: Pictures) -> str:
 
 def region_line(report: dict[str, Any], name: str) -> str:
     """Return where on its slide a generated slide lies; "" where the report does not say."""
-    made = next((entry["manifest"] for entry in report["sets"] if entry["name"] == name), {})
+    made: dict[str, Any] = next((entry["manifest"] for entry in report["sets"] if entry["name"] == name), {})
     if "region_um" not in made:
         return ""
     x, y, width, height = made["region_um"]
