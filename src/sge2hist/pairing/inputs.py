@@ -84,8 +84,8 @@ def _open_table(
                 expected="an input of one section, or no name",
             )
         for section, path in found:
-            facts = {"name": row.name or section.name, "donor": row.donor, "staining": row.stain}
-            section = dataclasses.replace(section, **facts)
+            name = row.name or section.name
+            section = dataclasses.replace(section, name=name, donor=row.donor, staining=row.stain)
             opened.append((_with_own_name(section, path, {other.name for other, _ in opened}, log), path))
     return opened
 
