@@ -24,7 +24,7 @@ class Rounding:
     -------
     >>> rounding = Rounding.of(["a", "b"], ["G1", "G2"], seed=0)
     >>> rounding.rounded(np.array([2.0, 0.5, 3.25]), np.array([0, 0, 1]), np.array([0, 1, 1]), "").tolist()
-    [2, 0, 3]
+    [2, 1, 3]
     """
 
     cell_key_N: np.ndarray  # uint64
