@@ -88,17 +88,6 @@ def test_the_options_of_all_verbs_need_no_heavy_package():
     assert done.stdout == "set()\n"
 
 
-def test_help_is_there_in_half_a_second():
-    import time
-
-    def seconds() -> float:
-        started = time.monotonic()
-        _run("--help")
-        return time.monotonic() - started
-
-    assert min(seconds() for _ in range(5)) < 0.5
-
-
 def test_options_mean_the_same_in_all_verbs():
     """--data is a path, --guidance a number, --labels a file of outlines: in every verb that has them."""
     from types import NoneType
