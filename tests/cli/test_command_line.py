@@ -212,7 +212,7 @@ def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
         (("generate", "{model}", "--types", "alpha", "-o", "{model}"), "existing output"),
         (("generate", "{nothing}", "--types", "alpha", "-o", "{out}"), "no model"),
         (("generate", "{model}", "--types", "alpha", "--sampler", "magic", "-o", "{out}"), "magic"),
-        (("generate", "{model}", "--types", "alpha", "--guidance-levels", "5,1", "-o", "{out}"), "increasing"),
+        (("generate", "{model}", "--types", "alpha", "--guidance-levels", "5,1", "-o", "{out}"), "the first smaller"),
         (("generate", "{model}", "--types", "alpha", "--guidance-levels", "5", "-o", "{out}"), "two noise levels"),
         (
             ("generate", "{model}", "--types", "alpha", "--guidance", "1", "--guidance-levels", "1,5", "-o", "{out}"),
