@@ -231,7 +231,7 @@ def test_embedding_of_an_adata(tiny_model, tiny_paired):
 
 
 def test_a_homotypic_patch_is_full_of_one_type(bundle):
-    request = request_from_types(bundle, ["alpha"], n=2)
+    request = request_from_types(bundle, ["alpha"], n=2, context="homotypic")
     cells = request.placed_cells(slice(0, 2))
     assert cells.mode_B.tolist() == [MODE_ALL, MODE_ALL]
     own = cells.xy_um_M2[cells.image_M == 0]

@@ -149,7 +149,7 @@ def test_a_slide_is_evaluated_like_any_set_and_as_a_whole(tissue, tmp_path):
     assert report["slides"]["a"]["n_windows"] == 6 * 13
     assert report["slides"]["a"]["seams"]["value"] == report["slides"]["a"]["real_seams"]["value"]
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "The whole slide" in page
+    assert "Generated slides" in page
     assert "seam score" in page
     assert page.count('alt="generated slide"') == 1
     assert page.count('alt="haematoxylin_mean generated"') == 1
