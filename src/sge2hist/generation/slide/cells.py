@@ -44,7 +44,9 @@ class CellRows:
     xy_um_M2: np.ndarray  # float64
     z_MZ: np.ndarray  # float32
     depth_M: np.ndarray  # float32
-    outline_um_MV2: np.ndarray | None = None  # float32, vertices from each cell's centre; NaN: a point. None: all are points
+    outline_um_MV2: np.ndarray | None = (
+        None  # float32, vertices from each cell's centre; NaN: a point. None: all are points
+    )
     source_M: np.ndarray  # int64, position in the source; -1 - i for a cell that edit i added
 
 

@@ -28,7 +28,9 @@ class NearbyCells:
     xy_um_M2: np.ndarray  # float64
     z_MZ: np.ndarray  # float32
     depth_M: np.ndarray  # float32
-    outline_um_MV2: np.ndarray | None = None  # float32, vertices from each cell's centre; NaN: a point. None: all are points
+    outline_um_MV2: np.ndarray | None = (
+        None  # float32, vertices from each cell's centre; NaN: a point. None: all are points
+    )
     source_M: np.ndarray  # int64, number in the source; -1 - i for a cell that edit i added
     type_M: np.ndarray  # int64, type that the model predicts from the counts, an index into its type names; -1 if added
     report: str  # one line about the genes that cells and model share
