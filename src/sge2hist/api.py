@@ -143,7 +143,7 @@ class SGE2Hist:
         """Components of the mixture with their names, purity and markers."""
         return self.bundle.types
 
-    @refuse_wrong_arguments("layer", "pool_um", "force")
+    @refuse_wrong_arguments("layer", "round_counts", "seed", "pool_um", "force")
     def embed(
         self,
         adata: anndata.AnnData,
@@ -188,7 +188,7 @@ class SGE2Hist:
         adata.uns["sge2hist"] |= {"verdict": applicability.verdict, "figures": figures}
         return found.summary()
 
-    @refuse_wrong_arguments("n_samples", "seed", "context", "edits", "force", "progress")
+    @refuse_wrong_arguments("layer", "round_counts", "n_samples", "seed", "context", "edits", "force", "progress")
     def generate_from_genes(
         self,
         cells: anndata.AnnData | PairedDataset,
@@ -288,7 +288,7 @@ class SGE2Hist:
         request = request_from_types(self.bundle, list(wanted), n=n, seed=seed, z2=z2, context=context)
         return self._generate(request, settings, progress)
 
-    @refuse_wrong_arguments("cell", "gene", "seed", "context", "force", "progress")
+    @refuse_wrong_arguments("cell", "gene", "layer", "round_counts", "seed", "context", "force", "progress")
     def dose(
         self,
         cells: anndata.AnnData | PairedDataset,

@@ -79,6 +79,8 @@ class HasBundle(Protocol):
     "section",
     "positions",
     "image_um_per_px",
+    "layer",
+    "round_counts",
     "region_um",
     "seed",
     "n_seeds",
