@@ -125,7 +125,7 @@ def test_page_is_self_contained_and_marked(evaluated) -> None:
     assert "http" not in page.replace("http-equiv", "")
     assert "TOY" in page
     assert "synthetic images" in page
-    assert "<script" not in page
+    assert "<script src" not in page
     for question in ("Does it look real?", "Does it follow the RNA?", "Is it a copy?"):
         assert question in page
     assert "Sampled at random (seed 0)" in page
