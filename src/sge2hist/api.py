@@ -128,6 +128,17 @@ class SGE2Hist:
         self.device = device
         return self
 
+    @refuse_wrong_arguments("patch_px")
+    def with_patch_px(self, patch_px: int) -> SGE2Hist:
+        """The same model for patches of another side in px, at the same um/px; the weights are shared.
+
+        Raises
+        ------
+        InputError
+            If the networks cannot generate such patches.
+        """
+        return SGE2Hist(bundle=self.bundle.with_patch_px(patch_px))
+
     @refuse_wrong_arguments("half")
     def save_pretrained(self, path: str | Path, *, half: bool = False) -> None:
         """Write the model folder with its card; `half` stores the large weights in float16, for sharing."""

@@ -122,6 +122,14 @@ def generate(
     render: Render = None,
     stain_roles: StainRoles = None,
     footprints: Footprints = "auto",
+    patch_px: Annotated[
+        int | None,
+        typer.Option(
+            "--patch-px",
+            help="Side of the images in px, at the model's um/px: one canvas of any size. Default: as trained.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
     resample: Annotated[
         bool,
         typer.Option(
@@ -152,7 +160,7 @@ def generate(
 
     check_options(given)
     check_output(output, overwrite=overwrite, kind=KIND)
-    bundle = load_model(model, device)
+    bundle = load_model(model, device).with_patch_px(patch_px)
     finer = None if upsampler is None else load_upsampler(upsampler, bundle)
     look_of(bundle, render, stain_roles)
     config = sampler_config(

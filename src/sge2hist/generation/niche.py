@@ -45,6 +45,15 @@ def niche_patch(bundle: ModelBundle, name: str, seed: int) -> tuple[PlacedCells,
         If the model has no neighbourhoods, or none around cells of this type.
     """
     niches = niches_of(bundle)
+    half_um = bundle.config.patch_um / 2
+    reach_um = half_um + bundle.config.receptive_radius_um
+    if reach_um > niches.half_um + 1e-6:
+        max_px = int(2 * (niches.half_um - bundle.config.receptive_radius_um) / bundle.config.um_per_px)
+        raise InputError(
+            found=f"patches of {bundle.config.patch_px} px ({bundle.config.patch_um:g} um)",
+            expected=f"{max_px} px at most in the context niche, whose examples reach no farther",
+            repair=f"--patch-px {max_px // 8 * 8}, or --context homotypic",
+        )
     components, weights = bundle.components_of(name)
     examples = [niches.around(component) for component in components]
     weights = weights * [len(own) > 0 for own in examples]
@@ -58,8 +67,6 @@ def niche_patch(bundle: ModelBundle, name: str, seed: int) -> tuple[PlacedCells,
     own = examples[int(rng.choice(len(components), p=weights / weights.sum()))]
     xy_um, component_M, outlines = niches.example(int(rng.choice(own)))
     turn_3 = rng.integers(2, size=3).astype(bool)
-    half_um = bundle.config.patch_um / 2
-    reach_um = half_um + bundle.config.receptive_radius_um
     z1_MT = sampled_z1(bundle, component_M, seed)
     source = SlideSource(
         xy_um_N2=_turned(xy_um, turn_3),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,31 @@ class ModelBundle:
             "slides": self.provenance.get("train_slides", slides if len(slides) == 1 else None),
             "donors": self.provenance.get("train_donors", []),
         }
+
+    def with_patch_px(self, patch_px: int | None) -> ModelBundle:
+        """The same weights for patches of another side in px; None: as trained. Networks are shared, not copied.
+
+        The image networks are convolutions: a larger patch is one canvas, not windows put together.
+
+        Raises
+        ------
+        InputError
+            If the networks cannot generate such patches.
+        """
+        if patch_px is None or patch_px == self.config.patch_px:
+            return self
+        if self.config.image.condition.form != "map":
+            raise InputError(
+                found=f"patches of {patch_px} px",
+                expected=f"{self.config.patch_px} px, the only size of a model that is conditioned on one cell",
+            )
+        try:
+            config = replace(self.config, patch_px=patch_px)
+        except ValueError as error:
+            raise InputError(found=f"patches of {patch_px} px", expected=f"another side ({error})") from error
+        model = copy.copy(self.model)
+        model.config = config
+        return replace(self, model=model)
 
     def components_of(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the components called `name` (case does not matter) and their weights.

@@ -27,7 +27,7 @@ def model_niches(model: JointModel, dataset: PairedDataset, all_cells: GeneData,
         component_posterior(model.gene, encoded).argmax(1),
         log_depth(model.gene, encoded.library_N),
         n_components=model.gene.mixture.n_components,
-        half_um=shape.patch_um / 2 + shape.receptive_radius_um,
+        half_um=max(shape.patch_um, dataset.patch_um) / 2 + shape.receptive_radius_um,  # for larger patches as well
         seed=seed,
     )
 

@@ -217,7 +217,7 @@ class _Training:
             self.all_cells,
             budget.shares,
             joint=joint,
-            autoencoder_batch=self._autoencoder_batch,
+            autoencoder_batch=self.preset.ae_batch,
             device=self.device,
             autocast=self.run.accelerator.autocast,
             clock=budget.clock,
@@ -232,7 +232,7 @@ class _Training:
             labelled=config.use_labels and bool((self.train_cells.type_N >= 0).mean() >= MIN_LABELLED),
             shape=self.model.config,
             joint=joint,
-            autoencoder_batch=self._autoencoder_batch,
+            autoencoder_batch=self.preset.ae_batch,
         )
         budget.expect(work)
         position = {} if self.run.pending is None else self.run.pending[1]
@@ -275,10 +275,6 @@ class _Training:
         )
 
     @property
-    def _autoencoder_batch(self) -> int:
-        return min(32, max(8, self.preset.batch))
-
-    @property
     def _joint_batch(self) -> int:
         return self.config.batch or self.preset.batch
 
@@ -286,7 +282,7 @@ class _Training:
         autoencoder = self.model.image.autoencoder
         if autoencoder is None or "autoencoder" in self.run.stages_done:
             return
-        batch = self._autoencoder_batch
+        batch = self.preset.ae_batch
         stage = AutoencoderTraining(autoencoder, self.source, batch=batch, seed=self.config.seed, device=self.device)
         run_stage(stage, self._plan("autoencoder", self.preset.ae_steps, AUTOENCODER_RATE, batch), self.run, self.model)
         with self.run.budget.work("autoencoder/statistics"), torch.no_grad():
