@@ -26,6 +26,7 @@ from sge2hist.cli.arguments import (
     Sampler,
     StainRoles,
     Steps,
+    dose_of,
     load_model,
     names,
     read_cells,
@@ -198,7 +199,6 @@ NEEDS_CELLS = {"split": "test", "cells": None, "samples": 1, "shuffle_cells": Fa
 NOT_WITH_GENE = {"samples": 1, "shuffle_cells": False, "edit": None}
 NOT_WITH_EDIT = {"shuffle_cells": False, "context": None}
 NEEDS_DATASET = {"split": "test", "shuffle_cells": False, "footprints": "auto", "edit": None}
-MAX_FACTORS = 64
 MINIMA = {"n": 1, "samples": 1, "seed": 0}
 
 
@@ -242,39 +242,6 @@ def check_options(given: Mapping[str, Any]) -> None:
             raise InputError(found="--gene without one --cell", expected="--cell ID, the cell whose counts are scaled")
         _refuse(given, NOT_WITH_GENE, "--gene")
         dose_of(given["gene"])
-
-
-def dose_of(texts: list[str]) -> tuple[list[str], list[float]]:
-    """Genes and factors of GENE=FROM:TO:N (or GENE=FACTOR,FACTOR); several genes are scaled together.
-
-    >>> dose_of(["UMOD=0:2:5"])
-    (['UMOD'], [0.0, 0.5, 1.0, 1.5, 2.0])
-    """
-    from sge2hist.data.errors import InputError
-
-    genes, all_factors = [], []
-    for text in texts:
-        gene, _, dose = text.rpartition("=")
-        try:
-            if ":" in dose:
-                first, last, n = dose.split(":")
-                steps = int(n)
-                factors = [float(first) + (float(last) - float(first)) * i / max(steps - 1, 1) for i in range(steps)]
-            else:
-                factors = [float(factor) for factor in dose.split(",")]
-        except ValueError:
-            factors = []
-        if not gene or not 1 <= len(factors) <= MAX_FACTORS:
-            raise InputError(
-                found=f"--gene {text}",
-                expected=f"GENE=FROM:TO:N with N from 1 to {MAX_FACTORS}, or GENE=FACTOR,FACTOR",
-                repair="e.g. --gene UMOD=0:2:8",
-            )
-        genes.append(gene)
-        all_factors.append(factors)
-    if any(factors != all_factors[0] for factors in all_factors):
-        raise InputError(found="other factors for each --gene", expected="the same: the genes are scaled together")
-    return genes, all_factors[0]
 
 
 def _refuse(given: Mapping[str, Any], defaults: Mapping[str, Any], beside: str, expected: str = "one of them") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from sge2hist.models.image.conditioning import (
@@ -147,3 +148,14 @@ def test_outlines_of_a_batch_are_those_of_each_image():
     fields = {name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])}
     fields["image_M"] = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2])
     assert torch.allclose(encoder(PlacedCells(**fields), (8, 8))[0], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_canvas_without_cells_in_a_model_of_outlines(known):
+    """No cell at all, as in the unconditional half of guidance: glass for MODE_ALL, the null map for MODE_NONE."""
+    _, encoder = _outlined(None)
+    none = _cells(torch.zeros(0, 4), torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), [MODE_ALL, MODE_NONE])
+    found, _ = encoder(replace(none, outline_MV2=torch.zeros(0, 5, 2) if known else None), (8, 8))
+    far = _cells(torch.ones(1, 4), [[500.0, 500.0]], [0], [MODE_ALL, MODE_NONE])
+    assert torch.allclose(found, encoder(far, (8, 8))[0])
+    assert torch.equal(found[1], encoder.null_D[:, None, None].expand_as(found[1]))

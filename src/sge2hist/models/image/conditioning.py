@@ -170,7 +170,7 @@ class CellMapEncoder(nn.Module):
         label_Brc = rasterise(
             outline_MV2, cells.image_M, fine_shape, step_um=step_um, start_um=-HALO_NODES * self.config.grid_um
         )
-        table = torch.cat([torch.zeros_like(value_ME[:1]), value_ME])
+        table = torch.cat([value_ME.new_zeros(1, value_ME.shape[1]), value_ME])  # the first: of no cell
         covered_Brc = label_Brc > 0
         fine = torch.cat(
             [F.embedding(label_Brc, table), torch.stack([covered_Brc, boundary(label_Brc)], dim=3).to(table.dtype)],
