@@ -33,6 +33,7 @@ def model_card(bundle: ModelBundle) -> str:
     short = f"**{shortfall.capitalize()}: its images may follow the tissue little.**\n\n" if shortfall else ""
     he = mark_of(provenance) or "H&E"
     stain = he if is_rgb(config.channels) else f"fluorescence ({describe_channels(config.channels)})"
+    source = f"\n- source of the data: {provenance['source']}" if "source" in provenance else ""
     names = "\n".join(f"- {name}" for name in bundle.types.names)
     return f"""# SGE2Hist model ({config.preset})
 
@@ -41,7 +42,7 @@ patches of {config.patch_px} x {config.patch_px} px ({config.patch_um:g} um, {co
 from the expression of {len(bundle.genes):,} genes, or from a cell type's name. Its images are synthetic: not for diagnosis.
 
 - data: {provenance.get("technology", "unknown")}, {provenance.get("n_train_cells", 0):,} training cells,
-  slides {", ".join(provenance.get("slides", []))}, fingerprint `{str(provenance.get("data_fingerprint", ""))[:16]}`
+  slides {", ".join(provenance.get("slides", []))}, fingerprint `{str(provenance.get("data_fingerprint", ""))[:16]}`{source}
 - training: {stages}; seed {provenance.get("seed")}
 - made with sge2hist {provenance.get("sge2hist_version")}, torch {provenance.get("torch_version")}
 - it holds weights, gene names, type names, summary statistics, and examples of which types lie where around cells of each
