@@ -162,10 +162,14 @@ class Measured:
         return cls(readout=readout(images), stain=stain, latent=latent)
 
 
-def test_cells(dataset: PairedDataset, name: str, n: int, rng: np.random.Generator) -> np.ndarray:
+def held_out_cells(dataset: PairedDataset, name: str, n: int, rng: np.random.Generator) -> np.ndarray:
     """At most n test cells of a type, at random."""
     rows = dataset.rows("test")
     rows = rows[dataset.type_of_cell[rows] == dataset.types.index(name)]
+    if min(n, len(rows)) < 2:
+        raise InputError(
+            found=f"{len(rows)} test cells of {name}, -n {n}", expected="at least 2 of each type, and -n 2"
+        )
     return np.sort(rng.choice(rows, min(n, len(rows)), replace=False))
 
 
@@ -182,7 +186,7 @@ class Experiment:
     def __init__(self, args: argparse.Namespace, bundle: ModelBundle, dataset: PairedDataset, readout: Readout) -> None:
         self.args, self.bundle, self.dataset, self.readout = args, bundle, dataset, readout
         rng = np.random.default_rng(args.seed)
-        self.mean_G = np.asarray(dataset.counts(dataset.rows("train")).mean(axis=0)).ravel()
+        self.mean_G = np.asarray(dataset.counts_in_memory()[dataset.rows("train")].mean(axis=0)).ravel()
         low_G = type_profile(dataset, args.start, rng)
         profiles = {name: type_profile(dataset, name, rng) for name in args.to}
         self.signatures = {name: Signature.of(low_G, high_G, args.genes) for name, high_G in profiles.items()}
@@ -190,10 +194,11 @@ class Experiment:
             marker_genes(dataset, MARKERS_PER_TYPE, rng)[0], np.concatenate([s.genes for s in self.signatures.values()])
         )
         self.real = {
-            name: readout(dataset.patches(test_cells(dataset, name, N_REAL, rng))) for name in (args.start, *args.to)
+            name: readout(dataset.patches(held_out_cells(dataset, name, N_REAL, rng)))
+            for name in (args.start, *args.to)
         }
-        self.cells = test_cells(dataset, args.start, args.n, rng)
-        self.of_type = {name: test_cells(dataset, name, args.n, rng) for name in args.to}
+        self.cells = held_out_cells(dataset, args.start, args.n, rng)
+        self.of_type = {name: held_out_cells(dataset, name, args.n, rng) for name in args.to}
         self.rng = rng
         patches = Patches(bundle, dataset, self.cells)
         self.start = Measured.of(patches, readout)

@@ -36,6 +36,14 @@ MIN_COUNTS = 0.05  # mean counts per cell of its type below which a gene is no m
 
 def marker_genes(dataset: PairedDataset, per_type: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The genes that distinguish each type from the mean of the others among training cells: columns [G], type of each [G]."""
+    if len(dataset.types) < 2:
+        raise InputError(
+            found=f"{len(dataset.types)} types",
+            where=str(dataset.path),
+            expected="at least two, of which genes are markers",
+            repair="prepare with --types",
+        )
+    dataset.counts_in_memory()
     profile_TG = np.stack([type_profile(dataset, name, rng) for name in dataset.types])
     share_TG = profile_TG / profile_TG.sum(1, keepdims=True)
     others_TG = (share_TG.sum(0) - share_TG) / max(len(share_TG) - 1, 1)
@@ -220,6 +228,8 @@ def fold_rows(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Per fold the positions to train on and those held out: whole blocks, and no patch of one shares a pixel with the other."""
     block_N = spatial_blocks(centre_um_N2, slide_N, FOLD_BLOCK_UM)
+    if n_folds < 2:
+        raise InputError(found=f"{n_folds} folds", expected="at least 2, so that something is held out")
     if block_N.max() + 1 < n_folds:
         raise InputError(
             found=f"{block_N.max() + 1} blocks of {FOLD_BLOCK_UM:g} um", expected=f"at least {n_folds}, one a fold"
