@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -86,8 +86,10 @@ def removal(genes: np.ndarray) -> Change:
 class Patches:
     """Patches of some cells, generated after a change of the counts of all cells in them; always the same noise."""
 
-    def __init__(self, bundle: ModelBundle, dataset: PairedDataset, cells: np.ndarray) -> None:
+    def __init__(self, bundle: ModelBundle, dataset: PairedDataset, cells: np.ndarray, steps: int | None) -> None:
         self.bundle, self.dataset, self.cells = bundle, dataset, cells
+        own = bundle.config.sampler
+        self.sampler = own if steps is None else replace(own, n_steps=steps)
         centre_um = dataset.centre_xy_px * dataset.um_per_px
         row_M, self.windows = neighbour_cells(
             CellIndex(centre_um, dataset.slide_of_cell),
@@ -108,7 +110,7 @@ class Patches:
         neighbours = neighbour_reader(self.bundle, counts.__getitem__, genes, self.index)
         latents = encode_cells(self.bundle, counts.__getitem__, genes, rows, neighbours=neighbours)
         placed = with_latents(self.windows, latents.mean_NZ[self.at], latents.depth_N[self.at])
-        images = sample_patches(self.bundle, placed, self.seeds, self.bundle.config.sampler)
+        images = sample_patches(self.bundle, placed, self.seeds, self.sampler)
         return images, latents.mean_NZ[np.searchsorted(self.needed, self.cells)].mean(0)
 
 
@@ -200,7 +202,7 @@ class Experiment:
         self.cells = held_out_cells(dataset, args.start, args.n, rng)
         self.of_type = {name: held_out_cells(dataset, name, args.n, rng) for name in args.to}
         self.rng = rng
-        patches = Patches(bundle, dataset, self.cells)
+        patches = Patches(bundle, dataset, self.cells, args.steps)
         self.start = Measured.of(patches, readout)
         self.edited = {
             (name, dose): Measured.of(patches, readout, addition(s.genes, dose * s.rate_S))
@@ -218,7 +220,7 @@ class Experiment:
 
     def reverse(self, name: str) -> tuple[Measured, Measured]:
         """Cells of the type, before and after the signature is removed."""
-        patches = Patches(self.bundle, self.dataset, self.of_type[name])
+        patches = Patches(self.bundle, self.dataset, self.of_type[name], self.args.steps)
         change = removal(self.signatures[name].genes)
         return Measured.of(patches, self.readout), Measured.of(patches, self.readout, change)
 
@@ -334,6 +336,7 @@ def main() -> None:
     parser.add_argument("--genes", type=int, default=30, help="of a signature")
     parser.add_argument("--sets", type=int, default=10, help="random sets per signature")
     parser.add_argument("--doses", type=float, nargs="+", default=[0.5, 1.0, 2.0])
+    parser.add_argument("--steps", type=int, help="of the sampler; default: the model's")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     dataset = PairedDataset.open(args.data)
