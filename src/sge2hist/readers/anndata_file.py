@@ -19,7 +19,7 @@ from sge2hist.data.table.counts import ExpressionTable, find_counts, read_elemen
 from sge2hist.data.table.positions import POSITION_KEYS, position_key, read_positions
 from sge2hist.data.table.stored_matrix import StoredMatrix
 from sge2hist.data.table_sections import choose_section
-from sge2hist.readers.count_rows import CountReader, regrouped, sum_rows
+from sge2hist.readers.count_rows import CountReader, regrouped, sum_pieces, sum_rows
 
 REPAIR_SCALE = "give --image-um-per-px (side of one pixel of the H&E in um)"
 
@@ -169,11 +169,9 @@ def count_reader(matrix: StoredMatrix, convert: Convert) -> CountReader:
         n_groups = int(group_of_obs.max(initial=-1)) + 1 if n_groups is None else n_groups
         if matrix.layout == "csc":
             return _summed_columns(matrix, convert, group_of_obs, n_groups)
-        total: Any = csr_array((n_groups, matrix.shape[1]), dtype=np.int32)
-        for start, piece in matrix.pieces():
-            counts = convert(piece, start, 0)
-            total = csr_array(total + sum_rows(counts, group_of_obs[start : start + counts.shape[0]], n_groups))
-        return total
+        converted = ((start, convert(piece, start, 0)) for start, piece in matrix.pieces())
+        pieces = ((group_of_obs[start : start + counts.shape[0]], counts) for start, counts in converted)
+        return sum_pieces(pieces, n_groups, matrix.shape[1])
 
     return read_counts
 

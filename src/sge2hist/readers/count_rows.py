@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import h5py
 import numpy as np
@@ -35,6 +35,42 @@ def sum_rows(counts_NG: csr_array, group_of_obs: np.ndarray, n_groups: int) -> c
     summed = csr_array(summing @ counts_NG).astype(np.int32)
     summed.sort_indices()
     return summed
+
+
+def sum_pieces(pieces: Iterable[tuple[np.ndarray, csr_array]], n_groups: int, n_genes: int) -> csr_array:
+    """Sum rows that are read piece by piece, by group: int32 CSR [n_groups, G]; time and memory grow with the counts alone.
+
+    Parameters
+    ----------
+    pieces
+        Group of each row, int64 [rows], -1 = dropped; counts, int32 CSR [rows, G]. Rows of a group may lie in several pieces.
+    """
+    parts, groups = [], [np.empty(0, np.int64)]
+    for group_of_row, counts in pieces:
+        present, local = np.unique(group_of_row[group_of_row >= 0], return_inverse=True)
+        of_part = np.full(len(group_of_row), -1, np.int64)
+        of_part[group_of_row >= 0] = local
+        parts.append(sum_rows(counts, of_part, len(present)))
+        groups.append(present)
+    stacked = _stack(parts, n_genes)
+    group_of_row = np.concatenate(groups)
+    if np.array_equal(group_of_row, np.arange(n_groups)):
+        return stacked
+    return sum_rows(stacked, group_of_row, n_groups)
+
+
+def _stack(parts: list[csr_array], n_columns: int) -> csr_array:
+    """One below the other; `parts` is emptied, each when it is copied."""
+    lengths = [np.zeros(1, np.int64), *(np.diff(part.indptr) for part in parts)]
+    indptr = np.cumsum(np.concatenate(lengths), dtype=np.int64)
+    data, indices = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.int32)
+    start = 0
+    parts.reverse()
+    while parts:
+        part = parts.pop()
+        data[start : start + part.nnz], indices[start : start + part.nnz] = part.data, part.indices
+        start += part.nnz
+    return csr_array((data, indices, indptr), shape=(len(indptr) - 1, n_columns))
 
 
 def regrouped(read_rows: CountReader, observation_of_row: np.ndarray, n_obs: int) -> CountReader:

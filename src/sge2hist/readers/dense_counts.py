@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.table.genes import unique_names
-from sge2hist.readers.count_rows import sum_rows
+from sge2hist.readers.count_rows import sum_pieces
 from sge2hist.readers.tables import damaged, read_delimited
 from sge2hist.readers.tenx.tenx_matrix import whole_counts
 
@@ -97,36 +97,19 @@ class DenseCounts:
         """
 
         def read_counts(group_of_obs: np.ndarray | None = None, n_groups: int | None = None) -> csr_array:
-            if group_of_obs is None:
-                return self._ordered(row_of_ids, n_obs)
+            group_of_obs = np.arange(n_obs) if group_of_obs is None else np.asarray(group_of_obs, np.int64)
             n_groups = int(group_of_obs.max(initial=-1)) + 1 if n_groups is None else n_groups
-            total: Any = csr_array((n_groups, len(self.genes)), dtype=np.int32)
-            seen = np.zeros(n_obs, bool)
-            for rows, counts in self._pieces(row_of_ids):
-                self._mark(seen, rows)
-                total = csr_array(total + sum_rows(counts, np.append(group_of_obs, -1)[rows], n_groups))
-            self._require_all(seen)
-            return total
+            return sum_pieces(self._grouped(row_of_ids, group_of_obs), n_groups, len(self.genes))
 
         return read_counts
 
-    def _ordered(self, row_of_ids: RowOfIds, n_obs: int) -> csr_array:
-        """All rows, in the order of the observations."""
-        parts, row_of_part, seen = [], [], np.zeros(n_obs, bool)
+    def _grouped(self, row_of_ids: RowOfIds, group_of_obs: np.ndarray) -> Iterator[tuple[np.ndarray, csr_array]]:
+        """Groups and counts of the rows of each block; at its end every observation was there once."""
+        seen = np.zeros(len(group_of_obs), bool)
         for rows, counts in self._pieces(row_of_ids):
             self._mark(seen, rows)
-            kept = np.flatnonzero(rows >= 0)
-            parts.append(counts[kept])
-            row_of_part.append(rows[kept])
+            yield np.append(group_of_obs, -1)[rows], counts
         self._require_all(seen)
-        lengths = np.concatenate([np.diff(part.indptr) for part in parts])
-        data, indices = (np.concatenate([getattr(part, name) for part in parts]) for name in ("data", "indices"))
-        del parts
-        rows = np.concatenate(row_of_part)
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        stacked = csr_array((data, indices, indptr), shape=(n_obs, len(self.genes)))
-        order = np.argsort(rows)
-        return stacked if (order == np.arange(n_obs)).all() else csr_array(stacked[order])
 
     def _mark(self, seen: np.ndarray, rows: np.ndarray) -> None:
         kept = rows[rows >= 0]

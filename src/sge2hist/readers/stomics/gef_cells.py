@@ -23,7 +23,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from sge2hist.data.errors import InputError
-from sge2hist.readers.count_rows import sum_rows
+from sge2hist.readers.count_rows import sum_pieces
 from sge2hist.readers.hdf5_probe import probe_hdf5
 from sge2hist.readers.stomics.gef_genes import gene_table
 from sge2hist.readers.tables import damaged
@@ -118,10 +118,8 @@ class GefCells:
             whole.sum_duplicates()
             return whole
         n_groups = int(group_of_obs.max(initial=-1)) + 1 if n_groups is None else n_groups
-        total: Any = csr_array((n_groups, len(self.genes)), dtype=np.int32)
-        for first, last, piece in self._pieces():
-            total = csr_array(total + sum_rows(piece, group_of_obs[first:last], n_groups))
-        return total
+        pieces = ((group_of_obs[first:last], piece) for first, last, piece in self._pieces())
+        return sum_pieces(pieces, n_groups, len(self.genes))
 
     def _pieces(self) -> Iterator[tuple[int, int, csr_array]]:
         try:
