@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+WAIT_FOR_OTHERS = timedelta(hours=3)
+"""How long one process of several waits for another: the first writes the model alone, which may take long."""
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -40,7 +44,7 @@ def make_accelerator(mixed_precision: str) -> Accelerator:
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedDataParallelKwargs
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     # Accelerate keeps the precision of the first Accelerator of a process, but a notebook may train several models;
     # the process group (PartialState) is kept
@@ -51,5 +55,8 @@ def make_accelerator(mixed_precision: str) -> Accelerator:
     return Accelerator(
         cpu=device.type == "cpu",
         mixed_precision=mixed_precision,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            InitProcessGroupKwargs(timeout=WAIT_FOR_OTHERS),
+        ],
     )

@@ -162,7 +162,7 @@ def run_stage(
         if at.step % plan.refresh_every == 0 and (not step_times or _left_s(run, plan, at) > refresh_s):
             started = clock()
             stage.refresh(at.step)
-            refresh_s = clock() - started
+            refresh_s = _of_first_process(clock() - started, run)
         stage.advance(at.share)
         _set_rates(optimizer, plan, at.share)
         started = clock()

@@ -128,6 +128,8 @@ def open_run(
         is_repeated = _claim(output, settings, overwrite)
         remove_partial_files(output)
     accelerator.wait_for_everyone()
+    if is_first and accelerator.num_processes > 1:
+        log(f"{accelerator.num_processes} processes, each with batches of its own")
     return TrainingRun(
         directory=output / "training",
         accelerator=accelerator,
