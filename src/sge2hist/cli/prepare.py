@@ -329,6 +329,8 @@ def _show_summary(manifest: dict[str, Any], output: Path) -> None:
     split, types = manifest["split"]["counts"], manifest["types"]
     n_centre, observation = manifest["n_centre"], manifest["observation"]
     log(f"{manifest['n_cells']:,} {observation}s x {manifest['n_genes']:,} genes in {output}")
+    if proteins := manifest.get("protein"):
+        log(f"{len(proteins['names']):,} proteins ({proteins['unit']}) kept apart from the genes, in obsm['protein']")
     if n_centre < manifest["n_cells"]:
         log(
             f"{n_centre:,} pass the filters: trained on and evaluated; the others stay placed in the images around them"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 KIND = "paired"
 CELLS_NAME = "cells.h5ad"
 OUTLINES_KEY = "outline_um"  # of obsm: vertices of each cell, [N, 2 V], x and y in turn
+PROTEIN_KEY = "protein"  # of obsm and the manifest: proteins measured beside the genes
 UNKNOWN = "unknown"
 THUMBNAIL_PX = 240
 SPLITS = ("train", "val", "test")
@@ -215,6 +216,20 @@ class PairedDataset:
                 repair="use --split all, or prepare with other --fractions, a smaller --block-um or another --seed",
             )
         return rows
+
+    @cached_property
+    def protein(self) -> pd.DataFrame | None:
+        """Proteins measured beside the genes, float32 [N, P] by cell id and name; None where none were.
+
+        Counts (UMI) of antibodies, or mean intensities: ``manifest["protein"]["unit"]``. NaN where the slide lacks the protein.
+        """
+        import h5py
+        from anndata.io import read_elem
+
+        if PROTEIN_KEY not in self.manifest:
+            return None
+        with h5py.File(self.path / CELLS_NAME, "r") as file:
+            return read_elem(file["obsm"][PROTEIN_KEY])
 
     def counts(self, rows: np.ndarray) -> csr_array:
         """Raw counts of some cells, CSR [len(rows), G]; read from the file unless they are in memory already."""

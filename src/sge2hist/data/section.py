@@ -43,6 +43,17 @@ class CountGrid:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Proteins:
+    """P proteins measured beside the genes. ``read(None, None)`` gives float32 [N, P]; groups as in `Section.read_counts`."""
+
+    names: list[str]  # unique
+    unit: str  # "UMI" | "mean intensity"
+    feature_type: str  # as the instrument calls it
+    scaling_factor: float  # stored number / value: values are read divided by it
+    read: Callable[[np.ndarray | None, int | None], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Section:
     """One section as the instrument wrote it; N observations, G genes.
 
@@ -85,6 +96,7 @@ class Section:
     """The frame of positions that are not in px of `image`, which was made apart from the run: `um_per_px` is that of the frame
     until a map (`--alignment`) puts them on the image. None: they are in px of the image."""
     count_grid: CountGrid | None = None  # for cells made of bins: counts that do not depend on outlines
+    proteins: Proteins | None = None  # measured beside the genes, never among them
 
     def __post_init__(self) -> None:
         problems = Problems()
@@ -132,8 +144,9 @@ class Section:
         """One line for people: technology, software, observation, size, scale."""
         side = f"{self.observation_um:g} um " if self.observation_um else ""
         software = f" ({self.software})" if self.software else ""
+        proteins = f" and {len(self.proteins.names):,} proteins" if self.proteins is not None else ""
         return (
             f"{self.name}: {self.technology}{software}, {self.n_obs:,} {side}{self.observation}s x "
-            f"{len(self.genes):,} genes, image {self.image.width_px} x {self.image.height_px} px "
+            f"{len(self.genes):,} genes{proteins}, image {self.image.width_px} x {self.image.height_px} px "
             f"at {self.um_per_px:.4g} um/px"
         )

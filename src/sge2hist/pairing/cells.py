@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.section import CountGrid, Section
+from sge2hist.data.section import CountGrid, Proteins, Section
 from sge2hist.data.slides.channels import describe_channels, is_rgb
 from sge2hist.pairing.config import CellsConfig
 from sge2hist.pairing.quality import NUCLEUS_AREA
@@ -211,9 +211,22 @@ def _cell_section(section: Section, outlined: OutlinedBins, cells: BinCells, con
         centre_xy_px=_centres(section, outlined, cells),
         read_counts=regrouped(section.read_counts, cells.group_of_obs, len(cells)),
         read_totals=None,
+        proteins=None if section.proteins is None else _summed(section.proteins, cells),
         count_grid=count_grid_of_bins(section, totals),
         notes=[*section.notes, _note(outlined, cells, section.n_obs)],
     )
+
+
+def _summed(proteins: Proteins, cells: BinCells) -> Proteins:
+    """Proteins of cells, from those of their bins."""
+
+    def read(group_of_cell: np.ndarray | None = None, n_groups: int | None = None) -> np.ndarray:
+        if group_of_cell is None:
+            return proteins.read(cells.group_of_obs, len(cells))
+        n_groups = int(group_of_cell.max(initial=-1)) + 1 if n_groups is None else n_groups
+        return proteins.read(np.append(group_of_cell, -1)[cells.group_of_obs], n_groups)  # index -1 stays -1
+
+    return dataclasses.replace(proteins, read=read)
 
 
 def _centres(section: Section, outlined: OutlinedBins, cells: BinCells) -> np.ndarray:

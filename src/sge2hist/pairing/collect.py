@@ -36,6 +36,7 @@ class SectionCells:
     n_counts: np.ndarray  # int64 [N]
     tissue_fraction: np.ndarray  # float [N]
     removals: list[Removal]
+    protein_NP: np.ndarray | None  # float32 [N, P]; see `Section.proteins`
     shift: Shift | None  # measured on those that pass the filters by position, or on the bins that cells are made of
 
     @property
@@ -55,6 +56,7 @@ class Cells:
     centre_xy_px: np.ndarray  # of the section's image
     centre_xy_um: np.ndarray
     outline_um: np.ndarray | None  # float32 [N, V, 2] from the centre; see `Section.outline_px`
+    protein: pd.DataFrame | None  # float32 [N, P], NaN where a section lacks a protein; index: cell id
     slide_of_cell: np.ndarray
     is_centre: np.ndarray  # bool [N]
     gene_removals: list[Removal]
@@ -85,6 +87,7 @@ def collect_section(section: Section, tissue: TissueMap, config: PrepareConfig) 
         n_counts=n_counts,
         tissue_fraction=fraction[placed],
         removals=filters.removals,
+        protein_NP=None if section.proteins is None else section.proteins.read(group, len(placed)),
         shift=shift,
     )
     return part, counts
@@ -134,20 +137,52 @@ def merge_sections(parts: list[SectionCells], counts: list[csr_array], config: P
     slide_of_cell = np.concatenate([np.full(len(part.rows), i, np.int64) for i, part in enumerate(parts)])
     centre_xy_px = np.concatenate([part.section.centre_xy_px[part.rows] for part in parts])
     scale = np.array([part.section.um_per_px for part in parts])[slide_of_cell]
-    obs = pd.concat(tables)
+    obs = _describe_cells(pd.concat(tables), stacked, parts, slide_of_cell)
     instrument = pd.concat([part.section.obs.iloc[part.rows] for part in parts])
     return Cells(
         counts_NG=stacked,
         genes=genes,
-        obs=_describe_cells(obs, stacked, parts, slide_of_cell),
+        obs=obs,
         instrument_obs=instrument,
         centre_xy_px=centre_xy_px,
         centre_xy_um=centre_xy_px * scale[:, None],
         outline_um=_stack_outlines(parts),
+        protein=_stack_proteins(parts, obs.index),
         slide_of_cell=slide_of_cell,
         is_centre=is_centre,
         gene_removals=kept.removals,
     )
+
+
+def _stack_proteins(parts: list[SectionCells], cell_ids: pd.Index) -> pd.DataFrame | None:
+    """Proteins of the kept cells of all sections, by name; NaN where a section lacks one.
+
+    Raises
+    ------
+    InputError
+        If one section counts molecules and another measures intensities.
+    """
+    import pandas as pd
+
+    measured = [part.section.proteins for part in parts if part.section.proteins is not None]
+    if not measured:
+        return None
+    if len({proteins.unit for proteins in measured}) > 1:
+        raise InputError(
+            found=f"proteins in {' and '.join(sorted({proteins.unit for proteins in measured}))}",
+            where=", ".join(part.section.name for part in parts),
+            expected="one unit in a dataset",
+            repair="prepare the sections of each instrument as a dataset of their own",
+        )
+    tables = [
+        pd.DataFrame(
+            part.protein_NP,
+            columns=None if part.section.proteins is None else part.section.proteins.names,
+            index=range(len(part.rows)),
+        )
+        for part in parts
+    ]
+    return pd.concat(tables).astype(np.float32).set_axis(cell_ids)
 
 
 def _stack_outlines(parts: list[SectionCells]) -> np.ndarray | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sge2hist.data.artifacts import sha256_of, write_manifest
-from sge2hist.data.paired import CELLS_NAME, DROPPED, KIND, OUTLINES_KEY, SPLITS, UNKNOWN
+from sge2hist.data.paired import CELLS_NAME, DROPPED, KIND, OUTLINES_KEY, PROTEIN_KEY, SPLITS, UNKNOWN
 from sge2hist.data.section import Section
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
 from sge2hist.data.slides.stain_scale import SQRT
@@ -123,9 +123,11 @@ def write_cells(folder: Path, prepared: Prepared) -> str:
             obs[column] = pd.Categorical(obs[column].where(obs[column].notna(), "").astype(str))
     var = pd.DataFrame({"symbol": cells.genes.symbols}, index=pd.Index(cells.genes.ids, name="gene_id"))
     uns = {"sge2hist": {"um_per_px": prepared.um_per_px, "toy": prepared.config.toy}}
-    obsm = {"spatial": stored_xy_px}
+    obsm: dict[str, Any] = {"spatial": stored_xy_px}
     if cells.outline_um is not None:
         obsm[OUTLINES_KEY] = cells.outline_um.reshape(len(obs), -1)
+    if cells.protein is not None:
+        obsm[PROTEIN_KEY] = cells.protein
     table = anndata.AnnData(X=cells.counts_NG, obs=obs, var=var, obsm=obsm, uns=uns)
     table.write_h5ad(folder / CELLS_NAME, compression="lzf")
     digest = blake2b(digest_size=16)
@@ -133,6 +135,9 @@ def write_cells(folder: Path, prepared: Prepared) -> str:
     for names in (obs.index, var.index, obs["cell_type"], obs["split"], obs["slide"], *roles):
         digest.update("\n".join(str(name) for name in names).encode())
     outlines = [] if cells.outline_um is None else [cells.outline_um]
+    if cells.protein is not None:
+        digest.update("\n".join(cells.protein.columns).encode())
+        outlines.append(cells.protein.to_numpy())
     for array in (*outlines, stored_xy_px, cells.counts_NG.indptr, cells.counts_NG.indices, cells.counts_NG.data):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
@@ -141,6 +146,24 @@ def write_cells(folder: Path, prepared: Prepared) -> str:
 def stored_positions(prepared: Prepared) -> np.ndarray:
     """x, y in px of the stored slides: float64 [N, 2]."""
     return prepared.cells.centre_xy_um / prepared.um_per_px
+
+
+def _describe_proteins(prepared: Prepared) -> dict[str, Any]:
+    """The manifest's entry of the proteins; nothing where none were measured."""
+    measured = {part.section.name: part.section.proteins for part in prepared.parts}
+    known = {name: proteins for name, proteins in measured.items() if proteins is not None}
+    if prepared.cells.protein is None or not known:
+        return {}
+    return {
+        PROTEIN_KEY: {
+            "names": list(prepared.cells.protein.columns),
+            "unit": next(iter(known.values())).unit,
+            "slides": {
+                name: {"feature_type": proteins.feature_type, "scaling_factor": proteins.scaling_factor}
+                for name, proteins in known.items()
+            },
+        }
+    }
 
 
 def write_paired_manifest(folder: Path, prepared: Prepared, slides: list[dict[str, Any]], cells_hash: str) -> None:
@@ -166,6 +189,7 @@ def write_paired_manifest(folder: Path, prepared: Prepared, slides: list[dict[st
         n_cells=len(cells.obs),
         n_centre=int(cells.is_centre.sum()),
         n_genes=len(cells.genes),
+        **_describe_proteins(prepared),
         qc={
             "cells": {part.section.name: part.removals for part in prepared.parts},
             "genes": cells.gene_removals,

@@ -62,7 +62,8 @@ def test_other_feature_types_are_excluded(tmp_path) -> None:
     matrix = TenxMatrix.open(write(tmp_path / "m.h5", counts, feature_types=feature_types))
     assert list(matrix.genes.index) == ["E0", "E2"]
     np.testing.assert_array_equal(matrix.read_counts().toarray(), counts[:, [0, 2]])
-    assert "2 features of other types" in matrix.notes[0]
+    assert matrix.notes[0] == "1 protein ('Antibody Capture') kept apart from the genes"
+    assert "1 features of other types" in matrix.notes[1]
     with pytest.raises(InputError, match="Antibody"):
         TenxMatrix.open(write(tmp_path / "n.h5", counts, feature_types=["Antibody Capture"] * 4))
 

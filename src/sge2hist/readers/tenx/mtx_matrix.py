@@ -16,6 +16,7 @@ import pandas as pd
 from sge2hist.data.errors import InputError
 from sge2hist.readers.count_rows import grouped_rows
 from sge2hist.readers.tables import damaged, read_delimited
+from sge2hist.readers.tenx.proteins import ProteinColumns, protein_columns
 from sge2hist.readers.tenx.tenx_matrix import GENE_EXPRESSION, gene_table, whole_counts
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class MtxMatrix:
     n_values: int
     notes: list[str]
     software: str = ""
+    proteins: ProteinColumns | None = None  # features that are proteins; see `proteins.proteins_of`
 
     @classmethod
     def open(cls, barcodes: Path, features: Path, matrix: Path) -> MtxMatrix:
@@ -51,7 +53,8 @@ class MtxMatrix:
         ids = rows.iloc[:, 0].tolist()
         symbols = rows.iloc[:, 1].tolist() if rows.shape[1] > 1 else ids
         types = rows.iloc[:, 2].tolist() if rows.shape[1] > 2 else [GENE_EXPRESSION] * len(ids)
-        genes, column_of_feature, notes = gene_table(features, ids, symbols, types)
+        proteins = protein_columns(features, symbols, types)
+        genes, column_of_feature, notes = gene_table(features, ids, symbols, types, proteins)
         shape, n_values = _size(matrix)
         wanted = (len(ids), len(names))
         if shape not in (wanted, wanted[::-1]):
@@ -69,6 +72,7 @@ class MtxMatrix:
             barcodes=np.array([name.encode() for name in names], bytes),
             genes=genes,
             column_of_feature=column_of_feature,
+            proteins=proteins,
             is_transposed=is_transposed,
             n_values=n_values,
             notes=notes,

@@ -26,6 +26,7 @@ import pandas as pd
 from sge2hist.data.errors import InputError
 from sge2hist.data.table.genes import unique_names
 from sge2hist.readers.hdf5_probe import probe_hdf5
+from sge2hist.readers.tenx.proteins import SCALING_ATTRIBUTE, ProteinColumns, protein_columns
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -73,6 +74,7 @@ class TenxMatrix:
     indptr: np.ndarray  # int64 [N + 1]
     software: str
     notes: list[str]
+    proteins: ProteinColumns | None = None  # features that are proteins; see `proteins.proteins_of`
 
     @classmethod
     def open(cls, path: str | Path) -> TenxMatrix:
@@ -106,10 +108,12 @@ class TenxMatrix:
                 barcodes = barcodes.astype(bytes)
             indptr = matrix["indptr"][:].astype(np.int64)
             software = _attribute(file, "software_version")
+            scaling = float(file.attrs[SCALING_ATTRIBUTE]) if SCALING_ATTRIBUTE in file.attrs else None
             n_nonzero = matrix["data"].shape[0]
         if len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != n_nonzero or (np.diff(indptr) < 0).any():
             raise InputError(found="row pointers out of order", where=str(path), repair="copy or download it again")
-        genes, column_of_feature, notes = gene_table(path, ids, symbols, feature_types)
+        proteins = protein_columns(path, symbols, feature_types, scaling)
+        genes, column_of_feature, notes = gene_table(path, ids, symbols, feature_types, proteins)
         return cls(
             path=path,
             barcodes=barcodes,
@@ -118,6 +122,7 @@ class TenxMatrix:
             indptr=indptr,
             software=software,
             notes=notes,
+            proteins=proteins,
         )
 
     @property
@@ -258,7 +263,7 @@ def _check_lengths(path: Path, matrix: h5py.Group, n_features: int, n_barcodes: 
 
 
 def gene_table(
-    path: Path, ids: list[str], symbols: list[str], feature_types: list[str]
+    path: Path, ids: list[str], symbols: list[str], feature_types: list[str], proteins: ProteinColumns | None
 ) -> tuple[pd.DataFrame, np.ndarray, list[str]]:
     """Gene table with unique ids, column of each feature, notes for people."""
     is_gene = np.array([name == GENE_EXPRESSION for name in feature_types])
@@ -269,8 +274,11 @@ def gene_table(
             expected=f"'{GENE_EXPRESSION}'",
         )
     notes = []
-    if not is_gene.all():
-        notes.append(f"{int((~is_gene).sum()):,} features of other types than '{GENE_EXPRESSION}' excluded")
+    n_excluded = int((~is_gene).sum()) - (0 if proteins is None else len(proteins.names))
+    if proteins is not None:
+        notes.append(proteins.note)
+    if n_excluded:
+        notes.append(f"{n_excluded:,} features of other types than '{GENE_EXPRESSION}' excluded")
     kept_ids = [ids[i] for i in np.flatnonzero(is_gene)]
     kept_symbols = [symbols[i] for i in np.flatnonzero(is_gene)]
     n_repeated_symbols = len(kept_symbols) - len(set(kept_symbols))

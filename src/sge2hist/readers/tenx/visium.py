@@ -28,6 +28,7 @@ from sge2hist.readers.tables import as_float, read_delimited
 from sge2hist.readers.tenx import space_ranger
 from sge2hist.readers.tenx.barcode_join import join_barcodes
 from sge2hist.readers.tenx.mtx_matrix import MtxMatrix
+from sge2hist.readers.tenx.proteins import proteins_of
 from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
 from sge2hist.readers.tenx.visium_folder import VisiumFiles, find_visium
 from sge2hist.readers.tenx.visium_hd import open_image, section_name
@@ -108,6 +109,7 @@ def read(
         um_per_px=um_per_px if um_per_px is not None else next(iter(sources.values())),
         um_per_px_sources=sources,
         read_counts=regrouped(matrix.read_counts, observation_of_row, len(spots)),
+        proteins=proteins_of(matrix, lambda one: regrouped(one.read_counts, observation_of_row, len(spots))),
         notes=[*files.notes, *notes, *grid_notes, *matrix.notes, *slide.notes],
         reference=space_ranger.reference_of(files.pictures, factors),
     )

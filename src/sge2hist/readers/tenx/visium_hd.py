@@ -14,6 +14,7 @@ from sge2hist.data.slides.channels import Channels
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.readers.count_rows import row_totals
 from sge2hist.readers.tenx import space_ranger, visium_hd_grid
+from sge2hist.readers.tenx.proteins import proteins_of
 from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
 from sge2hist.readers.tenx.visium_hd_folder import choose_square, find_matrix, find_squares
 from sge2hist.readers.tenx.visium_hd_positions import BinPositions, read_bin_positions
@@ -85,6 +86,7 @@ def read(
         um_per_px_sources=sources,
         read_counts=reader,
         read_totals=reader.totals,
+        proteins=proteins_of(matrix.without_names(), lambda one: _Reader(one, group, len(obs))),
         notes=notes,
         reference=space_ranger.read_reference(square / "spatial", factors),
     )

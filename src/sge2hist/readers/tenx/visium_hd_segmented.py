@@ -26,6 +26,7 @@ from sge2hist.data.slides.channels import Channels
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.readers.geojson import Polygons, read_geojson
 from sge2hist.readers.tenx import space_ranger
+from sge2hist.readers.tenx.proteins import proteins_of
 from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
 from sge2hist.readers.tenx.visium_hd import open_image, section_name
 from sge2hist.readers.tenx.visium_hd_folder import one_file
@@ -107,6 +108,7 @@ def read(
         um_per_px=scale,
         um_per_px_sources=sources,
         read_counts=matrix.read_counts,
+        proteins=proteins_of(matrix),
         notes=[*notes, *matrix.notes, *slide.notes],
         reference=space_ranger.read_reference(folder / "spatial", factors),
     )

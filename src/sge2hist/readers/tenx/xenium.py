@@ -32,6 +32,7 @@ from sge2hist.data.virtual_he import REQUEST
 from sge2hist.readers.alignment_file import refuse_other_reading
 from sge2hist.readers.tables import as_float, as_text, read_parquet
 from sge2hist.readers.tenx import space_ranger
+from sge2hist.readers.tenx.proteins import proteins_of
 from sge2hist.readers.tenx.tenx_matrix import TenxMatrix
 from sge2hist.readers.tenx.visium_hd_folder import one_file
 from sge2hist.readers.tenx.xenium_alignment import XeniumAlignment, find_alignment, read_alignment
@@ -126,6 +127,7 @@ def read(
         um_per_px=um_per_px if um_per_px is not None else sources["alignment"],
         um_per_px_sources=sources,
         read_counts=matrix.read_counts,
+        proteins=proteins_of(matrix),
         notes=[*notes, *matrix.notes, *slide.notes],
     )
 
