@@ -27,6 +27,7 @@ OF_AN_EXTRA = ("src/sge2hist/explorer/web/", "src/sge2hist/explorer/widget.py")
 PLUGINS = {
     "imagecodecs": "the codecs of tifffile",
     "openslide-bin": "the C library of openslide-python",
+    "snakemake": "runs workflows/Snakefile",
 }
 
 
