@@ -10,7 +10,7 @@ from fixtures.paired import write_tiny_paired
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
 from sge2hist.pairing.export_spatialdata import export_spatialdata
-from sge2hist.readers import spatialdata_zarr
+from sge2hist.readers.spatialdata.store import read_all
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PairedDataset:
 
 def test_round_trip(dataset: PairedDataset, tmp_path: Path) -> None:
     path = export_spatialdata(dataset, tmp_path / "tiny.zarr")
-    (section,) = spatialdata_zarr.read_all(path)
+    (section,) = read_all(path)
     assert list(section.obs.index) == list(dataset.obs.index)
     assert section.centre_xy_px == pytest.approx(dataset.centre_xy_px)
     assert (section.read_counts(None, None) != dataset.counts_in_memory()).nnz == 0
@@ -34,7 +34,7 @@ def test_round_trip(dataset: PairedDataset, tmp_path: Path) -> None:
 def test_levels_keep_the_pyramid(dataset: PairedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sge2hist.pairing.export_spatialdata.CHUNK_PX", 40)  # several chunks, the last ones cut
     path = export_spatialdata(dataset, tmp_path / "tiny.zarr")
-    (section,) = spatialdata_zarr.read_all(path)
+    (section,) = read_all(path)
     assert len(section.image.levels) == len(dataset.slides[0].levels)
     for ours, theirs in zip(section.image.levels, dataset.slides[0].levels, strict=True):
         whole = (0, 0, theirs.height_px, theirs.width_px)
@@ -64,14 +64,14 @@ def test_spatialdata_opens_it(dataset: PairedDataset, tmp_path: Path) -> None:
     assert np.stack([points.x, points.y], axis=1) == pytest.approx(dataset.centre_xy_px)
     assert circles["s1_cells"].radius.to_numpy() == pytest.approx(8.0 / dataset.um_per_px)
     store.write(tmp_path / "again.zarr")
-    (section,) = spatialdata_zarr.read_all(tmp_path / "again.zarr", um_per_px=dataset.um_per_px)
+    (section,) = read_all(tmp_path / "again.zarr", um_per_px=dataset.um_per_px)
     assert section.centre_xy_px == pytest.approx(dataset.centre_xy_px)
 
 
 def test_the_missing_package_is_named(dataset: PairedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = export_spatialdata(dataset, tmp_path / "tiny.zarr")
     monkeypatch.setitem(sys.modules, "spatialdata", None)  # importing it raises ImportError
-    for call in (lambda: spatialdata_zarr.read_all(path), lambda: export_spatialdata(dataset, tmp_path / "b.zarr")):
+    for call in (lambda: read_all(path), lambda: export_spatialdata(dataset, tmp_path / "b.zarr")):
         with pytest.raises(InputError, match=r'pip install "sge2hist\[spatialdata\]"'):
             call()
     assert not (tmp_path / "b.zarr").exists()

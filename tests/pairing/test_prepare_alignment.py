@@ -87,6 +87,8 @@ def test_the_scale_of_visium_hd_comes_from_the_map(tmp_path: Path) -> None:
     np.testing.assert_allclose(mapped.centre_xy_px, plain.centre_xy_px * 2, atol=1e-6)
     ratio = read_manifest(mapped.path, "paired")["um_per_px"] / read_manifest(plain.path, "paired")["um_per_px"]
     assert ratio == pytest.approx(0.5)
+    warnings = read_manifest(plain.path, "paired")["alignment"][0]["warnings"]
+    assert any("spaceranger-3.0.0: before 3.1.2" in warning for warning in warnings)
 
 
 def test_a_file_belongs_to_one_input(tmp_path: Path, table: tuple[Path, Path]) -> None:

@@ -10,7 +10,7 @@ from fixtures.visium import write_visium
 from fixtures.visium_hd import turned_homography, write_visium_hd
 from fixtures.xenium import alignment_matrix, write_xenium
 from sge2hist.data.section import Section
-from sge2hist.readers import spatialdata_zarr
+from sge2hist.readers.spatialdata.store import read_all
 from sge2hist.readers.tenx import visium, visium_hd, visium_hd_segmented, xenium
 
 spatialdata = pytest.importorskip("spatialdata")
@@ -97,14 +97,14 @@ def test_visium_hd_through_a_store(tmp_path: Path, container: str) -> None:
         truth.outs, dataset_id="x", fullres_image_file=truth.image, load_segmentations_only=False
     )
     write_store(theirs, tmp_path / "x.zarr", container)
-    section = spatialdata_zarr.read_all(tmp_path / "x.zarr")[0]
+    section = read_all(tmp_path / "x.zarr")[0]
     direct = visium_hd_segmented.read(truth.outs, image=truth.image)
     assert list(section.obs.index) == list(direct.obs.index)
     assert section.centre_xy_px == pytest.approx(direct.centre_xy_px)
     assert (counts_of(section) == counts_of(direct)).all()
     assert section.um_per_px == pytest.approx(0.5)
     assert (section.image.as_array() == tissue.image).all()
-    bins = spatialdata_zarr.read_all(tmp_path / "x.zarr", bin_um=8)[0]
+    bins = read_all(tmp_path / "x.zarr", bin_um=8)[0]
     direct = visium_hd.read(truth.outs, image=truth.image, bin_um=8)
     assert bins.centre_xy_px == pytest.approx(direct.centre_xy_px)
     assert (counts_of(bins) == counts_of(direct)).all()
@@ -117,7 +117,7 @@ def test_xenium_through_a_store(tmp_path: Path, container: str) -> None:
     matrix = alignment_matrix(tissue.um_per_px, quarter_turns=1, shift_px=(900, 100))
     truth = write_xenium(tissue, tmp_path / "x", he_to_dapi=matrix)
     write_store(spatialdata_io.xenium(truth.folder, **XENIUM_WITHOUT_IMAGES), tmp_path / "x.zarr", container)
-    section = spatialdata_zarr.read_all(tmp_path / "x.zarr")[0]
+    section = read_all(tmp_path / "x.zarr")[0]
     assert section.centre_xy_px == pytest.approx(tissue.centre_xy_px, abs=1e-3)
     assert (counts_of(section) == tissue.counts_NG).all()
     assert section.um_per_px == pytest.approx(0.5)
@@ -136,7 +136,7 @@ def test_labels_as_the_annotated_region(tmp_path: Path) -> None:
     image = spatialdata.models.Image2DModel.parse(np.moveaxis(tissue.image, 2, 0), dims=("c", "y", "x"))
     elements = {"labels": {"nuclei": spatialdata.models.Labels2DModel.parse(labels, dims=("y", "x"))}}
     spatialdata.SpatialData(images={"he": image}, tables={"table": table}, **elements).write(tmp_path / "x.zarr")
-    section = spatialdata_zarr.read_all(tmp_path / "x.zarr", um_per_px=0.5)[0]
+    section = read_all(tmp_path / "x.zarr", um_per_px=0.5)[0]
     assert section.centre_xy_px == pytest.approx(np.floor(tissue.centre_xy_px) + 0.5, abs=1e-6)
     assert (counts_of(section) == tissue.counts_NG).all()
 

@@ -28,7 +28,7 @@ from sge2hist.data.slides.channels import is_rgb
 from sge2hist.data.slides.pixel_source import PixelSource
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.data.virtual_he import MANIFEST_KEY, MARK
-from sge2hist.readers.spatialdata_elements import spatialdata_package
+from sge2hist.readers.spatialdata.elements import spatialdata_package
 
 CHUNK_PX = 1024
 CELL_RADIUS_UM = 5.0  # where neither an area nor the size of a bin or spot is known

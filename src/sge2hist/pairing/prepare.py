@@ -26,7 +26,7 @@ from sge2hist.pairing.alignment.image_checks import check_image
 from sge2hist.pairing.alignment.map_to_image import AUTO, XENIUM, ImageMap, map_section
 from sge2hist.pairing.alignment.registration_report import write_registration_report
 from sge2hist.pairing.alignment.tissue import tissue_of
-from sge2hist.pairing.alignment.verdict import alignment_record, check_shift, shifted
+from sge2hist.pairing.alignment.verdict import alignment_record, check_shift, shifted, version_warnings
 from sge2hist.pairing.cells import cells_of_section, choose_method
 from sge2hist.pairing.collect import Cells, Progress, SectionCells, collect_section, merge_sections
 from sge2hist.pairing.config import PrepareConfig
@@ -123,6 +123,7 @@ def prepare(
         progress("reading counts", number, len(checked))
         part, part_counts = _collect(section, config)
         applied_um = config.shift_of(section.name)
+        warnings += version_warnings(section, part.shift)
         if config.check_alignment:
             warnings += check_shift(part.shift, section, applied_um, one_of_several=len(checked) > 1)
         parts.append(part)
@@ -278,6 +279,7 @@ def _check_and_make_cells(
         )
         progress("registration", 1, 1)
         log(f"{section.name}: {applied_map.source}; the image has {section.um_per_px:.4g} um/px")
+        warnings += applied_map.warnings()
     elif section.frame_facts is not None:
         section, frame_warnings = to_px(section, tissue_of(section), config.positions, keep_inside=config.keep_inside)
         warnings += frame_warnings

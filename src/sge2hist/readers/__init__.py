@@ -148,9 +148,9 @@ def _read(chosen: str, path: str | Path, image: str | Path | None, options: dict
 
         return legacy_st.read_all(path, image=image, **options)
     if chosen == "spatialdata":
-        from sge2hist.readers import spatialdata_zarr
+        from sge2hist.readers.spatialdata.store import read_all
 
-        return spatialdata_zarr.read_all(path, image=str(image) if image is not None else None, **options)
+        return read_all(path, image=str(image) if image is not None else None, **options)
     if chosen == "published_pickle":
         from sge2hist.readers import published_pickle
 

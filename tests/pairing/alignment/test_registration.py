@@ -9,7 +9,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.pairing.alignment import registration
 from sge2hist.pairing.alignment.registration import estimate_shift
 from sge2hist.pairing.alignment.tissue import map_tissue
-from sge2hist.pairing.alignment.verdict import check_shift, shifted, verdict
+from sge2hist.pairing.alignment.verdict import check_shift, shifted, verdict, version_warnings
 
 
 def measure(section) -> registration.Shift:
@@ -108,3 +108,26 @@ def test_the_verdict_says_that_image_and_counts_do_not_fit_or_that_it_cannot_say
     assert verdict(moderate) == "image and counts probably fit within 3 um"
     assert verdict(dataclasses.replace(shift, confidence="low")).startswith("cannot say")
     assert verdict(None).startswith("not measured: too few observations")
+
+
+@pytest.mark.parametrize(
+    ("technology", "software", "warned"),
+    [
+        ("Visium HD", "spaceranger-3.0.1", True),
+        ("Visium HD", "spaceranger-3.1.1", True),
+        ("Visium HD", "spaceranger-3.1.2", False),
+        ("Visium HD", "spaceranger-4.0.1", False),
+        ("Visium HD", "", False),
+        ("Visium HD", "sge2hist toy tissue 0.1.0", False),
+        ("Visium", "spaceranger-2.1.0", False),
+        ("Xenium", "xenium-3.0.0.15", False),
+    ],
+)
+def test_space_ranger_before_the_fix_of_its_shift_is_warned_of(technology: str, software: str, warned: bool) -> None:
+    section = dataclasses.replace(make_section(shift_um=(16.0, 0.0)), technology=technology, software=software)
+    warnings = version_warnings(section, None)
+    assert len(warnings) == warned
+    if warned:
+        assert software in warnings[0]
+        assert "16 um off" in warnings[0]
+        assert "Here: not measured" in warnings[0]

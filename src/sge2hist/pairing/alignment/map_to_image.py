@@ -19,6 +19,7 @@ from sge2hist.pairing.alignment.automatic import Registration, register
 from sge2hist.pairing.alignment.block_matching import apply_map, scale_of
 from sge2hist.pairing.alignment.image_checks import SIZE_TOLERANCE, share_inside
 from sge2hist.pairing.alignment.nuclear_map import ImageNuclei, NuclearSource, PointNuclei
+from sge2hist.pairing.alignment.verdict import REFUSE_UM, WARN_UM
 from sge2hist.readers.alignment_file import KIND, MATRIX_KEY, read_alignment_file, refuse_other_reading
 from sge2hist.readers.tenx.xenium import find_morphology
 from sge2hist.readers.tenx.xenium_alignment import IDENTITY
@@ -41,6 +42,7 @@ class ImageMap:
     source: str
     registration: Registration | None  # where it was found automatically
     image: dict[str, Any]  # name, size and scale
+    moved_um: tuple[float, float] | None = None  # median and most, of positions stated for this image; None: none were
 
     def summary(self) -> dict[str, Any]:
         """Everything, for `alignment.json` and the manifest."""
@@ -54,9 +56,20 @@ class ImageMap:
             "um_per_unit": self.um_per_unit,
             "source": self.source,
             "image": self.image,
+            "moved_um": None if self.moved_um is None else {"median": self.moved_um[0], "most": self.moved_um[1]},
             "evidence": None if found is None else found.evidence.summary(),
             "search": None if found is None else {"score": found.score, "runner_up": found.runner_up},
         }
+
+    def warnings(self) -> list[str]:
+        """That positions stated for this very image were replaced by ones near by: the instrument may well know better."""
+        if self.moved_um is None or not WARN_UM <= self.moved_um[0] < REFUSE_UM:
+            return []
+        median, most = self.moved_um
+        return [
+            f"registration moves the positions stated for this image by {median:.0f} um (median; at most {most:.0f} um). "
+            "Counts are not nuclei: prepare without --alignment as well, and keep the map whose alignment.png fits better"
+        ]
 
     def write(self, json_path: Path, csv_path: Path) -> None:
         """`alignment.json`, and the matrix alone as Xenium Explorer reads it: 3 lines of 3 numbers, no header."""
@@ -108,6 +121,10 @@ def map_section(
     by_user = {} if um_per_px is None else {"--image-um-per-px": um_per_px}
     sources = {**by_user, **by_map, **by_file}
     used = next(iter(sources.values()))
+    moved_um = None
+    if registration is not None and _states_pixels(section):
+        length_um = np.linalg.norm(apply_map(matrix, section.centre_xy_px) - section.centre_xy_px, axis=1) * used
+        moved_um = float(np.median(length_um)), float(length_um.max())
     applied = ImageMap(
         image_to_cells=np.linalg.inv(matrix),
         unit=_name_of_unit(section, positions),
@@ -120,6 +137,7 @@ def map_section(
             "height_px": section.image.height_px,
             "um_per_px": used,
         },
+        moved_um=moved_um,
     )
     moved = dataclasses.replace(
         section.moved(lambda xy: apply_map(matrix, xy)),
@@ -134,6 +152,11 @@ def map_section(
         ],
     )
     return moved, applied
+
+
+def _states_pixels(section: Section) -> bool:
+    """Whether the positions are stated in px of the image, by an instrument or a store."""
+    return section.technology != XENIUM and section.frame_facts is None and section.needs_map is None
 
 
 def _unit_of(section: Section, positions: str) -> tuple[float, bool]:

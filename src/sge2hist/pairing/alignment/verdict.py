@@ -12,9 +12,11 @@ from sge2hist.data.section import Section
 from sge2hist.pairing.alignment.image_checks import share_inside
 from sge2hist.pairing.alignment.registration import Shift
 from sge2hist.pairing.collect import SectionCells
+from sge2hist.readers.tenx.space_ranger import is_before_shift_fix
 
 WARN_UM = 5.0
 REFUSE_UM = 50.0
+VISIUM_HD = "Visium HD"
 
 
 def shifted(section: Section, shift_um: tuple[float, float]) -> Section:
@@ -57,6 +59,16 @@ def check_shift(
             f"check alignment.png; {option} corrects it"
         ]
     return []
+
+
+def version_warnings(section: Section, shift: Shift | None) -> list[str]:
+    """A warning about Space Ranger before 3.1.2, with what is measured of its shift here; none for everything else."""
+    if not section.technology.startswith(VISIUM_HD) or not is_before_shift_fix(section.software):
+        return []
+    return [
+        f"{section.software}: before 3.1.2 Space Ranger places the counts of some runs 16 um off the image (CytAssist firmware). "
+        f"Here: {verdict(shift)}. If alignment.png shows a shift, run a newer Space Ranger or correct it by --shift-um"
+    ]
 
 
 def verdict(shift: Shift | None) -> str:

@@ -16,10 +16,6 @@ from sge2hist.data.section import ImageReference
 from sge2hist.readers.tenx.visium_hd_folder import one_file
 
 PREVIEWS = (("tissue_hires_image.png", "tissue_hires_scalef"), ("tissue_lowres_image.png", "tissue_lowres_scalef"))
-SHIFT_NOTE = (
-    "Space Ranger before 3.1.2: counts of some runs lie 16 um off the image (CytAssist firmware); look at the shift in "
-    "alignment.png, run a newer Space Ranger or correct it by --shift-um"
-)
 CYTASSIST = "cytassist_image.tiff"
 CLUSTERS = "analysis/clustering/gene_expression_graphclust/clusters.csv"
 
@@ -30,10 +26,10 @@ def is_before_shift_fix(software: str) -> bool:
     Users report that with images of some CytAssist firmware it places counts 16 um from the image, which 3.1.2 corrects
     (discussion of nf-core/spatialvi, November 2024; the vendor's own note was not at hand).
 
-    >>> [is_before_shift_fix(name) for name in ("spaceranger-3.0.1", "Space Ranger 3.1.1", "3.1.2", "4.0.1", "")]
-    [True, True, False, False, False]
+    >>> [is_before_shift_fix(name) for name in ("spaceranger-3.0.1", "Space Ranger 3.1.1", "3.1.2", "4.0.1", "", "other 1.0")]
+    [True, True, False, False, False, False]
     """
-    found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", software)
+    found = re.match(r"\s*(?:space[ _-]?ranger[ _-]*)?v?(\d+)\.(\d+)(?:\.(\d+))?", software, re.IGNORECASE)
     return found is not None and tuple(int(part or 0) for part in found.groups()) < (3, 1, 2)
 
 

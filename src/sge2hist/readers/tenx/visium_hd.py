@@ -62,8 +62,6 @@ def read(
     matrix = TenxMatrix.open(matrix_path)
     obs, centre_xy_px, group = _observations(matrix, positions.grid, native_um, side_um, filtered=filtered)
     notes = [*matrix.notes, *slide.notes, *positions.notes, *positions.differences()]
-    if space_ranger.is_before_shift_fix(matrix.software):
-        notes.append(space_ranger.SHIFT_NOTE)
     if not filtered:
         notes.append("raw matrix read: bins outside the tissue excluded by in_tissue")
     if k > 1:

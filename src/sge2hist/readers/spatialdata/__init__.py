@@ -1,0 +1,1 @@
+"""SpatialData stores: elements, coordinate systems, positions, and the sections made of them."""
