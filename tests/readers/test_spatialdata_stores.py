@@ -170,7 +170,7 @@ def test_elements_without_a_shared_system_are_joined_by_others(tmp_path: Path) -
 
 @pytest.mark.parametrize("one_table", [True, False])
 def test_joined_samples_keep_their_images(tmp_path: Path, one_table: bool) -> None:
-    """Both lie in "global", as `spatialdata.concatenate` leaves them: the names tell which image is whose."""
+    """Both lie in "global", as `spatialdata.concatenate` leaves them: the names say which image is whose."""
     second = make_tissue(width_px=300, height_px=240, seed=3)
     samples = {
         key: spatialdata.SpatialData(

@@ -48,7 +48,7 @@ def image_of(
     wanted
         NAME or NAME@SYSTEM, as the user states it.
     one_of_several
-        Whether the store holds several regions: images of different fields are then told apart by their names.
+        Whether the store holds several regions: images of different fields are then distinguished by their names.
 
     Raises
     ------
@@ -61,9 +61,9 @@ def image_of(
         raise InputError(found=f"no image {name!r}", where=str(elements.path), expected=f"one of {', '.join(names)}")
     levels = {one: colour_levels(elements.images[one]) for one in ([name] if name else names)}
     maps = {one: elements.maps("images", one) for one in levels if levels[one]}
-    largest_first = sorted(maps, key=lambda one: (-levels[one][0].height_px * levels[one][0].width_px, one))
+    by_size = sorted(maps, key=lambda one: (-levels[one][0].height_px * levels[one][0].width_px, one))
     found: list[RegionImage] = []
-    for one in largest_first:
+    for one in by_size:
         size_px = levels[one][0].width_px, levels[one][0].height_px
         if found and not one_of_several:
             break
