@@ -17,6 +17,7 @@ from sge2hist.data.slides.channels import ALL, nuclear_channel
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.pairing.alignment.automatic import Registration, register
 from sge2hist.pairing.alignment.block_matching import apply_map, scale_of
+from sge2hist.pairing.alignment.cross_validation import MAX_TILE_UM
 from sge2hist.pairing.alignment.image_checks import SIZE_TOLERANCE, share_inside
 from sge2hist.pairing.alignment.nuclear_map import ImageNuclei, NuclearSource, PointNuclei
 from sge2hist.pairing.alignment.verdict import REFUSE_UM, WARN_UM
@@ -62,14 +63,20 @@ class ImageMap:
         }
 
     def warnings(self) -> list[str]:
-        """That positions stated for this very image were replaced by ones near by: the instrument may well know better."""
-        if self.moved_um is None or not WARN_UM <= self.moved_um[0] < REFUSE_UM:
-            return []
-        median, most = self.moved_um
-        return [
-            f"registration moves the positions stated for this image by {median:.0f} um (median; at most {most:.0f} um). "
-            "Counts are not nuclei: prepare without --alignment as well, and keep the map whose alignment.png fits better"
-        ]
+        """What a user has to decide: pixels are too coarse to see nuclei, or stated positions were replaced by ones near by."""
+        found = []
+        if self.registration is not None and self.registration.evidence.tile_um > MAX_TILE_UM:
+            found.append(
+                f"registered on pixels of {self.registration.evidence.tile_um:.0f} um, the finest that cells and image show: "
+                "single nuclei are not seen, and a serial section would fit as well. Check that the image shows this very section"
+            )
+        if self.moved_um is not None and WARN_UM <= self.moved_um[0] < REFUSE_UM:
+            median, most = self.moved_um
+            found.append(
+                f"registration moves the positions stated for this image by {median:.0f} um (median; at most {most:.0f} um). "
+                "Counts are not nuclei: prepare without --alignment as well, and keep the map whose alignment.png fits better"
+            )
+        return found
 
     def write(self, json_path: Path, csv_path: Path) -> None:
         """`alignment.json`, and the matrix alone as Xenium Explorer reads it: 3 lines of 3 numbers, no header."""
