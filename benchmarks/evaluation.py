@@ -11,7 +11,6 @@ Prints Markdown tables. Nothing but the paired datasets is needed.
 from __future__ import annotations
 
 import argparse
-import io
 import resource
 import tempfile
 import time
@@ -29,6 +28,7 @@ from scipy.spatial import KDTree
 from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
+from sge2hist.evaluation.features.extractor import jpeg_compressed
 from sge2hist.evaluation.features.extractors import resolve_extractor
 from sge2hist.evaluation.metrics.frechet import frechet_of
 from sge2hist.evaluation.metrics.kid import kid_of
@@ -52,12 +52,7 @@ def colour(images: np.ndarray, shift: float) -> np.ndarray:
 
 
 def jpeg(images: np.ndarray, quality: float) -> np.ndarray:
-    def once(image: np.ndarray) -> np.ndarray:
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "JPEG", quality=int(quality))
-        return np.asarray(Image.open(buffer))
-
-    return np.stack([once(image) for image in images])
+    return jpeg_compressed(images, int(quality))
 
 
 def collapse(images: np.ndarray, repeats: float) -> np.ndarray:

@@ -13,7 +13,7 @@ def report() -> dict[str, Any]:
     names = ["a model with a very long name of its own", "b"]
     metric = {"real": {"value": 0.3768}, "sets": {name: entry(0.0075) for name in names}}
     return {
-        "extractor": {"note": ""},
+        "extractor": {"name": "texture-v1", "note": ""},
         "notes": ["a note"],
         "data": {"floor": "100 real patches"},
         "sets": [{"name": name} for name in names],
@@ -45,6 +45,17 @@ def test_what_is_missing_is_named() -> None:
     text = "\n".join(summary(report()))
     assert "fewer than 50 evaluated cells: Immune (35)" in text
     assert "omitted: Type agreement: none." in text
+
+
+def test_licences_and_small_changes_of_every_extractor() -> None:
+    rows = [
+        {"change": name, "over_floor": ratio} for name, ratio in (("none (floor)", 1.0), ("JPEG quality 80", 1.234))
+    ]
+    further = {"name": "UNI2-h", "note": "", "licence": "CC BY-NC-ND 4.0", "metrics": [], "sensitivity": rows}
+    lines = summary({**report(), "sensitivity": rows, "further_extractors": [further]})
+    assert "UNI2-h: CC BY-NC-ND 4.0" in lines
+    for name in ("texture-v1", "UNI2-h"):
+        assert f"small changes of real patches, distance over floor, {name}: JPEG quality 80 1.23" in lines
 
 
 def test_one_column_is_enough() -> None:

@@ -12,10 +12,15 @@ from sge2hist.data.errors import Problems, refuse_wrong_types
 class EvaluateConfig:
     """Settings of `evaluate`; the defaults suit up to 10,000 images on two CPU cores."""
 
-    extractor: str = "auto"  # auto, densenet121-imagenet, texture-v1, module:callable or a TorchScript file
+    extractor: str | tuple[str, ...] = (
+        "auto"  # one or several names as of `resolve_extractor`; the first is the main one
+    )
+    extractor_weights: tuple[str, ...] = ()  # "NAME=FILE": weights of published encoders, in place of those on the hub
     extractor_input_px: int | None = (
         None  # side to which images are resized for the extractor; None = the extractor's own
     )
+    jpeg_quality: int | None = None  # JPEG that real and generated images pass through before the extractors
+    sensitivity_cells: int = 300  # real patches whose features after small changes are compared; 0 = none
     split: str = "test"  # split of the paired dataset from which the evaluated cells come
     max_cells: int = 10_000  # the largest number of evaluated cells, sampled at random
     max_train: int = 5_000  # real training patches on which classifier and expression head are fitted
@@ -53,6 +58,7 @@ class EvaluateConfig:
             "max_samples": 1,
             "max_copies_checked": 1,
             "extractor_input_px": 1,
+            "sensitivity_cells": 0,
         }
         for name, low in minimum.items():
             value = getattr(self, name)
@@ -60,6 +66,10 @@ class EvaluateConfig:
                 problems.add(found=f"{name} = {value}", where="EvaluateConfig", expected=f"at least {low}")
         if self.split not in ("train", "val", "test", "all"):
             problems.add(found=f"split {self.split!r}", where="EvaluateConfig", expected="train, val, test or all")
+        if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 95:
+            problems.add(
+                found=f"jpeg_quality = {self.jpeg_quality}", where="EvaluateConfig", expected="1 to 95, or None"
+            )
         if self.block_um is not None and self.block_um <= 0:
             problems.add(found=f"block_um = {self.block_um}", where="EvaluateConfig", expected="more than 0")
         problems.raise_if_any()

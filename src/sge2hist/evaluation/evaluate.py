@@ -21,17 +21,21 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.evaluation.cells import Cells, choose_cells, subsample
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.features.descriptors import ImageDescriptors, Progress
-from sge2hist.evaluation.features.extractors import resolve_extractor
+from sge2hist.evaluation.features.extractor import Extractor
+from sge2hist.evaluation.features.extractors import resolve_extractors
+from sge2hist.evaluation.further_extractors import score_with
 from sge2hist.evaluation.held_out import held_out
 from sge2hist.evaluation.images import ImageSet, split_shuffled
 from sge2hist.evaluation.metrics.memorisation import CopySearch, find_copies
 from sge2hist.evaluation.metrics.retrieval import psnr, ssim
 from sge2hist.evaluation.metrics.slide_maps import SlideScores, score_slide
 from sge2hist.evaluation.open_images import ImageSource, open_image_sets
+from sge2hist.evaluation.preprocessing import preprocessing
 from sge2hist.evaluation.reference import Geometry, Reference, build_reference, stored_thumbnails
 from sge2hist.evaluation.resampling import make_resampling
 from sge2hist.evaluation.results import build_report
 from sge2hist.evaluation.scores import Estimates, SetScores, real_estimates, score_set
+from sge2hist.evaluation.sensitivity import sensitivity
 from sge2hist.parallel import one_blas_thread
 from sge2hist.progress import stages
 
@@ -97,7 +101,7 @@ def evaluate(
     sets, shuffled = split_shuffled(open_image_sets(generated, dataset, config.split))
     everything = [*sets, *shuffled.values()]
     geometry = Geometry.shared_by(everything, dataset)
-    extractor = resolve_extractor(config.extractor, input_px=config.extractor_input_px)
+    extractor, *further = chosen_extractors(config)
     rng = np.random.default_rng(config.seed)
     cells = choose_cells(everything, dataset, config, geometry.patch_um, rng)
     with reporting(progress) as on_progress, one_blas_thread():
@@ -121,6 +125,7 @@ def evaluate(
             entry["held_out"] = held_out(images, cells.rows_N, dataset)
         report["slides"] = {name: found.report for name, found in slides.items()}
         report["omitted"] += not_scored
+        add_extractors(report, reference, further, sets, shuffled, on_progress)
         report["seconds"] = round(time.monotonic() - started, 1)
         if output is not None:
             on_progress("pictures", 0, 1)
@@ -141,6 +146,13 @@ def checked_config(config: EvaluateConfig | None) -> EvaluateConfig:
             repair="config=EvaluateConfig(extractor=..., max_cells=...)",
         )
     return config
+
+
+def chosen_extractors(config: EvaluateConfig) -> list[Extractor]:
+    """Return the extractors, the main one first, behind the same compression if one is asked for."""
+    found = resolve_extractors(config.extractor, weights=config.extractor_weights, input_px=config.extractor_input_px)
+    quality = config.jpeg_quality
+    return found if quality is None else [extractor.after_jpeg(quality) for extractor in found]
 
 
 def open_dataset(data: str | Path | PairedDataset) -> PairedDataset:
@@ -241,6 +253,24 @@ def add_similarity(reference: Reference, sets: list[ImageSet], scores_of: dict[s
             values = np.full(n, np.nan)
             values[chosen] = function(generated, real)
             scores_of[images.name].matched[name] = reference.resampling.mean(values)
+
+
+def add_extractors(
+    report: dict[str, Any],
+    reference: Reference,
+    further: list[Extractor],
+    sets: list[ImageSet],
+    shuffled: dict[str, ImageSet],
+    progress: Progress,
+) -> None:
+    """Add what small changes cost, how images are treated before an extractor, and the scores of further extractors."""
+    progress("small changes", 0, 1)
+    report["sensitivity"] = sensitivity(reference)
+    progress("small changes", 1, 1)
+    report["preprocessing"] = preprocessing(reference, [*sets, *shuffled.values()])
+    if problem := report["preprocessing"]["problem"]:
+        report["notes"].append(problem)
+    report["further_extractors"] = [score_with(extractor, reference, sets, shuffled, progress) for extractor in further]
 
 
 def score_slides(

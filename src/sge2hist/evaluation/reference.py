@@ -23,7 +23,7 @@ from sge2hist.evaluation.features.descriptors import (
     Progress,
     describe_images,
 )
-from sge2hist.evaluation.features.extractors import Extractor
+from sge2hist.evaluation.features.extractor import Extractor
 from sge2hist.evaluation.features.row_store import RowStore, store_beside
 from sge2hist.evaluation.images import ImageSet
 from sge2hist.evaluation.metrics import expression_recovery as recovery

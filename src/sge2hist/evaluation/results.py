@@ -19,7 +19,7 @@ from sge2hist.data.virtual_he import MARK
 from sge2hist.evaluation.cells import Cells
 from sge2hist.evaluation.comparison import Comparison
 from sge2hist.evaluation.features.descriptors import ImageDescriptors
-from sge2hist.evaluation.features.extractors import Extractor
+from sge2hist.evaluation.features.extractor import Extractor
 from sge2hist.evaluation.images import ImageSet
 from sge2hist.evaluation.metrics import type_agreement as agreement
 from sge2hist.evaluation.metrics.catalogue import CATALOGUE

@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from sge2hist.data.errors import InputError
 from sge2hist.evaluation.features import densenet
-from sge2hist.evaluation.features.extractors import resolve_extractor, scaled_batch
+from sge2hist.evaluation.features.extractor import scaled_batch
+from sge2hist.evaluation.features.extractors import resolve_extractor
 
 COLON = (
     "normal colon mucosa",

@@ -162,6 +162,6 @@ def test_wrong_images_are_refused(images: np.ndarray) -> None:
 
 def test_unknown_names_and_small_inputs_are_refused() -> None:
     with pytest.raises(InputError, match="texture-v1"):
-        resolve_extractor("inception")
+        resolve_extractor("inception-v9")
     with pytest.raises(InputError, match="at least 32"):
         resolve_extractor("texture-v1", input_px=8)

@@ -14,7 +14,8 @@ from scipy import ndimage
 
 from sge2hist.data.he_stain import glass_mask
 from sge2hist.evaluation.features import densenet
-from sge2hist.evaluation.features.extractors import resolve_extractor, scaled_batch
+from sge2hist.evaluation.features.extractor import scaled_batch
+from sge2hist.evaluation.features.extractors import resolve_extractor
 from sge2hist.evaluation.metrics.frechet import frechet_of
 from sge2hist.evaluation.metrics.kid import kid_of
 

@@ -8,7 +8,8 @@ import pytest
 from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
 from sge2hist.evaluation.features import row_store
-from sge2hist.evaluation.features.extractors import Extractor, texture_extractor
+from sge2hist.evaluation.features.extractor import Extractor
+from sge2hist.evaluation.features.extractors import texture_extractor
 from sge2hist.evaluation.features.row_store import RowStore, store_beside
 
 

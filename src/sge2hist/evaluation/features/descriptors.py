@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sge2hist.data.slides.channels import RGB, Channels, composite, is_rgb
-from sge2hist.evaluation.features.extractors import Extractor
+from sge2hist.evaluation.features.extractor import Extractor
 from sge2hist.evaluation.features.row_store import RowStore
 
 BATCH = 256

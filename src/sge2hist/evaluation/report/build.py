@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sge2hist.data.generated import APPLICABILITY, applicability_headline
-from sge2hist.evaluation.report import charts, slides, tables
+from sge2hist.evaluation.report import charts, extractors, slides, tables
 from sge2hist.evaluation.report.sentences import Sentence, number, opening, percent
 from sge2hist.evaluation.resampling import percentiles
 
@@ -27,6 +27,8 @@ def build_page(report: dict[str, Any], pictures: Pictures) -> str:
         ("Pictures", gallery_section(report, pictures)),
         ("Generated slides", slides.slide_section(report, pictures)),
         ("Every metric", metric_section(report)),
+        ("Every extractor", extractors.extractor_section(report)),
+        ("What small changes cost", extractors.sensitivity_section(report)),
         ("Differences between sets", difference_section(report)),
         ("Cell types", tables.type_table(report)),
         ("Anatomy, cell by cell", anatomy_section(report)),
@@ -34,7 +36,7 @@ def build_page(report: dict[str, Any], pictures: Pictures) -> str:
         ("Features in the plane", projection_section(report, pictures)),
         ("Spread over samples", tables.sample_table(report)),
         ("Latent space", latent_section(report, pictures)),
-        ("How this was measured", notes(report) + tables.omissions(report) + tables.definition_list(report)),
+        ("How this was measured", notes(report) + tables.omissions(report) + definitions(report)),
     ]
     body = "".join(f"<section><h2>{escape(title)}</h2>{content}</section>" for title, content in sections if content)
     parts = files("sge2hist.evaluation.report")
@@ -135,8 +137,14 @@ def unbroken(text: str) -> str:
 
 def notes(report: dict[str, Any]) -> str:
     """Return what a reader must know, if anything."""
-    found = [note for note in [report["extractor"]["note"], *report["notes"]] if note]
+    of_extractors = [extractor["note"] for extractor in extractors.every_extractor(report)]
+    found = [note for note in [*of_extractors, *report["notes"]] if note]
     return "".join(f'<p class="note">{escape(note)}</p>' for note in found)
+
+
+def definitions(report: dict[str, Any]) -> str:
+    """Return how the report was made, and how images reach the extractors."""
+    return tables.definition_list(report, extractors.preprocessing_facts(report))
 
 
 def metric_section(report: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ def opening(report: dict[str, Any], name: str) -> list[Sentence]:
     """Return the three sentences about one set."""
     metrics = {metric["id"]: metric for metric in report["metrics"]}
     return [
-        looks_real(metrics, name, comparison_problem(report)),
+        looks_real(metrics, name, comparison_problem(report), further_ratios(report, name)),
         follows_rna(metrics, name, of_stain=is_bright_field(report)),
         is_copy(metrics, name),
     ]
@@ -54,13 +54,28 @@ def entry(metrics: dict[str, Any], metric_id: str, name: str) -> dict[str, Any] 
     return found if found is not None and found["value"] is not None else None
 
 
-def looks_real(metrics: dict[str, Any], name: str, problem: str = "") -> Sentence:
-    """Compare the Frechet distance with its floor.
+def further_ratios(report: dict[str, Any], name: str) -> dict[str, float]:
+    """Return the Frechet distance of a set over its floor by the name of each further extractor."""
+    found = {}
+    for extractor in report.get("further_extractors", []):
+        metrics = {metric["id"]: metric for metric in extractor["metrics"]}
+        own, floor = entry(metrics, "frechet", name), metrics.get("frechet", {}).get("real")
+        if own is not None and floor and floor["value"]:
+            found[extractor["name"]] = own["value"] / floor["value"]
+    return found
+
+
+def looks_real(
+    metrics: dict[str, Any], name: str, problem: str = "", further: dict[str, float] | None = None
+) -> Sentence:
+    """Compare the Frechet distance with its floor, by every extractor: the farthest decides.
 
     Parameters
     ----------
     problem
         Why the comparison patches cannot answer, or "".
+    further
+        The same ratio by further extractors.
     """
     question = "Does it look real?"
     found, floor = entry(metrics, "frechet", name), metrics.get("frechet", {}).get("real")
@@ -72,6 +87,9 @@ def looks_real(metrics: dict[str, Any], name: str, problem: str = "") -> Sentenc
         f"From real patches of other places, generated patches lie {ratio:.2f} times as far as the cells' own real patches do "
         f"(Frechet distance {number(found['value'])}, real {number(floor['value'])}, {found['n']:,} patches each)."
     )
+    if further:
+        text += f" Other extractors: {', '.join(f'{other} {value:.2f}' for other, value in further.items())} times."
+    farthest = max([ratio, *(further or {}).values()])
     if problem:
         return Sentence(question=question, answer="Cannot say", text=f"{text} Cannot say: {problem}.", tone="none")
     variety, whole = entry(metrics, "coverage", name), metrics.get("coverage", {}).get("real")
@@ -84,9 +102,10 @@ def looks_real(metrics: dict[str, Any], name: str, problem: str = "") -> Sentenc
             "cards and coverage), or these features see too little."
         )
         return Sentence(question=question, answer="Closer than real tissue is", text=text, tone="none")
-    if ratio <= NEAR_FLOOR:
-        return Sentence(question=question, answer="Yes, to this extractor", text=text, tone="good")
-    if ratio <= FAR_FROM_FLOOR:
+    if farthest <= NEAR_FLOOR:
+        answer = "Yes, to these extractors" if further else "Yes, to this extractor"
+        return Sentence(question=question, answer=answer, text=text, tone="good")
+    if farthest <= FAR_FROM_FLOOR:
         return Sentence(question=question, answer="Nearly", text=text, tone="middle")
     return Sentence(question=question, answer="Not yet", text=text, tone="bad")
 

@@ -229,8 +229,8 @@ def sample_table(report: dict[str, Any]) -> str:
     return scroll(f"<table class=narrow><thead>{head}</thead><tbody>{rows}</tbody></table>")
 
 
-def definition_list(report: dict[str, Any]) -> str:
-    """Return how the report was made: data, extractor, settings."""
+def definition_list(report: dict[str, Any], more: dict[str, str] | None = None) -> str:
+    """Return how the report was made: data, extractor, settings, and more facts by name."""
     data, extractor = report["data"], report["extractor"]
     facts = {
         "Dataset": f"{data['name']} ({data['technology']}, {data['observation']}), fingerprint "
@@ -242,6 +242,7 @@ def definition_list(report: dict[str, Any]) -> str:
         "Intervals": f"95 %, resampling {data['resampled']}",
         "Features": f"{extractor['name']}: "
         + ", ".join(f"{k} {v}" for k, v in extractor.items() if k not in ("name", "note") and v is not None),
+        **(more or {}),
         "Cell types from": str(data["types_source"]) or "unknown",
         "Seed": str(report["config"]["seed"]),
         "Made with": f"sge2hist {report['sge2hist_version']}",
