@@ -121,12 +121,6 @@ KIDNEY = Study(
             12,
             "image-model.md",
         ),
-        prints(
-            "image-dose",
-            f"python {{benchmarks}}/counterfactual.py pretrained:kidney {PAIRED} -n 64",
-            5,
-            "image-model.md",
-        ),
         prints("image-cost", "python {benchmarks}/image_model.py cost pretrained:kidney", 15, "image-model.md"),
         prints(
             "sampling-guidance",
@@ -151,6 +145,31 @@ KIDNEY = Study(
             "python {benchmarks}/evaluation.py faults {work}/kidney.paired -n 1000 --models ours={work}/kidney.generated",
             8,
             "evaluation.md",
+        ),
+        prints(
+            "expression_judge",
+            f"python {{benchmarks}}/expression_judge.py {{work}}/kidney.generated {PAIRED} "
+            "--network {work}/kidney_network.pt --patches 20000 --steps 350",
+            30,
+            "expression.md",
+        ),
+        prints(
+            "edits",
+            f"python {{benchmarks}}/edits.py pretrained:kidney {PAIRED} --network {{work}}/kidney_network.pt -n 12 --doses 1 2",
+            40,
+            "expression.md",
+        ),
+        Step(
+            name="generate-train",
+            command=f"sge2hist generate pretrained:kidney {PAIRED} --split train -n 240 --seed 1 -o {{work}}/train.generated",
+            makes="train.generated",
+            minutes=2,
+        ),
+        prints(
+            "utility",
+            f"python {{benchmarks}}/utility.py {{work}}/train.generated {PAIRED} --real 800 --test 500 --val 300 --copies 1",
+            10,
+            "expression.md",
         ),
         prints("slide-regressions", f"python {{benchmarks}}/slide.py score {PAIRED}", 10, "slide.md"),
         Step(

@@ -14,7 +14,7 @@ from typing import Any
 
 from sge2hist.data.errors import InputError
 
-MARKS = re.compile(r"<!-- table (?P<name>[a-z0-9-]+) -->\n(?P<content>.*?)<!-- end -->", re.DOTALL)
+MARKS = re.compile(r"<!-- table (?P<name>[a-z0-9_-]+) -->\n(?P<content>.*?)<!-- end -->", re.DOTALL)
 Make = Callable[[Path], str]
 
 
