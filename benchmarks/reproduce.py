@@ -74,6 +74,13 @@ def shown(step: Step) -> str:
     return step.command.replace("{work}/", "").replace("{data}/", "").replace("{benchmarks}", "benchmarks")
 
 
+def version() -> str:
+    """Return the version of the package, and whether changes since then are not released."""
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = sge2hist.__version__
+    return f"{released} with unreleased changes" if "## Unreleased" in changes else released
+
+
 def record_path(places: Places, step: Step) -> Path:
     """Return where the record of a step is kept."""
     return places.work / "records" / f"{step.name}.json"
@@ -131,7 +138,7 @@ def run(step: Step, places: Places) -> Record:
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     record = Record(
         command=shown(step),
-        version=sge2hist.__version__,
+        version=version(),
         seconds=round(time.monotonic() - started, 1),
         cpu_seconds=round(cpu, 1),
         threads=os.environ.get("OMP_NUM_THREADS", ""),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reproduce_tables import (
+    Make,
     Table,
     clustering,
     extractors,
@@ -16,6 +17,7 @@ from reproduce_tables import (
     sizes,
     small_changes,
     statistics,
+    whole,
 )
 
 PRINTS = ".md"  # a step that makes NAME.md: its standard output is kept there
@@ -50,9 +52,9 @@ class Study:
     model: str = ""
 
 
-def prints(name: str, command: str, minutes: float, page: str, needs: str = "") -> Step:
+def prints(name: str, command: str, minutes: float, page: str, needs: str = "", make: Make = printed) -> Step:
     """Return a step whose printed tables become the table of the same name."""
-    table = Table(name=name, page=page, make=printed)
+    table = Table(name=name, page=page, make=make)
     return Step(name=name, command=command, makes=name + PRINTS, minutes=minutes, tables=(table,), needs=needs)
 
 
@@ -152,12 +154,15 @@ KIDNEY = Study(
             "--network {work}/kidney_network.pt --patches 20000 --steps 350",
             30,
             "expression.md",
+            make=whole,
         ),
         prints(
             "edits",
-            f"python {{benchmarks}}/edits.py pretrained:kidney {PAIRED} --network {{work}}/kidney_network.pt -n 12 --doses 1 2",
+            f"python {{benchmarks}}/edits.py pretrained:kidney {PAIRED} --network {{work}}/kidney_network.pt "
+            "-n 10 --doses 1 2 --steps 6",
             40,
             "expression.md",
+            make=whole,
         ),
         Step(
             name="generate-train",
@@ -167,9 +172,11 @@ KIDNEY = Study(
         ),
         prints(
             "utility",
-            f"python {{benchmarks}}/utility.py {{work}}/train.generated {PAIRED} --real 800 --test 500 --val 300 --copies 1",
+            f"python {{benchmarks}}/utility.py {{work}}/train.generated {PAIRED} "
+            "--real 600 --test 400 --val 200 --copies 1 --seeds 4",
             10,
             "expression.md",
+            make=whole,
         ),
         prints("slide-regressions", f"python {{benchmarks}}/slide.py score {PAIRED}", 10, "slide.md"),
         Step(

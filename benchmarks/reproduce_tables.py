@@ -41,6 +41,11 @@ def printed(path: Path) -> str:
     return "\n".join(lines[rows[0] : rows[-1] + 1]) + "\n"
 
 
+def whole(path: Path) -> str:
+    """Return everything that a benchmark printed, which is Markdown."""
+    return path.read_text(encoding="utf-8").strip() + "\n"
+
+
 def report(path: Path) -> dict[str, Any]:
     """Return the content of report.json of a report folder."""
     found: dict[str, Any] = json.loads((path / "report.json").read_text(encoding="utf-8"))

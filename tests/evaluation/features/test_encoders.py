@@ -272,6 +272,7 @@ def test_another_side_is_refused() -> None:
 def test_several_names() -> None:
     mine = "sge2hist.evaluation.features.texture:texture_features"
     assert [extractor.name for extractor in resolve_extractors([f"texture-v1, {mine}"])] == ["texture-v1", mine]
+    assert len(resolve_extractors(f"auto,{resolve_extractor('auto').name}")) == 1
     for names, weights, part in (
         ("texture-v1,texture-v1", [], "each of them once"),
         ("", [], "each of them once"),

@@ -63,12 +63,10 @@ def resolve_extractors(
             repair=f"add --extractor {unused[0]}",
         )
     extractors = [resolve_extractor(name, input_px=input_px, weights=files.get(name.lower())) for name in found]
-    resolved = [extractor.name for extractor in extractors]
-    if len(set(resolved)) < len(resolved):
-        raise InputError(
-            found=f"--extractor {','.join(found)}, which is {', '.join(resolved)}", expected="different extractors"
-        )
-    return extractors
+    by_name: dict[str, Extractor] = {}
+    for extractor in extractors:  # "auto" may be one that is named as well
+        by_name.setdefault(extractor.name, extractor)
+    return list(by_name.values())
 
 
 def weights_by_name(weights: Sequence[str]) -> dict[str, str]:
