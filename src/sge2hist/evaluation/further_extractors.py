@@ -43,6 +43,8 @@ def score_with(
     def described(
         read: Callable[[np.ndarray], np.ndarray], indices: np.ndarray, stage: str, keep: bool
     ) -> ImageDescriptors:
+        stage = f"{stage}, {extractor.name}"
+        progress(stage, 0, len(indices))
         return describe_images(
             read,
             indices,
@@ -50,7 +52,7 @@ def score_with(
             channels=data.channels,
             stored=stored if keep else None,
             progress=progress,
-            stage=f"{stage}, {extractor.name}",
+            stage=stage,
         )
 
     other = replace(
