@@ -81,8 +81,13 @@ def test_neighbours_are_the_eight_bins_that_touch() -> None:
     np.testing.assert_array_equal(apart, np.eye(9))
 
 
-def test_shipped_kidney_set() -> None:
-    assert markers.shipped_sets() == ["kidney"]
+def test_shipped_sets() -> None:
+    assert markers.shipped_sets() == ["kidney", "pancreas"]
+    for name in markers.shipped_sets():
+        listed = markers.read_markers(name)
+        genes = [gene for of_type in listed.values() for gene in of_type]
+        assert len(set(genes)) == len(genes)
+        assert min(map(len, listed.values())) >= 2
     kidney = markers.read_markers("kidney")
     assert kidney["Podocyte"] == ["NPHS1", "NPHS2", "PODXL"]
 

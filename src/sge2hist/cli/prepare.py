@@ -108,7 +108,7 @@ def prepare(
     types: Annotated[
         str,
         typer.Option(
-            help="Cell types from: leiden | clusters (Space Ranger's) | markers:kidney | markers:FILE.csv "
+            help="Cell types from: leiden | clusters (Space Ranger's) | markers:kidney | markers:pancreas | markers:FILE.csv "
             "(rows type,gene) | FILE.csv (rows cell,type; with several inputs SLIDE:cell) | a column of the cells | none.",
             rich_help_panel=_TYPES,
         ),
