@@ -27,7 +27,9 @@ def test_base_trains_and_generates_at_256_px(tmp_path, monkeypatch):
     bundle = train.train(data, tmp_path / "base.model", config, log=lines.append)
     assert bundle.provenance["stage_steps"]["joint"] == N_STEPS
     with open(tmp_path / "base.model/training/log.csv", newline="") as file:
-        losses = [float(row["value"]) for row in csv.DictReader(file) if (row["stage"], row["name"]) == ("joint", "loss")]
+        losses = [
+            float(row["value"]) for row in csv.DictReader(file) if (row["stage"], row["name"]) == ("joint", "loss")
+        ]
     assert losses
     assert np.isfinite(losses).all()
     images = SGE2Hist(bundle=bundle).generate_from_genes(data, rows=[0], sampler=SamplerConfig(n_steps=1))

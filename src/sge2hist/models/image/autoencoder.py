@@ -29,6 +29,7 @@ class AutoencoderConfig:
     decoder_noise_channels: int = (
         0  # noise inputs of the decoder at half resolution; trained by `sharpen --decoder-noise`
     )
+    noise_gate: bool = False  # decoder noise is weighted by what is decoded: smooth places stay smooth
     scale_weight: float = 0.5  # of the loss on half-size latents and images, which keeps latents smooth (see `loss`)
 
     def __post_init__(self) -> None:
@@ -77,6 +78,7 @@ class Autoencoder(nn.Module):
             nn.PixelShuffle(2),
         )
         self.noise_proj = conv3(config.decoder_noise_channels, fine) if config.decoder_noise_channels else None
+        self.noise_gate = nn.Conv2d(fine, 1, 1) if config.noise_gate and config.decoder_noise_channels else None
         self.register_buffer("latent_mean_L", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std_L", torch.ones(config.latent_channels))
 
@@ -95,13 +97,19 @@ class Autoencoder(nn.Module):
         `noise_BNHW`: standard normal noise [B, `n_decoder_noise`, H, W] of the size of the latents, from which the
         decoder makes texture that the latents do not determine (noise inputs: Karras et al. 2019); None: no random texture.
         """
-        raw = latent_BLHW * self.latent_std_L[:, None, None] + self.latent_mean_L[:, None, None]
-        h = raw.contiguous(memory_format=torch.channels_last)
+        h = self.features_at_half(latent_BLHW)
         if self.noise_proj is None or noise_BNHW is None:
-            return self.decoder(h).float()
-        h = self.decoder[: self._n_to_half](h)
+            return self.decoder[self._n_to_half :](h).float()
         noise = F.pixel_shuffle(noise_BNHW, 2).contiguous(memory_format=torch.channels_last)
-        return self.decoder[self._n_to_half :](h + self.noise_proj(noise)).float()
+        texture = self.noise_proj(noise)
+        if self.noise_gate is not None:
+            texture = texture * torch.sigmoid(self.noise_gate(h))
+        return self.decoder[self._n_to_half :](h + texture).float()
+
+    def features_at_half(self, latent_BLHW: Tensor) -> Tensor:
+        """Features of the decoder at half of the image's resolution, [B, `width`, 2 h, 2 w], to which noise is added."""
+        raw = latent_BLHW * self.latent_std_L[:, None, None] + self.latent_mean_L[:, None, None]
+        return self.decoder[: self._n_to_half](raw.contiguous(memory_format=torch.channels_last))
 
     @property
     def n_decoder_noise(self) -> int:

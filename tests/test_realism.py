@@ -1,0 +1,61 @@
+"""Classifiers of real against generated: blind where there is nothing to tell, sure where there is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def realism(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    import realism
+
+    return realism
+
+
+@pytest.fixture(scope="module")
+def patches():
+    """Two sets of the same random texture, in ten blocks."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(100, 200, (2, 100, 16, 16, 3), np.uint8)
+    return images[0], images[1], np.repeat(np.arange(10), 10)
+
+
+def test_cosine_features_find_a_change_of_texture_and_nothing_else(realism, patches):
+    first, second, block = patches
+    scores = realism.linear(realism.cosine_features)
+    alike, _ = realism.area_under_curve(scores, first, second, block)
+    assert 0.3 < alike < 0.7
+    smooth = np.repeat(np.repeat(realism.smaller(first, 2), 2, 1), 2, 2)
+    told, each = realism.area_under_curve(scores, smooth, second, block)
+    assert told > 0.99
+    assert each.shape == (100,)
+    assert 0.3 < realism.two_areas(scores, second, block) < 0.7
+
+
+def test_pixel_network_learns_what_linear_features_of_levels_show(realism, patches):
+    first, second, block = patches
+    brighter = np.clip(first.astype(int) + 40, 0, 255).astype(np.uint8)
+    assert realism.area_under_curve(realism.pixel_network, brighter, second, block)[0] > 0.95
+
+
+def test_two_areas_see_a_difference_of_areas(realism, patches):
+    """Blocks whose levels differ are told apart where the classifier can learn which is which; here it cannot."""
+    _, second, block = patches
+    shift = np.random.default_rng(1).permutation(10)[block][:, None, None, None]
+    assert realism.two_areas(realism.linear(realism.cosine_features), (second + shift).astype(np.uint8), block) < 0.8
+
+
+def test_statistics_of_pixels(realism):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 3, (4, 50, 50, 1))
+    glass = np.clip(240 + noise + np.zeros(3), 0, 255).astype(np.uint8)
+    assert realism.grain(glass) == pytest.approx(3, rel=0.15)
+    assert np.isnan(realism.grain(np.full((2, 50, 50, 3), 100, np.uint8)))
+    assert (
+        realism.smaller(np.array([[[[0] * 3, [4] * 3], [[8] * 3, [12] * 3]]], np.uint8), 2).ravel().tolist() == [6] * 3
+    )
+    tissue = rng.normal(120, 10, (4, 64, 64, 3))
+    louder = 120 + 2 * (tissue - 120)
+    assert realism.fine_power(louder) / realism.fine_power(tissue) == pytest.approx(4, rel=1e-6)
