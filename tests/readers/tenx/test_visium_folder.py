@@ -94,6 +94,14 @@ def test_flat_folders_are_read(tmp_path, run, options):
     assert_whole(run, tmp_path / "GSE1")
 
 
+def test_antibodies_in_text_files_are_kept_apart(tmp_path, run):
+    deposit(run, tmp_path / "GSE1", "GSM1_V19S23-097_A1", text=True)
+    (section,) = open_sections(tmp_path / "GSE1", image=run.image)
+    assert section.proteins.names == ["CD3"]
+    assert section.proteins.unit == "UMI"
+    assert section.proteins.read(None, None).tolist() == [[9.0]] * section.n_obs
+
+
 @pytest.mark.parametrize(
     "names",
     [
