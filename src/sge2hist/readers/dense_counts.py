@@ -1,6 +1,6 @@
 """Counts as a wide table in text form, one row per cell and one column per gene (CosMx, MERSCOPE): streamed.
 
-A table of 1 million cells and 19,000 genes is 40 GB of text; beside the sparse result, `BLOCK_BYTES` of it are in memory.
+A table of 1 million cells and 19,000 genes is 40 GB of text; beside the sparse result, a block of it is in memory.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,13 +16,10 @@ from scipy.sparse import csr_array
 from sge2hist.data.errors import InputError
 from sge2hist.data.table.genes import unique_names
 from sge2hist.readers.count_rows import sum_pieces
-from sge2hist.readers.tables import damaged, read_delimited
+from sge2hist.readers.count_text import blocks_of
+from sge2hist.readers.tables import read_delimited
 from sge2hist.readers.tenx.tenx_matrix import whole_counts
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-BLOCK_BYTES = 16 * 1024**2
 RowOfIds = Callable[[dict[str, np.ndarray]], np.ndarray]
 """From the id columns of a block (by name, text) to the observation of each row, int64 [rows], -1 = none."""
 
@@ -128,32 +124,18 @@ class DenseCounts:
 
     def _pieces(self, row_of_ids: RowOfIds) -> Iterator[tuple[np.ndarray, csr_array]]:
         """Observations of the rows of a block (-1 = none), and their counts int32 [rows, G]."""
-        for batch in self._batches():
-            ids = {name: batch.column(i).to_numpy(zero_copy_only=False) for name, i in self.id_columns.items()}
-            rows = row_of_ids(ids)
-            columns = [batch.column(i) for i in self.gene_columns]
-            if any(column.null_count for column in columns):
+        gene_of_column = np.full(self.n_columns, -1, np.int32)
+        gene_of_column[list(self.gene_columns)] = np.arange(len(self.gene_columns))
+        for block in blocks_of(self.path, self.n_columns, tuple(self.id_columns.values())):
+            rows = row_of_ids({name: block.ids[number] for name, number in self.id_columns.items()})
+            gene = gene_of_column[block.column]
+            of_genes = gene >= 0
+            value = block.value[of_genes]
+            if np.isnan(value).any():
                 raise InputError(found="an empty count", where=str(self.path), expected="a number in every column")
-            dense_GN = np.stack([column.to_numpy() for column in columns])
-            yield rows, csr_array(whole_counts(self.path, dense_GN).T)
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        """Blocks of the file: ids as text, numbers as float64 (some exports write 1.0)."""
-        import pyarrow as pa
-        from pyarrow import csv
-
-        names = [f"column {i}" for i in range(self.n_columns)]
-        types = dict.fromkeys(names, pa.float64()) | {names[i]: pa.string() for i in self.id_columns.values()}
-        try:
-            with csv.open_csv(
-                self.path,
-                read_options=csv.ReadOptions(
-                    use_threads=False, block_size=BLOCK_BYTES, column_names=names, skip_rows=1
-                ),
-                convert_options=csv.ConvertOptions(column_types=types, strings_can_be_null=False),
-            ) as stream:
-                yield from stream
-        except FileNotFoundError:
-            raise InputError(found="no such file", where=str(self.path), expected="a table of counts") from None
-        except (pa.ArrowException, OSError, ValueError, MemoryError, EOFError) as error:
-            raise damaged(self.path, "table of counts", error) from error
+            indptr = np.searchsorted(block.row[of_genes], np.arange(block.n_rows + 1))
+            counts = csr_array(
+                (whole_counts(self.path, value), gene[of_genes], indptr), shape=(block.n_rows, len(self.genes))
+            )
+            counts.eliminate_zeros()
+            yield rows, counts
