@@ -30,7 +30,7 @@ PLATFORMS: dict[str, Callable[[Path], Options]] = {
 
 
 def _run(*words: str | Path) -> str:
-    done = CliRunner().invoke(app, [str(word) for word in words])
+    done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -40,7 +40,7 @@ def test_from_files_to_a_report(tmp_path: Path, platform: str) -> None:
     folder, options = PLATFORMS[platform](tmp_path)
     assert platform.split()[0] in _run("inspect", folder).casefold().replace("-", "")
     paired, model, generated, report = (tmp_path / name for name in ("x.paired", "x.model", "x.generated", "report"))
-    small = ["--patch-um", "16", "--patch-px", "16", "--split-block-um", "60", "--min-tissue", "0", "--types", "none"]
+    small = ["--patch-um", "16", "--patch-px", "24", "--split-block-um", "60", "--min-tissue", "0", "--types", "none"]
     _run("prepare", folder, *options, *small, "--no-check-alignment", "-o", paired)
     _run("train", paired, "-o", model, "--preset", "tiny", "--mixed-precision", "no", "--steps", "2")
     _run("generate", model, "--data", paired, "--split", "all", "-n", "32", "--steps", "2", "-o", generated)

@@ -165,3 +165,11 @@ def test_unknown_names_and_small_inputs_are_refused() -> None:
         resolve_extractor("inception-v9")
     with pytest.raises(InputError, match="at least 32"):
         resolve_extractor("texture-v1", input_px=8)
+
+
+def test_patches_too_small_for_the_scales_of_the_texture_are_refused():
+    """Below 24 px the coarsest scale is empty: its energies were not a number, and so was every distance."""
+    image_NHWC = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3)).astype(np.uint8)
+    assert np.isfinite(texture.texture_features(image_NHWC)).all()
+    with pytest.raises(InputError, match=r"patches of 24 x 23 px.*at least 24 px.*--extractor-px"):
+        texture.texture_features(image_NHWC[:, :23])

@@ -21,10 +21,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from sge2hist.data.errors import InputError
 from sge2hist.data.he_stain import GLASS_OD, optical_density, unmixing_matrix
 
 FEATURES = 98
 SCALES = 4
+MIN_SIDE = 3 * 2 ** (SCALES - 1)  # px
 PATTERN_SCALES = 2
 PATTERN_WEIGHT = 4.0
 MIN_ENERGY = 1e-5
@@ -33,7 +35,20 @@ NEIGHBOURS_YX = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0
 
 
 def texture_features(image_NHWC: np.ndarray) -> np.ndarray:
-    """Return float32 [N, 98] for uint8 images [N, H, W, 3], H and W at least 16."""
+    """Return float32 [N, 98] for uint8 images [N, H, W, 3].
+
+    Raises
+    ------
+    InputError
+        If H or W is below `MIN_SIDE`: the coarsest scale would have no pixel with four neighbours.
+    """
+    if min(image_NHWC.shape[1:3]) < MIN_SIDE:
+        raise InputError(
+            found=f"patches of {image_NHWC.shape[2]} x {image_NHWC.shape[1]} px",
+            where="texture-v1",
+            expected=f"at least {MIN_SIDE} px",
+            repair=f"sge2hist evaluate ... --extractor-px {2 * MIN_SIDE}, or prepare with more --patch-px",
+        )
     density_rgb = optical_density(image_NHWC)
     stains = density_rgb @ unmixing_matrix()
     total = density_rgb.mean(axis=-1)
