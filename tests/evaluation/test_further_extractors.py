@@ -127,9 +127,16 @@ def test_the_farthest_extractor_decides() -> None:
         figure = {"value": value, "low": None, "high": None, "n": 500, "interval": "none"}
         return {"id": "frechet", "real": {"value": 1.0}, "sets": {"a": figure}}
 
-    for other, answer in ((1.1, "Yes, to these extractors"), (2.0, "Nearly"), (9.0, "Not yet")):
-        report = {"metrics": [metric(1.0)], "further_extractors": [{"name": "UNI2-h", "metrics": [metric(other)]}]}
-        sentence = sentences.opening(report, "a")[0]
+    for main, other, answer in (
+        (1.0, 1.1, "Yes, to these extractors"),
+        (1.0, 2.0, "Nearly"),
+        (1.0, 9.0, "Not yet"),
+        (0.8, 2.0, "Nearly"),
+        (0.8, 1.1, "Closer than real tissue is"),
+        (1.0, 0.5, "Closer than real tissue is"),
+    ):
+        further = [{"name": "UNI2-h", "metrics": [metric(other)]}]
+        sentence = sentences.opening({"metrics": [metric(main)], "further_extractors": further}, "a")[0]
         assert sentence.answer == answer
         assert f"UNI2-h {other:.2f} times" in sentence.text
 

@@ -68,7 +68,8 @@ def further_ratios(report: dict[str, Any], name: str) -> dict[str, float]:
 def looks_real(
     metrics: dict[str, Any], name: str, problem: str = "", further: dict[str, float] | None = None
 ) -> Sentence:
-    """Compare the Frechet distance with its floor, by every extractor: the farthest decides.
+    """Compare the Frechet distance with its floor, by every extractor: the farthest decides, and what is closer than real
+    tissue to any is never called real.
 
     Parameters
     ----------
@@ -89,25 +90,25 @@ def looks_real(
     )
     if further:
         text += f" Other extractors: {', '.join(f'{other} {value:.2f}' for other, value in further.items())} times."
-    farthest = max([ratio, *(further or {}).values()])
+    ratios = [ratio, *(further or {}).values()]
     if problem:
         return Sentence(question=question, answer="Cannot say", text=f"{text} Cannot say: {problem}.", tone="none")
     variety, whole = entry(metrics, "coverage", name), metrics.get("coverage", {}).get("real")
     if ratio <= FAR_FROM_FLOOR and variety is not None and whole and variety["value"] < POOR_VARIETY * whole["value"]:
         text += f" They cover {percent(variety['value'])} of the tissue's variety, real ones {percent(whole['value'])}."
         return Sentence(question=question, answer="Too uniform", text=text, tone="bad")
-    if ratio < BELOW_FLOOR:
+    if max(ratios) > NEAR_FLOOR:
+        near = max(ratios) <= FAR_FROM_FLOOR
+        answer, tone = ("Nearly", "middle") if near else ("Not yet", "bad")
+        return Sentence(question=question, answer=answer, text=text, tone=tone)
+    if min(ratios) < BELOW_FLOOR:
         text += (
-            " That is closer than real tissue is, which proves nothing: images may be too uniform or copied (see the other "
-            "cards and coverage), or these features see too little."
+            f" {'By one extractor or more that' if further else 'That'} is closer than real tissue is, which proves nothing: "
+            "images may be too uniform or copied (see the other cards and coverage), or these features see too little."
         )
         return Sentence(question=question, answer="Closer than real tissue is", text=text, tone="none")
-    if farthest <= NEAR_FLOOR:
-        answer = "Yes, to these extractors" if further else "Yes, to this extractor"
-        return Sentence(question=question, answer=answer, text=text, tone="good")
-    if farthest <= FAR_FROM_FLOOR:
-        return Sentence(question=question, answer="Nearly", text=text, tone="middle")
-    return Sentence(question=question, answer="Not yet", text=text, tone="bad")
+    answer = "Yes, to these extractors" if further else "Yes, to this extractor"
+    return Sentence(question=question, answer=answer, text=text, tone="good")
 
 
 def follows_rna(metrics: dict[str, Any], name: str, of_stain: bool = True) -> Sentence:
