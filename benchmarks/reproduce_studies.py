@@ -166,7 +166,8 @@ KIDNEY = Study(
         ),
         Step(
             name="generate-train",
-            command=f"sge2hist generate pretrained:kidney {PAIRED} --split train -n 240 --seed 1 -o {{work}}/train.generated",
+            command=f"sge2hist generate pretrained:kidney {PAIRED} --split train -n 200 --steps 6 --seed 1 "
+            "-o {work}/train.generated",
             makes="train.generated",
             minutes=2,
         ),
