@@ -6,6 +6,7 @@ holds 11 million squares of 2 um, and `spatialdata.read_zarr` would load them al
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +43,19 @@ def spatialdata_package() -> Iterator[Any]:
                 expected="spatialdata >= 0.7.3, to read or write a SpatialData store",
                 repair='pip install "sge2hist[spatialdata]"',
             ) from error
-        yield spatialdata
+        with _quiet(logging.getLogger("ome_zarr.reader")):
+            yield spatialdata
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Silence a logger: ome-zarr warns of every labels element, which it expects below an image."""
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @dataclass(frozen=True, kw_only=True)
