@@ -1,12 +1,12 @@
-"""Can a classifier tell generated patches from real ones? Three unrelated looks, beside real patches of two areas.
+"""Can a classifier distinguish generated patches from real ones? Three unrelated looks, beside real patches of two areas.
 
     python benchmarks/realism.py kidney.generated --data kidney.paired --sheet giveaways.png
 
 Classes are the generated patches and the real patches of the same cells. A linear classifier reads features of a photographic
 network, another the energies of a block cosine transform, and a small network reads pixels; each is scored on spatial blocks that
-it has not seen (area under the ROC curve; 0.5: it cannot tell). The column "two areas" is what the same classifier makes of real
+it has not seen (area under the ROC curve; 0.5: it cannot). The column "two areas" is what the same classifier makes of real
 patches of two halves of the blocks, and bounds what is to be expected; a mean over several divisions. Full, half and quarter
-resolution tell fine texture from structure. Fluorescence is read as virtual H&E.
+resolution separate fine texture from structure. Fluorescence is read as virtual H&E.
 
 Pixels of glass and lumens, and the spectrum, show where a difference comes from.
 """
@@ -145,7 +145,7 @@ def _paired_blocks(block: np.ndarray, first: np.ndarray, rng: np.random.Generato
     return group
 
 
-def grain(images: np.ndarray) -> float:
+def roughness(images: np.ndarray) -> float:
     """Median standard deviation of 5 x 5 px neighbourhoods in glass and lumens, grey levels."""
     n, h, w, _ = images.shape
     cut = images[:, : h // 5 * 5, : w // 5 * 5].astype(np.float64).reshape(n, h // 5, 5, w // 5, 5, 3)
@@ -168,7 +168,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="paired dataset of its cells")
     parser.add_argument("-n", type=int, default=600, help="patches at most")
     parser.add_argument("--looks", default="network,cosine,pixels")
-    parser.add_argument("--sheet", type=Path, help="PNG of the generated patches that are told most and least surely")
+    parser.add_argument(
+        "--sheet", type=Path, help="PNG of the generated patches that are recognised most and least surely"
+    )
     args = parser.parse_args()
     made, data = GeneratedSet.open(args.generated), PairedDataset.open(args.data)
     chosen = np.random.default_rng(0).permutation(len(made))[: args.n]
@@ -203,14 +205,16 @@ def main() -> None:
             cells += [f"{value:.3f}", f"{two_areas(scores, b, block):.3f}"]
             surest += [of_generated] if scale == 1 else []
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
-    print(f"\ngrain in glass and lumens: {grain(generated):.2f} generated, {grain(real):.2f} real (SD of grey levels)")
+    print(
+        f"\nroughness of glass and lumens, grey levels: {roughness(generated):.2f} generated, {roughness(real):.2f} real"
+    )
     print(f"power above 0.25 cycles per px over that of real patches: {fine_power(generated) / fine_power(real):.2f}")
     if args.sheet:
         order = np.argsort(np.mean([s.argsort().argsort() for s in surest], 0))
         worst, best = generated[order[-16:]], generated[order[:16]]
         sheet = [np.concatenate(list(part[i : i + 8]), 1) for part in (worst, best) for i in (0, 8)]
         Image.fromarray(np.concatenate(sheet)).save(args.sheet)
-        print(f"wrote {args.sheet}: above the patches told most surely, below those told least surely")
+        print(f"wrote {args.sheet}: above the patches recognised most surely, below those least surely")
 
 
 if __name__ == "__main__":

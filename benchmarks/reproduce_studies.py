@@ -199,17 +199,18 @@ PANCREAS = Study(
     steps=(
         Step(
             name="prepare",
-            command="sge2hist prepare {data}/xenium_pancreas --image virtual-he --types clusters -o {work}/pancreas.paired",
-            makes="pancreas.paired",
-            minutes=5,
+            command="python {benchmarks}/../recipes/shipped.py pancreas {data}/xenium_pancreas --prepare-only -o {work}/pancreas",
+            makes="pancreas/cells.paired",
+            minutes=2,
             needs="xenium_pancreas",
         ),
-        Step(
-            name="single-cells",
-            command="python {benchmarks}/single_cell.py pretrained:pancreas --data {work}/pancreas.paired -n 48 --seeds 3 "
-            "-o {work}/single_cells.md",
-            makes="single_cells.md",
-            minutes=60,
+        prints(
+            "single-cells",
+            "python {benchmarks}/single_cell.py pretrained:pancreas --data {work}/pancreas/cells.paired -n 32 --seeds 3 "
+            "--parts cells,distances,cost",
+            90,
+            "pancreas.md",
+            make=whole,
         ),
         Step(
             name="registrations",

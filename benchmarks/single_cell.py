@@ -1,6 +1,6 @@
 """Evidence for a model of single cells: what its patches show at the place of each cell, on held-out blocks.
 
-    python benchmarks/single_cell.py pancreas.model --data pancreas.paired -n 48 --seeds 3 -o single_cell.md
+    python benchmarks/single_cell.py pancreas.model --data pancreas.paired -n 48 --seeds 3
 
 Patches of 256 px (or `--patch-px`) that do not overlap are generated around held-out cells, under several conditions:
 
@@ -18,6 +18,7 @@ resamples of patches.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -307,11 +308,10 @@ def tile_genes(setting: Setting, centres: np.ndarray, tile_px: int) -> np.ndarra
     return np.concatenate(parts)
 
 
-def distances(setting: Setting, sides: dict[int, int], seed: int) -> str:
-    """Frechet distance over its floor, KID, precision, recall and copies, on the stains and as virtual H&E."""
+def distances(setting: Setting, sides: dict[int, int], seed: int) -> None:
+    """Print Frechet distance over its floor, KID, precision, recall and copies, on the stains and as virtual H&E."""
     from evaluation import show, write_set
 
-    text = []
     for px, n in sides.items():
         bundle = setting.bundle.with_patch_px(px)
         rows = np.sort(np.random.default_rng(seed).permutation(setting.data.rows("test"))[:n])
@@ -323,8 +323,6 @@ def distances(setting: Setting, sides: dict[int, int], seed: int) -> str:
             report = evaluate(sets, setting.data, config=EvaluateConfig(umap=False, seed=seed))
         print(f"\n{px} px, {n} cells", flush=True)
         show(report)
-        text.append(f"{px} px, {n} cells: see the printed report")
-    return "\n".join(text)
 
 
 def cost(setting: Setting) -> str:
@@ -352,7 +350,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--conditions", default=",".join(CONDITIONS))
     parser.add_argument("--parts", default="cells,cost", help="of cells, distances, cost")
-    parser.add_argument("-o", "--output", type=Path, help="Markdown file of the tables")
     args = parser.parse_args()
     bundle, data = (
         SGE2Hist.from_pretrained(args.model).bundle.with_patch_px(args.patch_px),
@@ -360,8 +357,12 @@ def main() -> None:
     )
     if is_rgb(data.channels):
         parser.error(f"{args.data} holds RGB images; this benchmark reads fluorescence, nuclear stain first")
-    setting, parts, text = prepare(bundle, data, args.n, args.train, 0), args.parts.split(","), []
-    print(f"{len(setting.centres)} held-out patches with {len(setting.cells.patch_N):,} cells", flush=True)
+    setting, parts = prepare(bundle, data, args.n, args.train, 0), args.parts.split(",")
+    print(
+        f"{len(setting.centres)} held-out patches with {len(setting.cells.patch_N):,} cells",
+        file=sys.stderr,
+        flush=True,
+    )
     if "cells" in parts:
         real, generated = setting.real(setting.centres), {}
         for condition in args.conditions.split(","):
@@ -369,17 +370,13 @@ def main() -> None:
             generated[condition] = [
                 generate_patches(setting, setting.centres, condition, seed) for seed in range(args.seeds)
             ]
-            print(f"{condition}: {time.process_time() - start:.0f} s of processor", flush=True)
+            print(f"{condition}: {time.process_time() - start:.0f} s of processor", file=sys.stderr, flush=True)
         for part in (stains_in_cells, nuclei, read_off, structures):
-            text.append(part(setting, real, generated))
-            print(text[-1], flush=True)
+            print(part(setting, real, generated), flush=True)
     if "distances" in parts:
-        text.append(distances(setting, {64: 512, 256: 128}, 0))
+        distances(setting, {64: 512, 256: 96}, 0)
     if "cost" in parts:
-        text.append(cost(setting))
-        print(text[-1], flush=True)
-    if args.output:
-        args.output.write_text("\n".join(text), encoding="utf-8")
+        print(cost(setting), flush=True)
 
 
 if __name__ == "__main__":

@@ -121,26 +121,29 @@ def main() -> None:
     parser.add_argument("name", choices=list(RECIPES))
     parser.add_argument("data", type=Path, help="the data folder")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--hours", type=float, required=True, help="of all trainings together")
+    parser.add_argument("--hours", type=float, help="of all trainings together")
+    parser.add_argument("--prepare-only", action="store_true", help="stop after the paired dataset")
     parser.add_argument("--list", action="store_true", help="print the commands and do nothing")
     args = parser.parse_args()
     recipe, out = RECIPES[args.name], args.output
+    if args.hours is None and not args.prepare_only:
+        parser.error("--hours, of all trainings together, is needed")
     if not args.data.is_dir():
         parser.error(f"{args.data} is no folder")
     if not args.list:
         out.mkdir(parents=True, exist_ok=True)
         if recipe.clusters:
             name_clusters(args.data / recipe.clusters, HERE / f"{args.name}_clusters.csv", out / "types.csv")
-    for step in recipe.steps:
+    for step in recipe.steps[: 1 if args.prepare_only else None]:
         places = {name: shlex.quote(str(path)) for name, path in (("data", args.data), ("out", out), ("here", HERE))}
-        command = step.command.format(**places, hours=f"{step.share * args.hours:.3g}")
+        command = step.command.format(**places, hours=f"{step.share * (args.hours or 0):.3g}")
         command += f" -o {shlex.quote(str(out / step.output))}"
         print(command, flush=True)
         if not args.list and not is_complete(out / step.output):
             program, *words = shlex.split(command)
             module = ["-m", "sge2hist"] if program == "sge2hist" else []
             subprocess.run([sys.executable, *module, *words], check=True)
-    if not args.list:
+    if not args.list and not args.prepare_only:
         model = SGE2Hist.from_pretrained(out / recipe.steps[-1].output)
         model.bundle.provenance["source"] = recipe.source
         model.save_pretrained(out / "shipped", half=True)

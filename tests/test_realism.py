@@ -1,4 +1,4 @@
-"""Classifiers of real against generated: blind where there is nothing to tell, sure where there is."""
+"""Classifiers of real against generated: blind where nothing differs, sure where something does."""
 
 from pathlib import Path
 
@@ -28,8 +28,8 @@ def test_cosine_features_find_a_change_of_texture_and_nothing_else(realism, patc
     alike, _ = realism.area_under_curve(scores, first, second, block)
     assert 0.3 < alike < 0.7
     smooth = np.repeat(np.repeat(realism.smaller(first, 2), 2, 1), 2, 2)
-    told, each = realism.area_under_curve(scores, smooth, second, block)
-    assert told > 0.99
+    found, each = realism.area_under_curve(scores, smooth, second, block)
+    assert found > 0.99
     assert each.shape == (100,)
     assert 0.3 < realism.two_areas(scores, second, block) < 0.7
 
@@ -41,7 +41,7 @@ def test_pixel_network_learns_what_linear_features_of_levels_show(realism, patch
 
 
 def test_two_areas_see_a_difference_of_areas(realism, patches):
-    """Blocks whose levels differ are told apart where the classifier can learn which is which; here it cannot."""
+    """Blocks whose levels differ are separated where the classifier can learn which is which; here it cannot."""
     _, second, block = patches
     shift = np.random.default_rng(1).permutation(10)[block][:, None, None, None]
     assert realism.two_areas(realism.linear(realism.cosine_features), (second + shift).astype(np.uint8), block) < 0.8
@@ -51,8 +51,8 @@ def test_statistics_of_pixels(realism):
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 3, (4, 50, 50, 1))
     glass = np.clip(240 + noise + np.zeros(3), 0, 255).astype(np.uint8)
-    assert realism.grain(glass) == pytest.approx(3, rel=0.15)
-    assert np.isnan(realism.grain(np.full((2, 50, 50, 3), 100, np.uint8)))
+    assert realism.roughness(glass) == pytest.approx(3, rel=0.15)
+    assert np.isnan(realism.roughness(np.full((2, 50, 50, 3), 100, np.uint8)))
     assert (
         realism.smaller(np.array([[[[0] * 3, [4] * 3], [[8] * 3, [12] * 3]]], np.uint8), 2).ravel().tolist() == [6] * 3
     )

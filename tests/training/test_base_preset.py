@@ -19,7 +19,15 @@ N_STEPS = 20
 
 @pytest.mark.slow  # 20 joint steps of networks of 30 M parameters
 def test_base_trains_and_generates_at_256_px(tmp_path, monkeypatch):
-    short = replace(presets.PRESETS["base"], ae_batch=1, ae_steps=4, gene_steps=10, mixture_steps=5, hidden=(64,))
+    short = replace(
+        presets.PRESETS["base"],
+        ae_batch=1,
+        ae_steps=4,
+        gene_steps=10,
+        mixture_steps=5,
+        hidden=(64,),
+        sampler=SamplerConfig(n_steps=1),
+    )
     monkeypatch.setitem(presets.PRESETS, "base", short)
     data = write_tiny_paired(tmp_path / "tiny.paired", patch_px=64, outlines=True)
     config = TrainConfig(preset="base", patch_px=256, um_per_px=0.5, batch=1, steps=N_STEPS)
