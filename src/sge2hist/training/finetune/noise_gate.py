@@ -51,7 +51,7 @@ def fit_noise_gate(autoencoder: Autoencoder, image_BCHW: Tensor) -> nn.Conv2d:
     gate = nn.Conv2d(x.shape[1], 1, 1)
     with torch.no_grad():
         gate.weight.copy_((weight / std)[None, :, None, None])
-        gate.bias.copy_((bias - (weight * mean / std).sum())[None])
+        gate.bias = nn.Parameter((bias - (weight * mean / std).sum())[None])
     return gate
 
 
