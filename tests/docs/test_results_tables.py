@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from sge2hist.models.bundle import shipped_models
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "results").glob("*.md"))
 WITHOUT_MEASUREMENTS = {"index.md", "refutation.md"}
@@ -75,11 +77,14 @@ def test_every_claim_names_a_command_that_exists() -> None:
 
 
 def test_every_table_of_a_study_has_its_place(studies: dict[str, Any]) -> None:
+    """A page may be absent until the model of its study is shipped."""
+    shipped = {f"pretrained:{name}" for name in shipped_models()}
     for study in studies.values():
-        for step in study.steps:
-            for table in step.tables:
-                text = (ROOT / "docs" / "results" / table.page).read_text(encoding="utf-8")
-                assert text.count(f"<!-- table {table.name} -->") == 1
+        for table in (table for step in study.steps for table in step.tables):
+            page = ROOT / "docs" / "results" / table.page
+            if study.model and study.model not in shipped and not page.is_file():
+                continue
+            assert page.read_text(encoding="utf-8").count(f"<!-- table {table.name} -->") == 1, table.name
 
 
 def test_commands_of_studies_exist(studies: dict[str, Any]) -> None:
