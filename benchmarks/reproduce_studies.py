@@ -206,7 +206,7 @@ PANCREAS = Study(
         ),
         prints(
             "single-cells",
-            "python {benchmarks}/single_cell.py pretrained:pancreas --data {work}/pancreas/cells.paired -n 32 --seeds 3 "
+            "python {benchmarks}/single_cell.py pretrained:pancreas --data {work}/pancreas/cells.paired -n 24 --seeds 3 "
             "--parts cells,distances,cost",
             90,
             "pancreas.md",

@@ -350,6 +350,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--conditions", default=",".join(CONDITIONS))
     parser.add_argument("--parts", default="cells,cost", help="of cells, distances, cost")
+    parser.add_argument("--distances", default="64:512,256:96", help="sides in px and numbers of patches")
     args = parser.parse_args()
     bundle, data = (
         SGE2Hist.from_pretrained(args.model).bundle.with_patch_px(args.patch_px),
@@ -374,7 +375,7 @@ def main() -> None:
         for part in (stains_in_cells, nuclei, read_off, structures):
             print(part(setting, real, generated), flush=True)
     if "distances" in parts:
-        distances(setting, {64: 512, 256: 96}, 0)
+        distances(setting, dict(tuple(map(int, one.split(":"))) for one in args.distances.split(",")), 0)
     if "cost" in parts:
         print(cost(setting), flush=True)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from sge2hist.data.artifacts import check_output
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
@@ -31,7 +33,7 @@ def main() -> None:
     columns = bundle.genes.align(dataset.genes).columns
     if (columns < 0).any():
         raise InputError(found="a dataset that lacks genes of the model", expected="the one that it was trained on")
-    cells = GeneData.from_paired(dataset, dataset.rows("all"), columns)
+    cells = GeneData.from_paired(dataset, np.arange(len(dataset)), columns)
     bundle.niches = model_niches(bundle.model, dataset, cells, seed=args.seed)
     bundle.save(args.output)
 

@@ -8,12 +8,13 @@ from safetensors import safe_open
 
 from sge2hist.api import SGE2Hist
 from sge2hist.models.bundle import PREFIX, model_folder, shipped_models
+from sge2hist.models.image.samplers import SamplerConfig
 
 MAX_BYTES = 30 * 2**20
 
 
-def test_a_kidney_model_is_shipped():
-    assert "kidney" in shipped_models()
+def test_a_kidney_and_a_pancreas_are_shipped():
+    assert shipped_models() == ["kidney", "pancreas"]
 
 
 @pytest.mark.parametrize("name", shipped_models())
@@ -45,3 +46,22 @@ def test_a_type_is_generated_offline_and_types_differ():
     assert pink[0] > pink[1] + 30  # H&E: more red than green
     # glomeruli hold more nuclei: darker in red, the channel that haematoxylin absorbs
     assert podocytes[..., 0].mean() < tubules[..., 0].mean()
+
+
+def test_stains_of_single_cells_follow_the_type():
+    """Acini are full of ribosomal RNA, stroma of vimentin."""
+    model = SGE2Hist.from_pretrained("pretrained:pancreas")
+    rna, protein = (model.bundle.config.channels.index(name) for name in ("18S", "AlphaSMA/Vimentin"))
+    acinus, fibroblast = (
+        model.generate_from_types(name, n=6, seed=0).astype(float) for name in ("Acinus", "Fibroblast")
+    )
+    assert acinus.shape == (6, 96, 96, 4)
+    assert acinus[..., rna].mean() > 1.3 * fibroblast[..., rna].mean()
+    assert fibroblast[..., protein].mean() > acinus[..., protein].mean()
+
+
+def test_pancreas_in_one_canvas_of_109_um():
+    model = SGE2Hist.from_pretrained("pretrained:pancreas").with_patch_px(256)
+    image = model.generate_from_types("Islet", n=1, seed=0, sampler=SamplerConfig(n_steps=2))
+    assert image.shape == (1, 256, 256, 4)
+    assert image[..., 0].max() > 100  # nuclei

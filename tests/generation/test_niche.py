@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 from sge2hist.data.errors import InputError
@@ -16,6 +22,7 @@ from sge2hist.training.niches import find_niches
 from tests.fixtures.paired import write_tiny_paired
 
 HALF_UM = 40.0
+RECIPE = Path(__file__).parents[2] / "recipes" / "add_niches.py"
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +139,17 @@ def test_images_of_types_in_niches(bundle):
     assert len(np.unique(together.reshape(6, -1), axis=0)) == 6
     with pytest.raises(InputError, match="in a niche"):
         request_from_types(bundle, ["alpha"], z2="prior", context="niche")
+
+
+def test_recipe_knows_placed_cells(tiny_model, tmp_path):
+    """Cells that are only placed lie in the examples: as many places as a dataset of centre cells alone has."""
+    data = write_tiny_paired(tmp_path / "tiny.paired")
+    table = anndata.read_h5ad(data.path / "cells.h5ad")
+    is_placed = (np.arange(table.n_obs) % 5 == 0) & (table.obs["split"] == "dropped").to_numpy()
+    table.obs["role"] = pd.Categorical(np.where(is_placed, "placed", "centre"))
+    table.write_h5ad(data.path / "cells.h5ad")
+    command = [sys.executable, RECIPE, tiny_model, "--data", data.path, "-o", tmp_path / "niches.model"]
+    subprocess.run(command, check=True)
+    found, before = (ModelBundle.load(path).niches for path in (tmp_path / "niches.model", tiny_model))
+    assert len(found) == len(before)
+    np.testing.assert_array_equal(np.diff(found.start_S1), np.diff(before.start_S1))
