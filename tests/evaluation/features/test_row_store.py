@@ -58,6 +58,9 @@ def test_a_file_that_would_be_too_large_is_not_written(tmp_path: Path, monkeypat
     assert not (tmp_path / "a.npz").exists()
 
 
+N_SMALL_CHANGES = 3  # whose features are not stored
+
+
 def test_other_keys_are_another_file(tmp_path: Path) -> None:
     paths = {store_beside(tmp_path, "features", {"sha256": key}).path for key in ("a", "b", "a")}
     assert len(paths) == 2
@@ -80,11 +83,11 @@ def test_a_second_evaluation_describes_no_real_patch_again(tissue, tmp_path: Pat
     path = tissue.write(tmp_path / "a", tissue.fresh(rows, 0), rows)
     reports, counts = [], []
     for sha256, cache in (("a", False), ("a", True), ("a", True), ("b", True)):
-        monkeypatch.setattr("sge2hist.evaluation.evaluate.resolve_extractor", lambda *a, s=sha256, **k: extractor(s))
+        monkeypatch.setattr("sge2hist.evaluation.evaluate.resolve_extractors", lambda *a, s=sha256, **k: [extractor(s)])
         seen.clear()
         config = EvaluateConfig(n_bootstrap=5, max_train=100, umap=False, cache=cache)
         reports.append(evaluate(path, tissue.data, config=config)["metrics"])
         counts.append(sum(seen))
     assert counts[0] == counts[1] == counts[3]
-    assert counts[2] == len(rows)
+    assert counts[2] == len(rows) * (1 + N_SMALL_CHANGES)  # the generated patches, and real ones under small changes
     assert reports[0] == reports[1] == reports[2]
