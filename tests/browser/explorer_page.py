@@ -30,6 +30,16 @@ class ExplorerPage:
         self.page.evaluate("(rect) => explorer.views.lead.show(rect, true)", [x, y, width, height])
         self.page.wait_for_timeout(300)
 
+    def press_to_move(self, key: str) -> None:
+        """Press a key that moves the view, and wait until the view has moved and stands still: a busy machine takes longer."""
+        place = "() => JSON.stringify(explorer.views.lead.place)"
+        before = self.page.evaluate(place)
+        self.page.keyboard.press(key)
+        self.page.wait_for_function(f"(before) => ({place})() !== before", arg=before)
+        while (now := self.page.evaluate(place)) != before:
+            before = now
+            self.page.wait_for_timeout(250)
+
     def at(self, x_um: float, y_um: float, pane: int = REAL) -> tuple[float, float]:
         """Where a place of the section is on the screen."""
         x, y = self.page.evaluate(

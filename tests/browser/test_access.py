@@ -49,14 +49,11 @@ def test_by_keyboard_alone(explore):
     page.keyboard.press("p")
     for keys in ([], ["ArrowRight"] * 2, ["ArrowDown"] * 2, ["ArrowLeft"] * 2):
         for key in keys:
-            page.keyboard.press(key)
-            page.wait_for_timeout(450)
+            explorer.press_to_move(key)
         page.keyboard.press("Enter")
     assert page.evaluate("() => explorer.store.get('tool')") == "polygon"
-    page.keyboard.press("ArrowUp")
-    page.wait_for_timeout(450)
-    page.keyboard.press("ArrowUp")
-    page.wait_for_timeout(450)
+    explorer.press_to_move("ArrowUp")
+    explorer.press_to_move("ArrowUp")
     page.keyboard.press("Enter")  # on the first corner
     page.wait_for_function("() => explorer.store.get('scope')?.polygon_um?.length >= 4")
     page.keyboard.press("Escape")

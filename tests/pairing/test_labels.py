@@ -87,7 +87,7 @@ def test_shipped_sets() -> None:
         listed = markers.read_markers(name)
         genes = [gene for of_type in listed.values() for gene in of_type]
         assert len(set(genes)) == len(genes)
-        assert min(map(len, listed.values())) >= 2
+        assert all(listed.values())
     kidney = markers.read_markers("kidney")
     assert kidney["Podocyte"] == ["NPHS1", "NPHS2", "PODXL"]
 

@@ -22,7 +22,8 @@ WINDOW = 5  # px of the local contrast
 N_STEPS = 400
 LEARNING_RATE = 0.05
 WEIGHT_PENALTY = 1e-3
-SHARE_OF_ORDINARY = 0.5  # of the median contrast: from there on the gate should be open
+FLAT = 2 / 127.5  # contrast of glass and lumens, at most: two grey levels
+SHARE_OF_ORDINARY = 0.5  # of the median contrast of what is not flat: from there on the gate should be open
 
 
 def local_contrast(image_BCHW: Tensor) -> Tensor:
@@ -33,11 +34,13 @@ def local_contrast(image_BCHW: Tensor) -> Tensor:
 
 
 def fit_noise_gate(autoencoder: Autoencoder, image_BCHW: Tensor) -> nn.Conv2d:
-    """The gate for real images in [-1, 1]: open where their contrast is half of the median or more, closed where flat."""
+    """The gate for real images in [-1, 1]: open from half of the ordinary contrast on, closed where flat."""
     with torch.no_grad():
         features = autoencoder.features_at_half(autoencoder.encode(image_BCHW)).float()
     contrast = local_contrast(image_BCHW)
-    target = (contrast / (SHARE_OF_ORDINARY * contrast.median()).clamp_min(1e-6)).clamp(0, 1) ** 2
+    textured = contrast[contrast > FLAT]
+    ordinary = textured.median() if len(textured) else contrast.new_tensor(FLAT)
+    target = (contrast / (SHARE_OF_ORDINARY * ordinary)).clamp(0, 1) ** 2
     x, y = features.permute(0, 2, 3, 1).flatten(0, 2), target.flatten()
     mean, std = x.mean(0), x.std(0).clamp_min(1e-6)
     standard = (x - mean) / std
