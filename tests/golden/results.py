@@ -128,6 +128,7 @@ def losses(name: str) -> dict[str, np.ndarray]:
         mixture_steps=N_STEPS,
         joint_steps=N_STEPS,
         batch=8 if name == "small" else 1,
+        ae_batch=8,
     )
     with (
         tempfile.TemporaryDirectory() as folder,
