@@ -50,6 +50,8 @@ from sge2hist.evaluation.config import EvaluateConfig
 from sge2hist.evaluation.evaluate import evaluate
 from sge2hist.generation.encode import CellLatents, encode_cells, neighbour_reader
 from sge2hist.generation.footprints import outlines_to_use
+from sge2hist.generation.patches import generate
+from sge2hist.generation.requests import request_from_paired
 from sge2hist.generation.windows import image_seed, neighbour_cells, sample_patches, with_latents
 from sge2hist.models.bundle import ModelBundle
 
@@ -310,7 +312,7 @@ def tile_genes(setting: Setting, centres: np.ndarray, tile_px: int) -> np.ndarra
 
 def distances(setting: Setting, sides: dict[int, int], seed: int) -> None:
     """Print Frechet distance over its floor, KID, precision, recall and copies, on the stains and as virtual H&E."""
-    from evaluation import show, write_set
+    from evaluation import show
 
     for px, n in sides.items():
         bundle = setting.bundle.with_patch_px(px)
@@ -318,8 +320,10 @@ def distances(setting: Setting, sides: dict[int, int], seed: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             sets = []
             for condition in ("own", "shuffled"):
-                images = generate_patches(setting, rows, condition, seed, bundle)
-                sets.append(write_set(Path(folder) / condition, setting.data, rows, images))
+                request = request_from_paired(
+                    bundle, setting.data, rows, seed=seed, shuffle_cells=condition == "shuffled"
+                )
+                sets.append(generate(bundle, request, Path(folder) / f"{condition}.generated", seed=seed).path)
             report = evaluate(sets, setting.data, config=EvaluateConfig(umap=False, seed=seed))
         print(f"\n{px} px, {n} cells", flush=True)
         show(report)
