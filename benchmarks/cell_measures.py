@@ -17,7 +17,7 @@ from skimage.draw import polygon as polygon_pixels
 from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.measure import regionprops_table
-from skimage.segmentation import watershed
+from skimage.segmentation import relabel_sequential, watershed
 
 NUCLEAR_RADIUS_UM = 2.0  # of the smoothing; chosen on training patches of a pancreas
 MATCH_UM = 4.0  # a nucleus so near to a placed cell is its own
@@ -68,6 +68,23 @@ class Nuclei:
 
     xy_px_L2: np.ndarray
     shape_L4: np.ndarray  # columns: SHAPES (um2, 0 to 1, grey levels, grey levels)
+    angle_L: np.ndarray  # of the long axis, radians, -pi/2 to pi/2
+    label_image: np.ndarray  # [P, P], number of the nucleus in these lists + 1; 0: none
+
+    def inside(self, edge_px: float) -> Nuclei:
+        """Those whose centre is at least `edge_px` from the edge, numbered anew."""
+        side = self.label_image.shape[0]
+        return self.some(((self.xy_px_L2 >= edge_px) & (self.xy_px_L2 <= side - edge_px)).all(1))
+
+    def some(self, kept_L: np.ndarray) -> Nuclei:
+        """Those of a mask, numbered anew."""
+        number = np.concatenate([[0], np.where(kept_L, np.cumsum(kept_L), 0)])
+        return Nuclei(
+            xy_px_L2=self.xy_px_L2[kept_L],
+            shape_L4=self.shape_L4[kept_L],
+            angle_L=self.angle_L[kept_L],
+            label_image=number[self.label_image],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,20 +105,21 @@ class NucleusFinder:
         peaks = peak_local_max(
             smooth, min_distance=max(1, round(0.75 * NUCLEAR_RADIUS_UM / self.um_per_px)), threshold_abs=self.threshold
         )
-        if not len(peaks):
-            return Nuclei(xy_px_L2=np.zeros((0, 2)), shape_L4=np.zeros((0, len(SHAPES))))
         markers = np.zeros(smooth.shape, np.int32)
         markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-        labels = watershed(-smooth, markers, mask=smooth > self.threshold)
-        names = ("centroid", "area", "eccentricity", "image_intensity")
+        labels = relabel_sequential(watershed(-smooth, markers, mask=smooth > self.threshold))[0]
+        names = ("centroid", "area", "eccentricity", "orientation", "image_intensity", "intensity_mean")
         found = regionprops_table(labels, image[..., 0], properties=names)
-        texture = np.array(
-            [values[values > 0].std() if (values > 0).any() else 0.0 for values in found["image_intensity"]]
+        texture = [values[values > 0].std() if (values > 0).any() else 0.0 for values in found["image_intensity"]]
+        columns = (found["area"] * self.um_per_px**2, found["eccentricity"], found["intensity_mean"], texture)
+        shape = np.stack([np.asarray(column, np.float64) for column in columns], 1)
+        every = Nuclei(
+            xy_px_L2=np.stack([found["centroid-1"], found["centroid-0"]], 1).astype(np.float64),
+            shape_L4=shape,
+            angle_L=np.asarray(found["orientation"], np.float64),
+            label_image=labels,
         )
-        mean = ndimage.mean(image[..., 0], labels, np.unique(labels)[1:])
-        shape = np.stack([found["area"] * self.um_per_px**2, found["eccentricity"], mean, texture], 1)
-        large = shape[:, 0] >= MIN_NUCLEUS_UM2
-        return Nuclei(xy_px_L2=np.stack([found["centroid-1"], found["centroid-0"]], 1)[large], shape_L4=shape[large])
+        return every.some(shape[:, 0] >= MIN_NUCLEUS_UM2)
 
 
 def _smooth(images_BPP: np.ndarray, um_per_px: float) -> np.ndarray:
@@ -124,9 +142,12 @@ class CellNuclei:
     """Nuclei of all patches beside the placed cells."""
 
     shape_N4: np.ndarray  # of the nucleus of each cell; NaN: none was found at its place
+    angle_N: np.ndarray  # of its long axis, radians
+    within_N: np.ndarray  # share of its pixels that lie in the cell's own outline
     n_found_B: np.ndarray
     n_matched_B: np.ndarray
     n_cells_B: np.ndarray
+    found: list[Nuclei]  # of each patch, away from its edge
 
     @property
     def f1(self) -> float:
@@ -136,17 +157,39 @@ class CellNuclei:
 
 def nuclei_of_cells(images: np.ndarray, cells: PatchCells, finder: NucleusFinder, edge_px: float) -> CellNuclei:
     """Find nuclei in every patch and give each to the placed cell at its place; nearer than `edge_px` to the edge none counts."""
-    shape = np.full((len(cells.patch_N), len(SHAPES)), np.nan)
-    counts = np.zeros((3, len(images)), np.int64)
+    N = len(cells.patch_N)
+    shape, angle, within = np.full((N, len(SHAPES)), np.nan), np.full(N, np.nan), np.full(N, np.nan)
+    counts, every = np.zeros((3, len(images)), np.int64), []
     limit = MATCH_UM / finder.um_per_px
     for patch, image in enumerate(images):
-        own = np.flatnonzero(cells.patch_N == patch)
-        found = finder(image)
-        inside = ((found.xy_px_L2 >= edge_px) & (found.xy_px_L2 <= image.shape[0] - edge_px)).all(1)
-        one, other = match(cells.xy_px_N2[own], found.xy_px_L2[inside], limit)
-        shape[own[one]] = found.shape_L4[inside][other]
-        counts[:, patch] = inside.sum(), len(one), len(own)
-    return CellNuclei(shape_N4=shape, n_found_B=counts[0], n_matched_B=counts[1], n_cells_B=counts[2])
+        own, found = np.flatnonzero(cells.patch_N == patch), finder(image).inside(edge_px)
+        one, other = match(cells.xy_px_N2[own], found.xy_px_L2, limit)
+        shape[own[one]], angle[own[one]] = found.shape_L4[other], found.angle_L[other]
+        places = label_image(cells, patch, image.shape[0], NUCLEAR_RADIUS_UM / finder.um_per_px)
+        inside = places[None] == (one + 1)[:, None, None]
+        nucleus = found.label_image[None] == (other + 1)[:, None, None]
+        within[own[one]] = (inside & nucleus).sum((1, 2)) / np.maximum(nucleus.sum((1, 2)), 1)
+        counts[:, patch] = len(found.xy_px_L2), len(one), len(own)
+        every.append(found)
+    return CellNuclei(
+        shape_N4=shape,
+        angle_N=angle,
+        within_N=within,
+        n_found_B=counts[0],
+        n_matched_B=counts[1],
+        n_cells_B=counts[2],
+        found=every,
+    )
+
+
+SIGMAS_PX = (0.7, 1.5, 3.0, 6.0, 12.0)
+FEATURES_PER_SIGMA = 5
+
+
+def columns_up_to(max_sigma: float, *, of: float, n_channels: int) -> np.ndarray:
+    """Columns of `cell_features` up to `of` that those up to `max_sigma` have."""
+    sigmas = np.array([sigma for sigma in SIGMAS_PX if sigma <= of])
+    return np.flatnonzero(np.tile(np.repeat(sigmas <= max_sigma, FEATURES_PER_SIGMA), n_channels))
 
 
 def cell_features(images: np.ndarray, cells: PatchCells, *, max_sigma: float) -> np.ndarray:
@@ -154,7 +197,7 @@ def cell_features(images: np.ndarray, cells: PatchCells, *, max_sigma: float) ->
 
     `max_sigma`, px: of the widest blur. A classifier or regression on them is fitted on real cells.
     """
-    sigmas = [s for s in (0.7, 1.5, 3.0, 6.0, 12.0) if s <= max_sigma]
+    sigmas = [sigma for sigma in SIGMAS_PX if sigma <= max_sigma]
     angle = np.linspace(0, 2 * np.pi, 8, endpoint=False)
     ring = np.stack([np.sin(angle), np.cos(angle)], 1)
     parts = []
@@ -179,17 +222,36 @@ def _at(plane: np.ndarray, yx_N2: np.ndarray) -> np.ndarray:
 
 
 def spread_patches(
-    xy_um_N2: np.ndarray, rows: np.ndarray, n: int, apart_um: float, rng: np.random.Generator
+    xy_um_N2: np.ndarray,
+    rows: np.ndarray,
+    n: int,
+    apart_um: float,
+    rng: np.random.Generator,
+    group_N: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Up to `n` of the rows at random whose square patches of side `apart_um` do not overlap, so that no cell counts twice."""
+    """Up to `n` of the rows at random whose square patches of side `apart_um` do not overlap, so that no cell counts twice.
+
+    `group_N` (types of all cells): the groups take turns, so that rare ones are there.
+    """
     chosen: list[int] = []
-    for row in rng.permutation(rows):
+    for row in taking_turns(rng.permutation(rows), group_N):
         if len(chosen) == n:
             break
         gap = np.abs(xy_um_N2[chosen] - xy_um_N2[row]).max(1) if chosen else np.zeros(0)
         if (gap >= apart_um).all():
             chosen.append(int(row))
     return np.sort(np.array(chosen, np.int64))
+
+
+def taking_turns(rows: np.ndarray, group_N: np.ndarray | None) -> np.ndarray:
+    """The rows in an order in which the groups take turns, the order within a group kept."""
+    if group_N is None:
+        return rows
+    turn = np.zeros(len(rows), np.int64)
+    for group in np.unique(group_N[rows]):
+        own = np.flatnonzero(group_N[rows] == group)
+        turn[own] = np.arange(len(own))
+    return rows[np.argsort(turn, kind="stable")]
 
 
 def cells_in_patches(
