@@ -72,12 +72,12 @@ class Nuclei:
     label_image: np.ndarray  # [P, P], number of the nucleus in these lists + 1; 0: none
 
     def inside(self, edge_px: float) -> Nuclei:
-        """Those whose centre is at least `edge_px` from the edge, numbered anew."""
+        """Those whose centre is at least `edge_px` from the edge, with new numbers."""
         side = self.label_image.shape[0]
         return self.some(((self.xy_px_L2 >= edge_px) & (self.xy_px_L2 <= side - edge_px)).all(1))
 
     def some(self, kept_L: np.ndarray) -> Nuclei:
-        """Those of a mask, numbered anew."""
+        """Those of a mask, with new numbers."""
         number = np.concatenate([[0], np.where(kept_L, np.cumsum(kept_L), 0)])
         return Nuclei(
             xy_px_L2=self.xy_px_L2[kept_L],

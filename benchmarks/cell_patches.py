@@ -66,12 +66,12 @@ class Setting:
         """Real patches around some cells, uint8 [B, P, P, C]."""
         return self.data.patches(centres, side_um=self.bundle.config.patch_um, out_px=self.bundle.config.patch_px)
 
-    def cells_around(self, centres: np.ndarray, edge_px: float) -> PatchCells:
+    def cells_of(self, centres: np.ndarray, edge_px: float) -> PatchCells:
         """Cells in the patches around some cells, at least `edge_px` (below 0: at most so far beyond) from the edge."""
-        return _around(self.bundle, self.data, self.xy_um_N2, centres, edge_px)
+        return _cells_of(self.bundle, self.data, self.xy_um_N2, centres, edge_px)
 
 
-def _around(
+def _cells_of(
     bundle: ModelBundle, data: PairedDataset, xy_um_N2: np.ndarray, centres: np.ndarray, edge_px: float
 ) -> PatchCells:
     px, um = bundle.config.patch_px, bundle.config.um_per_px
@@ -86,7 +86,7 @@ def prepare(bundle: ModelBundle, data: PairedDataset, n: int, n_train: int, seed
         for split, count in (("test", n), ("train", n_train))
     }
     edge_px = EDGE_UM / bundle.config.um_per_px
-    around = {split: _around(bundle, data, xy_um, centres, edge_px) for split, centres in chosen.items()}
+    around = {split: _cells_of(bundle, data, xy_um, centres, edge_px) for split, centres in chosen.items()}
     neighbours = neighbour_reader(bundle, data.counts, data.genes, CellIndex(xy_um, data.slide_of_cell))
     latents = encode_cells(bundle, data.counts, data.genes, np.arange(len(data)), neighbours=neighbours)
     return Setting(

@@ -151,15 +151,18 @@ def confusion(truth_N: np.ndarray, found_N: np.ndarray, patch_N: np.ndarray, n_p
 
 
 def macro_f1(confusion_BTT: np.ndarray, least: int = MIN_OF_TYPE) -> Statistic:
-    """Mean F1 of the types with at least `least` cells in all patches; what is taken for another type counts against both."""
+    """Mean F1 of the types with at least `least` cells in all patches; what is taken for another type counts against both.
+
+    A type without any cell in a resample is not in its mean.
+    """
     kept = confusion_BTT.sum((0, 2)) >= least
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         counts = np.einsum("rb,btf->rtf", weights, confusion_BTT)
         right = np.einsum("rtt->rt", counts)
         with np.errstate(invalid="ignore"):
-            f1 = 2 * right / (counts.sum(1) + counts.sum(2))
-        return np.nan_to_num(f1)[:, kept].mean(1) if kept.any() else np.full(len(weights), np.nan)
+            f1 = np.where(counts.sum(2) > 0, 2 * right / (counts.sum(1) + counts.sum(2)), np.nan)
+        return _mean_of_known(f1[:, kept].T)
 
     return statistic
 
@@ -180,7 +183,7 @@ def shown(estimate: Estimate, digits: int = 2) -> str:
     low, high = estimate.interval()
     if np.isnan(estimate.value):
         return "-"
-    interval = f" ({low:.{digits}f} to {high:.{digits}f})" if np.isfinite(low) else ""
+    interval = f" ({low:.{digits}f} to {high:.{digits}f})" if high > low else ""
     return f"{estimate.value:.{digits}f}{interval}"
 
 

@@ -37,6 +37,7 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
 from sge2hist.evaluation.resampling import Estimate, Resampling, make_resampling, spatial_blocks
 from sge2hist.generation.encode import encode_cells, neighbour_reader
+from sge2hist.generation.footprints import outlines_to_use
 from sge2hist.generation.slide.edits import scaled_counts
 from sge2hist.generation.windows import image_seed, neighbour_cells, sample_patches, with_latents
 from sge2hist.models.bundle import ModelBundle
@@ -67,24 +68,33 @@ class Signature:
         return cls(genes=genes, rate_S=np.maximum(high_G - low_G, 0)[genes])
 
 
-def addition(genes: np.ndarray, rate_S: np.ndarray) -> Change:
-    """Add Poisson counts; sets of genes of the same rates get the same counts."""
+def addition(genes: np.ndarray, rate_S: np.ndarray, inside_N: np.ndarray | None = None) -> Change:
+    """Add Poisson counts, to the cells of a mask alone; sets of genes of the same rates get the same counts."""
 
     def change(counts: csr_array) -> csr_array:
         sampled = np.random.default_rng(1).poisson(rate_S, (counts.shape[0], len(rate_S)))
+        if inside_N is not None:
+            sampled[~inside_N] = 0
         row, column = np.nonzero(sampled)
         return csr_array(counts + csr_array((sampled[row, column], (row, genes[column])), shape=counts.shape))
 
     return change
 
 
-def removal(genes: np.ndarray) -> Change:
-    """Remove all counts of some genes."""
-    return lambda counts: scaled_counts(counts, genes, 0.0, np.ones(counts.shape[0], bool))
+def removal(genes: np.ndarray, inside_N: np.ndarray | None = None) -> Change:
+    """Remove all counts of some genes, from the cells of a mask alone."""
+
+    def change(counts: csr_array) -> csr_array:
+        return scaled_counts(counts, genes, 0.0, np.ones(counts.shape[0], bool) if inside_N is None else inside_N)
+
+    return change
 
 
 class Patches:
-    """Patches of some cells, generated after a change of the counts of all cells in them; always the same noise."""
+    """Patches of some cells, generated after a change of the counts of the cells in them; always the same noise.
+
+    Rows of what a change gets are the cells `needed`.
+    """
 
     def __init__(self, bundle: ModelBundle, dataset: PairedDataset, cells: np.ndarray, steps: int | None) -> None:
         self.bundle, self.dataset, self.cells = bundle, dataset, cells
@@ -97,6 +107,7 @@ class Patches:
             centre_um[cells],
             side_um=bundle.config.patch_um,
             receptive_radius_um=bundle.config.receptive_radius_um,
+            outline_um_NV2=outlines_to_use(bundle, dataset.outline_um),
         )
         self.needed, self.at = np.unique(row_M, return_inverse=True)
         self.counts = dataset.counts(self.needed)
@@ -104,7 +115,7 @@ class Patches:
         self.seeds = np.array([image_seed(0, str(cell), 0) for cell in cells])
 
     def generate(self, change: Change | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Images, uint8 [N, P, P, 3], and the mean of the latents of the central cells, [Z]."""
+        """Images, uint8 [N, P, P, C], and the mean of the latents of the central cells, [Z]."""
         counts = self.counts if change is None else change(self.counts)
         genes, rows = self.dataset.genes, np.arange(len(self.needed))
         neighbours = neighbour_reader(self.bundle, counts.__getitem__, genes, self.index)

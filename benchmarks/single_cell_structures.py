@@ -144,7 +144,7 @@ def tile_genes(setting: Setting, centres: np.ndarray, tile_px: int) -> np.ndarra
 
 def tile_outlines(setting: Setting, centres: np.ndarray, tile_px: int) -> np.ndarray:
     """What outlines say of each tile: its share that cells cover, and the mean area of its cells and of those around it."""
-    cells = setting.cells_around(centres, -30 / setting.um)
+    cells = setting.cells_of(centres, -30 / setting.um)
     side_px = setting.bundle.config.patch_px
     covered = np.stack([label_image(cells, b, side_px, 2 / setting.um) > 0 for b in range(len(centres))])
     columns = [tile_levels(covered[..., None], tile_px)]

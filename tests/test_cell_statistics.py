@@ -69,6 +69,12 @@ def test_macro_f1_is_that_of_scikit_learn_over_types_with_enough_cells(statistic
     assert statistics.macro_f1(counts)(times[None].astype(float))[0] == pytest.approx(expected)
 
 
+def test_macro_f1_of_a_resample_without_a_type_is_that_of_the_others(statistics) -> None:
+    truth, patch = np.repeat([0, 1], 30), np.repeat([0, 1], 30)
+    counts = statistics.confusion(truth, truth, patch, 2, 2)
+    np.testing.assert_allclose(statistics.macro_f1(counts)(np.array([[1.0, 1], [2, 0]])), [1, 1])
+
+
 def test_r_over_types_sees_types_alone(statistics) -> None:
     """Means of types agree exactly, cells not at all; a type of few cells is not heard."""
     rng = np.random.default_rng(3)
