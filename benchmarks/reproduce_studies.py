@@ -193,6 +193,8 @@ KIDNEY = Study(
     ),
 )
 
+CELLS = "--data {work}/pancreas/cells.paired"
+
 PANCREAS = Study(
     name="pancreas",
     model="pretrained:pancreas",
@@ -206,9 +208,37 @@ PANCREAS = Study(
         ),
         prints(
             "single-cells",
-            "python {benchmarks}/single_cell.py pretrained:pancreas --data {work}/pancreas/cells.paired -n 24 --seeds 3 "
-            "--parts cells,distances,cost",
-            90,
+            f"python {{benchmarks}}/single_cell.py pretrained:pancreas {CELLS} -n 20 --seeds 3 --parts cells,cost",
+            25,
+            "pancreas.md",
+            make=whole,
+        ),
+        prints(
+            "pancreas-edits",
+            f"python {{benchmarks}}/cell_edits.py pretrained:pancreas {CELLS} -n 8 "
+            "--picture {benchmarks}/../docs/pictures/pancreas_edits.png",
+            10,
+            "pancreas.md",
+            make=whole,
+        ),
+        prints(
+            "pancreas-distances",
+            f"python {{benchmarks}}/single_cell.py pretrained:pancreas {CELLS} --parts distances --distances 64:256",
+            5,
+            "pancreas.md",
+            make=whole,
+        ),
+        Step(
+            name="generate",
+            command=f"sge2hist generate pretrained:pancreas {CELLS} --split test -n 200 --patch-px 64 "
+            "-o {work}/pancreas.generated",
+            makes="pancreas.generated",
+            minutes=1,
+        ),
+        prints(
+            "pancreas-realism",
+            f"python {{benchmarks}}/realism.py {{work}}/pancreas.generated {CELLS}",
+            5,
             "pancreas.md",
             make=whole,
         ),

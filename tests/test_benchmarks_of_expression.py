@@ -197,6 +197,31 @@ def test_control_sets_get_the_counts_of_the_signature() -> None:
     np.testing.assert_array_equal(removed[:, [0, 2, 4, 5]], counts.toarray()[:, [0, 2, 4, 5]])
 
 
+def test_only_the_cells_of_a_mask_are_edited_and_get_the_same_counts() -> None:
+    from edits import addition, removal
+
+    inside, genes, rate = np.arange(50) % 3 == 0, np.array([1, 3]), np.array([3.0, 1.0])
+    counts = csr_array(np.random.default_rng(0).poisson(1.0, (50, 6)).astype(np.float32))
+    every, some = (addition(genes, rate, mask)(counts).toarray() for mask in (None, inside))
+    np.testing.assert_array_equal(some[inside], every[inside])
+    np.testing.assert_array_equal(some[~inside], counts.toarray()[~inside])
+    removed = removal(genes, inside)(counts).toarray()
+    assert removed[inside][:, genes].sum() == 0
+    np.testing.assert_array_equal(removed[~inside], counts.toarray()[~inside])
+
+
+def test_unit_of_an_edit_is_unknown_where_real_cells_hardly_differ() -> None:
+    from cell_edits import step_of
+
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(400, 2))
+    target = rng.normal([2.0, 0.1], size=(300, 2))
+    step = step_of(target, start)
+    assert step[0] == pytest.approx(2.0, abs=0.25)
+    assert np.isnan(step[1])
+    assert np.isnan(step_of(start, target)).all()  # less of it in the target: no way to go
+
+
 def test_useful_generated_patches_help_few_real_ones_and_mislabelled_ones_do_not(resampling) -> None:
     from utility import Labelled, Trials
 
