@@ -88,8 +88,8 @@ RECIPES = {
                 command="python {here}/glass_kidney.py {out}/noise.model --data {out}/bins.paired " + EXCLUDED,
             ),
             Step(
-                output="quiet.model",
-                command="python {here}/quiet_glass.py {out}/glass.model --data {out}/bins.paired",
+                output="corrected.model",
+                command="python {here}/correct_images.py {out}/glass.model --data {out}/bins.paired",
             ),
         ],
         source=f"public Visium HD dataset of human kidney (FFPE) {LICENCE}; bins of 8 um were summed to 16 um, cell types were "

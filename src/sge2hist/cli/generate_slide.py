@@ -93,6 +93,14 @@ def generate_slide(
             rich_help_panel=ADVANCED,
         ),
     ] = False,
+    tile_px: Annotated[
+        int | None,
+        typer.Option(
+            "--tile-px",
+            help="Side of the tiles in px; default: the training patches'. Larger: a whole section sooner, a small region later.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
     part: Annotated[
         str | None,
         typer.Option(help="i/n: the i-th of n parts, for n machines; see `merge`.", rich_help_panel=_PARTS),
@@ -153,6 +161,7 @@ def generate_slide(
         sampler=settings,
         footprints=footprints,
         part=numbered,
+        tile_px=tile_px,
         stand_alone=stand_alone,
         batch=batch,
         workers=workers,

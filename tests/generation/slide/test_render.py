@@ -61,9 +61,10 @@ def pixels(bundle, source, tmp_path_factory) -> np.ndarray:
     return _pixels(bundle, source, tmp_path_factory.mktemp("plain") / "s.generated")
 
 
-@pytest.mark.parametrize(("guidance", "eta"), [(1.0, 0.0), (1.5, 1.0)])
-def test_tiled_sampling_equals_denoising_of_one_canvas(bundle, source, tmp_path, guidance, eta):
+@pytest.mark.parametrize(("guidance", "eta", "times"), [(1.0, 0.0, 1), (1.5, 1.0, 1), (1.0, 0.0, 2)])
+def test_tiled_sampling_equals_denoising_of_one_canvas(bundle, source, tmp_path, guidance, eta, times):
     """Against the plain method: all windows of one canvas in memory, and the sampler of patches."""
+    bundle = bundle.with_patch_px(times * bundle.config.patch_px)
     sampler = replace(FAST, n_steps=4, guidance=guidance, guidance_interval=(0.005, 100.0), eta=eta, eta_above=0.005)
     job = prepare_slide(bundle, source, tmp_path / "s.generated", _config(sampler=sampler))
     lattice, model = job.lattice, bundle.model.image
@@ -214,6 +215,25 @@ def test_workers_and_parts_change_nothing(bundle, source, pixels, tmp_path):
     assert (b["network_px"], b["lattice"]) == (8, [LAYOUT_VERSION, 8, 2, 64, 0, 4, 0, 0])
     with pytest.raises(InputError, match="at most 2 parts"):
         _pixels(bundle, source, tmp_path / "x.generated", part=(1, 3), **tall)
+
+
+def test_the_side_of_the_tiles(bundle, source, pixels, tmp_path):
+    def generated(name: str, tile_px: int, **options) -> np.ndarray:
+        path = tmp_path / f"{name}.generated"
+        slide = generate_slide(bundle, source, path, tile_px=tile_px, **_options(**options))
+        assert slide.manifest["window_step_um"] == tile_px * bundle.config.um_per_px
+        assert slide.manifest["model_fingerprint"] == bundle.fingerprint
+        return tifffile.imread(path / SLIDE_NAME)
+
+    px = bundle.config.patch_px
+    assert np.array_equal(generated("own", px), pixels)
+    large = generated("large", 2 * px)
+    assert not np.array_equal(large, pixels)
+    assert np.array_equal(large, generated("workers", 2 * px, workers=2))
+    for wrong in ({"tile_px": px + 1}, {"tile_px": 0}, {"tile_px": px, "stand_alone": True}):
+        with pytest.raises(InputError, match="px"):
+            generate_slide(bundle, source, tmp_path / "wrong.generated", **wrong)
+    assert not (tmp_path / "wrong.generated").exists()
 
 
 def test_empty_glass_is_uniform_and_runs_no_network(bundle, source, tmp_path, monkeypatch):

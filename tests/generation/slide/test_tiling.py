@@ -26,14 +26,16 @@ def test_noise_is_a_function_of_the_position():
     assert float(large.std()) == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize("side", [8, 12, 16, 64])
+@pytest.mark.parametrize("side", [8, 12, 16, 24, 64, 96])
 def test_blocks_hold_whole_tiles_and_whole_tiles_of_noise(side):
     lattice = Lattice(tile_side=side, um_per_latent_px=8.0, downsampling=4, latent_channels=2)
     assert lattice.block_side % lattice.tile_side == 0
     assert lattice.block_side % 16 == 0
     assert lattice.block_side >= lattice.window_side
     assert lattice.window_side % 4 == 0
-    assert side // 8 <= lattice.halo < side / 2
+    assert lattice.block_side >= 4 * side
+    assert lattice.output_tile_side % lattice.block_side == 0
+    assert min(side // 8, 4) <= lattice.halo < side / 2
 
 
 def meets(a: Area, b: Area) -> bool:

@@ -88,6 +88,7 @@ class HasBundle(Protocol):
     "sampler",
     "glass_rgb",
     "part",
+    "tile_px",
     "batch",
     "workers",
     "stand_alone",
@@ -119,6 +120,7 @@ def generate_slide(
     footprints: str = AUTO,
     glass_rgb: tuple[int, ...] | None = None,
     part: tuple[int, int] | None = None,
+    tile_px: int | None = None,
     stand_alone: bool = False,
     batch: int = 64,
     workers: int = 1,
@@ -163,6 +165,9 @@ def generate_slide(
         Colour of empty glass, 0 to 255, one level per channel; default: that of the training slide.
     part
         (i, n) generates the i-th of n parts only, from 1; :func:`sge2hist.generation.slide.merge.merge_slides` joins them.
+    tile_px
+        Side of the tiles, image pixels; default: that of the training patches. Larger tiles take less time for a whole section and
+        more for a small region; their pixels differ.
     stand_alone
         Generate the region as one canvas with one fixed halo: in seconds, but its pixels depend on the region, and differ from
         those of the slide.
@@ -193,7 +198,9 @@ def generate_slide(
         slide = sge2hist.generate_slide("pretrained:kidney", "kidney.paired", "kidney.generated")
         slide.image.read(0, 0, 512, 512).shape  # (512, 512, 3)
     """
-    bundle = _open_bundle(model)
+    if stand_alone and tile_px is not None:
+        raise InputError(found=f"tiles of {tile_px} px and a stand-alone region", expected="one of them: it has no tiles")
+    bundle = _open_bundle(model).with_patch_px(tile_px)
     options: dict[str, Any] = {"section": section, "positions": positions, "um_per_px": image_um_per_px}
     options |= {"layer": layer, "round_counts": round_counts, "seed": seed}
     cells = source if isinstance(source, SlideSource) else open_cells(bundle, source, slide, **options)

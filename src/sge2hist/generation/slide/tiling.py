@@ -29,8 +29,10 @@ from sge2hist.generation.slide.tile_store import TileIndex
 NOISE_TILE = 16  # latent pixels; noise is sampled tile by tile, each tile from its own seed
 DECODER_NOISE_STREAM = 2**20  # number of the noise field of the decoder, far from those of the sampler's steps
 DECODER_HALO = 16  # latent pixels around an output tile that its decoded pixels may depend on
+MAX_HALO = 4  # latent pixels
 MIN_BLOCK = 64  # latent pixels
-BLOCKS_PER_OUTPUT_TILE = 2  # along a side
+TILES_PER_BLOCK = 4  # at least, along a side: windows of offset tiles run for both blocks at a border
+MAX_DECODED = 256  # latent pixels: two blocks along a side are decoded together if they are no larger
 LAYOUT_VERSION = 2  # which cells condition which window, and how: raised when the same request gives other pixels
 
 
@@ -75,18 +77,18 @@ class Area:
 class Lattice:
     """Sizes of tiles, windows and blocks, in latent pixels."""
 
-    tile_side: int  # the side of the patches that the network was trained on
+    tile_side: int  # usually the side of the patches that the network was trained on
     um_per_latent_px: float
     downsampling: int  # image pixels per latent pixel, along a side
     latent_channels: int  # L
 
     @property
     def halo(self) -> int:
-        """What a window covers beyond its tile on every side: an eighth of the tile or a little more.
+        """What a window covers beyond its tile on every side: an eighth of the tile or a little more, up to `MAX_HALO`.
 
         It is even, so that the network can halve a window.
         """
-        return 2 * math.ceil(self.tile_side / 16)
+        return min(2 * math.ceil(self.tile_side / 16), MAX_HALO)
 
     @property
     def window_side(self) -> int:
@@ -95,14 +97,14 @@ class Lattice:
 
     @property
     def block_side(self) -> int:
-        """Side of a block: whole tiles and whole tiles of noise, and at least a window."""
+        """Side of a block: whole tiles and whole tiles of noise, and at least `TILES_PER_BLOCK` tiles."""
         unit = math.lcm(self.tile_side, NOISE_TILE)
-        return unit * -(-max(MIN_BLOCK, self.window_side) // unit)
+        return unit * -(-max(MIN_BLOCK, TILES_PER_BLOCK * self.tile_side) // unit)
 
     @property
     def output_tile_side(self) -> int:
-        """Side of an output tile."""
-        return BLOCKS_PER_OUTPUT_TILE * self.block_side
+        """Side of an output tile: two blocks, or one that is large."""
+        return self.block_side * (2 if 2 * self.block_side <= MAX_DECODED else 1)
 
     @property
     def receptive_radius(self) -> int:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sge2hist.models.image.correction import ImageCorrection
 from sge2hist.models.image.layers import PixelNorm, ResBlock, conv3
 
 
@@ -30,6 +31,7 @@ class AutoencoderConfig:
         0  # noise inputs of the decoder at half resolution; trained by `sharpen --decoder-noise`
     )
     noise_gate: bool = False  # decoder noise is weighted by what is decoded: smooth places stay smooth
+    correction: str = ""  # of decoded images: "absorbed" or "emitted" light (`correction.ImageCorrection`); empty: none
     scale_weight: float = 0.5  # of the loss on half-size latents and images, which keeps latents smooth (see `loss`)
 
     def __post_init__(self) -> None:
@@ -79,6 +81,7 @@ class Autoencoder(nn.Module):
         )
         self.noise_proj = conv3(config.decoder_noise_channels, fine) if config.decoder_noise_channels else None
         self.noise_gate = nn.Conv2d(fine, 1, 1) if config.noise_gate and config.decoder_noise_channels else None
+        self.correction = ImageCorrection(config.image_channels, config.correction) if config.correction else None
         self.register_buffer("latent_mean_L", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std_L", torch.ones(config.latent_channels))
 
@@ -98,13 +101,14 @@ class Autoencoder(nn.Module):
         decoder makes texture that the latents do not determine (noise inputs: Karras et al. 2019); None: no random texture.
         """
         h = self.features_at_half(latent_BLHW)
-        if self.noise_proj is None or noise_BNHW is None:
-            return self.decoder[self._n_to_half :](h).float()
-        noise = F.pixel_shuffle(noise_BNHW, 2).contiguous(memory_format=torch.channels_last)
-        texture = self.noise_proj(noise)
-        if self.noise_gate is not None:
-            texture = texture * torch.sigmoid(self.noise_gate(h))
-        return self.decoder[self._n_to_half :](h + texture).float()
+        if self.noise_proj is not None and noise_BNHW is not None:
+            noise = F.pixel_shuffle(noise_BNHW, 2).contiguous(memory_format=torch.channels_last)
+            texture = self.noise_proj(noise)
+            if self.noise_gate is not None:
+                texture = texture * torch.sigmoid(self.noise_gate(h))
+            h = h + texture
+        image = self.decoder[self._n_to_half :](h).float()
+        return image if self.correction is None else self.correction(image)
 
     def features_at_half(self, latent_BLHW: Tensor) -> Tensor:
         """Features of the decoder at half of the image's resolution, [B, `width`, 2 h, 2 w], to which noise is added."""
