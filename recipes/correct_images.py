@@ -2,7 +2,7 @@
 
     python recipes/correct_images.py kidney.model --data kidney.paired -o kidney_corrected.model
 
-After `sharpen`. A model with decoder noise gets a gate of it (`training.finetune.noise_gate`), and every model a correction of its
+After `sharpen`. Decoder noise gets a gate (`training.finetune.noise_gate`), and every model a correction of its
 images (`training.finetune.correction`), both fitted to training cells. Nothing else of the model changes. Takes minutes.
 """
 
@@ -50,7 +50,9 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--data", type=Path, required=True, help="the paired dataset that it was trained on")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("-n", type=int, default=512, help="training cells whose real and generated patches are compared")
+    parser.add_argument(
+        "-n", type=int, default=512, help="training cells whose real and generated patches are compared"
+    )
     parser.add_argument("--patch-px", type=int, help="side of these patches; default: as trained")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of cells and of the images")
     args = parser.parse_args()
@@ -69,7 +71,9 @@ def main() -> None:
     corrected.provenance["correction"] = {"cells": len(rows), "patch_px": config.patch_px, "seed": args.seed}
     corrected.save(args.output)
     factors = ", ".join(f"{value:.3f}" for value in correction.factor_C.tolist())
-    print(f"wrote {args.output}: tone x {factors}; gain of the highest frequency {_highest_gain(correction.kernel_C1kk):.2f}")
+    print(
+        f"wrote {args.output}: tone x {factors}; gain of the highest frequency {_highest_gain(correction.kernel_C1kk):.2f}"
+    )
 
 
 def _highest_gain(kernel_C1kk: Tensor) -> float:

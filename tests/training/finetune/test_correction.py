@@ -109,9 +109,7 @@ def test_the_recipe_adds_gate_and_correction_and_changes_nothing_else(tiny_model
     command = [sys.executable, RECIPE, tmp_path / "noisy.model", "--data", tiny_paired.path, "-n", "24"]
     command += ["-o", tmp_path / "corrected.model"]
     subprocess.run(command, check=True)
-    before, after = (
-        ModelBundle.load(tmp_path / f"{name}.model").model.state_dict() for name in ("noisy", "corrected")
-    )
+    before, after = (ModelBundle.load(tmp_path / f"{name}.model").model.state_dict() for name in ("noisy", "corrected"))
     added = {"noise_gate.weight", "noise_gate.bias", "correction.factor_C", "correction.glass_C"}
     added |= {"correction.kernel_C1kk"}
     assert set(after) - set(before) == {f"image.autoencoder.{name}" for name in added}

@@ -166,7 +166,7 @@ def generate_slide(
     part
         (i, n) generates the i-th of n parts only, from 1; :func:`sge2hist.generation.slide.merge.merge_slides` joins them.
     tile_px
-        Side of the tiles, image pixels; default: that of the training patches. Larger tiles take less time for a whole section and
+        Side of the tiles, px; default: that of the training patches. Larger tiles take less time for a whole section and
         more for a small region; their pixels differ.
     stand_alone
         Generate the region as one canvas with one fixed halo: in seconds, but its pixels depend on the region, and differ from
@@ -199,7 +199,9 @@ def generate_slide(
         slide.image.read(0, 0, 512, 512).shape  # (512, 512, 3)
     """
     if stand_alone and tile_px is not None:
-        raise InputError(found=f"tiles of {tile_px} px and a stand-alone region", expected="one of them: it has no tiles")
+        raise InputError(
+            found=f"tiles of {tile_px} px and a stand-alone region", expected="one of them: it has no tiles"
+        )
     bundle = _open_bundle(model).with_patch_px(tile_px)
     options: dict[str, Any] = {"section": section, "positions": positions, "um_per_px": image_um_per_px}
     options |= {"layer": layer, "round_counts": round_counts, "seed": seed}

@@ -28,7 +28,9 @@ def fit_correction(
 ) -> ImageCorrection:
     """The correction that gives generated images the tone and the spectrum of real ones, both in [-1, 1].
 
-    `glass_C`: light of empty glass, 0 to 1, for absorbed light; None: the brightest hundredth of the real pixels. Factors are the ratio of the mean optical density (or light). The gain of a frequency is the root of the ratio of the mean
+    `glass_C`: light of empty glass, 0 to 1, for absorbed light; None: the brightest hundredth of the real pixels.
+
+    Factors are the ratio of the mean optical density (or light). The gain of a frequency is the root of the ratio of the mean
     power spectra, which makes the spectra equal.
     """
     found = ImageCorrection(real_BCHW.shape[1], kind)
