@@ -64,5 +64,5 @@ def draw(scenes: list[Scene], data: PairedDataset, path: Path) -> None:
             axis.set_xlim(0, image.shape[1])
             axis.set_ylim(image.shape[0], 0)
     figure.tight_layout(pad=0.3)
-    figure.savefig(path, dpi=110, pil_kwargs={"optimize": True})
+    figure.savefig(path, dpi=70, pil_kwargs={"optimize": True})
     plt.close(figure)
