@@ -53,7 +53,9 @@ class Compared:
 
 def compare(setting: Setting, conditions: list[str], n_seeds: int) -> Compared:
     """Fit the readers and generate all patches."""
+    start = time.process_time()
     readers = Readers.fit(setting)
+    print(f"readers: {time.process_time() - start:.0f} s of processor", file=sys.stderr, flush=True)
     generated = {}
     for condition in conditions:
         start = time.process_time()

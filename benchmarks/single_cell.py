@@ -14,6 +14,7 @@ intervals of 200 resamples of patches, and the last column is the paired differe
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -235,7 +236,9 @@ def main() -> None:
         print(about(setting, args.seeds), flush=True)
         compared = compare(setting, conditions, args.seeds)
         for part in (stains_in_cells, nuclei_at_cells, overlap, arrangement, read_off, structures, tiles):
+            start = time.process_time()
             print(part(compared), flush=True)
+            print(f"{part.__name__}: {time.process_time() - start:.0f} s of processor", file=sys.stderr, flush=True)
     if "distances" in parts:
         distances(setting, dict(tuple(map(int, one.split(":"))) for one in args.distances.split(",")), 0)
     if "cost" in parts:
