@@ -55,6 +55,10 @@ RECIPES = {
                 command="sge2hist train {out}/cells.paired --preset cells --patch-px 96 --hours {hours}",
                 share=1.0,
             ),
+            Step(
+                output="corrected.model",
+                command="python {here}/correct_images.py {out}/trained.model --data {out}/cells.paired",
+            ),
         ],
         source=f"public Xenium dataset of a human pancreas with tumour (FFPE, multimodal cell segmentation) {LICENCE}; the "
         "stains were halved in resolution, and the vendor's clusters were named by their leading genes",

@@ -25,6 +25,7 @@ from sge2hist import SGE2Hist
 from sge2hist.data.generated import SLIDE_NAME
 from sge2hist.generation.applicability import ApplicabilityWarning
 from sge2hist.generation.slide.render import generate_slide
+from sge2hist.models.joint_model import JointModel
 from sge2hist.training import presets
 from sge2hist.training.config import TrainConfig
 from sge2hist.training.progress import Meter
@@ -58,6 +59,18 @@ def plain_arithmetic() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def kidney() -> SGE2Hist:
+    """The shipped model without the gate and the correction that it got after version 0.1; its other weights are the same."""
+    bundle = SGE2Hist.from_pretrained("pretrained:kidney").bundle
+    image = bundle.config.image
+    assert image.autoencoder is not None
+    before = replace(image.autoencoder, noise_gate=False, correction="")
+    model = JointModel(replace(bundle.config, image=replace(image, autoencoder=before)))
+    own = set(model.state_dict())
+    model.load_state_dict({name: value for name, value in bundle.model.state_dict().items() if name in own})
+    return SGE2Hist(bundle=replace(bundle, model=model.eval()))
+
+
 def cells(model: SGE2Hist, side: int = 12) -> anndata.AnnData:
     """`side` x `side` bins of 16 um with Poisson counts; each bin expresses the markers of one type more."""
     rng = np.random.default_rng(7)
@@ -78,7 +91,7 @@ def cells(model: SGE2Hist, side: int = 12) -> anndata.AnnData:
 
 def patches() -> np.ndarray:
     """Patches from RNA, in both contexts of cells without neighbours: uint8 [8, P, P, 3]."""
-    model = SGE2Hist.from_pretrained("pretrained:kidney")
+    model = kidney()
     some = cells(model)[[0, 40]]
     generated = [
         model.generate_from_genes(some, n_samples=2, seed=3, context=c, force=True) for c in ("field", "centre")
@@ -88,7 +101,7 @@ def patches() -> np.ndarray:
 
 def types() -> np.ndarray:
     """Patches by type name: uint8 [4, P, P, 3]."""
-    model = SGE2Hist.from_pretrained("pretrained:kidney")
+    model = kidney()
     return model.generate_from_types(["Podocyte", "Proximal tubule"], n=2, seed=5, context="homotypic")
 
 
@@ -96,7 +109,7 @@ def slide_region() -> np.ndarray:
     """A region of 120 x 100 um inside the cells: uint8 [50, 60, 3]."""
     import tifffile
 
-    model = SGE2Hist.from_pretrained("pretrained:kidney")
+    model = kidney()
     region_um = (40.0, 40.0, 120.0, 100.0)
     with tempfile.TemporaryDirectory() as folder:
         slide = generate_slide(
