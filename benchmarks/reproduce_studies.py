@@ -116,6 +116,12 @@ KIDNEY = Study(
             2,
             "kidney.md",
         ),
+        prints(
+            "kidney-realism",
+            f"python {{benchmarks}}/realism.py {{work}}/kidney.generated {PAIRED} -n 600",
+            8,
+            "kidney.md",
+        ),
         prints("kidney-niches", f"python {{benchmarks}}/contexts.py pretrained:kidney {PAIRED} -n 48", 15, "kidney.md"),
         prints(
             "image-conditions",
