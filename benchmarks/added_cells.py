@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from cell_measures import PatchCells
+from cell_patches import EDGE_UM
 from cell_readers import Look
 from cell_statistics import PatchResamples, shown, table
 from edits_picture import Scene
@@ -29,6 +30,24 @@ APART_UM = 14.0
 CONTROLS = ("Fibroblast", "Macrophage")  # besides the type of the nest itself
 
 
+def places_between(
+    xy_um_N2: np.ndarray, centre_um_B2: np.ndarray, half_um: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A few places in each square window, the farthest from any cell among 400 random ones, apart from each other, um; and their
+    window.
+    """
+    tree, places, window = KDTree(xy_um_N2), [], []
+    for number, centre in enumerate(centre_um_B2):
+        tried = centre + rng.uniform(-half_um, half_um, (400, 2))
+        chosen: list[np.ndarray] = []
+        for place in tried[np.argsort(-tree.query(tried)[0])]:
+            if len(chosen) < PER_PATCH and all(np.linalg.norm(place - other) >= APART_UM for other in chosen):
+                chosen.append(place)
+        places += chosen
+        window += [number] * len(chosen)
+    return np.array(places), np.array(window, np.int64)
+
+
 class AddedCells:
     """Cells of type `name` in patches around held-out cells of type `nest`."""
 
@@ -36,8 +55,11 @@ class AddedCells:
         self.bench, self.name, self.nest = bench, name, nest
         self.centres = bench.centres(bench.code(nest), bench.n)
         self.source = source_from_paired(bench.data, 0)
-        self.at_um, self.patch_N = self._places()
-        xy = self.at_um - bench.setting.xy_um_N2[self.centres][self.patch_N]
+        xy_um, half_um = bench.setting.xy_um_N2, bench.bundle.config.patch_um / 2 - EDGE_UM
+        self.at_um, self.patch_N = places_between(
+            xy_um, xy_um[self.centres], half_um, np.random.default_rng(bench.seed)
+        )
+        xy = self.at_um - xy_um[self.centres][self.patch_N]
         half_px = bench.bundle.config.patch_px / 2
         self.cells = PatchCells(
             patch_N=self.patch_N,
@@ -48,21 +70,6 @@ class AddedCells:
         self.before = self.look([])
         types = (name, nest, *CONTROLS)
         self.after = {added: self.look([Edit(add_type=added, at_um=tuple(map(tuple, self.at_um)))]) for added in types}
-
-    def _places(self) -> tuple[np.ndarray, np.ndarray]:
-        """Places farthest from any cell, a few per patch, um; and their patch."""
-        setting, rng = self.bench.setting, np.random.default_rng(self.bench.seed)
-        half = setting.bundle.config.patch_um / 2 - setting.edge_px * setting.um
-        tree, places, patch = KDTree(setting.xy_um_N2), [], []
-        for number, centre in enumerate(setting.xy_um_N2[self.centres]):
-            tried = centre + rng.uniform(-half, half, (400, 2))
-            chosen: list[np.ndarray] = []
-            for place in tried[np.argsort(-tree.query(tried)[0])]:
-                if len(chosen) < PER_PATCH and all(np.linalg.norm(place - other) >= APART_UM for other in chosen):
-                    chosen.append(place)
-            places += chosen
-            patch += [number] * len(chosen)
-        return np.array(places), np.array(patch, np.int64)
 
     def images(self, centres: np.ndarray, edits: list[Edit]) -> np.ndarray:
         """Patches after edits, with the noise of each that does not depend on them."""

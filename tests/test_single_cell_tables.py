@@ -138,3 +138,43 @@ def test_area_of_polygons_is_that_of_shapely() -> None:
     ring = np.sort(np.random.default_rng(0).uniform(0, 2 * np.pi, (5, 12)), 1)
     outlines = 7 * np.stack([np.cos(ring), np.sin(ring)], -1)
     np.testing.assert_allclose(polygon_areas(outlines), [polygon.area for polygon in polygons(outlines)])
+
+
+def test_added_cells_lie_between_cells_and_apart_from_each_other() -> None:
+    from added_cells import APART_UM, PER_PATCH, places_between
+
+    rng = np.random.default_rng(0)
+    cells, centres = rng.uniform(0, 400, (900, 2)), np.array([[100.0, 100], [300, 250]])
+    places, window = places_between(cells, centres, 20.0, rng)
+    np.testing.assert_array_equal(window, np.repeat([0, 1], PER_PATCH))
+    assert np.abs(places - centres[window]).max() <= 20
+    gap = np.linalg.norm(places[:, None] - places[None], axis=2)
+    assert gap[~np.eye(len(places), dtype=bool)].min() >= APART_UM
+    anywhere = centres[0] + rng.uniform(-20, 20, (200, 2))
+    nearest = [np.linalg.norm(some[:, None] - cells[None], axis=2).min(1) for some in (places, anywhere)]
+    assert nearest[0].mean() > 1.5 * nearest[1].mean()
+
+
+def test_every_share_of_a_patch_is_of_its_own_cells() -> None:
+    """Patches of a batch are cut out with their cells, numbered from the first of the part."""
+    import torch
+    from cell_patches import patches_of, some_cells
+
+    from sge2hist.models.image.conditioning import MODE_ALL, PlacedCells
+
+    image = torch.tensor([0, 0, 1, 2, 2, 2])
+    placed = PlacedCells(
+        z_MZ=torch.arange(6.0)[:, None],
+        depth_M=torch.arange(6.0),
+        xy_um_M2=torch.zeros(6, 2),
+        image_M=image,
+        mode_B=torch.full((3,), MODE_ALL),
+        slide_B=torch.arange(3),
+    )
+    part = patches_of(placed, slice(1, 3))
+    assert part.image_M.tolist() == [0, 1, 1, 1]
+    assert part.depth_M.tolist() == [2, 3, 4, 5]
+    assert part.slide_B.tolist() == [1, 2]
+    kept = some_cells(placed, np.array([True, False, True, False, False, True]))
+    assert kept.image_M.tolist() == [0, 1, 2]
+    assert len(kept.mode_B) == 3
