@@ -183,7 +183,7 @@ def shown(estimate: Estimate, digits: int = 2) -> str:
     low, high = estimate.interval()
     if np.isnan(estimate.value):
         return "-"
-    interval = f" ({low:.{digits}f} to {high:.{digits}f})" if high > low else ""
+    interval = f" ({low:.{digits}f} to {high:.{digits}f})" if high - low > 1e-9 else ""
     return f"{estimate.value:.{digits}f}{interval}"
 
 
