@@ -229,7 +229,7 @@ PANCREAS = Study(
         ),
         prints(
             "pancreas-distances",
-            f"python {{benchmarks}}/single_cell.py pretrained:pancreas {CELLS} --parts distances --distances 64:256",
+            f"python {{benchmarks}}/single_cell.py pretrained:pancreas {CELLS} --parts distances --distances 64:256,256:96",
             5,
             "pancreas.md",
             make=whole,
