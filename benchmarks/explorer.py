@@ -8,56 +8,29 @@ Prints the median and the 95 % quantile in seconds, of the clock and of the proc
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
 import os
 import time
-from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import numpy as np
 import torch
+from explorer_client import Client
 
 import sge2hist
 from sge2hist.data.paired import PairedDataset
 
 
-class Client:
-    """One tab of the explorer."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self.host, self.base = parts.netloc, parts.path
-        self.session = f"api/sessions/{self('POST', 'api/sessions', {})['session']}"
-
-    def lines(self, method: str, path: str, body: dict | None = None) -> Iterator[dict]:
-        """Lines of an answer as they come."""
-        connection = http.client.HTTPConnection(self.host)
-        content = None if body is None else json.dumps(body)
-        connection.request(method, self.base + path, content, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        if answer.status >= 400:
-            raise SystemExit(answer.read().decode())
-        for line in answer:
-            yield json.loads(line)
-        connection.close()
-
-    def __call__(self, method: str, path: str, body: dict | None = None) -> dict:
-        """The answer to a request."""
-        return next(self.lines(method, path, body))
-
-    def render(self, target: dict, **options: object) -> dict[str, float]:
-        """Seconds to each stage, of the clock and of the processor, and the correlation of the preview."""
-        out, clock, processor = {}, time.perf_counter(), time.process_time()
-        for line in self.lines("POST", f"{self.session}/render", {"target": target, **options}):
-            stage = line["stage"]
-            if stage == "error":
-                raise SystemExit(line["error"]["message"])
-            out.setdefault(stage, time.perf_counter() - clock)
-            out.setdefault(f"{stage} processor", time.process_time() - processor)
-            if line.get("preview_correlation") is not None:
-                out["correlation"] = line["preview_correlation"]
-        return out
+def render(client: Client, target: dict, **options: object) -> dict[str, float]:
+    """Seconds to each stage, of the clock and of the processor, and the correlation of the preview."""
+    out, clock, processor = {}, time.perf_counter(), time.process_time()
+    for line in client.lines("POST", f"{client.session}/render", {"target": target, **options}):
+        stage = line["stage"]
+        if stage == "error":
+            raise SystemExit(line["error"]["message"])
+        out.setdefault(stage, time.perf_counter() - clock)
+        out.setdefault(f"{stage} processor", time.process_time() - processor)
+        if line.get("preview_correlation") is not None:
+            out["correlation"] = line["preview_correlation"]
+    return out
 
 
 def resident_mb() -> float:
@@ -105,9 +78,9 @@ def main() -> None:
         if number % 10 == 0:  # a new cell: its image before edits is generated as well
             cell = str(rng.choice(dataset.obs.index))
             client("PUT", f"{client.session}/edits", {"edits": []})
-            first.append(client.render({"cell": cell}))
+            first.append(render(client, {"cell": cell}))
         edit({"cell": cell})
-        patches.append(client.render({"cell": cell}))
+        patches.append(render(client, {"cell": cell}))
         if number in (args.edits // 10, args.edits - 1):
             print(f"after {number + 1} edits: {resident_mb():.0f} MB, load {os.getloadavg()[0]:.1f}", flush=True)
     report("first", first)
@@ -116,9 +89,9 @@ def main() -> None:
         if number % 5 == 0:
             x, y = (float(v) for v in rng.uniform(low, high))
             client("PUT", f"{client.session}/edits", {"edits": []})
-            client.render({"region_um": [x, y, side, side]})
+            render(client, {"region_um": [x, y, side, side]})
         edit({"rectangle_um": [x, y, side, side]})
-        regions.append(client.render({"region_um": [x, y, side, side]}))
+        regions.append(render(client, {"region_um": [x, y, side, side]}))
     if regions:
         report("region", regions)
     print(f"end: {resident_mb():.0f} MB, load {os.getloadavg()[0]:.1f}")

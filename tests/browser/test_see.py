@@ -170,6 +170,30 @@ def test_the_colour_of_a_gene_follows_its_counts(explore, tiny_paired):
     assert cells["scale"]["quantiles"][4] == pytest.approx(np.quantile(truth, 0.95), rel=0.02)
 
 
+NO_VALUE = "#b8bcc2"
+
+
+@pytest.mark.parametrize(("name", "unit"), [("Spread", "standard deviation"), ("Novelty", "")])
+def test_every_cell_gets_the_colour_of_its_score(explore, monkeypatch, name, unit):
+    """Also where the server computes the scores in many parts: no cell stays grey."""
+    from sge2hist.explorer import scores
+
+    monkeypatch.setattr(scores, "MAX_NEW_SCORES", 200)
+    explorer = explore()
+    explorer.page.get_by_role("slider", name="Cells", exact=True).fill("100")
+    explorer.page.get_by_role("radio", name=name, exact=True).click()
+    explorer.page.wait_for_function("() => explorer.store.get('scale') !== null")
+    for _ in range(60):
+        shown = colours_on(explorer, REAL)
+        if NO_VALUE not in shown and len(shown) > 20:
+            break
+        explorer.page.wait_for_timeout(500)
+    assert NO_VALUE not in shown
+    assert len(shown) > 20  # a ramp, not a few types
+    assert explorer.page.locator("#cells .ends").text_content().find(unit) >= 0
+    assert explorer.page.locator("#cells .bar").get_attribute("aria-label").startswith("colours from")
+
+
 def test_an_unknown_gene_is_an_error_that_says_so(explore):
     explorer = explore("colour=gene:NOSUCH")
     message = explorer.page.get_by_role("alert")

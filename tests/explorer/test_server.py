@@ -222,3 +222,46 @@ def test_images_as_files_are_marked(client, cell):
         assert b"synthetic" in answer.content
         assert "filename=" in answer.headers["content-disposition"]
     assert client("POST", f"{session}/export/image", {"target": {"cell": cell}, "format": "exe"}, 400)
+
+
+METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("", "GET"),
+        ("main.js", "GET"),
+        ("panels/cell.js", "GET"),
+        ("api/info", "GET"),
+        ("api/tiles/real/0/0_0.jpg", "GET"),
+        ("api/sessions", "POST"),
+        ("{session}", "GET DELETE"),
+        ("{session}/edits", "POST PUT"),
+        ("{session}/edits/e1", "PUT DELETE"),
+        ("{session}/undo", "POST"),
+        ("{session}/render", "POST"),
+        ("{session}/export/edits", "GET"),
+    ],
+)
+def test_another_method_is_405_and_names_those_that_are_allowed(client, path, allowed):
+    path = path.format(session=client.session())
+    for method in set(METHODS) - set(allowed.split()):
+        answer = client.raw.request(method, path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed"), (method, path)
+        assert {*answer.headers["allow"].split(", ")} - {"HEAD"} == {*allowed.split()}
+
+
+@pytest.mark.parametrize(
+    "path", ["api", "api/", "api/infos", "api/info/", "main.jsx", "panels/", "{session}/", "{session}/nothing", "index"]
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_an_unknown_path_is_404_whatever_the_method(client, path, method):
+    answer = client.raw.request(method, path.format(session=client.session()), follow_redirects=False)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_a_file_answers_head_as_get_without_a_body(client):
+    got, head = client.raw.get("main.js"), client.raw.head("main.js")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == got.headers["content-length"] == str(len(got.content))

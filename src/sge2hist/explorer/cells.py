@@ -11,12 +11,13 @@ from scipy.spatial import cKDTree
 
 from sge2hist.data.errors import InputError
 from sge2hist.explorer.fields import not_found
+from sge2hist.explorer.scores import SCORES, CellScores, value_scale
 from sge2hist.explorer.tissue import COUNTS_PER, Tissue
 from sge2hist.generation.embed import Embedding, embed_counts
 from sge2hist.generation.slide.edited_source import EditedSource
+from sge2hist.generation.slide.nearby_cells import inside_box
 
 ADDED = "added_"
-MAX_NEW_SCORES = 4_096  # cells whose novelty one request computes
 MAX_COMPARED = 20_000  # cells among which similar ones are looked for
 CHUNK = 1_024
 Rectangle = tuple[float, float, float, float]
@@ -30,7 +31,7 @@ class CellAnswers:
     def __init__(self, tissue: Tissue) -> None:
         self.tissue = tissue
         self._tree = cKDTree(tissue.source.xy_um_N2)
-        self._novelty_N = np.full(len(tissue.rows), np.nan, np.float32)
+        self.scores = CellScores(tissue)
         self._compared: np.ndarray | None = None  # numbers of cells
         self._latents: list[np.ndarray] = []
         self._lock = threading.Lock()
@@ -135,7 +136,7 @@ class CellAnswers:
         return out
 
     def _neighbours(self, edited: EditedSource, xy: np.ndarray, number: int) -> list[dict[str, Any]]:
-        near = edited.kept_N & (np.abs(edited.xy_um_N2 - xy) <= NEIGHBOURS_UM).all(1)
+        near = edited.kept_N & inside_box(edited.xy_um_N2, xy, np.full(2, NEIGHBOURS_UM))
         if number >= 0:
             near[number] = False
         rows = np.flatnonzero(near)
@@ -170,10 +171,10 @@ class CellAnswers:
     ) -> dict[str, Any]:
         """Cells in a rectangle (x, y, width, height), thinned to `limit`; edited and added ones come first."""
         x, y, width, height = rectangle
-        low, high = np.array([x, y]), np.array([x + width, y + height])
-        xy_N2 = edited.xy_um_N2
-        rows = np.flatnonzero(edited.kept_N & ((xy_N2 >= low) & (xy_N2 <= high)).all(1))
-        added = [(n, p, ((p >= low) & (p <= high)).all(1)) for n, p in edited.added]
+        half = np.array([width, height]) / 2
+        centre, xy_N2 = np.array([x, y]) + half, edited.xy_um_N2
+        rows = np.flatnonzero(edited.kept_N & inside_box(xy_N2, centre, half))
+        added = [(n, p, inside_box(p, centre, half)) for n, p in edited.added]
         n = len(rows) + sum(int(inside.sum()) for _, _, inside in added)
         changed = edited.is_edited(rows)
         if len(rows) > limit:
@@ -202,9 +203,13 @@ class CellAnswers:
         if outlines:
             out["outline"] = [*self._outlines(edited, rows), *[None] * (len(ids) - len(rows))]
         if colour != "type":
-            values, scale = self._values(edited, rows, colour)
+            if colour in SCORES:
+                values, out["pending"] = self.scores.values(colour, edited, rows)
+                out["scale"] = self.scores.scale(colour)
+            else:
+                values, out["scale"] = self._values(edited, rows, colour)
             shown = [None if not np.isfinite(v) else round(float(v), 4) for v in values]
-            out |= {"value": [*shown, *[None] * (len(ids) - len(rows))], "scale": scale}
+            out["value"] = [*shown, *[None] * (len(ids) - len(rows))]
         return out
 
     def _outlines(self, edited: EditedSource, rows: np.ndarray) -> list[list[float] | None]:
@@ -212,11 +217,12 @@ class CellAnswers:
         known = self.tissue.outline_um_NV2
         if known is None:
             return [None] * len(rows)
-        out: list[list[float] | None] = []
-        for outline, centre in zip(known[rows], edited.xy_um_N2[rows], strict=True):
-            vertices = outline[np.isfinite(outline).all(1)]
-            out.append((vertices + centre).round(2).ravel().tolist() if len(vertices) > 2 else None)
-        return out
+        outline_NV2 = (known[rows] + edited.xy_um_N2[rows, None]).round(2)
+        there_NV = np.isfinite(outline_NV2).all(2)
+        flat = outline_NV2[there_NV].ravel().tolist()
+        ends = 2 * there_NV.sum(1).cumsum()
+        starts = [0, *ends[:-1].tolist()]
+        return [flat[a:b] if b - a > 4 else None for a, b in zip(starts, ends.tolist(), strict=True)]
 
     def _values(self, edited: EditedSource, rows: np.ndarray, colour: str) -> tuple[np.ndarray, dict[str, Any]]:
         tissue = self.tissue
@@ -229,32 +235,10 @@ class CellAnswers:
                 counts = edited.read_counts(rows[changed])
                 library = np.maximum(np.asarray(counts.sum(1)).ravel(), 1)
                 values[changed] = np.log1p(counts[:, [column]].toarray()[:, 0] / library * COUNTS_PER)
-            return values, _scale(of_all, "log1p of counts per 10,000")
-        if colour == "uncertainty":
-            if tissue.uncertainty_N is None:
-                raise not_found("no uncertainty: the generated slide has one seed, or none is given")
-            return tissue.uncertainty_N[rows], _scale(tissue.uncertainty_N, "grey levels")
-        values = self._novelty(rows)
-        changed = np.flatnonzero(edited.is_edited(rows))[:MAX_NEW_SCORES]
-        if len(changed):
-            values[changed] = self._scores(edited.read_counts(rows[changed]))
-        return values, {"low": 0.0, "high": 1.0, "unit": "", "quantiles": [0.05, 0.25, 0.5, 0.75, 0.95]}
-
-    def _novelty(self, rows: np.ndarray) -> np.ndarray:
-        """Novelty of unedited cells, nan for those that were not computed yet: the first of them are."""
-        new = rows[np.isnan(self._novelty_N[rows])]
-        new = np.sort(new[np.argsort(self.tissue.rank_N[new])][:MAX_NEW_SCORES])
-        if len(new):
-            scores = self._scores(self.tissue.source.read_counts(new))
-            with self._lock:
-                self._novelty_N[new] = scores
-        return self._novelty_N[rows].copy()
-
-    def _scores(self, counts: Any) -> np.ndarray:
-        bundle = self.tissue.bundle
-        gathered, observed = bundle.genes.gather(counts, self.tissue.match)
-        found = embed_counts(bundle.model.gene, bundle.types, gathered, observed)
-        return 1 - np.fmin(found.fit_quantile_N, found.latent_quantile_N)
+            return values, value_scale(of_all, "log1p of counts per 10,000")
+        if tissue.uncertainty_N is None:
+            raise not_found("no uncertainty: the generated slide has one seed, or none is given")
+        return tissue.uncertainty_N[rows], value_scale(tissue.uncertainty_N, "grey levels")
 
     # --- cells like one --------------------------------------------------------------------------------------------
 
@@ -305,11 +289,3 @@ def _novelty(found: Embedding) -> dict[str, Any]:
         "latent": share(found.latent_quantile_N[0]),
         "novel": bool(found.is_novel_N[0]),
     }
-
-
-def _scale(values: np.ndarray, unit: str) -> dict[str, Any]:
-    finite = values[np.isfinite(values)]
-    if len(finite) == 0:
-        return {"low": 0.0, "high": 1.0, "unit": unit, "quantiles": [0.0] * 5}
-    quantiles = [round(float(q), 4) for q in np.quantile(finite, (0.05, 0.25, 0.5, 0.75, 0.95))]
-    return {"low": float(finite.min()), "high": round(float(finite.max()), 4), "unit": unit, "quantiles": quantiles}

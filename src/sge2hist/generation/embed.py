@@ -35,6 +35,7 @@ class Embedding:
     responsibilities_NK: np.ndarray  # float32, of the mixture components, rows sum to 1
     type_names: list[str]  # N names
     type_probability_N: np.ndarray  # float32, of the named type
+    posterior_sd_N: np.ndarray  # float32, standard deviation of the posterior, mean over z1 and z2; N(0, I) has 1
     fit_quantile_N: np.ndarray  # share of training cells that the model explains worse, 0 to 1
     latent_quantile_N: np.ndarray  # share of training cells with a less likely latent
     is_novel_N: np.ndarray  # bool: unlike the training cells, or without counts
@@ -86,6 +87,7 @@ def embed_counts(
         responsibilities_NK=gamma_NK,
         type_names=[names[c] for c in best_N],
         type_probability_N=probability_N.astype(np.float32),
+        posterior_sd_N=np.exp(0.5 * encoded.log_var_NZ).mean(1),
         fit_quantile_N=fit_N,
         latent_quantile_N=latent_N,
         is_novel_N=(encoded.library_N == 0) | (fit_N < FLAG_BELOW) | (latent_N < FLAG_BELOW),

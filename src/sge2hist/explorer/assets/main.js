@@ -148,7 +148,7 @@ class Explorer {
 
   start() {
     this.showMode(store.get("mode"));
-    store.set({ state: { ...this.session.state } });
+    store.set({ state: { ...this.session.state }, marks: this.info.data.outlines ? "outlines" : "points" });
     this.scene.start(() => this.#follow(this.link));
   }
 

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from sge2hist.explorer.cells import CellAnswers
 from sge2hist.explorer.fields import flag, malformed, not_found, number, text
 from sge2hist.explorer.limits import LIMITS
+from sge2hist.explorer.scores import SCORES
 from sge2hist.explorer.sessions import Sessions
 from sge2hist.explorer.tissue import Tissue
 from sge2hist.explorer.web.session_access import SessionAccess
@@ -77,8 +78,8 @@ class SectionEndpoints(SessionAccess):
         width, height = number(query, "width", 0, 2 * far), number(query, "height", 0, 2 * far)
         limit = int(number(query, "limit", 1, LIMITS.cells, 5000, whole=True))
         colour = text(query, "colour", "type", longest=80)
-        if colour not in ("type", "novelty", "uncertainty") and not colour.startswith("gene:"):
-            raise malformed("colour is type, novelty, uncertainty or gene:SYMBOL")
+        if colour not in ("type", *SCORES, "uncertainty") and not colour.startswith("gene:"):
+            raise malformed(f"colour is type, {', '.join(SCORES)}, uncertainty or gene:SYMBOL")
         outlines, rectangle = flag(query, "outlines", False), (x, y, width, height)
 
         def answer() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from sge2hist.data.errors import InputError
 from sge2hist.explorer.cells import CellAnswers
 from sge2hist.explorer.exports import SavedEdits
-from sge2hist.explorer.fields import RequestError, not_found
+from sge2hist.explorer.fields import RequestError
 from sge2hist.explorer.rendering import Renderer, error_fields
 from sge2hist.explorer.sessions import Sessions
 from sge2hist.explorer.tissue import Tissue
@@ -42,7 +42,6 @@ class ExplorerServer:
         self.answers = CellAnswers(tissue)
         self.renderer = Renderer(tissue, self.answers)
         self.sessions = Sessions(tissue.settings, tissue.count_cells)
-        self._assets = page_files()
         section = SectionEndpoints(tissue, self.sessions, self.answers, saved.folder is not None)
         session = SessionEndpoints(tissue, self.sessions, self.answers, saved)
         images = ImageEndpoints(tissue, self.sessions, self.answers, self.renderer)
@@ -59,54 +58,56 @@ class ExplorerServer:
         inner = Starlette(
             lifespan=lifespan,
             routes=[
-                _route("/api/info", section.info),
-                _route("/api/tiles/{layer}/{level:int}/{name}", section.tile),
-                _route("/api/genes", section.genes),
-                _route("/api/real", section.real),
-                _route("/api/nearest", section.nearest),
-                _route("/api/saved", session.saved_names),
-                _route("/api/sessions", session.new_session, "POST"),
-                _route(s, session.state),
-                _route(s, session.end_session, "DELETE"),
-                _route(s + "/edits", session.add_edit, "POST"),
-                _route(s + "/edits", session.replace_edits, "PUT"),
-                _route(s + "/edits/{edit}", session.replace_edit, "PUT"),
-                _route(s + "/edits/{edit}", session.delete_edit, "DELETE"),
-                _route(s + "/settings", session.change_settings, "PUT"),
-                _route(s + "/name", session.rename, "PUT"),
-                _route(s + "/undo", session.undo, "POST"),
-                _route(s + "/redo", session.redo, "POST"),
-                _route(s + "/import", session.import_edits, "POST"),
-                _route(s + "/save", session.save, "POST"),
-                _route(s + "/load", session.load, "POST"),
-                _route(s + "/cells", section.cells),
-                _route(s + "/cell", section.cell),
-                _route(s + "/similar", section.similar),
-                _route(s + "/render", images.render, "POST"),
-                _route(s + "/samples", images.samples, "POST"),
-                _route(s + "/dose", images.dose, "POST"),
-                _route(s + "/export/edits", session.export_edits),
-                _route(s + "/export/command", session.export_command),
-                _route(s + "/export/image", images.export_image, "POST"),
-                _route("/{path:path}", self.asset),
+                _route("/api/info", GET=section.info),
+                _route("/api/tiles/{layer}/{level:int}/{name}", GET=section.tile),
+                _route("/api/genes", GET=section.genes),
+                _route("/api/real", GET=section.real),
+                _route("/api/nearest", GET=section.nearest),
+                _route("/api/saved", GET=session.saved_names),
+                _route("/api/sessions", POST=session.new_session),
+                _route(s, GET=session.state, DELETE=session.end_session),
+                _route(s + "/edits", POST=session.add_edit, PUT=session.replace_edits),
+                _route(s + "/edits/{edit}", PUT=session.replace_edit, DELETE=session.delete_edit),
+                _route(s + "/settings", PUT=session.change_settings),
+                _route(s + "/name", PUT=session.rename),
+                _route(s + "/undo", POST=session.undo),
+                _route(s + "/redo", POST=session.redo),
+                _route(s + "/import", POST=session.import_edits),
+                _route(s + "/save", POST=session.save),
+                _route(s + "/load", POST=session.load),
+                _route(s + "/cells", GET=section.cells),
+                _route(s + "/cell", GET=section.cell),
+                _route(s + "/similar", GET=section.similar),
+                _route(s + "/render", POST=images.render),
+                _route(s + "/samples", POST=images.samples),
+                _route(s + "/dose", POST=images.dose),
+                _route(s + "/export/edits", GET=session.export_edits),
+                _route(s + "/export/command", GET=session.export_command),
+                _route(s + "/export/image", POST=images.export_image),
+                *(_route(f"/{path}", GET=_file(*found)) for path, found in page_files().items()),
+                _route("/", GET=_file(*page_files()["index.html"])),
             ],
             exception_handlers={HTTPException: _http_error},
         )
+        inner.router.redirect_slashes = False  # a redirect would lack the token
         self.app = Guard(inner, token, error_answer)
 
-    async def asset(self, request: Request) -> Response:
-        """A file of the page."""
-        path = request.path_params["path"] or "index.html"
-        if path not in self._assets:
-            raise not_found("no such page")
-        content, media = self._assets[path]
+
+def _file(content: Callable[[], bytes], media: str) -> Handler:
+    """A handler that answers a file of the page."""
+
+    async def answer(request: Request) -> Response:
         return Response(content(), media_type=media)
 
+    return answer
 
-def _route(path: str, handler: Handler, method: str = "GET") -> Route:
+
+def _route(path: str, **handlers: Handler) -> Route:
+    """A path and what answers each of its methods; the others are 405."""
+
     async def answered(request: Request) -> Response:
         try:
-            return await handler(request)
+            return await handlers["GET" if request.method == "HEAD" else request.method](request)
         except RequestError as error:
             return error_answer(error.status, error.code, error.message)
         except InputError as error:
@@ -116,14 +117,16 @@ def _route(path: str, handler: Handler, method: str = "GET") -> Route:
             traceback.print_exc()
             return error_answer(500, "failed", f"the server failed ({type(error).__name__})")
 
-    return Route(path, answered, methods=[method])
+    return Route(path, answered, methods=list(handlers))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     """What Starlette itself refuses: an unknown path, another method."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        return error_answer(405, "method_not_allowed", f"not {request.method}")
+        answer = error_answer(405, "method_not_allowed", f"not {request.method}")
+        answer.headers.update(error.headers or {})  # Allow
+        return answer
     if error.status_code == 404:
         return error_answer(404, "not_found", "no such page")
     return error_answer(error.status_code, "malformed", str(error.detail))

@@ -19,7 +19,7 @@ from sge2hist.generation.slide.canvas import RegionPx, canvas_area, canvas_pixel
 from sge2hist.generation.slide.edited_source import EditedSource
 from sge2hist.generation.slide.edits import edit_fields
 from sge2hist.generation.slide.job import lattice_of
-from sge2hist.generation.slide.nearby_cells import NearbyCells, encode_nearby
+from sge2hist.generation.slide.nearby_cells import NearbyCells, encode_nearby, inside_box
 from sge2hist.generation.slide.request import SlideConfig, check_slide, with_footprints
 from sge2hist.generation.slide.source import SlideSource
 from sge2hist.generation.slide.table import TableRows, writing_table
@@ -45,7 +45,7 @@ class StandAloneRegion:
         self.um_per_latent_px = lattice.um_per_latent_px
         x, y, width, height = canvas_um(lattice, self.area, bundle.config.receptive_radius_um)
         centre, half = np.array([x + width / 2, y + height / 2]), (width / 2, height / 2)
-        n = int((np.abs(edited.xy_um_N2 - centre) <= half).all(1).sum())
+        n = int(inside_box(edited.xy_um_N2, centre, half).sum())
         if max(n, 1) * self.area.width * self.area.height > MAX_WEIGHTS:
             um = bundle.config.um_per_px
             raise InputError(

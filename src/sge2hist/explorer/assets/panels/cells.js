@@ -6,8 +6,10 @@ import { field, segments } from "./controls.js";
 import { gradientOf } from "../slides/colours.js";
 import { getJson } from "../api.js";
 
-const LABELS = { type: "Type", gene: "Gene", novelty: "Novelty", uncertainty: "Spread" };
+const LABELS = { type: "Type", gene: "Gene", novelty: "Novelty", posterior: "Spread", uncertainty: "Seeds" };
 const HELP = {
+  posterior:
+    "How uncertain the latents are that the model reads from the counts of a cell: mean standard deviation. Near 1 the counts say nothing.",
   novelty: "How unusual a cell is for the model: 0 ordinary, above 0.999 outside of what it was trained on.",
   uncertainty:
     "Spread of the generated slide over seeds, grey levels: where it is high, expression leaves the picture open.",
@@ -100,10 +102,10 @@ export class CellsPanel {
   }
 
   #marks() {
-    const shape = el("select", { id: "marks", onchange: () => this.store.set({ marks: shape.value }) });
+    const shape = el("select", { id: "marks", title: "Outlines are painted when zoomed in", onchange: () => this.store.set({ marks: shape.value }) });
     const choices = {
       points: "points",
-      ...(this.info.data.outlines ? { outlines: "outlines (zoomed in)" } : {}),
+      ...(this.info.data.outlines ? { outlines: "outlines" } : {}),
       none: "none",
     };
     for (const [value, text] of Object.entries(choices)) shape.append(el("option", { value, text }));

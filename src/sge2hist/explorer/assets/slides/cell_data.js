@@ -47,6 +47,7 @@ export class CellData {
       if (mine.signal.aborted) return;
       Object.assign(this, { cells, rect, colour, asked: key, askedWidth: viewWidth });
       this.changed();
+      if (cells.pending) this.#fetch(rect, viewWidth, colour, outlines, key); // scores that the server has yet to compute
     } catch (error) {
       if (!wasAborted(error)) this.fail(error);
     }

@@ -10,7 +10,7 @@ const ACCENT = "#0b6780",
 /** Colour of each cell: by type, or by its value between the two ends of the scale. */
 export function cellColours(cells, colour, types, scale) {
   if (colour === "type") return cells.type.map((type) => types[type]?.colour ?? NO_VALUE);
-  const table = colour === "novelty" || colour === "uncertainty" ? "inferno" : "viridis";
+  const table = colour.startsWith("gene:") ? "viridis" : "inferno";
   return (cells.value ?? cells.type.map(() => null)).map((value) => colourOf(value, scale.low, scale.high, table));
 }
 

@@ -49,7 +49,7 @@ export class SlidePane {
       this.picture,
       this.canvas,
       this.empty,
-      el("div", { class: "title" }, el("b", { text: slide.title }), " ", this.note),
+      el("div", { class: "title", title: slide.note }, el("b", { text: slide.title }), " ", this.note),
       this.scale,
       this.cross,
       this.centre,
