@@ -45,7 +45,7 @@ class StandAloneRegion:
         self.um_per_latent_px = lattice.um_per_latent_px
         x, y, width, height = canvas_um(lattice, self.area, bundle.config.receptive_radius_um)
         centre, half = np.array([x + width / 2, y + height / 2]), (width / 2, height / 2)
-        n = int(inside_box(edited.xy_um_N2, centre, half).sum())
+        n = int(inside_box(edited.xy_um_N2, centre, np.array(half)).sum())
         if max(n, 1) * self.area.width * self.area.height > MAX_WEIGHTS:
             um = bundle.config.um_per_px
             raise InputError(
