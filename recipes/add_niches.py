@@ -33,7 +33,7 @@ def main() -> None:
     columns = bundle.genes.align(dataset.genes).columns
     if (columns < 0).any():
         raise InputError(found="a dataset that lacks genes of the model", expected="the one that it was trained on")
-    cells = GeneData.from_paired(dataset, np.arange(len(dataset)), columns)
+    cells = GeneData.from_paired(dataset, np.arange(len(dataset)), columns, bundle.proteins)
     bundle.niches = model_niches(bundle.model, dataset, cells, seed=args.seed)
     bundle.save(args.output)
 

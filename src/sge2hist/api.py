@@ -193,8 +193,8 @@ class SGE2Hist:
         _require_adata("adata", adata)
         cells = CellTable.of(adata, layer=layer, round_counts=round_counts, seed=seed)
         applicability = check_adata(self.bundle, cells, force=force)
-        bundle = self.bundle
-        found = embed_adata(adata, bundle.model.gene, bundle.genes, bundle.types, cells=cells, pool_um=pool_um)
+        bundle, read = self.bundle, {"cells": cells, "pool_um": pool_um, "proteins": self.bundle.proteins}
+        found = embed_adata(adata, bundle.model.gene, bundle.genes, bundle.types, **read)  # type: ignore[arg-type]
         figures = {figure.name: np.nan if figure.value is None else figure.value for figure in applicability.figures}
         adata.uns["sge2hist"] |= {"verdict": applicability.verdict, "figures": figures}
         return found.summary()

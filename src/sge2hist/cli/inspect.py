@@ -102,6 +102,9 @@ def _paired(manifest: dict[str, Any]) -> Facts:
     if "split" in manifest:
         counts = manifest["split"]["counts"]
         facts.append(("split", ", ".join(f"{name} {n:,}" for name, n in counts.items())))
+    if "protein" in manifest:
+        protein = manifest["protein"]
+        facts.append(("proteins", f"{', '.join(protein['names'])} ({protein['unit']})"))
     if "types" in manifest:
         types = manifest["types"]
         facts.append(("types", f"{', '.join(types['names'])} (from {types['source']}; {types['unknown']:,} unknown)"))
@@ -118,6 +121,8 @@ def _model(config: dict[str, Any]) -> Facts:
     gene = model.get("gene", {})
     if "n_genes" in gene:
         facts.append(("genes", f"{gene['n_genes']:,}"))
+    if gene.get("n_proteins"):
+        facts.append(("proteins", f"{gene['n_proteins']:,} (proteins.csv)"))
     from sge2hist.data.virtual_he import MANIFEST_KEY
 
     for name, value in provenance.items():
@@ -141,7 +146,7 @@ def _gene_weights(config: dict[str, Any]) -> Facts:
 def _generated(manifest: dict[str, Any]) -> Facts:
     facts = [("kind", "generated set (synthetic images)"), ("images", f"{manifest['n_images']:,}")]
     facts.append(("channels", _channels(manifest, manifest)))
-    for name in ("mode", "um_per_px", "patch_um", "patch_px", "n_samples", "seed", "model", "data"):
+    for name in ("mode", "um_per_px", "patch_um", "patch_px", "n_samples", "seed", "model", "data", "features"):
         if manifest.get(name) is not None:
             facts.append((name.replace("_", " "), str(manifest[name])))
     from sge2hist.data.generated import APPLICABILITY, applicability_headline

@@ -58,6 +58,10 @@ def train(
             rich_help_panel=_MODEL,
         ),
     ] = 0.0,
+    features: Annotated[
+        str,
+        typer.Option(help="What of a cell conditions its image: rna, or rna,protein.", rich_help_panel=_MODEL),
+    ] = "rna",
     exclude: Exclude = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Of the joint stage; default: the preset's.", rich_help_panel=ADVANCED)
@@ -111,6 +115,7 @@ def train(
         refit_genes=refit_genes,
         use_labels=type_labels,
         pool_um=pool_um,
+        features=features,
         exclude=None if exclude is None else str(exclude),
         preview_every_s=60 * preview_minutes,
         mixed_precision=mixed_precision,

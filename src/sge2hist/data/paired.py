@@ -16,6 +16,7 @@ from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.slides.channels import RGB, Channels, composite, describe_channels
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.data.slides.stain_scale import LINEAR
+from sge2hist.data.table.proteins import PROTEIN_KEY, ProteinTable
 from sge2hist.data.virtual_he import MANIFEST_KEY, MARK
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 KIND = "paired"
 CELLS_NAME = "cells.h5ad"
 OUTLINES_KEY = "outline_um"  # of obsm: vertices of each cell, [N, 2 V], x and y in turn
-PROTEIN_KEY = "protein"  # of obsm and the manifest: proteins measured beside the genes
 UNKNOWN = "unknown"
 THUMBNAIL_PX = 240
 SPLITS = ("train", "val", "test")
@@ -230,6 +230,12 @@ class PairedDataset:
             return None
         with h5py.File(self.path / CELLS_NAME, "r") as file:
             return read_elem(file["obsm"][PROTEIN_KEY])
+
+    @cached_property
+    def proteins(self) -> ProteinTable | None:
+        """`protein` as models read it; None where none were measured."""
+        unit = str(self.manifest.get(PROTEIN_KEY, {}).get("unit", ""))
+        return ProteinTable.of_obsm(self.protein, unit, str(self.path))
 
     def counts(self, rows: np.ndarray) -> csr_array:
         """Raw counts of some cells, CSR [len(rows), G]; read from the file unless they are in memory already."""

@@ -13,7 +13,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.explorer.fields import not_found
 from sge2hist.explorer.scores import SCORES, CellScores, value_scale
 from sge2hist.explorer.tissue import COUNTS_PER, Tissue
-from sge2hist.generation.embed import Embedding, embed_counts
+from sge2hist.generation.embed import Embedding
 from sge2hist.generation.slide.edited_source import EditedSource
 from sge2hist.generation.slide.nearby_cells import inside_box
 
@@ -84,7 +84,7 @@ class CellAnswers:
             }
         at = np.array([number])
         counts, original = (read(at).toarray()[0] for read in (edited.read_counts, tissue.source.read_counts))
-        found, before = self._embedded(counts), self._embedded(original)
+        found, before = self._embedded(counts, at), self._embedded(original, at)
         probability = tissue.bundle.types.type_probabilities(found.responsibilities_NK)[0]
         order = np.argsort(-probability)
         novelty = _novelty(found) | {"original": _novelty(before)}
@@ -104,14 +104,13 @@ class CellAnswers:
 
     def novelty(self, edited: EditedSource, number: int) -> dict[str, Any]:
         """Novelty of the counts of one cell."""
-        return _novelty(self._embedded(edited.read_counts(np.array([number])).toarray()[0]))
+        at = np.array([number])
+        return _novelty(self._embedded(edited.read_counts(at).toarray()[0], at))
 
-    def _embedded(self, counts_G: np.ndarray) -> Embedding:
+    def _embedded(self, counts_G: np.ndarray, number: np.ndarray) -> Embedding:
         from scipy.sparse import csr_array
 
-        bundle = self.tissue.bundle
-        counts, observed = bundle.genes.gather(csr_array(counts_G[None]), self.tissue.match)
-        return embed_counts(bundle.model.gene, bundle.types, counts, observed)
+        return self.tissue.embed(csr_array(counts_G[None]), number)
 
     def _genes(self, counts_G: np.ndarray, original_G: np.ndarray, asked: Sequence[str]) -> list[dict[str, Any]]:
         tissue = self.tissue
@@ -252,11 +251,12 @@ class CellAnswers:
             done = sum(map(len, self._latents))
             if done < len(self._compared):
                 part = self._compared[done : done + 4 * CHUNK]
-                self._latents.append(self._latent(source.read_counts(part)))
+                self._latents.append(self._latent(source.read_counts(part), part))
                 return {"cells": [], "progress": round((done + len(part)) / len(self._compared), 3)}
             if len(self._latents) > 1:
                 self._latents = [np.concatenate(self._latents)]
-        (own,) = self._latent(edited.read_counts(np.array([number])))
+        at = np.array([number])
+        (own,) = self._latent(edited.read_counts(at), at)
         distance, near = cKDTree(self._latents[0]).query(own, k=min(n + 1, len(self._latents[0])))
         numbers = self._compared[np.atleast_1d(near)]
         types = self._types(edited, numbers)
@@ -273,10 +273,8 @@ class CellAnswers:
         ]
         return {"cells": found[:n], "progress": 1.0}
 
-    def _latent(self, counts: Any) -> np.ndarray:
-        bundle = self.tissue.bundle
-        gathered, observed = bundle.genes.gather(counts, self.tissue.match)
-        found = embed_counts(bundle.model.gene, bundle.types, gathered, observed)
+    def _latent(self, counts: Any, numbers: np.ndarray) -> np.ndarray:
+        found = self.tissue.embed(counts, numbers)
         return np.concatenate([found.z1_NT, found.z2_NM], 1)
 
 

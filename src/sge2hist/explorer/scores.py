@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from sge2hist.explorer.tissue import Tissue
-from sge2hist.generation.embed import embed_counts
 from sge2hist.generation.slide.edited_source import EditedSource
 
 NOVELTY, POSTERIOR = "novelty", "posterior"
@@ -74,9 +73,7 @@ class CellScores:
         new = numbers[~into.known_N[numbers]]
         new = np.sort(new[np.argsort(self.tissue.rank_N[new])][:budget])
         if len(new):
-            bundle = self.tissue.bundle
-            counts, observed = bundle.genes.gather(edited.read_counts(new), self.tissue.match)
-            found = embed_counts(bundle.model.gene, bundle.types, counts, observed)
+            found = self.tissue.embed(edited.read_counts(new), new)
             novelty_N = 1 - np.fmin(found.fit_quantile_N, found.latent_quantile_N)
             with self._lock:
                 into.score_2N[:, new] = novelty_N, found.posterior_sd_N

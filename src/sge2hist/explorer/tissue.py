@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from sge2hist.explorer.limits import LIMITS
 from sge2hist.explorer.tiles import TileCache, open_tiles
 from sge2hist.generation.applicability import Warn, check_dataset, warn_user
 from sge2hist.generation.edited_patches import EditedPatch
+from sge2hist.generation.embed import Embedding, embed_counts
+from sge2hist.generation.encode import protein_reader
 from sge2hist.generation.footprints import AUTO
 from sge2hist.generation.requests import check_resolution
 from sge2hist.generation.slide.edited_source import EditedSource
@@ -34,6 +36,9 @@ from sge2hist.generation.slide.source import SlideSource, source_from_paired
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.viewer.layers import UNKNOWN_RGB, type_colours
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 MAX_KEPT = 8  # edited sources; 4 times as many genes and patches
 COUNTS_PER = 10_000.0
@@ -80,6 +85,7 @@ class Tissue:
         section = source_from_paired(dataset, slide)
         self.outline_um_NV2 = section.outline_um_NV2  # vertices from each cell's centre, for display; None: unknown
         self.source: SlideSource = with_footprints(bundle, section, AUTO)
+        self.proteins = protein_reader(bundle, self.source)
         self.rows = np.flatnonzero(dataset.slide_of_cell == slide)  # in the dataset
         self.match = bundle.genes.align(dataset.genes)
         self.counts = dataset.counts_in_memory()
@@ -149,6 +155,13 @@ class Tissue:
         if n_added > LIMITS.added_cells:
             raise InputError(found=f"{n_added:,} added cells", expected=f"at most {LIMITS.added_cells:,}")
         return len(made.rows[0]) + n_added
+
+    def embed(self, counts: csr_array, numbers: np.ndarray) -> Embedding:
+        """The embedding of some cells from their counts, as edited, and their proteins, which no edit changes."""
+        bundle = self.bundle
+        gathered, observed = bundle.genes.gather(counts, self.match)
+        protein_NP = None if self.proteins is None else self.proteins(numbers)
+        return embed_counts(bundle.model.gene, bundle.types, gathered, observed, protein_NP=protein_NP)
 
     def gene_column(self, name: str) -> int:
         """Column of a gene of the data by symbol or id."""

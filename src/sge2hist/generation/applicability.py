@@ -23,6 +23,8 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
 from sge2hist.data.table.cell_table import CellTable
 from sge2hist.generation.embed import embed_counts
+from sge2hist.generation.encode import ProteinReader, protein_reader
+from sge2hist.generation.figure import Figure, above, apart, below, level_of, percent
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.gene.novelty import FLAG_BELOW
 
@@ -42,6 +44,7 @@ DEPTH_RATIO = (3.0, 20.0)  # factor, up or down; the image model knows depths up
 GENE_SHARE = (0.20, 0.02)  # below; gene dropout in training leaves at least 2 % of the genes
 NAME_SHARE = (0.50, 0.10)  # below
 CASE_SHARE = (0.05, 0.50)  # above
+PROTEIN_SHARE = (0.5, -1.0)  # below; in training 30 % of the cells have none
 SPACING_RATIO = (1.5, 3.0)  # factor, up or down
 
 MIN_PROFILE_GENES, MIN_PROFILE_CELLS = 20, 50
@@ -57,19 +60,6 @@ class ApplicabilityWarning(UserWarning):
 def warn_user(message: str) -> None:
     """Warn through Python's `warnings`."""
     warnings.warn(message, ApplicabilityWarning, stacklevel=2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One comparison of the cells with the training cells."""
-
-    name: str
-    value: float | None  # of these cells; None: not measurable
-    reference: float | None  # of the training cells
-    warning: float  # first threshold
-    refusal: float  # second threshold
-    level: int  # 0, 1 (warning) or 2 (refusal)
-    text: str  # a clause with the figure, for people
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +110,7 @@ def check_dataset(
         centre_rows=dataset.rows("all"),
         xy_um_N2=dataset.centre_xy_px * dataset.um_per_px,
         slide_of_cell=dataset.slide_of_cell,
+        proteins=protein_reader(bundle, dataset),
         where=str(dataset.path),
         force=force,
         warn=warn,
@@ -136,7 +127,8 @@ def check_adata(
 ) -> Applicability:
     """:func:`check_cells` of an AnnData of raw counts; positions are not compared."""
     table = CellTable.of(cells, layer=layer)
-    return check_cells(bundle, table.rows, table.genes, table.n_obs, where=table.where, force=force, warn=warn)
+    options: dict[str, Any] = {"where": table.where, "force": force, "warn": warn}
+    return check_cells(bundle, table.rows, table.genes, table.n_obs, proteins=protein_reader(bundle, table), **options)
 
 
 def check_cells(
@@ -148,6 +140,7 @@ def check_cells(
     centre_rows: np.ndarray | None = None,
     xy_um_N2: np.ndarray | None = None,
     slide_of_cell: np.ndarray | None = None,
+    proteins: ProteinReader | None = None,
     where: str = "",
     force: bool = False,
     warn: Warn = warn_user,
@@ -163,6 +156,8 @@ def check_cells(
         Rows whose expression is compared; None: all. Cells that are only placed may have too few counts.
     xy_um_N2, slide_of_cell
         Positions in um of all cells, where images are conditioned on them, and the slide of each (None: one slide).
+    proteins
+        Of the cells, if any were measured and the model reads them.
     where
         The source, for messages.
     force
@@ -175,8 +170,8 @@ def check_cells(
     InputError
         If a figure is beyond its second threshold and `force` is false, or no gene is shared.
     """
-    positions = {"xy_um_N2": xy_um_N2, "slide_of_cell": slide_of_cell}
-    found = assess_cells(bundle, read_counts, panel, n_cells, centre_rows=centre_rows, **positions)
+    others: dict[str, Any] = {"xy_um_N2": xy_um_N2, "slide_of_cell": slide_of_cell, "proteins": proteins}
+    found = assess_cells(bundle, read_counts, panel, n_cells, centre_rows=centre_rows, **others)
     if found.level == 2 and not force:
         raise InputError(
             found=f"cells that this model does not know: {'; '.join(found.reasons(2))}",
@@ -200,6 +195,7 @@ def assess_cells(
     centre_rows: np.ndarray | None = None,
     xy_um_N2: np.ndarray | None = None,
     slide_of_cell: np.ndarray | None = None,
+    proteins: ProteinReader | None = None,
 ) -> Applicability:
     """All figures of :func:`check_cells`, without a refusal."""
     pool = np.arange(n_cells) if centre_rows is None else centre_rows
@@ -213,8 +209,10 @@ def assess_cells(
         figures += [
             depth_ratio(bundle, counts_NG, observed_G),
             profile_correlation(bundle, counts_NG, observed_G),
-            novel_share(bundle, counts_NG, observed_G),
+            novel_share(bundle, counts_NG, observed_G, None if proteins is None else proteins(rows)),
         ]
+        if bundle.proteins is not None:
+            figures.append(protein_share(None if proteins is None else proteins(rows)))
     if xy_um_N2 is not None and n_cells > 1:
         slides = np.zeros(n_cells, np.int64) if slide_of_cell is None else slide_of_cell
         figures.append(spacing_ratio(bundle, CellIndex(xy_um_N2, slides).spacing_um()))
@@ -227,8 +225,8 @@ def assess_cells(
 def gene_share(bundle: ModelBundle, alignment: PanelMatch) -> Figure:
     """Share of the model's genes that the cells have counts of."""
     share = alignment.n_shared / len(bundle.genes)
-    text = f"{alignment.n_shared:,} of the model's {len(bundle.genes):,} genes were measured ({_percent(share)})"
-    return _below("gene_share", share, 1.0, GENE_SHARE, text)
+    text = f"{alignment.n_shared:,} of the model's {len(bundle.genes):,} genes were measured ({percent(share)})"
+    return below("gene_share", share, 1.0, GENE_SHARE, text)
 
 
 def name_share(bundle: ModelBundle, panel: GenePanel, alignment: PanelMatch) -> Figure:
@@ -239,7 +237,7 @@ def name_share(bundle: ModelBundle, panel: GenePanel, alignment: PanelMatch) -> 
         f"{alignment.n_shared:,} genes are common to the {len(panel):,} of the cells and the {len(bundle.genes):,} of the "
         f"model, of {smaller:,} possible: other names or another panel"
     )
-    return _below("common_gene_names", share, 1.0, NAME_SHARE, text)
+    return below("common_gene_names", share, 1.0, NAME_SHARE, text)
 
 
 def species(bundle: ModelBundle, panel: GenePanel, alignment: PanelMatch) -> Figure:
@@ -248,7 +246,7 @@ def species(bundle: ModelBundle, panel: GenePanel, alignment: PanelMatch) -> Fig
     """
     own, theirs = species_of(bundle.genes), species_of(panel)
     share = alignment.n_ignoring_case / alignment.n_shared
-    text = f"{_percent(share)} of the common genes are found only when the case of their symbols is ignored"
+    text = f"{percent(share)} of the common genes are found only when the case of their symbols is ignored"
     if own and theirs and not (own in theirs or theirs in own):  # mouse is compatible with "mouse or rat"
         share = 1.0
         text = f"genes of {theirs}, and a model of {own}"
@@ -265,7 +263,7 @@ def species(bundle: ModelBundle, panel: GenePanel, alignment: PanelMatch) -> Fig
         )
     elif share >= CASE_SHARE[0]:
         text += ": genes of another species"
-    return _above("other_species", share, 0.0, CASE_SHARE, text)
+    return above("other_species", share, 0.0, CASE_SHARE, text)
 
 
 # --- counts ---------------------------------------------------------------------------------------------------------
@@ -282,7 +280,7 @@ def depth_ratio(bundle: ModelBundle, counts_NG: csr_array, observed_G: np.ndarra
     ratio = median / reference
     size = " (more: spots or larger bins; fewer: single cells, smaller bins or shallow sequencing)"
     text = f"a cell has {median:,.0f} counts on the model's genes, a training cell {reference:,.0f}{size}"
-    return _apart("counts_per_cell", ratio, DEPTH_RATIO, text)
+    return apart("counts_per_cell", ratio, DEPTH_RATIO, text)
 
 
 def profile_correlation(bundle: ModelBundle, counts_NG: csr_array, observed_G: np.ndarray) -> Figure:
@@ -298,21 +296,24 @@ def profile_correlation(bundle: ModelBundle, counts_NG: csr_array, observed_G: n
         value = float(np.corrcoef(np.sqrt(total_G), np.sqrt(known_G))[0, 1])
     shown = "not measured: too few genes, cells or counts" if value is None else f"{value:.2f}"
     text = f"the mean expression of the genes correlates with that of the training cells by {shown}"
-    return _below("expression_profile", value, 1.0, PROFILE_CORRELATION, text)
+    return below("expression_profile", value, 1.0, PROFILE_CORRELATION, text)
 
 
-def novel_share(bundle: ModelBundle, counts_NG: csr_array, observed_G: np.ndarray) -> Figure:
+def novel_share(
+    bundle: ModelBundle, counts_NG: csr_array, observed_G: np.ndarray, protein_NP: np.ndarray | None = None
+) -> Figure:
     """Share of novel cells (`sge2hist.models.gene.novelty`) among those with counts; thresholds apply to its lower 95 % limit."""
     gene = bundle.model.gene
-    some = np.asarray(counts_NG.sum(1)).ravel() > 0
-    n, value, low = int(some.sum()), None, None
+    some = np.flatnonzero(np.asarray(counts_NG.sum(1)).ravel() > 0)
+    n, value, low = len(some), None, None
     if n and bool(gene.novelty.calibrated):
-        flagged = embed_counts(gene, bundle.types, counts_NG[np.flatnonzero(some)], observed_G).is_novel_N
+        of_some = None if protein_NP is None else protein_NP[some]
+        flagged = embed_counts(gene, bundle.types, counts_NG[some], observed_G, protein_NP=of_some).is_novel_N
         value = float(flagged.mean())
         low = lower_limit(value, n)
-    shown = "not measured" if value is None else _percent(value)
-    text = f"{shown} of {n:,} cells are novel to the model, {_percent(TRAINING_NOVEL_SHARE)} of the training cells"
-    level = 0 if low is None else _level(low >= NOVEL_SHARE[0], low >= NOVEL_SHARE[1])
+    shown = "not measured" if value is None else percent(value)
+    text = f"{shown} of {n:,} cells are novel to the model, {percent(TRAINING_NOVEL_SHARE)} of the training cells"
+    level = 0 if low is None else level_of(low >= NOVEL_SHARE[0], low >= NOVEL_SHARE[1])
     warning, refusal = NOVEL_SHARE
     return Figure(
         name="novel_cells",
@@ -323,6 +324,15 @@ def novel_share(bundle: ModelBundle, counts_NG: csr_array, observed_G: np.ndarra
         level=level,
         text=text,
     )
+
+
+def protein_share(protein_NP: np.ndarray | None) -> Figure:
+    """Share of the model's proteins that were measured, over cells; without any, RNA alone conditions the images."""
+    share = 0.0 if protein_NP is None else float(np.isfinite(protein_NP).mean())
+    text = f"the model reads proteins, of which {percent(share)} of the values were measured: RNA alone conditions the rest"
+    if share == 0:
+        text = "the model reads proteins, and none was measured: RNA alone conditions these images"
+    return below("protein_share", share, 1.0, PROTEIN_SHARE, text)
 
 
 def lower_limit(share: float, n: int) -> float:
@@ -345,7 +355,7 @@ def spacing_ratio(bundle: ModelBundle, spacing_um: float) -> Figure:
     ratio = spacing_um / reference if reference and spacing_um else None
     known = "unknown for the training cells" if reference is None else f"{reference:.3g} um among the training cells"
     text = f"the nearest cell is {spacing_um:.3g} um away, {known} (another size of cell, or positions not in um)"
-    return _apart("cell_spacing", ratio, SPACING_RATIO, text)
+    return apart("cell_spacing", ratio, SPACING_RATIO, text)
 
 
 def training_spacing_um(bundle: ModelBundle) -> float | None:
@@ -356,40 +366,6 @@ def training_spacing_um(bundle: ModelBundle) -> float | None:
     # models of version 0.1 state it for bins alone: the kernel of a cell is as wide as a bin
     of_bins = bundle.provenance.get("technology") == "Visium HD" and bundle.config.image.condition.form == "map"
     return float(bundle.config.image.condition.splat_um) if of_bins else None
-
-
-# --- thresholds -----------------------------------------------------------------------------------------------------
-
-
-def _level(warning: bool, refusal: bool) -> int:
-    return 2 if refusal else int(warning)
-
-
-def _above(name: str, value: float | None, reference: float, limits: tuple[float, float], text: str) -> Figure:
-    level = 0 if value is None else _level(value >= limits[0], value >= limits[1])
-    return _figure(name, value, reference, limits, level, text)
-
-
-def _below(name: str, value: float | None, reference: float, limits: tuple[float, float], text: str) -> Figure:
-    level = 0 if value is None else _level(value < limits[0], value < limits[1])
-    return _figure(name, value, reference, limits, level, text)
-
-
-def _apart(name: str, ratio: float | None, limits: tuple[float, float], text: str) -> Figure:
-    """Of a ratio to the training cells, which may be too high or too low."""
-    factor = 0.0 if ratio is None else np.inf if ratio == 0 else max(ratio, 1 / ratio)
-    return _figure(name, ratio, 1.0, limits, _level(factor >= limits[0], factor >= limits[1]), text)
-
-
-def _figure(
-    name: str, value: float | None, reference: float, limits: tuple[float, float], level: int, text: str
-) -> Figure:
-    warning, refusal = limits
-    return Figure(name=name, value=value, reference=reference, warning=warning, refusal=refusal, level=level, text=text)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _training_cells(bundle: ModelBundle) -> str:

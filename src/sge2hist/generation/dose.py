@@ -13,7 +13,7 @@ from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.table.cell_table import CellTable, refuse_with_dataset
 from sge2hist.generation.applicability import Warn, check_adata, check_dataset, warn_user
-from sge2hist.generation.encode import row_of_cell
+from sge2hist.generation.encode import protein_reader, row_of_cell
 from sge2hist.generation.footprints import AUTO
 from sge2hist.generation.requests import NEIGHBOURS, GenerationRequest, request_from_counts, request_from_paired
 from sge2hist.generation.slide.edits import MAX_FACTOR, check_gene, scaled_counts
@@ -98,6 +98,8 @@ def dose_request(
     else:
         applicability = check_adata(bundle, data, force=force, warn=warn)
 
+    proteins = protein_reader(bundle, data)
+
     def of_factor(factor: float) -> GenerationRequest:
         def scaled(rows: np.ndarray) -> csr_array:
             return scaled_counts(read_counts(rows), columns, factor, np.asarray(rows) == row)
@@ -124,6 +126,7 @@ def dose_request(
             seed=seed,
             context=context,
             counts=data.counts,
+            proteins=proteins,
             applicability=applicability,
         )
 

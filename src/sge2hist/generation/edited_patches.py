@@ -17,6 +17,7 @@ from sge2hist.data.generated import APPLICABILITY, PREDICTED_TYPE
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import require_same_channels
 from sge2hist.generation.applicability import Applicability, check_dataset
+from sge2hist.generation.encode import features_used, protein_reader
 from sge2hist.generation.footprints import AUTO, footprints_name
 from sge2hist.generation.requests import (
     NEIGHBOURS,
@@ -100,6 +101,7 @@ def edited_request(
             "data_fingerprint": dataset.fingerprint,
             "toy": bundle.is_toy or dataset.is_toy,
             APPLICABILITY: applicability.as_dict(),
+            **features_used(bundle, protein_reader(bundle, source)),
         },
         report=patches[0].cells.report,
     )

@@ -15,8 +15,9 @@ from sge2hist.data.gene_panel import GenePanel, PanelMatch
 from sge2hist.data.generated import LATENT_KEYS
 from sge2hist.data.spatial_index import CellIndex
 from sge2hist.data.table.cell_table import CellTable
+from sge2hist.data.table.proteins import ProteinPanel
 from sge2hist.models.gene.cell_types import TypeTable
-from sge2hist.models.gene.encode import component_posterior, encode_chunks
+from sge2hist.models.gene.encode import CellChunk, component_posterior, encode_chunks
 from sge2hist.models.gene.neighbours import neighbour_features
 from sge2hist.models.gene.novelty import FLAG_BELOW
 from sge2hist.models.gene.vae import GeneVAE, Posterior
@@ -49,12 +50,14 @@ def embed_counts(
     observed_G: np.ndarray,
     *,
     index: CellIndex | None = None,
+    protein_NP: np.ndarray | None = None,
     pool_um: float = 0.0,
     batch_size: int = 512,
 ) -> Embedding:
     """Embed raw counts, CSR [N, G], that are already on the model's panel; `observed_G` bool marks measured genes.
 
-    `index`: positions of the cells, which condition z2 on the neighbours; None: it depends on the cell's own counts. With
+    `index`: positions of the cells, which condition z2 on the neighbours; None: it depends on the cell's own counts.
+    `protein_NP`: the model's proteins, float32, NaN = not measured; None: of no cell. With
     `pool_um` type and responsibilities are computed from the pooled posteriors of the cells within this radius
     (:func:`pool_posteriors`; needs `index`); latents and flag stay the cell's own.
     """
@@ -66,10 +69,11 @@ def embed_counts(
     observed = None if observed_G.all() else torch.from_numpy(observed_G).to(next(model.parameters()).device)
     quantiles: list[np.ndarray] = []
 
-    def chunks() -> Iterator[tuple[csr_array, np.ndarray | None]]:
+    def chunks() -> Iterator[CellChunk]:
         for start in range(0, max(1, n_cells), batch_size):
             part = slice(start, start + batch_size)
-            yield counts_NG[part], None if neighbour_NA is None else neighbour_NA[part]
+            neighbours, proteins = (None if of is None else of[part] for of in (neighbour_NA, protein_NP))
+            yield CellChunk(counts_NG[part], neighbours, proteins)
 
     def score(counts: Tensor, posterior: Posterior) -> None:
         scores = model.novelty.quantiles(*model.novelty_scores(counts, posterior, observed))
@@ -100,6 +104,7 @@ def embed_adata(
     panel: GenePanel,
     types: TypeTable,
     *,
+    proteins: ProteinPanel | None = None,
     layer: str | None = None,
     round_counts: bool = False,
     seed: int = 0,
@@ -118,6 +123,8 @@ def embed_adata(
 
     Parameters
     ----------
+    proteins
+        That the model reads, from ``obsm["protein"]``, a table with a column for each; without it RNA alone is read.
     layer, round_counts, seed
         Where the raw counts are, and whether they are rounded (:meth:`sge2hist.data.table.cell_table.CellTable.of`).
     cells
@@ -149,7 +156,17 @@ def embed_adata(
     cells = cells or CellTable.of(adata, layer=layer, round_counts=round_counts, seed=seed)
     alignment = panel.align(cells.genes)
     counts, observed_G = panel.gather(cells.counts_NG, alignment)
-    found = embed_counts(model, types, counts, observed_G, index=index, pool_um=pool_um, batch_size=batch_size)
+    measured = None if proteins is None else cells.proteins
+    found = embed_counts(
+        model,
+        types,
+        counts,
+        observed_G,
+        index=index,
+        protein_NP=None if proteins is None or measured is None else proteins.values(measured, np.arange(cells.n_obs)),
+        pool_um=pool_um,
+        batch_size=batch_size,
+    )
     adata.obsm[LATENT_KEYS["z1"]], adata.obsm[LATENT_KEYS["z2"]] = found.z1_NT, found.z2_NM
     adata.obsm["sge2hist_responsibilities"] = found.responsibilities_NK
     adata.obs["sge2hist_type"] = pd.Categorical(found.type_names, categories=types.names)
@@ -163,6 +180,7 @@ def embed_adata(
         "counts": cells.counts,
         "neighbours": index is not None and model.config.n_neighbour_features > 0,
         "pool_um": float(pool_um),
+        "proteins": measured is not None,
         "type_of_component": types.name_of_component,
     }
     return alignment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel, PanelMatch
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
+from sge2hist.data.table.proteins import ProteinTable
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.gene.encode import component_posterior, encode_chunks, log_depth
+from sge2hist.models.gene.encode import CellChunk, component_posterior, encode_chunks, log_depth
 from sge2hist.models.gene.neighbours import neighbour_features
 
 if TYPE_CHECKING:
@@ -68,6 +69,39 @@ def neighbour_reader(
     return features
 
 
+ProteinReader = Callable[[np.ndarray], np.ndarray]
+"""Rows of a source -> the model's proteins of these cells, float32 [n, P], NaN = not measured."""
+
+
+class WithProteins(Protocol):
+    """A source of cells: a `PairedDataset`, a `CellTable` or a `SlideSource`."""
+
+    @property
+    def proteins(self) -> ProteinTable | None:
+        """Proteins of all its cells; None where it has none."""
+
+
+def protein_reader(bundle: ModelBundle, source: WithProteins) -> ProteinReader | None:
+    """The proteins of a source by row; None if the model reads none, or the source has none: RNA alone conditions then.
+
+    Raises
+    ------
+    InputError
+        If the source has proteins, but not all that the model reads, or in another unit.
+    """
+    panel = bundle.proteins
+    table = None if panel is None else source.proteins  # a model of RNA leaves them in the file
+    if panel is None or table is None:
+        return None
+    panel.columns(table)
+    return lambda rows: panel.values(table, rows)
+
+
+def features_used(bundle: ModelBundle, proteins: ProteinReader | None) -> dict[str, str]:
+    """For manifests: which features condition the images of a model that reads proteins; nothing for other models."""
+    return {} if bundle.proteins is None else {"features": "rna" if proteins is None else "rna,protein"}
+
+
 def encode_cells(
     bundle: ModelBundle,
     read_counts: Callable[[np.ndarray], csr_array],
@@ -75,11 +109,13 @@ def encode_cells(
     rows: np.ndarray,
     *,
     neighbours: NeighbourReader | None = None,
+    proteins: ProteinReader | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> CellLatents:
     """Encode source rows (sorted and made unique here). `read_counts(rows)` returns raw counts, CSR [n, G_source].
 
     `neighbours`: features that z2 is conditioned on (:func:`neighbour_reader`); None: z2 depends on the cell's own counts alone.
+    `proteins`: of the cells (:func:`protein_reader`); None: none was measured, and RNA alone conditions.
     z2 is clipped to the range of the training cells (`ModelBundle.z2_range`): edited genes may give cells that no tissue holds,
     and the image model cannot extrapolate to them.
 
@@ -94,11 +130,15 @@ def encode_cells(
     rows = np.unique(np.asarray(rows, np.int64))
     neighbour_NA = None if neighbours is None else neighbours(rows)
 
-    def chunks() -> Iterator[tuple[csr_array, np.ndarray | None]]:
+    def chunks() -> Iterator[CellChunk]:
         for start in range(0, len(rows), CHUNK):
             part = slice(start, start + CHUNK)
             counts, _ = bundle.genes.gather(read_counts(rows[part]), alignment)
-            yield counts, None if neighbour_NA is None else neighbour_NA[part]
+            yield CellChunk(
+                counts,
+                None if neighbour_NA is None else neighbour_NA[part],
+                None if proteins is None else proteins(rows[part]),
+            )
 
     encoded = encode_chunks(gene, chunks(), len(rows), observed_G=observed_G, progress=progress)
     if bundle.z2_range is not None:
@@ -129,5 +169,6 @@ def z2_of_cell(bundle: ModelBundle, dataset: PairedDataset, cell_id: str) -> np.
     row = np.array([row_of_cell(dataset.obs.index, cell_id, str(dataset.path))], np.int64)
     index = CellIndex(dataset.centre_xy_px * dataset.um_per_px, dataset.slide_of_cell)
     neighbours = neighbour_reader(bundle, dataset.counts, dataset.genes, index)
-    latents = encode_cells(bundle, dataset.counts, dataset.genes, row, neighbours=neighbours)
+    proteins = protein_reader(bundle, dataset)
+    latents = encode_cells(bundle, dataset.counts, dataset.genes, row, neighbours=neighbours, proteins=proteins)
     return latents.mean_NZ[0, bundle.model.gene.config.n_type :]

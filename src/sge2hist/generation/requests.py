@@ -21,7 +21,14 @@ from sge2hist.data.slides.channels import require_same_channels
 from sge2hist.data.spatial_index import CellIndex
 from sge2hist.data.table.cell_table import CellTable
 from sge2hist.generation.applicability import Applicability, check_adata, check_cells, check_dataset
-from sge2hist.generation.encode import CellLatents, encode_cells, neighbour_reader
+from sge2hist.generation.encode import (
+    CellLatents,
+    ProteinReader,
+    encode_cells,
+    features_used,
+    neighbour_reader,
+    protein_reader,
+)
 from sge2hist.generation.footprints import AUTO, footprints_name, outlines_to_use
 from sge2hist.generation.windows import homotypic_cells, image_seed, neighbour_cells, single_cells, with_latents
 from sge2hist.models.bundle import ModelBundle
@@ -151,8 +158,16 @@ def request_from_paired(
     if context == NEIGHBOURS:
         parts = [np.unique(among_neighbours(rows[i : i + 512])[0]) for i in range(0, len(rows), 512)]
         needed = np.unique(np.concatenate(parts))
-    neighbours = neighbour_reader(bundle, read_counts, dataset.genes, index)
-    latents = encode_cells(bundle, read_counts, dataset.genes, needed, neighbours=neighbours, progress=progress)
+    proteins = protein_reader(bundle, dataset)
+    latents = encode_cells(
+        bundle,
+        read_counts,
+        dataset.genes,
+        needed,
+        neighbours=neighbour_reader(bundle, read_counts, dataset.genes, index),
+        proteins=proteins,
+        progress=progress,
+    )
 
     def placed_cells(part: slice) -> PlacedCells:
         rows_B = condition_row[part]
@@ -176,6 +191,7 @@ def request_from_paired(
             "data_fingerprint": dataset.fingerprint,
             "toy": bundle.is_toy or dataset.is_toy,
             APPLICABILITY: applicability.as_dict(),
+            **features_used(bundle, proteins),
         },
         report=latents.alignment.summary(),
     )
@@ -209,7 +225,7 @@ def request_from_adata(
     rows = np.arange(table.n_obs) if rows is None else np.asarray(rows, np.int64)
     applicability = applicability or check_adata(bundle, table)
     options: dict[str, Any] = {"n_samples": n_samples, "seed": seed, "context": context, "counts": table.counts}
-    options |= {"applicability": applicability, "progress": progress}
+    options |= {"applicability": applicability, "progress": progress, "proteins": protein_reader(bundle, table)}
     return request_from_counts(bundle, table.rows, table.genes, table.obs, rows, **options)
 
 
@@ -224,16 +240,17 @@ def request_from_counts(
     seed: int = 0,
     context: str | None = None,
     counts: dict[str, Any] | None = None,
+    proteins: ProteinReader | None = None,
     applicability: Applicability | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> GenerationRequest:
     """Images of some rows of `cells` (indexed by id) without neighbours; `read_counts` gives counts on the genes of `panel`.
 
-    `counts`: where they were found and how they were rounded, for the manifest.
+    `counts`: where they were found and how they were rounded, for the manifest. `proteins`: of the cells, if any were measured.
     """
     context = known_context(context or default_context(bundle), CONTEXTS[1:])
-    applicability = applicability or check_cells(bundle, read_counts, panel, len(cells))
-    latents = encode_cells(bundle, read_counts, panel, rows, progress=progress)
+    applicability = applicability or check_cells(bundle, read_counts, panel, len(cells), proteins=proteins)
+    latents = encode_cells(bundle, read_counts, panel, rows, proteins=proteins, progress=progress)
     condition_row = np.repeat(rows, n_samples)
     obs = image_table(cells, rows, n_samples, seed, condition_row)
     obs["row"] = -1
@@ -247,7 +264,7 @@ def request_from_counts(
         placed_cells=placed_cells,
         latents=centre_latents(bundle, latents.mean_NZ[latents.find(condition_row)]),
         manifest={"mode": "genes", "context": context, "shuffled": False, "toy": bundle.is_toy}
-        | {APPLICABILITY: applicability.as_dict()}
+        | {APPLICABILITY: applicability.as_dict(), **features_used(bundle, proteins)}
         | ({} if counts is None else {"counts": counts}),
         report=latents.alignment.summary(),
     )

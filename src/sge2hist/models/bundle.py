@@ -1,4 +1,6 @@
-"""A model folder ``X.model/``: config.json, model.safetensors (averaged weights), genes.csv, types.csv, niches.npz, README.md."""
+"""A model folder ``X.model/``: config.json, model.safetensors (averaged weights), genes.csv, types.csv, niches.npz, README.md,
+and proteins.csv if the model reads proteins.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ from torch import nn
 from sge2hist.data.artifacts import FORMAT_VERSION, atomic_path, sha256_of
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
+from sge2hist.data.table.proteins import ProteinPanel
 from sge2hist.models.gene.cell_types import TypeTable
 from sge2hist.models.joint_model import JointModel, ModelConfig
 from sge2hist.models.niches import Niches, read_niches, write_niches
@@ -25,6 +28,7 @@ from sge2hist.models.version_0_1 import current_weights
 KIND = "model"
 GENE_KIND = "gene-weights"  # a gene model without an image model, for a warm start alone
 CONFIG_NAME, WEIGHTS_NAME, GENES_NAME = "config.json", "model.safetensors", "genes.csv"
+PROTEINS_NAME = "proteins.csv"
 
 
 @dataclass(kw_only=True)
@@ -38,6 +42,7 @@ class ModelBundle:
     fingerprint: str = ""  # sha256 of the weights file, set when saved or loaded
     kind: str = KIND  # or GENE_KIND: its image networks are placeholders
     z2_range: np.ndarray | None = None  # [2, M] lowest and highest z2 of the training cells; None: unknown
+    proteins: ProteinPanel | None = None  # that it reads beside the genes; None: RNA alone
     niches: Niches | None = None  # examples of what lies around cells of each type; None: of a version without
 
     @property
@@ -127,6 +132,9 @@ class ModelBundle:
             save_file(state, partial, metadata={"format": "pt"})
         with atomic_path(path / GENES_NAME) as partial:
             self.genes.to_csv(partial)
+        if self.proteins is not None:
+            with atomic_path(path / PROTEINS_NAME) as partial:
+                self.proteins.to_csv(partial)
         write_types(path, self.types)
         if self.niches is not None:
             write_niches(path, self.niches)
@@ -163,6 +171,7 @@ class ModelBundle:
             raise InputError(
                 found=f"{len(genes)} genes", where=str(path / GENES_NAME), expected=f"{config.gene.n_genes}"
             )
+        proteins = _proteins_of(path, config.gene.n_proteins)
         types = read_types(path)
         if len(types.rows) != model.gene.mixture.n_components:
             raise InputError(
@@ -173,6 +182,7 @@ class ModelBundle:
         return cls(
             model=model.to(device).eval(),
             genes=genes,
+            proteins=proteins,
             types=types,
             provenance=content.get("provenance", {}),
             fingerprint=fingerprint,
@@ -180,6 +190,21 @@ class ModelBundle:
             z2_range=_range_of(content.get("z2_range"), config.gene.n_latent - config.gene.n_type, path),
             niches=read_niches(path, model.gene.mixture.n_components),
         )
+
+
+def _proteins_of(path: Path, n_proteins: int) -> ProteinPanel | None:
+    """The proteins that a model reads; raises `InputError` where the list does not fit its networks."""
+    if not n_proteins:
+        return None
+    found = ProteinPanel.from_csv(path / PROTEINS_NAME)
+    if len(found) != n_proteins:
+        raise InputError(
+            found=f"{len(found)} proteins",
+            where=str(path / PROTEINS_NAME),
+            expected=f"{n_proteins}",
+            repair="copy again",
+        )
+    return found
 
 
 def z2_range_of(z2_NM: np.ndarray) -> np.ndarray:

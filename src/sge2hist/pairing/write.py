@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from sge2hist.data.artifacts import sha256_of, write_manifest
-from sge2hist.data.paired import CELLS_NAME, DROPPED, KIND, OUTLINES_KEY, PROTEIN_KEY, SPLITS, UNKNOWN
+from sge2hist.data.paired import CELLS_NAME, DROPPED, KIND, OUTLINES_KEY, SPLITS, UNKNOWN
 from sge2hist.data.section import Section
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
 from sge2hist.data.slides.stain_scale import SQRT
+from sge2hist.data.table.proteins import PROTEIN_KEY
 from sge2hist.data.virtual_he import MANIFEST_KEY, MARK
 from sge2hist.pairing.alignment.map_to_image import ImageMap
 from sge2hist.pairing.collect import Cells, Progress, SectionCells

@@ -34,12 +34,13 @@ def model_card(bundle: ModelBundle) -> str:
     he = mark_of(provenance) or "H&E"
     stain = he if is_rgb(config.channels) else f"fluorescence ({describe_channels(config.channels)})"
     source = f"\n- source of the data: {provenance['source']}" if "source" in provenance else ""
+    proteins = "" if bundle.proteins is None else f" and {len(bundle.proteins):,} proteins"
     names = "\n".join(f"- {name}" for name in bundle.types.names)
     return f"""# SGE2Hist model ({config.preset})
 
 {toy}{short}Generates {stain}
 patches of {config.patch_px} x {config.patch_px} px ({config.patch_um:g} um, {config.um_per_px:g} um/px)
-from the expression of {len(bundle.genes):,} genes, or from a cell type's name. Its images are synthetic: not for diagnosis.
+from the expression of {len(bundle.genes):,} genes{proteins}, or from a cell type's name. Its images are synthetic: not for diagnosis.
 
 - data: {provenance.get("technology", "unknown")}, {provenance.get("n_train_cells", 0):,} training cells,
   slides {", ".join(provenance.get("slides", []))}, fingerprint `{str(provenance.get("data_fingerprint", ""))[:16]}`{source}

@@ -11,12 +11,14 @@ import numpy as np
 
 from sge2hist.data.errors import InputError, refuse_wrong_types
 from sge2hist.data.paired import PairedDataset
+from sge2hist.data.table.proteins import ProteinPanel, require_proteins
 from sge2hist.models.joint_model import ModelConfig
 from sge2hist.training.gene.neighbour_targets import neighbourhood_radius
 from sge2hist.training.presets import PRESETS, model_config
 from sge2hist.training.sufficiency import USEFUL_SHARE
 
 MIN_PATCH_PX = 8
+RNA, RNA_AND_PROTEIN = "rna", "rna,protein"
 STAGE_SHARES = {"autoencoder": 0.14, "gene": 0.08, "mixture": 0.02, "joint": 0.75, "expression": 0.01}
 """How the time for steps is divided over the stages."""
 
@@ -53,6 +55,8 @@ class TrainConfig:
         Use cell-type labels as supervision for the mixture.
     pool_um
         Pool the posteriors of bins within this radius (um) when fitting and assigning types; 0: each bin alone.
+    features
+        What of a cell the gene model reads: "rna", or "rna,protein" for the proteins of the dataset as well.
     checkpoint_every_s
         Seconds between two checkpoints; more where writing one takes long.
     preview_every_s
@@ -74,6 +78,7 @@ class TrainConfig:
     exclude: str | None = None
     use_labels: bool = True
     pool_um: float = 0.0
+    features: str = RNA
     checkpoint_every_s: float = 60.0
     preview_every_s: float = 600.0
     mixed_precision: str = "auto"
@@ -105,6 +110,12 @@ class TrainConfig:
                 found="--pool-um with --warm-start, which keeps the gene model",
                 expected="--refit-genes as well, or neither",
             )
+        if self.features not in (RNA, RNA_AND_PROTEIN):
+            raise InputError(
+                found=f"--features {self.features}",
+                expected=f"{RNA} or {RNA_AND_PROTEIN}",
+                repair="proteins are read beside the genes, not instead of them" if "protein" in self.features else "",
+            )
         if self.mixed_precision not in ("auto", "bf16", "no"):
             raise InputError(found=f"--mixed-precision {self.mixed_precision}", expected="auto, bf16 or no")
 
@@ -113,6 +124,8 @@ class TrainConfig:
         values = asdict(self)
         for name in ("checkpoint_every_s", "preview_every_s", "hours"):
             del values[name]
+        if self.features == RNA:
+            del values["features"]  # runs that older versions began have no such setting
         return values
 
     @property
@@ -168,7 +181,16 @@ def max_radius_um(outline_um_NV2: np.ndarray | None) -> float:
     return float(np.ceil(np.quantile(radius_N[np.isfinite(radius_N)], 0.999)))
 
 
-def model_shape(dataset: PairedDataset, config: TrainConfig, *, n_genes: int) -> ModelConfig:
+def proteins_to_read(dataset: PairedDataset, config: TrainConfig) -> ProteinPanel | None:
+    """The proteins that a model of this run reads; raises `InputError` where it is to read some and there are none."""
+    if config.features == RNA:
+        return None
+    return require_proteins(dataset.proteins, dataset.rows("train"), str(dataset.path))
+
+
+def model_shape(
+    dataset: PairedDataset, config: TrainConfig, *, n_genes: int, proteins: ProteinPanel | None = None
+) -> ModelConfig:
     """Return the configuration of a model of `n_genes` genes for this run; raises `InputError` where there can be none."""
     try:
         return model_config(
@@ -184,6 +206,7 @@ def model_shape(dataset: PairedDataset, config: TrainConfig, *, n_genes: int) ->
             n_slides=len(dataset.slide_ids),
             channels=dataset.channels,
             outline_um=max_radius_um(dataset.outline_um),
+            n_proteins=0 if proteins is None else len(proteins),
         )
     except ValueError as error:
         raise InputError(

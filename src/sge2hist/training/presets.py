@@ -127,6 +127,7 @@ def model_config(
     pool_um: float = 0.0,
     labels: bool = True,
     outline_um: float = 0.0,
+    n_proteins: int = 0,
 ) -> ModelConfig:
     """Return the configuration of preset `name` for a dataset.
 
@@ -143,9 +144,11 @@ def model_config(
         Whether labelled cells supervise the mixture; without, the mixture has twice as many components, to be grouped.
     outline_um
         Radius of the largest cells whose outlines are known: cells are spread over their outlines; 0: no outlines.
+    n_proteins
+        Proteins that the gene model reads beside the genes.
     """
     preset = PRESETS[name]
-    gene = _gene_config(preset, n_genes, n_types, neighbour_um, pool_um, labels)
+    gene = replace(_gene_config(preset, n_genes, n_types, neighbour_um, pool_um, labels), n_proteins=n_proteins)
     return ModelConfig(
         preset=name,
         um_per_px=um_per_px,

@@ -19,7 +19,7 @@ from sge2hist.models.bundle import CONFIG_NAME, ModelBundle, z2_range_of
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.budget import Clock, TimeBudget
 from sge2hist.training.card import model_card, provenance
-from sge2hist.training.config import TrainConfig, model_shape
+from sge2hist.training.config import TrainConfig, model_shape, proteins_to_read
 from sge2hist.training.estimate import GENE_STAGES, STATISTICS_IMAGES, announce, expected_work, measure_rates
 from sge2hist.training.gene.data import (
     GeneData,
@@ -50,7 +50,7 @@ from sge2hist.training.niches import model_niches
 from sge2hist.training.presets import PRESETS
 from sge2hist.training.run import TrainingRun, log_end, open_run, release
 from sge2hist.training.sufficiency import Shortfall, undertrained
-from sge2hist.training.warm_start import copy_weights, open_start, steps_before, warm_start_config
+from sge2hist.training.warm_start import check_start, copy_weights, open_start, steps_before, warm_start_config
 
 AUTOENCODER_RATE = 2e-3
 
@@ -99,6 +99,7 @@ def train(
     initial = open_start(config.warm_start)
     dataset.rows("train")
     model_shape(dataset, config, n_genes=len(dataset.genes))
+    check_start(initial, proteins_to_read(dataset, config), refit_genes=config.refit_genes)
     excluded = read_exclusion_mask(config.exclude, dataset)
     accelerator = make_accelerator(config.mixed_precision)
     run = open_run(
@@ -152,8 +153,9 @@ class _Training:
         self.panel = GenePanel(
             [dataset.genes.ids[c] for c in self.columns], [dataset.genes.symbols[c] for c in self.columns]
         )
-        all_cells = GeneData.from_paired(dataset, np.arange(len(dataset)), self.columns)
-        train_cells = GeneData.from_paired(dataset, self.train_rows, self.columns)
+        self.proteins = proteins_to_read(dataset, config)
+        all_cells = GeneData.from_paired(dataset, np.arange(len(dataset)), self.columns, self.proteins)
+        train_cells = GeneData.from_paired(dataset, self.train_rows, self.columns, self.proteins)
         self.model = self._build_model(train_cells, initial)
         self.skipped = self._warm_start(initial)
         run.restore_module(self.model)
@@ -161,7 +163,8 @@ class _Training:
         self.all_cells = with_neighbours(all_cells, self.model.gene, split_groups(dataset))
         self.train_cells = self._with_placed_neighbours(train_cells)
         n_parameters = sum(p.numel() for p in self.model.parameters())
-        run.log(f"{len(self.columns):,} genes, {n_parameters / 1e6:.1f} M parameters")
+        proteins = "" if self.proteins is None else f", {len(self.proteins):,} proteins"
+        run.log(f"{len(self.columns):,} genes{proteins}, {n_parameters / 1e6:.1f} M parameters")
         shape = self.model.config
         self.source = PatchSource(
             dataset,
@@ -184,7 +187,7 @@ class _Training:
 
     def _build_model(self, train_cells: GeneData, initial: ModelBundle | None) -> JointModel:
         seed = self.config.seed
-        shape = model_shape(self.dataset, self.config, n_genes=len(self.panel))
+        shape = model_shape(self.dataset, self.config, n_genes=len(self.panel), proteins=self.proteins)
         if initial is not None:
             shape = warm_start_config(shape, initial, refit_genes=self.config.refit_genes)
         with torch.random.fork_rng(devices=[]):
@@ -356,7 +359,7 @@ class _Training:
     def _reference_cells(self) -> GeneData:
         """Cells of the same tissue that the model was not fitted to: unlike these, a cell is called novel."""
         val = validation_rows(self.dataset)
-        held_out = GeneData.from_paired(self.dataset, val, self.columns) if len(val) else None
+        held_out = GeneData.from_paired(self.dataset, val, self.columns, self.proteins) if len(val) else None
         # quantiles of a few cells would make most others novel
         if held_out is None or (held_out.library_N > 0).sum() < MIN_REFERENCE_CELLS:
             return self.train_cells
@@ -374,6 +377,7 @@ class _Training:
         bundle = ModelBundle(
             model=self.model,
             genes=self.panel,
+            proteins=self.proteins,
             types=name_components(self.model.gene, self.train_cells, encoded=encoded),
             provenance=provenance(self.dataset, self.config, self.run.stages_done)
             | {"stage_steps": self._all_steps(), "undertrained": self.shortfall()},

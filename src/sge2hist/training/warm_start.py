@@ -7,6 +7,7 @@ from dataclasses import replace
 from sge2hist.data.errors import InputError
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.slides.channels import require_same_channels
+from sge2hist.data.table.proteins import ProteinPanel
 from sge2hist.models.bundle import GENE_KIND, ModelBundle, model_folder
 from sge2hist.models.joint_model import JointModel, ModelConfig
 
@@ -20,6 +21,20 @@ KEPT_GENE_SETTINGS = ("pool_um", "free_nats", "n_components", "layers")
 def open_start(name: str | None) -> ModelBundle | None:
     """The model to start from, or imported weights of a gene model; None without a name."""
     return None if name is None else ModelBundle.load(model_folder(name), for_training=True)
+
+
+def check_start(start: ModelBundle | None, proteins: ProteinPanel | None, *, refit_genes: bool) -> None:
+    """Raise `InputError` if a gene model that would be taken over reads other proteins than the one to be trained."""
+    if start is None or refit_genes or start.proteins == proteins:
+        return
+    theirs, ours = (
+        "RNA alone" if panel is None else f"{len(panel):,} proteins" for panel in (start.proteins, proteins)
+    )
+    raise InputError(
+        found=f"a model to start from that reads {theirs}, and one to be trained that reads {ours}",
+        expected="the same --features, of the same proteins",
+        repair="--refit-genes keeps the image networks and trains the gene model from scratch",
+    )
 
 
 def warm_start_config(shape: ModelConfig, start: ModelBundle, *, refit_genes: bool) -> ModelConfig:

@@ -15,6 +15,7 @@ from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.table.count_values import whole_counts
 from sge2hist.data.table.counts import ExpressionTable, FoundCounts, find_counts, read_element, read_table
 from sge2hist.data.table.positions import FULLRES_KEYS, POSITION_KEYS
+from sge2hist.data.table.proteins import PROTEIN_KEY, ProteinTable
 from sge2hist.data.table.rounding import Rounding
 from sge2hist.data.table.stored_matrix import StoredMatrix
 
@@ -54,6 +55,11 @@ class CellTable:
     def rows(self, rows: np.ndarray) -> csr_array:
         """Counts of some cells, int32 CSR [n, G]."""
         return self.counts_NG[rows]
+
+    @property
+    def proteins(self) -> ProteinTable | None:
+        """``obsm["protein"]``; None where there is none."""
+        return ProteinTable.of_obsm(self.obsm.get(PROTEIN_KEY), where=self.where)
 
     def take(self, rows: np.ndarray) -> CellTable:
         """The table of some cells."""
@@ -103,7 +109,8 @@ class CellTable:
     def _read(cls, path: Path, layer: str | None, round_counts: bool, seed: int) -> CellTable:
         with open_h5ad(path) as file:
             obs = read_table(file, "obs", str(path))
-            keys = [key for key in (*POSITION_KEYS, *FULLRES_KEYS) if "obsm" in file and key in file["obsm"]]
+            wanted = (*POSITION_KEYS, *FULLRES_KEYS, PROTEIN_KEY)
+            keys = [key for key in wanted if "obsm" in file and key in file["obsm"]]
             obsm = {key: read_element(file["obsm"], key, str(path)) for key in keys}
             uns = read_element(file, "uns", str(path)) if "uns" in file else {}
             table = ExpressionTable.of_group(file, len(obs), str(path))

@@ -17,7 +17,7 @@ import numpy as np
 from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.spatial_index import RADIUS_TOLERANCE, CellIndex
-from sge2hist.generation.encode import CHUNK, encode_cells
+from sge2hist.generation.encode import CHUNK, encode_cells, protein_reader
 from sge2hist.generation.slide.edited_source import EditedSource, type_mean
 from sge2hist.generation.slide.edits import Edit
 from sge2hist.generation.slide.source import SlideSource
@@ -164,7 +164,8 @@ def _encode_group(
         return neighbours.read(rows[0], rows[-1] + 1)["features"][rows - rows[0]]
 
     reader = None if neighbours is None else stored_features
-    latents = encode_cells(bundle, edited.read_counts, edited.source.genes, cells, neighbours=reader)
+    proteins = protein_reader(bundle, edited.source)
+    latents = encode_cells(bundle, edited.read_counts, edited.source.genes, cells, neighbours=reader, proteins=proteins)
     at = latents.find(chosen)
     records = np.empty(len(chosen), dtype)
     records["xy_um"], records["source"] = edited.xy_um_N2[chosen], chosen

@@ -13,7 +13,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from sge2hist.data.spatial_index import RADIUS_TOLERANCE, CellIndex
-from sge2hist.generation.encode import encode_cells, neighbour_reader
+from sge2hist.generation.encode import encode_cells, neighbour_reader, protein_reader
 from sge2hist.generation.slide.edited_source import EditedSource, type_mean
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.conditioning import MODE_ALL, PlacedCells
@@ -75,7 +75,15 @@ def encode_nearby(
 
     index = CellIndex(xy, np.zeros(len(rows), np.int64))
     neighbours = neighbour_reader(bundle, read, edited.source.genes, index)
-    latents = encode_cells(bundle, read, edited.source.genes, np.flatnonzero(needed), neighbours=neighbours)
+    of_source = protein_reader(bundle, edited.source)
+    latents = encode_cells(
+        bundle,
+        read,
+        edited.source.genes,
+        np.flatnonzero(needed),
+        neighbours=neighbours,
+        proteins=None if of_source is None else lambda numbers: of_source(rows[numbers]),
+    )
     own = latents.find(np.flatnonzero(inside))
     z = latents.mean_NZ[own].copy()
     edited.set_types(bundle, rows[inside], z)

@@ -39,6 +39,7 @@ from sge2hist.data.slides.channels import background_level, is_rgb
 from sge2hist.data.slides.glass import glass_colour
 from sge2hist.data.slides.slide_writer import write_slide
 from sge2hist.generation.applicability import Warn, warn_user
+from sge2hist.generation.encode import features_used, protein_reader
 from sge2hist.generation.footprints import AUTO, footprints_name
 from sge2hist.generation.look import look_of
 from sge2hist.generation.slide.edits import Edit, edit_fields, read_edits
@@ -382,5 +383,6 @@ def _manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> dict[s
         APPLICABILITY: read_json(job.folder / APPLICABILITY_NAME),
         "part": None if config.part is None else list(config.part),
         "toy": bundle.is_toy or bool(source.manifest.get("toy")),
+        **features_used(bundle, protein_reader(bundle, source)),
         "n_images": 0,
     }

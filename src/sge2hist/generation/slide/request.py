@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from sge2hist.data.errors import InputError, Problems, refuse_wrong_types
 from sge2hist.data.slides.channels import require_same_channels
 from sge2hist.generation.applicability import Applicability, Warn, check_cells
+from sge2hist.generation.encode import protein_reader
 from sge2hist.generation.footprints import AUTO, outlines_to_use
 from sge2hist.generation.look import look_of
 from sge2hist.generation.slide.edited_source import EditedSource
@@ -79,6 +80,7 @@ def check_slide(
         len(source.id_N),
         centre_rows=source.centre_rows,
         xy_um_N2=source.xy_um_N2,
+        proteins=protein_reader(bundle, source),
         where=source.slide,
         force=config.force,
         warn=warn,

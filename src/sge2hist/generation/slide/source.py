@@ -18,6 +18,7 @@ from sge2hist.data.slides.channels import Channels
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.data.table.cell_table import CellTable, refuse_with_dataset
 from sge2hist.data.table.positions import FULLRES_KEYS, POSITION_KEYS, px_by_name, read_positions
+from sge2hist.data.table.proteins import ProteinTable
 from sge2hist.data.table_sections import choose_section
 
 if TYPE_CHECKING:
@@ -51,6 +52,12 @@ class SlideSource:
     warnings: tuple[str, ...] = ()  # about the positions
     notes: tuple[str, ...] = ()  # about the counts
     z1_NT: np.ndarray | None = None  # of cells whose type is given, whose counts the model expects
+    read_proteins: Callable[[], ProteinTable | None] = lambda: None  # of all N cells
+
+    @cached_property
+    def proteins(self) -> ProteinTable | None:
+        """Proteins of the cells, read when a model asks for them; None where there are none."""
+        return self.read_proteins()
 
     @cached_property
     def ids(self) -> pd.Index:
@@ -149,6 +156,7 @@ def source_from_paired(dataset: PairedDataset, slide: int = 0) -> SlideSource:
         image=lambda: dataset.slides[slide],
         channels=dataset.channels,
         centre_rows=np.flatnonzero(dataset.is_centre[rows]),
+        read_proteins=lambda: None if dataset.proteins is None else dataset.proteins.take(rows),
     )
 
 
@@ -207,6 +215,9 @@ def source_from_adata(
     digest = hashlib.blake2b(np.ascontiguousarray(xy_um_N2).tobytes(), digest_size=16)
     for part in (counts.data, counts.indices, counts.indptr):
         digest.update(np.ascontiguousarray(part).tobytes())
+    if table.proteins is not None:
+        digest.update(json.dumps(table.proteins.names).encode())
+        digest.update(np.ascontiguousarray(table.proteins.value_NP).tobytes())
     for names in (genes.ids, genes.symbols, id_N, [] if type_N is None else type_N):
         digest.update(json.dumps([str(name) for name in names]).encode())
     x, y = np.floor(low)
@@ -217,6 +228,7 @@ def source_from_adata(
         type_N=type_N,
         genes=genes,
         read_counts=table.rows,
+        read_proteins=lambda: table.proteins,
         bounds_um=(float(x), float(y), float(width), float(height)),
         slide=name,
         um_per_edit_unit=1.0 if positions in ("auto", "um") else um_per_px or read_facts(table.uns).um_per_px or 1.0,

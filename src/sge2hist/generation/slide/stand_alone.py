@@ -13,6 +13,7 @@ from sge2hist.data.errors import InputError
 from sge2hist.data.generated import APPLICABILITY, CELLS_NAME, KIND, SLIDE_MODE, SLIDE_NAME, note_of
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
 from sge2hist.generation.applicability import Warn, warn_user
+from sge2hist.generation.encode import features_used, protein_reader
 from sge2hist.generation.footprints import footprints_name
 from sge2hist.generation.look import Look, look_of
 from sge2hist.generation.slide.canvas import RegionPx, canvas_area, canvas_pixels, canvas_um, sample_canvas
@@ -118,6 +119,7 @@ def write_stand_alone(
             APPLICABILITY: applicability.as_dict(),
             "part": None,
             "toy": bundle.is_toy or bool(source.manifest.get("toy")),
+            **features_used(bundle, protein_reader(bundle, source)),
             "n_images": 0,
         }
         write_manifest(partial, KIND, **{**source.manifest, **facts})

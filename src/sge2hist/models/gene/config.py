@@ -42,6 +42,10 @@ class GeneModelConfig:
     n_composition: int = 0  # classes of the neighbourhood composition; 0 = no neighbourhood heads
     n_neighbour_embedding: int = 0  # dims of the neighbours' mean expression embedding
     neighbourhood_weight: float = 10.0  # weight of the neighbourhood loss (nats), once the mixture is initialised
+    n_proteins: int = 0  # proteins that the encoder reads beside the counts; 0 = none
+    protein_dropout: float = (
+        0.3  # share of training cells whose proteins are hidden, so that cells without can be encoded
+    )
 
     def __post_init__(self) -> None:
         """Raise ValueError naming every value outside its range."""
@@ -59,11 +63,12 @@ class GeneModelConfig:
             "n_composition",
             "n_neighbour_embedding",
             "neighbourhood_weight",
+            "n_proteins",
         )
         wrong += [
             f"{name}={getattr(self, name)} must not be negative" for name in at_least_zero if getattr(self, name) < 0
         ]
-        shares = ("dropout", "gene_dropout", "micro_dropout", "min_observed", "neighbour_dropout")
+        shares = ("dropout", "gene_dropout", "micro_dropout", "min_observed", "neighbour_dropout", "protein_dropout")
         wrong += [
             f"{name}={getattr(self, name)} must be in [0, 1]" for name in shares if not 0 <= getattr(self, name) <= 1
         ]

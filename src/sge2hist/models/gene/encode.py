@@ -1,16 +1,15 @@
 """Counts -> posteriors of many cells, one chunk at a time: memory is bounded by the chunk.
 
-Training encodes the cells of a dataset with it, generation those of any source. A chunk is a pair: counts on the model's genes,
-CSR [n, G], and the neighbourhood features of the same cells, float32 [n, A] (None: no positions are known).
+Training encodes the cells of a dataset with it, generation those of any source.
 
-N cells, G genes of the model, Z latent dims (the T dims of z1 first, then z2), K mixture components.
+N cells, G genes and P proteins of the model, Z latent dims (the T dims of z1 first, then z2), K mixture components.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +21,18 @@ from sge2hist.models.gene.vae import GeneVAE, Posterior
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-Chunks = Iterable[tuple["csr_array", np.ndarray | None]]
 MAX_LOG_DEPTH = 3.0
+
+
+class CellChunk(NamedTuple):
+    """What the encoder reads of n cells."""
+
+    counts_NG: csr_array  # raw, on the model's genes
+    neighbour_NA: np.ndarray | None = None  # float32, neighbourhood features; None: no positions are known
+    protein_NP: np.ndarray | None = None  # float32, NaN = not measured; None: of none of the cells
+
+
+Chunks = Iterable[CellChunk]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +83,10 @@ def stream_posteriors(
     was_training = model.training
     model.eval()
     try:
-        for counts, neighbour_NA in chunks:
+        for counts, *others in chunks:
             counts_NG = dense_counts(counts, device)
-            neighbours = None if neighbour_NA is None else torch.from_numpy(neighbour_NA).to(device)
-            yield counts_NG, model.encode(counts_NG, observed, neighbours)
+            neighbours, proteins = (None if of is None else torch.from_numpy(of).to(device) for of in others)
+            yield counts_NG, model.encode(counts_NG, observed, neighbours, proteins)
     finally:
         model.train(was_training)
 
@@ -100,9 +109,9 @@ def encode_chunks(
     libraries: list[np.ndarray] = [np.empty(0, np.float32)]
 
     def with_library() -> Chunks:
-        for counts, neighbour_NA in chunks:
-            libraries.append(np.asarray(counts.sum(axis=1)).ravel())
-            yield counts, neighbour_NA
+        for chunk in chunks:
+            libraries.append(np.asarray(chunk.counts_NG.sum(axis=1)).ravel())
+            yield chunk
 
     start = 0
     for counts_NG, posterior in stream_posteriors(model, with_library(), observed_G):

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sge2hist.models.gene.proteins import ProteinInput
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
@@ -110,6 +112,7 @@ class GeneEncoder(nn.Module):
 
     With axes, the coordinates on them enter the posterior directly, and z1 starts there. The posterior of z2 may also read
     neighbourhood features (`neighbour_features`): the mean coordinates of the neighbours and a 1, or zeros when unknown.
+    Proteins enter the first hidden layer beside the genes (`ProteinInput`).
     """
 
     scale: Tensor
@@ -126,6 +129,7 @@ class GeneEncoder(nn.Module):
         *,
         n_axes: int = 0,
         n_neighbour_features: int = 0,
+        n_proteins: int = 0,
         plain: bool = False,
     ) -> None:
         super().__init__()
@@ -141,6 +145,7 @@ class GeneEncoder(nn.Module):
             self.from_neighbours = nn.Sequential(
                 nn.Linear(n_neighbour_features, NEIGHBOUR_WIDTH), nn.SiLU(), nn.Linear(NEIGHBOUR_WIDTH, 2 * n_micro)
             )
+        self.from_proteins = ProteinInput(n_proteins, hidden[0]) if n_proteins else None
         self.register_buffer("scale", torch.tensor(1000.0))
         self.register_buffer("mean_proportion_G", torch.full((n_genes,), 1.0 / n_genes))
         self.register_buffer("mean_input_G", torch.zeros(n_genes))
@@ -166,11 +171,18 @@ class GeneEncoder(nn.Module):
         return torch.cat([input_NG, depth_N1, share.expand(len(counts_NG), 1)], 1)
 
     def forward(
-        self, counts_NG: Tensor, observed_G: Tensor | None = None, neighbour_NA: Tensor | None = None
+        self,
+        counts_NG: Tensor,
+        observed_G: Tensor | None = None,
+        neighbour_NA: Tensor | None = None,
+        protein_NP: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Mean and clamped log-variance of q(z | x, neighbours), each float32 [N, Z]; None: neighbours unknown."""
+        """Mean and clamped log-variance of q(z | x, neighbours, proteins), each float32 [N, Z]; None: they are unknown."""
         input_NI = self.inputs(counts_NG.float(), observed_G)
-        hidden_NH = self.trunk(input_NI)
+        hidden_NH = self.trunk[0](input_NI)
+        if self.from_proteins is not None and protein_NP is not None:
+            hidden_NH = hidden_NH + self.from_proteins(protein_NP)
+        hidden_NH = self.trunk[1:](hidden_NH)
         with torch.autocast(hidden_NH.device.type, enabled=False):
             mean_NZ, log_var_NZ = self.head(hidden_NH.float()).chunk(2, dim=1)
             if self.axes is not None and self.from_axes is not None:

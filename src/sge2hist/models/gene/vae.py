@@ -27,6 +27,7 @@ from sge2hist.models.gene.micro_statistics import MicroStatistics
 from sge2hist.models.gene.mixture_prior import MixturePrior
 from sge2hist.models.gene.networks import GeneDecoder, GeneEncoder, library_size, log_normalised
 from sge2hist.models.gene.novelty import NoveltyReference, fit_score, latent_score
+from sge2hist.models.gene.proteins import hide_proteins, protein_loss
 
 __all__ = ["GeneLoss", "GeneModelConfig", "GeneStatistics", "GeneVAE", "Neighbourhood", "Posterior"]
 
@@ -68,6 +69,8 @@ class GeneStatistics:
     mean_log1p_G: Tensor  # mean over cells of log1p(counts / library * 10,000)
     axis_GE: Tensor | None = None  # principal axes of log1p(counts / library * median_library), orthonormal
     axis_spread_E: Tensor | None = None  # standard deviation of the cells along each
+    mean_protein_P: Tensor | None = None  # mean of log1p of each protein over the cells in which it was measured
+    sd_protein_P: Tensor | None = None  # standard deviation of the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,7 @@ class GeneVAE(nn.Module):
             config.dropout,
             n_axes=config.n_axes,
             n_neighbour_features=config.n_neighbour_features,
+            n_proteins=config.n_proteins,
             plain=config.layers == "plain",
         )
         self.decoder = GeneDecoder(
@@ -102,6 +106,7 @@ class GeneVAE(nn.Module):
         self.micro = MicroStatistics(config.n_components, config.n_micro)
         self.novelty = NoveltyReference()
         self.log_theta_G = nn.Parameter(torch.full((config.n_genes,), 2.0))
+        self.protein_decoder = nn.Linear(config.n_latent, config.n_proteins) if config.n_proteins else None
         self.heads = None
         if config.has_neighbourhood:
             self.heads = NeighbourhoodHeads(
@@ -123,11 +128,20 @@ class GeneVAE(nn.Module):
         self.encoder.mean_input_G.copy_(statistics.mean_input_G)
         if statistics.axis_GE is not None and statistics.axis_spread_E is not None:
             self.encoder.start_on_axes(statistics.axis_GE, statistics.axis_spread_E)
+        if self.encoder.from_proteins is not None:
+            assert statistics.mean_protein_P is not None
+            assert statistics.sd_protein_P is not None
+            self.encoder.from_proteins.mean_P.copy_(statistics.mean_protein_P)
+            self.encoder.from_proteins.sd_P.copy_(statistics.sd_protein_P)
         start_G = statistics.mean_proportion_G.clamp_min(1e-8).log()
         self.decoder.bias_G.copy_(statistics.mean_log1p_G if self.config.likelihood == "mse" else start_G)
 
     def encode(
-        self, counts_NG: Tensor, observed_G: Tensor | None = None, neighbour_NA: Tensor | None = None
+        self,
+        counts_NG: Tensor,
+        observed_G: Tensor | None = None,
+        neighbour_NA: Tensor | None = None,
+        protein_NP: Tensor | None = None,
     ) -> Posterior:
         """Posterior q(z | x).
 
@@ -139,8 +153,9 @@ class GeneVAE(nn.Module):
         counts_NG : raw counts.
         observed_G : bool [G] or [N, G]; False = not measured (which is not a zero); None = all measured.
         neighbour_NA : neighbourhood features of the cells (`neighbour_features`); None = neighbours unknown.
+        protein_NP : proteins of the cells, NaN = not measured; None = none was.
         """
-        mean_NZ, log_var_NZ = self.encoder(counts_NG, observed_G, neighbour_NA)
+        mean_NZ, log_var_NZ = self.encoder(counts_NG, observed_G, neighbour_NA, protein_NP)
         if self.config.centre_micro and self.mixture.initialised:
             n_type = self.config.n_type
             gamma_NK = self.mixture.best_responsibilities(mean_NZ[:, :n_type], log_var_NZ[:, :n_type]).detach()
@@ -187,6 +202,7 @@ class GeneVAE(nn.Module):
         kl_weight: float = 1.0,
         type_N: Tensor | None = None,
         neighbour_NA: Tensor | None = None,
+        protein_NP: Tensor | None = None,
         neighbourhood: Neighbourhood | None = None,
         generator: torch.Generator | None = None,
     ) -> GeneLoss:
@@ -198,15 +214,21 @@ class GeneVAE(nn.Module):
         kl_weight : 0 to 1, warm-up of both KL terms and of the independence term.
         type_N : type index of labelled cells, -1 = unlabelled; None = no labels.
         neighbour_NA : neighbourhood features (see :meth:`encode`), hidden from some cells; None = neighbours unknown.
+        protein_NP : proteins (see :meth:`encode`), hidden from the encoder in some cells; z reproduces them.
         neighbourhood : targets of the z2 heads, used once the mixture is initialised; None = heads off.
         generator : of all random choices of the pass; may be on the CPU for any device.
         """
         counts_NG = counts_NG.float()
         config = self.config
         observed_NG = self._gene_mask(counts_NG, generator) if self.training else None
-        posterior = self.encode(counts_NG, observed_NG, self._hide_neighbours(neighbour_NA, generator))
+        neighbour_NA = self._hide_neighbours(neighbour_NA, generator)
+        shown_NP = protein_NP
+        if protein_NP is not None and self.training:
+            shown_NP = hide_proteins(protein_NP, config.protein_dropout, generator)
+        posterior = self.encode(counts_NG, observed_NG, neighbour_NA, shown_NP)
         z_NZ = posterior.sample(generator)
-        reconstruction = -self.log_likelihood(counts_NG, self._drop_micro(z_NZ, generator)).mean()
+        decoded_NZ = self._drop_micro(z_NZ, generator)
+        reconstruction = -self.log_likelihood(counts_NG, decoded_NZ).mean()
         kl_type, kl_micro, gamma_NK = self._kl_terms(posterior, type_N)
         mixed = bool(self.mixture.initialised)
         type_in_z2, z2_in_z1 = dependence(posterior.z1, posterior.z2, gamma_NK if mixed else None)
@@ -222,7 +244,12 @@ class GeneVAE(nn.Module):
             + config.label_weight * labels
             + config.neighbourhood_weight * neighbours
         )
-        terms = {"loss": loss, "reconstruction": reconstruction, "kl_type": kl_type, "kl_micro": kl_micro}
+        of_proteins = {}
+        if self.protein_decoder is not None and self.encoder.from_proteins is not None and protein_NP is not None:
+            own = self.encoder.from_proteins.standardised(protein_NP)
+            of_proteins["proteins"] = protein_loss(self.protein_decoder(decoded_NZ), *own)
+            loss = loss + of_proteins["proteins"]
+        terms = {"loss": loss, "reconstruction": reconstruction, "kl_type": kl_type, "kl_micro": kl_micro} | of_proteins
         terms |= {"independence": type_in_z2, "z2_in_z1": z2_in_z1, "labels": labels, "neighbourhood": neighbours}
         terms |= latent_metrics(posterior, gamma_NK)
         return GeneLoss(terms=terms, posterior=posterior, z_NZ=z_NZ)

@@ -12,7 +12,6 @@ import numpy as np
 
 from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.errors import InputError
-from sge2hist.data.gene_panel import GenePanel
 from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.slides.channels import require_same_channels
@@ -137,7 +136,7 @@ def tune(
     if trained.provenance.get("data_fingerprint") != dataset.fingerprint:
         run.log("these are not the data that the model was trained on: cells that were held out may be trained on")
     with run.recording():
-        cells = conditioning_cells(model, trained.genes, dataset, str(accelerator.device))
+        cells = conditioning_cells(model, trained, dataset, str(accelerator.device))
         stage = make_stage(model, source, cells, run)
         budget.expect({"write/model": WRITE_S})
         run_stage(stage, plan, run, model)
@@ -157,6 +156,7 @@ def tune(
     bundle = ModelBundle(
         model=model.cpu().eval(),
         genes=trained.genes,
+        proteins=trained.proteins,
         types=trained.types,
         z2_range=trained.z2_range,
         niches=trained.niches,
@@ -172,10 +172,13 @@ def tune(
     return ModelBundle.load(output)
 
 
-def conditioning_cells(model: JointModel, genes: GenePanel, dataset: PairedDataset, device: str) -> ConditioningCells:
-    """All cells of the dataset on the model's panel, encoded."""
+def conditioning_cells(
+    model: JointModel, trained: ModelBundle, dataset: PairedDataset, device: str
+) -> ConditioningCells:
+    """All cells of the dataset on the genes and proteins of `trained`, encoded by `model`."""
     column = {gene: i for i, gene in enumerate(dataset.genes.ids)}
-    cells = GeneData.from_paired(dataset, np.arange(len(dataset)), np.array([column[gene] for gene in genes.ids]))
+    columns = np.array([column[gene] for gene in trained.genes.ids])
+    cells = GeneData.from_paired(dataset, np.arange(len(dataset)), columns, trained.proteins)
     return ConditioningCells(model, with_neighbours(cells, model.gene, split_groups(dataset)), device)
 
 
@@ -193,6 +196,14 @@ def check_tunable(trained: ModelBundle, dataset: PairedDataset) -> None:
             where=str(dataset.path),
             expected=f"the {trained.config.image.n_slides} that the model was trained on",
         )
+    if trained.proteins is not None:
+        if dataset.proteins is None:
+            raise InputError(
+                found=f"a model that reads {len(trained.proteins):,} proteins, and a dataset without proteins",
+                where=str(dataset.path),
+                expected="the dataset that the model was trained on",
+            )
+        trained.proteins.columns(dataset.proteins)
     known = set(dataset.genes.ids)
     missing = [gene for gene in trained.genes.ids if gene not in known]
     if missing:

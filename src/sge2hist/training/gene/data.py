@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.spatial_index import CellIndex
-from sge2hist.models.gene.encode import EncodedCells, encode_chunks
+from sge2hist.models.gene.encode import CellChunk, EncodedCells, encode_chunks
 from sge2hist.models.gene.neighbours import neighbour_features
 from sge2hist.models.gene.vae import COUNTS_PER, GeneStatistics, GeneVAE
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
     from sge2hist.data.paired import PairedDataset
+    from sge2hist.data.table.proteins import ProteinPanel
 
 MEMORY_LIMIT_BYTES = 8 * 2**30  # sparse counts above this stay on disk
 MAX_AXES_CELLS = 10_000  # cells that the axes of expression are fitted to
@@ -39,6 +40,7 @@ class GeneData:
     centre_um_N2: np.ndarray | None = None  # x, y; None = no positions
     slide_N: np.ndarray | None = None  # int64; None = one slide
     neighbour_NA: np.ndarray | None = None  # float32, what the posterior of z2 reads: see `with_neighbours`
+    protein_NP: np.ndarray | None = None  # float32, as measured, NaN = not measured; None = the model reads none
 
     @classmethod
     def from_counts(
@@ -50,6 +52,7 @@ class GeneData:
         type_names: list[str] | None = None,
         centre_um_N2: np.ndarray | None = None,
         slide_N: np.ndarray | None = None,
+        protein_NP: np.ndarray | None = None,
     ) -> GeneData:
         """Wrap counts in memory, CSR [N, G]; everything else is optional."""
         n_cells, n_genes = counts_NG.shape
@@ -63,11 +66,18 @@ class GeneData:
             type_names=type_names or [],
             centre_um_N2=centre_um_N2,
             slide_N=slide_N,
+            protein_NP=protein_NP,
         )
 
     @classmethod
-    def from_paired(cls, dataset: PairedDataset, rows: np.ndarray, columns: np.ndarray | None = None) -> GeneData:
-        """Cells `rows` of a paired dataset on the genes `columns` (None = all).
+    def from_paired(
+        cls,
+        dataset: PairedDataset,
+        rows: np.ndarray,
+        columns: np.ndarray | None = None,
+        proteins: ProteinPanel | None = None,
+    ) -> GeneData:
+        """Cells `rows` of a paired dataset on the genes `columns` (None = all), with `proteins` (None = none).
 
         Counts are read once and kept sparse in memory when they fit, else read from the file batch by batch.
         """
@@ -80,6 +90,8 @@ class GeneData:
             "centre_um_N2": centre_um_N2 if np.isfinite(centre_um_N2).all() else None,
             "slide_N": dataset.slide_of_cell[rows],
         }
+        if proteins is not None and dataset.proteins is not None:
+            shared["protein_NP"] = proteins.values(dataset.proteins, rows)
         probe = dataset.counts(rows[:: max(1, len(rows) // 256)][:256])
         if 8 * probe.nnz / max(1, probe.shape[0]) * len(rows) <= MEMORY_LIMIT_BYTES:
             return cls.from_counts(_read_columns(dataset, rows, columns), **shared)
@@ -103,6 +115,7 @@ class GeneData:
             centre_um_N2=of(self.centre_um_N2),
             slide_N=of(self.slide_N),
             neighbour_NA=of(self.neighbour_NA),
+            protein_NP=of(self.protein_NP),
         )
 
     @cached_property
@@ -122,6 +135,10 @@ class GeneData:
         """Neighbourhood features of some cells for the encoder, [n, A]; None when they were not computed."""
         return None if self.neighbour_NA is None else torch.from_numpy(self.neighbour_NA[rows]).to(device)
 
+    def proteins(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor | None:
+        """Proteins of some cells for the encoder, [n, P]; None when there are none."""
+        return None if self.protein_NP is None else torch.from_numpy(self.protein_NP[rows]).to(device)
+
     @cached_property
     def library_N(self) -> np.ndarray:
         """Counts of each cell on the panel, float32 [N]."""
@@ -134,12 +151,14 @@ class GeneData:
             part = rows[start : start + size]
             yield part, self.read(part)
 
-    def chunks_to_encode(
-        self, size: int, rows: np.ndarray | None = None
-    ) -> Iterator[tuple[csr_array, np.ndarray | None]]:
-        """Counts and neighbourhood features, a chunk at a time."""
+    def chunks_to_encode(self, size: int, rows: np.ndarray | None = None) -> Iterator[CellChunk]:
+        """What the encoder reads, a chunk at a time."""
+
+        def of(values: np.ndarray | None, part: np.ndarray) -> np.ndarray | None:
+            return None if values is None else values[part]
+
         for part, counts in self.chunks(size, rows):
-            yield counts, None if self.neighbour_NA is None else self.neighbour_NA[part]
+            yield CellChunk(counts, of(self.neighbour_NA, part), of(self.protein_NP, part))
 
 
 def _read_columns(dataset: PairedDataset, rows: np.ndarray, columns: np.ndarray) -> csr_array:
@@ -209,6 +228,7 @@ def gene_statistics(data: GeneData, n_axes: int = 0, *, seed: int = 0) -> GeneSt
         ):
             total += np.bincount(counts.indices, weights, minlength=data.n_genes)
     proportion_G, input_G, log1p_G = (torch.from_numpy(total / filled.sum()).float() for total in sums)
+    mean_P, sd_P = (None, None) if data.protein_NP is None else _protein_statistics(data.protein_NP[filled])
     axis_GE, spread_E = _principal_axes(data, np.flatnonzero(filled), median, n_axes, seed) if n_axes else (None, None)
     return GeneStatistics(
         median_library=median,
@@ -217,7 +237,16 @@ def gene_statistics(data: GeneData, n_axes: int = 0, *, seed: int = 0) -> GeneSt
         mean_log1p_G=log1p_G,
         axis_GE=axis_GE,
         axis_spread_E=spread_E,
+        mean_protein_P=mean_P,
+        sd_protein_P=sd_P,
     )
+
+
+def _protein_statistics(protein_NP: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of log1p of each protein where it was measured, [P] each (1 where it does not vary)."""
+    log_NP = np.ma.masked_invalid(np.log1p(protein_NP.astype(np.float64)))
+    mean_P, sd_P = log_NP.mean(0).filled(0.0), log_NP.std(0).filled(0.0)
+    return torch.from_numpy(mean_P).float(), torch.from_numpy(np.where(sd_P > 1e-6, sd_P, 1.0)).float()
 
 
 def _varies(values_NG: csr_array) -> bool:

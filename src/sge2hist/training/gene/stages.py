@@ -127,6 +127,7 @@ class GeneStage:
             kl_weight=kl_weight,
             type_N=type_N,
             neighbour_NA=self.data.neighbour_features(rows, self.device),
+            protein_NP=self.data.proteins(rows, self.device),
             neighbourhood=None if self.targets is None else self.targets.batch(rows, self.device),
             generator=generator,
         )

@@ -51,7 +51,8 @@ class Preview:
         crops, model = self._crops, self._model
         counts_MG = dense_counts(self._cells.read(crops.row_M), self._device)
         neighbour_MA = self._cells.neighbour_features(crops.row_M, self._device)
-        mean_MZ = model.gene.encode(counts_MG, neighbour_NA=neighbour_MA).mean_NZ.float()
+        protein_MP = self._cells.proteins(crops.row_M, self._device)
+        mean_MZ = model.gene.encode(counts_MG, neighbour_NA=neighbour_MA, protein_NP=protein_MP).mean_NZ.float()
         n = len(crops.centre_row_B)
         kept, mode_B, slide_B = np.arange(len(crops.row_M)), np.full(n, MODE_ALL), np.zeros(n, np.int64)
         cells = place_on_crops(crops, kept, mean_MZ.cpu(), self._depth_N, mode_B, slide_B).to(self._device)

@@ -229,7 +229,8 @@ class JointTraining(Stage):
             return z_MZ
         counts_MG = dense_counts(self._cells.read(row_M[chosen]), self._device)
         neighbour_MA = self._cells.neighbour_features(row_M[chosen], self._device)
-        posterior = self.model.gene.encode(counts_MG, neighbour_NA=neighbour_MA)
+        protein_MP = self._cells.proteins(row_M[chosen], self._device)
+        posterior = self.model.gene.encode(counts_MG, neighbour_NA=neighbour_MA, protein_NP=protein_MP)
         sample = posterior.sample(stage_generator(self._config.seed, "joint/posterior", step))
         single = torch.from_numpy(mode_M[chosen] == MODE_SINGLE_CELL)
         z_new = single_cell_latents(sample, posterior.mean_NZ, single, self._n_sampled).float()
