@@ -142,7 +142,8 @@ def test_a_slide_and_the_embedding_read_them(bundle, data, expected, tmp_path):
     assert alone.manifest["features"] == "rna,protein"
     blank = replace_proteins(data, np.zeros_like(data.protein.to_numpy()))
     other = generate_slide(bundle, blank, tmp_path / "c.generated", **options)
-    assert np.abs(slide.as_array().astype(int) - other.as_array()).mean() > 1
+    images = [one.image.as_array().astype(int) for one in (slide, other)]
+    assert np.abs(images[0] - images[1]).mean() > 1
 
     cells = data.adata()
     SGE2Hist(bundle=bundle).embed(cells)

@@ -40,7 +40,8 @@ def model_card(bundle: ModelBundle) -> str:
 
 {toy}{short}Generates {stain}
 patches of {config.patch_px} x {config.patch_px} px ({config.patch_um:g} um, {config.um_per_px:g} um/px)
-from the expression of {len(bundle.genes):,} genes{proteins}, or from a cell type's name. Its images are synthetic: not for diagnosis.
+from the expression of {len(bundle.genes):,} genes{proteins}, or from a cell type's name.
+Its images are synthetic: not for diagnosis.
 
 - data: {provenance.get("technology", "unknown")}, {provenance.get("n_train_cells", 0):,} training cells,
   slides {", ".join(provenance.get("slides", []))}, fingerprint `{str(provenance.get("data_fingerprint", ""))[:16]}`{source}

@@ -7,7 +7,7 @@ import torch
 from scipy.sparse import csr_array
 
 from sge2hist.models.gene.config import GeneModelConfig
-from sge2hist.models.gene.encode import dense_counts, encode_chunks, log_depth, stream_posteriors
+from sge2hist.models.gene.encode import CellChunk, dense_counts, encode_chunks, log_depth, stream_posteriors
 from sge2hist.models.gene.vae import GeneVAE
 
 COUNTS = csr_array(np.random.default_rng(0).poisson(1.0, (37, 20)).astype(np.int32))
@@ -23,7 +23,7 @@ def _model() -> GeneVAE:
 
 def _chunks(size: int):
     for start in range(0, COUNTS.shape[0], size):
-        yield COUNTS[start : start + size], None
+        yield CellChunk(COUNTS[start : start + size])
 
 
 def test_chunks_and_training_mode_do_not_matter():
@@ -74,8 +74,8 @@ def test_a_cell_without_counts_has_the_prior():
     )
     counts = COUNTS[:5].toarray()
     counts[[1, 4]] = 0
-    found = encode_chunks(model, [(csr_array(counts), None)], 5)
-    others = encode_chunks(model, [(csr_array(counts[[0, 2, 3]]), None)], 3)
+    found = encode_chunks(model, [CellChunk(csr_array(counts))], 5)
+    others = encode_chunks(model, [CellChunk(csr_array(counts[[0, 2, 3]]))], 3)
     component = torch.from_numpy((np.random.default_rng(0).random(200_000) < 0.7).astype(np.int64))
     samples = model.mixture.sample(component, torch.Generator().manual_seed(0)).numpy()
     for row in (1, 4):
