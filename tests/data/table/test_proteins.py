@@ -40,7 +40,7 @@ def test_normalised_values_are_refused(value):
     table = ProteinTable(names=["CD3"], value_NP=np.array([[1], [value]], np.float32))
     with pytest.raises(InputError, match="neither normalised nor centred"):
         ProteinPanel(("CD3",)).values(table, np.arange(2))
-    ProteinPanel(("CD3",)).values(table, np.arange(1))  # what is not read is not judged
+    ProteinPanel(("CD3",)).values(table, np.arange(1))  # what is not read is not checked
 
 
 def test_the_list_of_a_model_is_read_as_it_was_written(tmp_path):
