@@ -23,6 +23,9 @@ from sge2hist.generation.edited_patches import edited_request
 from sge2hist.generation.encode import encode_cells, neighbour_reader, z2_of_cell
 from sge2hist.generation.requests import request_from_adata, request_from_paired
 from sge2hist.generation.slide.edits import Edit
+from sge2hist.generation.slide.render import prepare_slide
+from sge2hist.generation.slide.request import SlideConfig
+from sge2hist.generation.slide.source import source_from_paired
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.gene.encode import dense_counts
 from sge2hist.models.image.samplers import SamplerConfig
@@ -136,20 +139,18 @@ def test_an_anndata_is_read_by_the_names_of_its_proteins(bundle, data, expected)
 
 def test_a_slide_and_the_embedding_read_them(bundle, data, expected, tmp_path):
     options = {"region_um": (100.0, 500.0, 96.0, 96.0), "sampler": FAST}
-    slide = generate_slide(bundle, data, tmp_path / "a.generated", **options)
-    assert slide.manifest["features"] == "rna,protein"
-    alone = generate_slide(bundle, data, tmp_path / "b.generated", stand_alone=True, **options)
-    assert alone.manifest["features"] == "rna,protein"
-    blank = replace_proteins(data, np.zeros_like(data.protein.to_numpy()))
-    other = generate_slide(bundle, blank, tmp_path / "c.generated", **options)
-    images = [one.image.as_array().astype(int) for one in (slide, other)]
-    assert np.abs(images[0] - images[1]).mean() > 1
+    job = prepare_slide(bundle, source_from_paired(data), tmp_path / "a.generated", SlideConfig(**options))
+    rows = [part for part in job.cells.in_source_order() if len(part.source_M)]
+    source, z_MZ = np.concatenate([p.source_M for p in rows]), np.concatenate([p.z_MZ for p in rows])
+    assert len(source) > 36
+    np.testing.assert_allclose(z_MZ[:, :8], expected[source], atol=1e-4)
+    for alone in (False, True):
+        slide = generate_slide(bundle, data, tmp_path / f"{alone}.generated", stand_alone=alone, **options)
+        assert slide.manifest["features"] == "rna,protein"
 
     cells = data.adata()
     SGE2Hist(bundle=bundle).embed(cells)
-    table = cells.obs[["x_um", "y_um"]] if "x_um" in cells.obs else None
     assert cells.uns["sge2hist"]["proteins"]
-    assert table is None  # its z1 does not depend on neighbours, which have no positions here
     np.testing.assert_allclose(cells.obsm[LATENT_KEYS["z1"]], expected, atol=1e-4)
 
 
