@@ -168,7 +168,7 @@ def test_the_explorer_reads_them(bundle, data, expected):
     tissue = Tissue(bundle, data, model_name="m", warn=lambda _: None)
     np.testing.assert_allclose(tissue.patch(1403, ()).z_centre[:8], expected[1403], atol=1e-4)
     answers, edited = CellAnswers(tissue), tissue.edited(())
-    found = answers._embed(edited.read_counts(ROWS), ROWS)
+    found = answers.tissue.embed(edited.read_counts(ROWS), ROWS)
     np.testing.assert_allclose(found.z1_NT, expected[ROWS], atol=1e-4)
     assert answers.describe(edited, str(data.obs.index[1403]))["predicted_type"] in bundle.types.names
 
