@@ -50,7 +50,8 @@ def sum_pieces(pieces: Iterable[tuple[np.ndarray, csr_array]], n_groups: int, n_
         present, local = np.unique(group_of_row[group_of_row >= 0], return_inverse=True)
         of_part = np.full(len(group_of_row), -1, np.int64)
         of_part[group_of_row >= 0] = local
-        parts.append(sum_rows(counts, of_part, len(present)))
+        part = sum_rows(counts, of_part, len(present))
+        parts.append((part.data, part.indices.astype(np.int32), np.diff(part.indptr)))  # scipy's indices may be int64
         groups.append(present)
     stacked = _stack(parts, n_genes)
     group_of_row = np.concatenate(groups)
@@ -59,17 +60,18 @@ def sum_pieces(pieces: Iterable[tuple[np.ndarray, csr_array]], n_groups: int, n_
     return sum_rows(stacked, group_of_row, n_groups)
 
 
-def _stack(parts: list[csr_array], n_columns: int) -> csr_array:
-    """One below the other; `parts` is emptied, each when it is copied."""
-    lengths = [np.zeros(1, np.int64), *(np.diff(part.indptr) for part in parts)]
-    indptr = np.cumsum(np.concatenate(lengths), dtype=np.int64)
+def _stack(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], n_columns: int) -> csr_array:
+    """Values, columns and lengths of rows, one part below the other; `parts` is emptied, each when it is copied."""
+    indptr = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(lengths for _, _, lengths in parts)]), dtype=np.int64)
     data, indices = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.int32)
     start = 0
     parts.reverse()
     while parts:
-        part = parts.pop()
-        data[start : start + part.nnz], indices[start : start + part.nnz] = part.data, part.indices
-        start += part.nnz
+        values, columns, _ = parts.pop()
+        data[start : start + len(values)], indices[start : start + len(values)] = values, columns
+        start += len(values)
+    if indptr[-1] <= np.iinfo(np.int32).max:
+        indptr = indptr.astype(np.int32)  # else scipy makes int64 of the indices too
     return csr_array((data, indices, indptr), shape=(len(indptr) - 1, n_columns))
 
 
