@@ -118,7 +118,7 @@ KIDNEY = Study(
         ),
         prints(
             "kidney-realism",
-            f"python {{benchmarks}}/realism.py {{work}}/kidney.generated {PAIRED} -n 600",
+            f"python {{benchmarks}}/realism.py {{work}}/kidney.generated {PAIRED} -n 600 --looks network,cosine",
             8,
             "kidney.md",
         ),
