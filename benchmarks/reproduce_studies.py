@@ -243,7 +243,7 @@ PANCREAS = Study(
         ),
         prints(
             "pancreas-realism",
-            f"python {{benchmarks}}/realism.py {{work}}/pancreas.generated {CELLS}",
+            f"python {{benchmarks}}/realism.py {{work}}/pancreas.generated {CELLS} --looks network,cosine",
             5,
             "pancreas.md",
             make=whole,
