@@ -50,7 +50,7 @@ def test_keyboard_alone_and_a_reload_on_the_way(page_file, open_page, tmp_path):
     page.keyboard.press("2")
     page.wait_for_timeout(300)
     page.reload()
-    assert page.inner_text("#count") == "2 of 4"
+    page.wait_for_function("document.getElementById('count').textContent === '2 of 4'")
     assert page.get_attribute("[data-answer=generated]", "aria-pressed") == "true"
     page.keyboard.press("p")
     page.wait_for_timeout(700)

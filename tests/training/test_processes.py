@@ -60,7 +60,8 @@ def test_two_processes_train_one_model(tiny_paired, tiny_model, tmp_path, monkey
     two, one = _losses(output), _losses(tiny_model)
     assert list(two) == list(one)
     for stage in {*one} - {"joint"}:  # where it ends depends on whether the gene model is frozen in the last step
-        assert abs(two[stage] / one[stage] - 1) < 0.1, stage
+        # a row is the mean since the row before, and rows come by the clock: a sum in place of a mean would double it
+        assert 2 / 3 < two[stage] / one[stage] < 3 / 2, stage
     weights = load_file(output / "model.safetensors")
     assert {name: value.shape for name, value in weights.items()} == {
         name: value.shape for name, value in load_file(tiny_model / "model.safetensors").items()
