@@ -147,12 +147,12 @@ def show(report: dict[str, Any]) -> None:
         return f"{entry['value']:.3g}{between}"
 
     names = [entry["name"] for entry in report["sets"]]
-    print("| metric | real | " + " | ".join(names) + " |\n|" + " --- |" * (len(names) + 2))
+    heads = [head for name in names for head in (name, f"{name}, shuffled")]
+    print("| metric | real | " + " | ".join(heads) + " |\n|" + " --- |" * (len(heads) + 2))
     for metric in report["metrics"]:
-        print(
-            f"| {metric['name']} | {text(metric['real'])} "
-            f"| " + " | ".join(text(metric["sets"].get(n)) for n in names) + " |"
-        )
+        found = [metric["sets"].get(name) for name in names]
+        cells = [text(entry) for of in found for entry in (of, of and of["shuffled"])]
+        print(f"| {metric['name']} | {text(metric['real'])} | " + " | ".join(cells) + " |")
 
 
 def faults(data: PairedDataset, n: int, extractor: str, models: list[str]) -> None:

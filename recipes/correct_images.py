@@ -58,11 +58,9 @@ def main() -> None:
     args = parser.parse_args()
     check_output(args.output, overwrite=False, kind=KIND)
     model, dataset = SGE2Hist.from_pretrained(args.model), PairedDataset.open(args.data)
-    trained_px = model.bundle.config.patch_px
     gated = with_noise_gate(model.bundle, gate_images(model.bundle, dataset, args.seed))
-    plain = SGE2Hist(bundle=with_correction(gated, None)).with_patch_px(args.patch_px or trained_px)
-    train = dataset.rows("train")
-    rows = np.sort(np.random.default_rng(args.seed).permutation(train)[: args.n])
+    plain = SGE2Hist(bundle=with_correction(gated, None).with_patch_px(args.patch_px))
+    rows = np.sort(np.random.default_rng(args.seed).permutation(dataset.rows("train"))[: args.n])
     generated = plain.generate_from_genes(dataset, rows=rows, seed=args.seed)[:, 0]
     config = plain.bundle.config
     real = dataset.patches(rows, side_um=config.patch_um, out_px=config.patch_px)

@@ -178,3 +178,21 @@ def test_every_share_of_a_patch_is_of_its_own_cells() -> None:
     kept = some_cells(placed, np.array([True, False, True, False, False, True]))
     assert kept.image_M.tolist() == [0, 1, 2]
     assert len(kept.mode_B) == 3
+
+
+def test_distances_are_printed_beside_the_floor_and_the_shuffled_set(capsys):
+    from evaluation import show
+
+    def entry(value: float, **more) -> dict:
+        return {"value": value, "low": value - 1, "high": value + 1, **more}
+
+    of_both = entry(64.0, shuffled=entry(70.0))
+    metrics = [
+        {"name": "Frechet distance", "real": entry(50.0), "sets": {"own": of_both}},
+        {"name": "PSNR, dB", "real": None, "sets": {"own": entry(13.0, shuffled=None)}},
+    ]
+    show({"sets": [{"name": "own"}], "metrics": metrics})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| metric | real | own | own, shuffled |"
+    assert lines[2] == "| Frechet distance | 50 [49, 51] | 64 [63, 65] | 70 [69, 71] |"
+    assert lines[3] == "| PSNR, dB | - | 13 [12, 14] | - |"

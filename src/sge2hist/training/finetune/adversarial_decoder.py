@@ -172,7 +172,7 @@ class Sharpening(Stage):
     ) -> None:
         """`before`: the autoencoder before this training, which a model from a checkpoint no longer has."""
         super().__init__()
-        self._autoencoder = _autoencoder_of(model)
+        self._autoencoder = autoencoder_of(model)
         self._source, self._cells, self._config = source, cells, config
         self._device = device = run.accelerator.device
         with torch.random.fork_rng(devices=[]):
@@ -274,7 +274,8 @@ def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=generator.device).to(like.device)
 
 
-def _autoencoder_of(model: JointModel) -> Autoencoder:
+def autoencoder_of(model: JointModel) -> Autoencoder:
+    """The autoencoder of a model; raises `InputError` where it has none."""
     autoencoder = model.image.autoencoder
     if autoencoder is None:
         raise InputError(
@@ -285,7 +286,7 @@ def _autoencoder_of(model: JointModel) -> Autoencoder:
 
 def with_decoder_noise(trained: ModelBundle, channels: int, seed: int) -> ModelBundle:
     """The same model with a decoder that reads `channels` of noise, with small weights; itself where it reads some already."""
-    autoencoder = _autoencoder_of(trained.model)
+    autoencoder = autoencoder_of(trained.model)
     if channels == 0 or autoencoder.noise_proj is not None:
         return trained
     model_config = trained.config
@@ -321,7 +322,7 @@ def sharpen(
         If `output` holds something else, if the model has no decoder or is of the published kind, if the dataset lacks genes.
     """
     config = config or SharpenConfig()
-    before = _autoencoder_of(trained.model)
+    before = autoencoder_of(trained.model)
     trained = with_decoder_noise(trained, config.decoder_noise_channels, config.seed)
     budget = TimeBudget(total_s=None if config.hours is None else config.hours * 3600, clock=clock or Clock())
     n_steps = config.steps or STEPS

@@ -15,6 +15,7 @@ from sge2hist.data.slides.channels import is_rgb
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.correction import ABSORBED, EMITTED, KERNEL_PX, MIN_LIGHT, ImageCorrection
 from sge2hist.models.joint_model import JointModel
+from sge2hist.training.finetune.adversarial_decoder import autoencoder_of
 
 GLASS_QUANTILE = 0.99  # of the light of real images, per channel
 MAX_FACTOR = 1.25  # of tone, either way
@@ -93,11 +94,17 @@ def mean_power(image_BCHW: Tensor) -> Tensor:
 
 
 def with_correction(trained: ModelBundle, correction: ImageCorrection | None) -> ModelBundle:
-    """The same model with this correction of its images in place of its own; None: without any."""
+    """The same model with this correction of its images in place of its own; None: without any.
+
+    Raises
+    ------
+    InputError
+        If the model has no decoder.
+    """
     config, state = trained.config, trained.model.state_dict()
-    assert config.image.autoencoder is not None
     kind = "" if correction is None else correction.kind
-    image = replace(config.image, autoencoder=replace(config.image.autoencoder, correction=kind))
+    autoencoder = replace(autoencoder_of(trained.model).config, correction=kind)
+    image = replace(config.image, autoencoder=autoencoder)
     with torch.random.fork_rng(devices=[]):
         model = JointModel(replace(config, image=image))
     prefix = "image.autoencoder.correction."
