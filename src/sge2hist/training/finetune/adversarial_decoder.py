@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from sge2hist.models.image.conditioning import MODE_ALL
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.budget import Clock, TimeBudget
 from sge2hist.training.config import check_at_least_one, check_one_budget, check_rate_and_seed
+from sge2hist.training.finetune.autoencoder import autoencoder_of, with_autoencoder
 from sge2hist.training.finetune.base import tune
 from sge2hist.training.image.conditioning import ConditioningCells
 from sge2hist.training.image.patches import PatchSource
@@ -274,31 +275,17 @@ def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=generator.device).to(like.device)
 
 
-def autoencoder_of(model: JointModel) -> Autoencoder:
-    """The autoencoder of a model; raises `InputError` where it has none."""
-    autoencoder = model.image.autoencoder
-    if autoencoder is None:
-        raise InputError(
-            found=f"a model of preset {model.config.preset}", expected="a model that generates latents, with a decoder"
-        )
-    return autoencoder
-
-
 def with_decoder_noise(trained: ModelBundle, channels: int, seed: int) -> ModelBundle:
     """The same model with a decoder that reads `channels` of noise, with small weights; itself where it reads some already."""
-    autoencoder = autoencoder_of(trained.model)
-    if channels == 0 or autoencoder.noise_proj is not None:
+    if channels == 0 or autoencoder_of(trained.model).noise_proj is not None:
         return trained
-    model_config = trained.config
-    image = replace(model_config.image, autoencoder=replace(autoencoder.config, decoder_noise_channels=channels))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = JointModel(replace(model_config, image=image))
-    own = model.state_dict()
-    own["image.autoencoder.noise_proj.weight"].mul_(FIRST_NOISE_WEIGHT)
-    own["image.autoencoder.noise_proj.bias"].zero_()
-    model.load_state_dict(own | trained.model.state_dict())
-    return replace(trained, model=model.eval())
+    found = with_autoencoder(trained, seed=seed, decoder_noise_channels=channels)
+    noise_proj = autoencoder_of(found.model).noise_proj
+    assert noise_proj is not None
+    with torch.no_grad():
+        for name, value in noise_proj.named_parameters():
+            value.mul_(FIRST_NOISE_WEIGHT if name == "weight" else 0.0)
+    return found
 
 
 def sharpen(

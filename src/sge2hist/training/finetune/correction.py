@@ -5,8 +5,6 @@ Shape letters: B images, C channels, H W pixels, k side of the kernel.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,8 +12,7 @@ from torch import Tensor
 from sge2hist.data.slides.channels import is_rgb
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.correction import ABSORBED, EMITTED, KERNEL_PX, MIN_LIGHT, ImageCorrection
-from sge2hist.models.joint_model import JointModel
-from sge2hist.training.finetune.adversarial_decoder import autoencoder_of
+from sge2hist.training.finetune.autoencoder import with_autoencoder
 
 GLASS_QUANTILE = 0.99  # of the light of real images, per channel
 MAX_FACTOR = 1.25  # of tone, either way
@@ -101,17 +98,10 @@ def with_correction(trained: ModelBundle, correction: ImageCorrection | None) ->
     InputError
         If the model has no decoder.
     """
-    config, state = trained.config, trained.model.state_dict()
-    kind = "" if correction is None else correction.kind
-    autoencoder = replace(autoencoder_of(trained.model).config, correction=kind)
-    image = replace(config.image, autoencoder=autoencoder)
-    with torch.random.fork_rng(devices=[]):
-        model = JointModel(replace(config, image=image))
-    prefix = "image.autoencoder.correction."
-    kept = {name: value for name, value in state.items() if not name.startswith(prefix)}
-    own = {} if correction is None else {prefix + name: value for name, value in correction.state_dict().items()}
-    model.load_state_dict(kept | own)
-    return replace(trained, model=model.eval())
+    if correction is None:
+        return with_autoencoder(trained, correction="")
+    own = {f"correction.{name}": value for name, value in correction.state_dict().items()}
+    return with_autoencoder(trained, own, correction=correction.kind)
 
 
 def glass_of(bundle: ModelBundle) -> Tensor | None:

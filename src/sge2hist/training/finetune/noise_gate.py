@@ -8,15 +8,13 @@ Shape letters: B images, C channels, H W pixels, F features.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.autoencoder import Autoencoder
-from sge2hist.models.joint_model import JointModel
+from sge2hist.training.finetune.autoencoder import with_autoencoder
 
 WINDOW = 5  # px of the local contrast
 N_STEPS = 400
@@ -63,11 +61,5 @@ def with_noise_gate(trained: ModelBundle, image_BCHW: Tensor) -> ModelBundle:
     autoencoder = trained.model.image.autoencoder
     if autoencoder is None or autoencoder.noise_proj is None or autoencoder.noise_gate is not None:
         return trained
-    config = trained.config
-    image = replace(config.image, autoencoder=replace(autoencoder.config, noise_gate=True))
-    with torch.random.fork_rng(devices=[]):
-        model = JointModel(replace(config, image=image))
-    gate = fit_noise_gate(autoencoder, image_BCHW)
-    own = {f"image.autoencoder.noise_gate.{name}": value for name, value in gate.state_dict().items()}
-    model.load_state_dict(own | trained.model.state_dict())
-    return replace(trained, model=model.eval())
+    own = {f"noise_gate.{name}": value for name, value in fit_noise_gate(autoencoder, image_BCHW).state_dict().items()}
+    return with_autoencoder(trained, own, noise_gate=True)
