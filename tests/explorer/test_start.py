@@ -74,9 +74,10 @@ def test_it_answers_on_loopback_with_its_token_alone(explorer):
 
 
 def test_closing_the_connection_ends_the_work(explorer, monkeypatch, cell):
-    ended = threading.Event()
+    started, ended = threading.Event(), threading.Event()
 
     def endless(tissue, target, edits, settings, look):
+        started.set()
         try:
             while True:
                 look(None, None)
@@ -95,10 +96,11 @@ def test_closing_the_connection_ends_the_work(explorer, monkeypatch, cell):
     assert connection.getresponse().read()
     connection.request("POST", f"{parts.path}api/sessions/{session}/render", json.dumps(body), headers)
     assert connection.getresponse().status == 200
+    assert started.wait(60)  # the answer begins before the work does: work that has not begun would not end either
     assert not ended.is_set()
     connection.sock.shutdown(socket.SHUT_RDWR)
     connection.close()
-    assert ended.wait(30)
+    assert ended.wait(60)
 
 
 def test_a_taken_port_is_refused(tiny_model, tiny_paired):

@@ -86,10 +86,17 @@ def _check_autoencoder(weights, dataset, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(train_module._Training, "_gene_stages", lambda self: None)
     with contextlib.suppress(Enough):
         train(dataset, tmp_path / "truth.model", TrainConfig(preset="tiny", mixed_precision="no"), log=lambda _: None)
+    assert _distance(weights, found) < 0.01  # the batch of one process alone: 0.09
+
+
+def _distance(weights: dict[str, torch.Tensor], truth: dict[str, torch.Tensor]) -> float:
+    """Norm of the difference of all weights of the autoencoder over that of the truth.
+
+    Not element by element: where a gradient is nearly zero, the sign of a step of the optimiser is that of the rounding.
+    """
     names = [name for name in weights if name.startswith("image.autoencoder.") and name.endswith("weight")]
-    assert names
-    for name in names:
-        torch.testing.assert_close(weights[name], found[name], rtol=1e-3, atol=2e-4)
+    found, expected = (torch.cat([of[name].flatten() for name in names]) for of in (weights, truth))
+    return float((found - expected).norm() / expected.norm())
 
 
 @pytest.mark.slow
