@@ -184,6 +184,7 @@ def speed(data: PairedDataset, n: int, extractor: str) -> None:
 
         evaluate([path], data, Path(folder) / "report", config=EvaluateConfig(extractor=extractor), progress=progress)
         marks.append(("end", time.perf_counter() - wall, time.process_time() - cpu))
+    print("| part of the report | time | processor |\n| --- | --- | --- |")
     for (what, from_wall, from_cpu), (_, to_wall, to_cpu) in pairwise(marks):
         print(f"| {what} | {to_wall - from_wall:.1f} s | {to_cpu - from_cpu:.1f} CPU s |")
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

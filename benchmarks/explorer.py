@@ -43,8 +43,8 @@ def report(name: str, rows: list[dict[str, float]]) -> None:
         values = np.array([row[key] for row in rows if key in row])
         median, high = np.quantile(values, (0.5, 0.95))
         unit = "" if key == "correlation" else " s"
-        low = f", 5 % {np.quantile(values, 0.05):.3f}" if key == "correlation" else f", 95 % {high:.3f}{unit}"
-        print(f"{name:8s} {key:20s} median {median:.3f}{unit}{low}  (n = {len(values)})")
+        edge = f"5 %: {np.quantile(values, 0.05):.3f}" if key == "correlation" else f"95 %: {high:.3f}{unit}"
+        print(f"| {name} (n = {len(values)}) | {key} | {median:.3f}{unit} | {edge} |")
 
 
 def main() -> None:
@@ -83,8 +83,9 @@ def main() -> None:
         patches.append(render(client, {"cell": cell}))
         if number in (args.edits // 10, args.edits - 1):
             print(f"after {number + 1} edits: {resident_mb():.0f} MB, load {os.getloadavg()[0]:.1f}", flush=True)
-    report("first", first)
-    report("patch", patches)
+    print("| image | | median | edge |\n|---|---|---|---|")
+    report("patch before edits", first)
+    report("patch after an edit", patches)
     for number in range(args.regions):
         if number % 5 == 0:
             x, y = (float(v) for v in rng.uniform(low, high))
@@ -93,8 +94,10 @@ def main() -> None:
         edit({"rectangle_um": [x, y, side, side]})
         regions.append(render(client, {"region_um": [x, y, side, side]}))
     if regions:
-        report("region", regions)
-    print(f"end: {resident_mb():.0f} MB, load {os.getloadavg()[0]:.1f}")
+        report(f"region of {side:g} um after an edit", regions)
+    print(
+        f"| at the end: load {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} thread(s) | memory | {resident_mb():,.0f} MB | |"
+    )
     explorer.close()
 
 

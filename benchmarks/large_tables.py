@@ -1,11 +1,12 @@
 """Reading what large imaging runs write: a CosMx table of counts, and the mosaic of a MERSCOPE run.
 
-    python benchmarks/large_tables.py table --cells 20000 --genes 19000 --folder /tmp/large
-    python benchmarks/large_tables.py mosaic --side 20000 --folder /tmp/large
+    python benchmarks/large_tables.py table --cells 5000 20000 --genes 19000 --folder /tmp/large
+    python benchmarks/large_tables.py mosaic --side 8192 20000 --folder /tmp/large
 
 `table` writes a gzipped flat file of `--cells` x `--genes` counts, `--values` of them above zero in each cell, and reads it as
 `prepare` does. `mosaic` writes a tiled 16-bit TIFF of `--side` px, dark but for a nucleus every 200 px, and reads all of it at
-half its resolution, and 100 patches. Both print processor seconds and the peak memory of reading, in a process of its own.
+half its resolution, and 100 patches. Both print, for each size, processor seconds and the peak memory of reading, in a process of
+its own.
 """
 
 from __future__ import annotations
@@ -88,12 +89,12 @@ def read_mosaic(path: Path, side: int) -> str:
 
 
 def measured(read: Callable[[Path, int], str], path: Path, size: int) -> str:
-    """Processor seconds of reading, and the peak memory of this process, imports included."""
+    """A row of the table: processor seconds of reading, and the peak memory of this process, imports included."""
     begun, wall = time.process_time(), time.perf_counter()
     text = read(path, size)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEGABYTE
     seconds, waited = time.process_time() - begun, time.perf_counter() - wall
-    return f"{text}: {seconds:.1f} CPU s, {waited:.1f} s, peak {peak:,.0f} MB; file {path.stat().st_size / 1e6:,.0f} MB"
+    return f"| {text} | {path.stat().st_size / 1e6:,.0f} | {seconds:.1f} | {waited:.1f} | {peak:,.0f} |"
 
 
 def main() -> None:
@@ -101,22 +102,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("table", "mosaic"))
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--cells", type=int, default=20_000)
+    parser.add_argument("--cells", type=int, nargs="+", default=[20_000])
     parser.add_argument("--genes", type=int, default=19_000)
     parser.add_argument("--values", type=int, default=300)
-    parser.add_argument("--side", type=int, default=20_000)
+    parser.add_argument("--side", type=int, nargs="+", default=[20_000])
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    is_table = given.what == "table"
-    path = given.folder / (f"{given.cells}_exprMat_file.csv.gz" if is_table else f"mosaic_{given.side}.tif")
-    if not path.is_file():
-        if is_table:
-            write_table(path, given.cells, given.genes, given.values)
+    print("| read | file, MB | CPU s | clock, s | peak MB |\n|---|---|---|---|---|")
+    for size in given.cells if given.what == "table" else given.side:
+        if given.what == "table":
+            path, read = given.folder / f"{size}_exprMat_file.csv.gz", read_table
+            if not path.is_file():
+                write_table(path, size, given.genes, given.values)
         else:
-            write_mosaic(path, given.side)
-    read, size = (read_table, given.cells) if is_table else (read_mosaic, given.side)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
-        print(apart.submit(measured, read, path, size).result())
+            path, read = given.folder / f"mosaic_{size}.tif", read_mosaic
+            if not path.is_file():
+                write_mosaic(path, size)
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
+            print(apart.submit(measured, read, path, size).result(), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How well nuclei are found, how fast, and how fast bins become cells.
 
     python benchmarks/nuclei.py quality --nuclei-he FOLDER --histolytics FOLDER
-    python benchmarks/nuclei.py speed --segmenter network --megapixels 28 56 113
+    python benchmarks/nuclei.py speed --megapixels 28 56 113
     python benchmarks/nuclei.py bins
 
 `quality` scores the held-out parts of the two public sets (see recipes/nuclei.md) and painted nuclei known exactly.
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,7 @@ def speed(arguments: argparse.Namespace) -> None:
     tile, _ = paint_nuclei(height_px=1024, width_px=1024, seed=3)
     print("| segmenter | Mpx | processes | nuclei | wall s | CPU s | CPU s / Mpx | parent + children peak MB |")
     print("|---|---|---|---|---|---|---|---|")
-    for megapixels in arguments.megapixels:
+    for name, megapixels in product(arguments.segmenter, arguments.megapixels):
         side = max(1, round(np.sqrt(megapixels * 1e6) / 1024)) * 1024
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "slide.tif"
@@ -127,13 +128,13 @@ def speed(arguments: argparse.Namespace) -> None:
             options = {"tile": (1024, 1024), "compression": "jpeg", "photometric": "rgb", "bigtiff": True}
             tifffile.imwrite(path, tiles, shape=(side, side, 3), dtype=np.uint8, **options)
             slide, start, cpu = SlideImage.open(path), time.monotonic(), _cpu_s()
-            _, segmenter = choose_segmenter(arguments.segmenter, slide, 0.5)
+            _, segmenter = choose_segmenter(name, slide, 0.5)
             config = TilingConfig(processes=arguments.processes)
             runs = segment_slide(slide, 0.5, segmenter, config=config)
             wall, cpu, mpx = time.monotonic() - start, _cpu_s() - cpu, side**2 / 1e6
             slide.close()
         print(
-            f"| {arguments.segmenter} | {mpx:.0f} | {arguments.processes} | {runs.n_labels} | {wall:.1f} | {cpu:.1f} | "
+            f"| {name} | {mpx:.0f} | {arguments.processes} | {runs.n_labels} | {wall:.1f} | {cpu:.1f} | "
             f"{cpu / mpx:.3f} | {_peak_mb(arguments.processes):.0f} |",
             flush=True,
         )
@@ -188,7 +189,7 @@ def main() -> None:
     part.add_argument("--histolytics", type=Path)
     part.set_defaults(run=quality)
     part = parts.add_parser("speed")
-    part.add_argument("--segmenter", default="network", choices=["network", "classical"])
+    part.add_argument("--segmenter", nargs="+", default=["network", "classical"])
     part.add_argument("--megapixels", type=float, nargs="+", default=[28, 56, 113])
     part.add_argument("--processes", type=int, default=2)
     part.set_defaults(run=speed)

@@ -66,7 +66,11 @@ def naive_cells(outs: Path, _image: Path, _scratch: Path) -> int:
     return int((summing @ table.X).sum())
 
 
-WAYS = {"naive": naive_cells, "ours": ours_cells, "ours, whole prepare": ours_prepare}
+WAYS = {
+    "counts of cells with scanpy, all in memory": naive_cells,
+    "counts of cells, streamed": ours_cells,
+    "whole `prepare`": ours_prepare,
+}
 
 
 def measure(way: str, outs: Path, image: Path) -> dict[str, float]:
@@ -97,7 +101,7 @@ def child(way: str, outs: Path, image: Path) -> None:
 
 
 def main() -> None:
-    """Print one line per way and size, and the ratios."""
+    """Print one row per way and size; `answer`: the sum of all counts, or the number of cells of the whole preparation."""
     from prepare_folder import FULL_BINS, FULL_NONZEROS, write_folder
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -105,22 +109,16 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--folder", type=Path, help="where the synthetic run is written (a temporary folder)")
     arguments = parser.parse_args()
+    print("| million bins | million values | way | CPU s | wall s | peak GB | answer |\n|---|---|---|---|---|---|---|")
     for scale in arguments.scales:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as root:
             outs, image = write_folder(Path(root), scale)
-            print(
-                f"\n{scale:g} of full size: {scale * FULL_BINS / 1e6:.2f} M bins, {scale * FULL_NONZEROS / 1e6:.1f} M values"
-            )
             results = {way: measure(way, outs, image) for way in arguments.ways}
         for way, r in results.items():
+            size = f"{scale * FULL_BINS / 1e6:.2f} | {scale * FULL_NONZEROS / 1e6:.0f}"
             print(
-                f"  {way:20s} wall {r['wall_s']:7.1f} s   cpu {r['cpu_s']:7.1f} s   peak {r['peak_gb']:5.2f} GB   {r['answer']:,}"
-            )
-        if {"naive", "ours"} <= results.keys():
-            naive, ours = results["naive"], results["ours"]
-            print(
-                f"  naive / ours: cpu {naive['cpu_s'] / ours['cpu_s']:.2f}, peak {naive['peak_gb'] / ours['peak_gb']:.2f}, "
-                f"same answer: {naive['answer'] == ours['answer']}"
+                f"| {size} | {way} | {r['cpu_s']:.1f} | {r['wall_s']:.1f} | {r['peak_gb']:.2f} | {r['answer']:,} |",
+                flush=True,
             )
 
 

@@ -114,8 +114,11 @@ def print_table(path: Path) -> None:
     every = records(path)
     cases = [record for record in every if "case" in record]
     figures = "median um | 95 % um | worst cell um | processor s"
-    print(f"| registered to | um per px stated | cases | accepted | wrong (a cell > {WRONG_UM:g} um off) | {figures} |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    if cases:
+        print(
+            f"| registered to | um per px stated | cases | accepted | wrong (a cell > {WRONG_UM:g} um off) | {figures} |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|")
     for reference in ("positions", "DAPI"):
         for stated in (True, False):
             some = [r for r in cases if r["reference"] == reference and r["stated"] == stated]
@@ -123,8 +126,25 @@ def print_table(path: Path) -> None:
                 _print_row(reference, "within 5 %" if stated else "wrong by 0.1 to 10 x", some)
     if cases:
         _print_row("all", "", cases)
-    for record in (r for r in every if "real" in r):
-        print({key: value for key, value in record.items() if key != "evidence"})
+    _print_bins([record for record in every if "real" in record])
+
+
+def _print_bins(every: list[dict[str, Any]]) -> None:
+    """What registration of a real H&E does to the positions stated for it, and how turned copies differ from that map."""
+    for record in (record for record in every if record["real"] == "as stated"):
+        print("| bins on a real H&E | positions as stated | after registration |\n|---|---|---|")
+        for key, title in (
+            ("shift_um", "shift that maximises the correlation of counts with the nuclear stain, um"),
+            ("correlation", "correlation of log counts with the nuclear stain"),
+        ):
+            print(f"| {title} | {' | '.join(f'{value:.3g}' for value in record[key])} |")
+        moved = f"{record['moved_median_um']:.1f} (at most {record['moved_max_um']:.1f})"
+        print(f"| moved by, um, median | | {moved} |")
+        if record["evidence"]:
+            print(f"| shift that held-out tiles still show, um, median | | {record['evidence']['residual_um']:.1f} |")
+    for record in (record for record in every if record["real"] == "turned"):
+        worst = f"{record['median_um']:.1f} (at most {record['max_um']:.1f})"
+        print(f"| turned copy {record['seed'] + 1}: difference from that map, um, median | | {worst} |")
 
 
 def _print_row(reference: str, stated: str, some: list[dict[str, Any]]) -> None:

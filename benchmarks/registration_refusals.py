@@ -129,14 +129,15 @@ def run(truth: Truth, others: list[tuple[str, str]], seeds: range, output: Path)
 
 def print_table(path: Path) -> None:
     """Markdown table of what was measured."""
-    print("| case | refused | found, median error um | processor s |\n|---|---|---|---|")
+    print("| case | refused | reason | found, median error um | processor s |\n|---|---|---|---|---|")
     every = records(path)
     for name in dict.fromkeys(record["refusal"] for record in every):
         some = [record for record in every if record["refusal"] == name]
         found = [record for record in some if not record["refused"]]
         errors = ", ".join(f"{r['median_um']:.2f}" if "median_um" in r else "WRONG" for r in found)
         cpu = np.mean([record["cpu_s"] for record in some])
-        print(f"| {name} | {len(some) - len(found)} of {len(some)} | {errors} | {cpu:.0f} |")
+        reasons = ", ".join(dict.fromkeys(record["refused"] for record in some if record["refused"]))
+        print(f"| {name} | {len(some) - len(found)} of {len(some)} | {reasons} | {errors} | {cpu:.0f} |")
 
 
 def main() -> None:

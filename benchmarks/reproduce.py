@@ -2,6 +2,9 @@
 
     python benchmarks/reproduce.py kidney --list
     python benchmarks/reproduce.py kidney --data DATA      # DATA holds kidney_visium_hd/; else the variable SGE2HIST_DATA
+    python benchmarks/reproduce.py pancreas --data DATA    # DATA holds xenium_pancreas/ and kidney_visium_hd/he.tif
+    python benchmarks/reproduce.py genes --data DATA       # the gene model beside other methods: an hour
+    python benchmarks/reproduce.py speed                   # time and memory on made-up input
     python benchmarks/reproduce.py toy
 
 Each step is one command with pinned arguments, run in its own process. A step is skipped when its output is there and was made
@@ -24,7 +27,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from reproduce_studies import PRINTS, STUDIES, Step, Study
+from reproduce_steps import PRINTS, Step, Study
+from reproduce_studies import STUDIES
 from reproduce_tables import write_table
 
 import sge2hist
@@ -155,13 +159,14 @@ def check(study: Study, steps: list[Step], places: Places) -> None:
     if study.model:
         model_folder(study.model)
     for step in steps:
-        if step.needs and (places.data is None or not (places.data / step.needs).exists()):
-            raise InputError(
-                found="no --data and no variable SGE2HIST_DATA" if places.data is None else f"no {step.needs}",
-                where="" if places.data is None else str(places.data),
-                expected=f"the folder that holds {step.needs}",
-                repair=f"python benchmarks/reproduce.py {study.name} --data FOLDER",
-            )
+        for needed in step.needs:
+            if places.data is None or not (places.data / needed).exists():
+                raise InputError(
+                    found="no --data and no variable SGE2HIST_DATA" if places.data is None else f"no {needed}",
+                    where="" if places.data is None else str(places.data),
+                    expected=f"the folder that holds {needed}",
+                    repair=f"python benchmarks/reproduce.py {study.name} --data FOLDER",
+                )
         for table in step.tables:
             page = places.pages / table.page
             if not page.is_file() or f"<!-- table {table.name} -->" not in page.read_text(encoding="utf-8"):

@@ -1,18 +1,20 @@
-"""What `reproduce.py` runs: for each study its steps, in order, with pinned arguments.
+"""Studies of the shipped models and of the toy: what `reproduce.py` runs, in order.
 
 ``{work}`` is the folder of outputs, ``{data}`` that of real data, ``{benchmarks}`` the one of this file.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
+from reproduce_genes import GENES
+from reproduce_speed import SPEED
+from reproduce_steps import PAIRED, PREPARE_KIDNEY, Step, Study, prints
 from reproduce_tables import (
-    Make,
     Table,
     clustering,
     extractors,
-    printed,
+    filters,
     scores,
     sizes,
     small_changes,
@@ -20,59 +22,14 @@ from reproduce_tables import (
     whole,
 )
 
-PRINTS = ".md"  # a step that makes NAME.md: its standard output is kept there
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One command.
-
-    Attributes:
-        name: of the step; command: words separated by spaces.
-        makes: file or folder in the work folder that is there when the step is done; `NAME.md` keeps what it prints.
-        minutes: expected on two free cores; measured where a results page gives the time, else estimated.
-        tables: tables that are made from it.
-        needs: file or folder without which the step cannot run.
-    """
-
-    name: str
-    command: str
-    makes: str
-    minutes: float
-    tables: tuple[Table, ...] = ()
-    needs: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """Steps in the order in which they run; `model` is the shipped model that they need."""
-
-    name: str
-    steps: tuple[Step, ...]
-    model: str = ""
-
-
-def prints(name: str, command: str, minutes: float, page: str, needs: str = "", make: Make = printed) -> Step:
-    """Return a step whose printed tables become the table of the same name."""
-    table = Table(name=name, page=page, make=make)
-    return Step(name=name, command=command, makes=name + PRINTS, minutes=minutes, tables=(table,), needs=needs)
-
-
-KIDNEY_DATA = "kidney_visium_hd/outs"
-PAIRED = "--data {work}/kidney.paired"
 SQUARE = "2048,4096,1024,1024"
+SEEDS = range(8)
 KIDNEY = Study(
     name="kidney",
     model="pretrained:kidney",
     steps=(
-        Step(
-            name="prepare",
-            command="sge2hist prepare {data}/kidney_visium_hd/outs --image {data}/kidney_visium_hd/he.tif --bin-um 16 "
-            "--patch-um 128 --patch-px 64 --types markers:kidney --shift-um 7,2 -o {work}/kidney.paired",
-            makes="kidney.paired",
-            minutes=2,
-            needs=KIDNEY_DATA,
-        ),
+        replace(PREPARE_KIDNEY, tables=(Table(name="prepared-kidney", page="preparation.md", make=filters),)),
+        prints("kidney-weights", "python {benchmarks}/weights.py pretrained:kidney", 0.1, "kidney.md"),
         Step(
             name="generate",
             command=f"sge2hist generate pretrained:kidney {PAIRED} --split test -n 1500 -o {{work}}/kidney.generated",
@@ -131,6 +88,12 @@ KIDNEY = Study(
         ),
         prints("image-cost", "python {benchmarks}/image_model.py cost pretrained:kidney", 15, "image-model.md"),
         prints(
+            "sampling-noise",
+            f"python {{benchmarks}}/image_model.py noise pretrained:kidney {PAIRED} -n 256",
+            15,
+            "sampling.md",
+        ),
+        prints(
             "sampling-guidance",
             f"python {{benchmarks}}/image_model.py guidance pretrained:kidney {PAIRED} -n 512",
             15,
@@ -186,16 +149,45 @@ KIDNEY = Study(
             make=whole,
         ),
         prints("slide-regressions", f"python {{benchmarks}}/slide.py score {PAIRED}", 10, "slide.md"),
-        Step(
-            name="square",
-            command=f"sge2hist generate-slide pretrained:kidney {PAIRED} --region {SQUARE} -o {{work}}/square.generated",
-            makes="square.generated",
-            minutes=1,
+        *(
+            Step(
+                name=f"square-{seed}",
+                command=f"sge2hist generate-slide pretrained:kidney {PAIRED} --region {SQUARE} --seed {seed} "
+                f"-o {{work}}/square_{seed}.generated",
+                makes=f"square_{seed}.generated",
+                minutes=2,
+            )
+            for seed in SEEDS
         ),
         prints(
-            "slide-square", f"python {{benchmarks}}/slide.py score {{work}}/square.generated {PAIRED}", 10, "slide.md"
+            "slide-square",
+            f"python {{benchmarks}}/slide.py score {' '.join(f'{{work}}/square_{seed}.generated' for seed in SEEDS)} {PAIRED}",
+            10,
+            "slide.md",
         ),
-        prints("slide-cost", "python {benchmarks}/slide.py cost --preset tiny --mm2 4 16", 5, "slide.md"),
+        prints("slide-cost", "python {benchmarks}/slide.py cost --preset tiny --mm2 4 16 100", 8, "slide.md"),
+        prints(
+            "evaluation-speed",
+            "python {benchmarks}/evaluation.py speed {work}/kidney.paired -n 1000",
+            2,
+            "evaluation.md",
+        ),
+        prints(
+            "explorer",
+            f"python {{benchmarks}}/explorer.py pretrained:kidney {PAIRED} --edits 40 --regions 3",
+            3,
+            "explorer.md",
+        ),
+        Step(
+            name="registered-bins",
+            command="python {benchmarks}/registration.py --visium-hd {data}/kidney_visium_hd/outs "
+            "--other-image {data}/kidney_visium_hd/he.tif --cases 2 --output {work}/bins.jsonl",
+            makes="bins.jsonl",
+            minutes=4,
+        ),
+        prints(
+            "registration-bins", "python {benchmarks}/registration.py --table {work}/bins.jsonl", 0.1, "registration.md"
+        ),
     ),
 )
 
@@ -210,8 +202,9 @@ PANCREAS = Study(
             command="python {benchmarks}/../recipes/shipped.py pancreas {data}/xenium_pancreas --prepare-only -o {work}/pancreas",
             makes="pancreas/cells.paired",
             minutes=2,
-            needs="xenium_pancreas",
+            tables=(Table(name="prepared-pancreas", page="preparation.md", make=filters),),
         ),
+        prints("pancreas-weights", "python {benchmarks}/weights.py pretrained:pancreas", 0.1, "pancreas.md"),
         prints(
             "single-cells",
             f"python {{benchmarks}}/single_cell.py pretrained:pancreas {CELLS} -n 20 --seeds 3 --parts cells,cost",
@@ -253,11 +246,23 @@ PANCREAS = Study(
             command="python {benchmarks}/registration.py {data}/xenium_pancreas --cases 10 --output {work}/cases.jsonl",
             makes="cases.jsonl",
             minutes=10,
-            needs="xenium_pancreas",
         ),
         prints(
             "registration-cases",
             "python {benchmarks}/registration.py --table {work}/cases.jsonl",
+            0.1,
+            "registration.md",
+        ),
+        Step(
+            name="refusals",
+            command="python {benchmarks}/registration_refusals.py {data}/xenium_pancreas "
+            "--other {data}/kidney_visium_hd/he.tif 2.0 --seeds 1 --output {work}/refusals.jsonl",
+            makes="refusals.jsonl",
+            minutes=6,
+        ),
+        prints(
+            "registration-refusals",
+            "python {benchmarks}/registration_refusals.py --table {work}/refusals.jsonl",
             0.1,
             "registration.md",
         ),
@@ -289,4 +294,4 @@ TOY = Study(
     ),
 )
 
-STUDIES = {study.name: study for study in (KIDNEY, PANCREAS, TOY)}
+STUDIES = {study.name: study for study in (KIDNEY, PANCREAS, TOY, GENES, SPEED)}

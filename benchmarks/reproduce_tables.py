@@ -161,6 +161,17 @@ def small_changes(path: Path) -> str:
     return markdown(rows)
 
 
+def filters(path: Path) -> str:
+    """Return what each filter of `prepare` left of the cells, from the manifest of a paired dataset."""
+    rows = [["section", "filter", "removed", "left"]]
+    found = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    for slide, steps in found["qc"]["cells"].items():
+        rows.append([slide, f"{found['observation']}s read", "", f"{found['qc']['read'][slide]:,}"])
+        rows += [["", step["filter"], f"{step['removed']:,}", f"{step['left']:,}"] for step in steps]
+        rows.append(["", "placed: on the image", "", f"{found['qc']['placed'][slide]:,}"])
+    return markdown(rows)
+
+
 def clustering(path: Path) -> str:
     """Return the clustering of test cells by their latents."""
 

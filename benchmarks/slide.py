@@ -174,7 +174,9 @@ def cost(args: argparse.Namespace) -> None:
         if done.returncode:
             raise SystemExit(done.stderr)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
-        print(" ".join(f"{name} {value:,.3g}" for name, value in rows[-1].items()), flush=True)
+        if len(rows) == 1:
+            print(f"| {' | '.join(rows[0]).replace('_', ' ')} |\n{'|---' * len(rows[0])}|")
+        print("| " + " | ".join(f"{value:,.3g}" for value in rows[-1].values()) + " |", flush=True)
     first, last = rows[0], rows[-1]
     print(
         f"memory over the model, {last['mm2']:g} mm2 against {first['mm2']:g} mm2: "

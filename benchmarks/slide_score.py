@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from sge2hist.evaluation.metrics.slide_maps import (
 )
 
 SHORT = {name: name.partition("_")[0] for name in STATISTICS}
+SEAMS = {
+    "seams": "generated, lines of windows against all others",
+    "seams_alike": "generated, against lines that lie alike in the network's grid",
+    "real_seams": "real section, the same lines",
+}
 Methods = dict[str, dict[float, Maps]]
 
 
@@ -91,27 +97,34 @@ def generated_maps(paths: list[Path], region_um: Region) -> Methods:
 
 
 def print_table(methods: Methods, real: dict[float, Maps], counts: dict[float, np.ndarray], split: str) -> None:
-    """R2, r and spread ratio of every method, then the first generated slide (else the last method) shuffled; and by how much the
-    R2 of the slides, or their mean, is above that of the convolution (95 % interval, blocks of 512 um resampled).
+    """Print a Markdown table for each size of window: R2, r and spread ratio of every method.
+
+    Then the first generated slide (else the last method) shuffled, and by how much the R2 of the slides, or their mean, is above
+    that of the convolution (95 % interval, blocks of 512 um resampled).
     """
     name = next((name for name in methods if name.startswith("generated")), list(methods)[-1])
     rng = np.random.default_rng(0)
     shuffled = {um: {key: shuffle(v, counts[um], rng) for key, v in methods[name][um].items()} for um in counts}
-    print(f"{'R2 / r / spread ratio':34s}" + "".join(f"{SHORT[key]:>24s}" for key in STATISTICS))
     for um, mask in counts.items():
-        print(f"windows of {um:g} um, {int(mask.sum()):,} with cells of split {split} alone")
+        print_row(f"R2 / r / spread, {int(mask.sum()):,} windows of {um:g} um of split {split}", SHORT.values())
+        print_row("---", ["---"] * len(SHORT))
         found = {
             method: compare_maps(real[um], maps[um], mask, window_um=um)
             for method, maps in {**methods, f"{name}, shuffled": shuffled}.items()
         }
         for method, scores in found.items():
-            cells = [f"{s.r2.value:.3f} / {s.correlation.value:.3f} / {s.spread_ratio:.2f}" for s in scores]
-            print(f"  {method:32s}" + "".join(f"{cell:>24s}" for cell in cells))
+            print_row(method, [f"{s.r2.value:.2f} / {s.correlation.value:.2f} / {s.spread_ratio:.2f}" for s in scores])
         last = list(methods)[-1]  # of several slides their mean
         if CONVOLUTION in found and last.startswith("generated"):
             apart = [a.r2.minus(b.r2) for a, b in zip(found[last], found[CONVOLUTION], strict=True)]
-            cells = [f"{e.value:.3f} ({e.interval()[0]:.3f} to {e.interval()[1]:.3f})" for e in apart]
-            print(f"  {'R2, last less the convolution':32s}" + "".join(f"{cell:>24s}" for cell in cells))
+            cells = [f"{e.value:.2f} ({e.interval()[0]:.2f} to {e.interval()[1]:.2f})" for e in apart]
+            print_row(f"R2, {last.removeprefix('generated, ')} less the convolution", cells)
+        print()
+
+
+def print_row(head: str, cells: Iterable[str]) -> None:
+    """Print a row of a Markdown table."""
+    print("| " + " | ".join([head, *cells]) + " |", flush=True)
 
 
 def shuffle(values_RC: np.ndarray, counts_RC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -122,44 +135,40 @@ def shuffle(values_RC: np.ndarray, counts_RC: np.ndarray, rng: np.random.Generat
 
 
 def print_seams(paths: list[Path], data: PairedDataset, split: str) -> None:
-    """Seam score of the first slide, against all lines and against those of the network's own grid, and of the real one."""
+    """Print the seam score of the first slide, against all lines and against those of the network's grid, and of the real one."""
     found = score_slide(list(paths[:1]), data, split=split).report
-    for name in ("seams", "seams_alike", "real_seams"):
+    print_row("seam score, 1: none", ["value"])
+    print_row("---", ["---"])
+    for name, title in SEAMS.items():
         if found[name]:
-            print(f"{name:18s} {found[name]['value']:.3f} ({found[name]['low']:.3f} to {found[name]['high']:.3f})")
+            print_row(title, [f"{found[name]['value']:.3f} ({found[name]['low']:.3f} to {found[name]['high']:.3f})"])
+    print()
 
 
 def print_patches(paths: list[Path], patches: Path, data: PairedDataset, split: str) -> None:
-    """Windows cut out of the first slide against single patches of the same cells, both against the real patches."""
+    """Print windows cut out of the first slide beside single patches of the same cells, both against the real patches."""
     from sge2hist.evaluation.config import EvaluateConfig
     from sge2hist.evaluation.evaluate import evaluate
 
     config = EvaluateConfig(split=split, max_samples=1, umap=False)
     report = evaluate([f"windows={paths[0]}", f"patches={patches}"], data, config=config)
-    print(f"\n{report['data']['n_cells']:,} cells, features of {report['extractor']['name']}")
-    print(f"{'':42s}{'real':>12s}{'windows':>12s}{'patches':>12s}   windows minus patches")
+    heads = ["real", "windows", "patches", "windows less patches"]
+    print_row(f"{report['data']['n_cells']:,} cells, {report['extractor']['name']}", heads)
+    print_row("---", ["---"] * len(heads))
     apart = {row["id"]: row["sets"].get("patches") for row in report["differences"]}
     for metric in report["metrics"]:
-        floor, sets = metric["real"], metric["sets"]
-        print(
-            f"{metric['name']:42s}{value_text(floor):>12s}"
-            + "".join(f"{value_text(sets.get(name)):>12s}" for name in ("windows", "patches"))
-            + between(apart.get(metric["id"]))
-        )
+        values = (metric["real"], *(metric["sets"].get(name) for name in ("windows", "patches")))
+        print_row(metric["name"], [*map(value_text, values), between(apart.get(metric["id"]))])
     rows = {name: {row["statistic"]: row for row in table} for name, table in report["morphometry"].items()}
     for statistic, row in rows["windows"].items():
         other = rows["patches"][statistic]
-        print(
-            f"{statistic + ', mean':42s}"
-            + "".join(
-                f"{plain(value):>12s}" for value in (row["real_mean"], row["generated_mean"], other["generated_mean"])
-            )
-        )
+        means = (row["real_mean"], row["generated_mean"], other["generated_mean"])
+        print_row(f"{statistic}: mean", [*map(plain, means), ""])
         for key, title in (("spread_ratio", "spread ratio"), ("one_minus_ks", "1 - KS")):
             values = (row["distribution_floor"][key], row["distribution"][key], other["distribution"][key])
-            print(f"{'  ' + title:42s}" + "".join(f"{plain(value):>12s}" for value in values))
+            print_row(f"{statistic}: {title}", [*map(plain, values), ""])
         values = (None, row["correlation"]["value"], other["correlation"]["value"])
-        print(f"{'  correlation with the real patch':42s}" + "".join(f"{plain(value):>12s}" for value in values))
+        print_row(f"{statistic}: correlation with the real patch", [*map(plain, values), ""])
 
 
 def value_text(entry: dict[str, Any] | None) -> str:
@@ -176,4 +185,4 @@ def between(entry: dict[str, Any] | None) -> str:
     """Difference with its interval; the report has patches minus windows."""
     if entry is None or entry["value"] is None or entry.get("low") is None:
         return ""
-    return f"   {-entry['value']:.3g} ({-entry['high']:.3g} to {-entry['low']:.3g})"
+    return f"{-entry['value']:.3g} ({-entry['high']:.3g} to {-entry['low']:.3g})"

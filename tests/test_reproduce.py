@@ -37,12 +37,12 @@ def places(modules: SimpleNamespace, tmp_path: Path) -> Any:
 
 
 def study(
-    modules: SimpleNamespace, tmp_path: Path, code: str = "print('| a |\\n|---|\\n| 1 |')", **changed: Any
+    modules: SimpleNamespace, tmp_path: Path, code: str = "print('| a |\\n|---|\\n| 1 |')", arguments: str = ""
 ) -> Any:
     """One step that appends to a log and prints a table."""
     script = tmp_path / "script.py"
     script.write_text(f"open({str(tmp_path / 'log')!r}, 'a').write('run ')\nprint('chatter')\n{code}\n")
-    step = modules.studies.prints("first", f"python {script}", 0.1, "page.md", **changed)
+    step = modules.studies.prints("first", f"python {script} {arguments}".strip(), 0.1, "page.md")
     return modules.studies.Study(name="small", steps=(step,))
 
 
@@ -104,7 +104,7 @@ def test_a_failed_step_leaves_nothing_and_says_why(modules, places, tmp_path) ->
 
 def test_what_is_absent_is_said_before_any_work(modules, places, tmp_path) -> None:
     with pytest.raises(InputError, match="SGE2HIST_DATA"):
-        modules.main.reproduce(study(modules, tmp_path, needs="kidney_visium_hd"), places)
+        modules.main.reproduce(study(modules, tmp_path, arguments="{data}/kidney_visium_hd"), places)
     elsewhere = modules.main.Places(work=places.work, data=None, pages=tmp_path)
     with pytest.raises(InputError, match="no marks of table first"):
         modules.main.reproduce(study(modules, tmp_path), elsewhere)
