@@ -36,8 +36,8 @@ def test_parts_cover_all_in_order_with_at_most_a_batch_running(threads, n, batch
         with lock:
             running += part.stop - part.start
             peak = max(peak, running)
+        time.sleep(0.002)  # long enough that parts overlap, and that the caller goes on
         threads_seen.append(torch.get_num_threads())
-        time.sleep(0.002)  # long enough that parts overlap
         with lock:
             running -= part.stop - part.start
         return list(range(part.start, part.stop))

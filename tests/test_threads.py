@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -87,6 +89,24 @@ def test_defaults_of_a_new_process():
     n = "import sge2hist, torch; print(torch.get_num_threads())"
     assert _in_new_process(n, OMP_NUM_THREADS="1") == "1"
     assert int(_in_new_process(n, OMP_NUM_THREADS="4096")) <= len(os.sched_getaffinity(0))
+
+
+def test_threads_of_a_pool_keep_their_limit_and_no_other_changes():
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        pool = threads.threads_with_limits(2, 1, "few")
+        with pool, ThreadPoolExecutor(1) as other:
+            torch.set_num_threads(2)  # after it, torch begins in threads of the pool: it must not read this
+            both = Barrier(2)
+            seen = [pool.submit(lambda: (both.wait(20), torch.get_num_threads())[1]) for _ in range(2)]
+            assert [future.result() for future in seen] == [1, 1]
+            assert torch.get_num_threads() == 2
+            assert other.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")

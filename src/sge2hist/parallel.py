@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
+
+from sge2hist.threads import threads_with_limits
 
 Result = TypeVar("Result")
 
@@ -31,20 +33,17 @@ def parallel_batches(call: Callable[[slice], Result], n: int, batch: int, device
     if workers <= 1:
         yield from map(call, _slices(n, batch))
         return
-    # the initializer sets the number of its own thread and of threads that start later, hence it is set once more below
-    pool = ThreadPoolExecutor(workers, "sge2hist", torch.set_num_threads, (threads // workers,))
+    pool = threads_with_limits(workers, threads // workers, "sge2hist")
     try:
         running: deque[Future[Result]] = deque()
         for part in _slices(n, size):
             if len(running) > workers:
                 yield running.popleft().result()
             running.append(pool.submit(call, part))
-            torch.set_num_threads(threads)
         while running:
             yield running.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
 
 
 @contextmanager

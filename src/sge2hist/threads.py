@@ -8,6 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from threading import Barrier
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 SPIN_COUNT = 20_000
 """Turns of the loop in which a thread of GNU OpenMP waits before it sleeps (its own default: 300,000, milliseconds).
@@ -45,6 +50,38 @@ def use_threads(n: int) -> None:
         os.environ[name] = str(n)
     if "torch" in sys.modules:  # else it reads the environment when it is imported
         sys.modules["torch"].set_num_threads(n)
+
+
+def limit_this_thread(n: int) -> None:
+    """Limit torch to n CPU threads in the operations of the calling thread; also in those of threads that first use torch later.
+
+    torch counts per thread, and its first operation in a thread sets the count that was set last in any thread. So that one comes
+    first: else the limit would last until the first operation.
+    """
+    import torch
+
+    torch.get_num_threads()
+    torch.set_num_threads(n)
+
+
+def threads_with_limits(workers: int, n: int, name: str) -> ThreadPoolExecutor:
+    """A pool of threads that torch is limited to n threads in; no other thread changes."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+
+    before, begun = torch.get_num_threads(), Barrier(workers + 1)
+
+    def begin() -> None:
+        limit_this_thread(n)
+        begun.wait()
+
+    pool = ThreadPoolExecutor(workers, name, begin)
+    for _ in range(workers):  # each starts a thread: none is idle before all have begun
+        pool.submit(int)
+    begun.wait()
+    torch.set_num_threads(before)  # of threads that first use torch later
+    return pool
 
 
 def _allowed_cores() -> int:

@@ -18,7 +18,7 @@ from sge2hist.explorer.edit_list import collection_of, edits_of_collection
 from sge2hist.explorer.fields import RequestError, malformed, not_found
 from sge2hist.explorer.pictures import png
 from sge2hist.explorer.sessions import Session
-from sge2hist.explorer.targets import Target
+from sge2hist.explorer.targets import Target, threads_of
 from sge2hist.explorer.tissue import Tissue
 from sge2hist.generation.slide.stand_alone import write_region_image
 
@@ -101,7 +101,8 @@ def repeat_commands(
     enabled = [edit for edit in session.edits if edit["enabled"]] if dose is None else []
     file = f"{file_name(session.name)}.geojson" if session.name else EDITS_FILE
     seed = session.settings["seed"] + (target.sample if target.region_um is not None else 0)
-    options = _options(tissue, session, seed)
+    threads = threads_of(tissue, target, dose=dose is not None)
+    options = [*_options(tissue, session, seed), "--threads", str(threads)]
     model, data = tissue.model_name, str(tissue.dataset.path)
     if target.region_um is None:
         output = f"{file_name(str(target.cell))}.generated"
@@ -119,7 +120,7 @@ def repeat_commands(
     words += [*options, "-o", output]
     return {
         "command": shlex.join(words),
-        "python": _python(tissue, session, target, dose, file if enabled else None, seed, output),
+        "python": _python(tissue, session, target, dose, file if enabled else None, seed, output, threads),
         "edits_file": file,
         "edits": collection(tissue, session) if enabled else None,
         "output": output,
@@ -149,6 +150,7 @@ def _python(
     edits_file: str | None,
     seed: int,
     output: str,
+    threads: int,
 ) -> str:
     settings = session.settings
     sampler = (
@@ -158,7 +160,9 @@ def _python(
         "from dataclasses import replace",
         "",
         "import sge2hist",
+        "import torch",
         "",
+        f"torch.set_num_threads({threads})  # another number may round otherwise",
         f"model = sge2hist.SGE2Hist.from_pretrained({tissue.model_name!r})",
         f"data = sge2hist.PairedDataset.open({str(tissue.dataset.path)!r})",
         f"sampler = {sampler}",

@@ -11,7 +11,7 @@ import time
 from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from sge2hist.explorer.cells import CellAnswers
 from sge2hist.explorer.fields import RequestError
 from sge2hist.explorer.limits import LIMITS
 from sge2hist.explorer.pictures import png
-from sge2hist.explorer.targets import Decode, Look, Target, generate_target, place_um
+from sge2hist.explorer.targets import PATCH_THREADS, Decode, Look, Target, generate_target, place_um
 from sge2hist.explorer.tissue import Tissue
 from sge2hist.generation.edited_patches import joined
 from sge2hist.generation.patches import image_batches
@@ -31,6 +31,7 @@ from sge2hist.generation.requests import GenerationRequest
 from sge2hist.generation.slide.edits import Edit
 from sge2hist.generation.windows import image_seed
 from sge2hist.models.image.conditioning import PlacedCells
+from sge2hist.threads import threads_with_limits
 
 Emit = Callable[[dict[str, Any]], None]
 PREVIEW_SHARE = 0.45  # of the evaluations before the preview
@@ -38,7 +39,7 @@ MIN_PREVIEW_STEPS = 4  # fewer: the full image comes as soon
 DIFFERENCE_RANGE = 64.0  # grey levels from black to white
 CORRELATION_UM = 8.0
 MAX_IMAGES = 64  # kept in memory
-WORKERS = 2
+WORKERS = 2  # images under way at one time: patches, and as many others
 
 
 class Cancelled(Exception):
@@ -50,8 +51,7 @@ class Renderer:
 
     def __init__(self, tissue: Tissue, answers: CellAnswers) -> None:
         self.tissue, self.answers = tissue, answers
-        threads = torch.get_num_threads()  # as the command line has: another number may round otherwise
-        self._pool = ThreadPoolExecutor(WORKERS, "explorer", torch.set_num_threads, (threads,))
+        self._pools = {n: threads_with_limits(WORKERS, n, "explorer") for n in {PATCH_THREADS, tissue.threads}}
         self._slots: dict[tuple[str, str], threading.Event] = {}
         self._kept: OrderedDict[tuple[Any, ...], np.ndarray] = OrderedDict()
         self._lock, self._n_running = threading.Lock(), 0
@@ -62,13 +62,19 @@ class Renderer:
         with self._lock:
             for cancel in self._slots.values():
                 cancel.set()
-        self._pool.shutdown(cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(cancel_futures=True)
 
     def start(
-        self, session: str, slot: str, work: Callable[[Emit, Callable[[], None]], None], emit: Emit
+        self,
+        session: str,
+        slot: str,
+        work: Callable[[Emit, Callable[[], None]], None],
+        emit: Emit,
+        threads: int = PATCH_THREADS,
     ) -> tuple[threading.Event, Future[None]]:
-        """Run `work(emit, check)` in the background; `check` raises once the work is cancelled. `emit` gets the stages, of which
-        the last is full, cancelled or error.
+        """Run `work(emit, check)` in the background, on so many CPU threads (:func:`~sge2hist.explorer.targets.threads_of`);
+        `check` raises once the work is cancelled. `emit` gets the stages, of which the last is full, cancelled or error.
         """
         cancel = threading.Event()
         with self._lock:
@@ -98,7 +104,7 @@ class Renderer:
                     if self._slots.get((session, slot)) is cancel:
                         del self._slots[session, slot]
 
-        return cancel, self._pool.submit(run)
+        return cancel, self._pools[threads].submit(run)
 
     # --- kinds of work ---------------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ from sge2hist.generation.slide.source import region_px
 from sge2hist.generation.slide.stand_alone import StandAloneRegion
 from sge2hist.generation.windows import decode_patches, image_seed, sample_patches
 
+PATCH_THREADS = 1
+"""CPU threads for one patch: more are slower (benchmarks/explorer.py: 0.5 s with one, 0.8 s with two)."""
 DEFAULT_DOSES = [2 * i / 7 for i in range(8)]
 Rectangle = tuple[float, float, float, float]
 Decode = Callable[[Tensor], np.ndarray]
@@ -62,6 +64,11 @@ def read_dose(values: dict[str, Any]) -> tuple[list[str], list[float]]:
         return genes, DEFAULT_DOSES
     top = LIMITS.dose_max
     return genes, [float(as_number(f, "factors", 0, top)) for f in items(values, "factors", LIMITS.doses)]
+
+
+def threads_of(tissue: Tissue, target: Target, *, dose: bool = False) -> int:
+    """CPU threads that generate a target, or its dose strip: another number rounds otherwise."""
+    return tissue.threads if dose or target.region_um is not None else PATCH_THREADS
 
 
 def place_um(tissue: Tissue, target: Target) -> Rectangle:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from sge2hist import __version__
 from sge2hist.data.errors import InputError
@@ -82,6 +83,7 @@ class Tissue:
         self.force = force
         self.bundle, self.dataset, self.slide, self.model_name = bundle, dataset, slide, model_name
         self.generated = generated
+        self.threads = torch.get_num_threads()  # as the command line has
         section = source_from_paired(dataset, slide)
         self.outline_um_NV2 = section.outline_um_NV2  # vertices from each cell's centre, for display; None: unknown
         self.source: SlideSource = with_footprints(bundle, section, AUTO)

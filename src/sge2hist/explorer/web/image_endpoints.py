@@ -19,7 +19,7 @@ from sge2hist.explorer.fields import RequestError, flag, malformed, number, text
 from sge2hist.explorer.limits import LIMITS
 from sge2hist.explorer.rendering import Emit, Renderer
 from sge2hist.explorer.sessions import Session, Sessions
-from sge2hist.explorer.targets import Target, read_dose, read_target
+from sge2hist.explorer.targets import Target, read_dose, read_target, threads_of
 from sge2hist.explorer.tissue import Tissue
 from sge2hist.explorer.web.requests import body_of
 from sge2hist.explorer.web.session_access import SessionAccess, download
@@ -44,7 +44,8 @@ class ImageEndpoints(SessionAccess):
         edits, settings = self._now(session)
         asked: dict[str, Any] = {"target": target, "edits": edits, "settings": settings, "revision": session.revision}
         asked |= {"preview": flag(body, "preview", True), "before": flag(body, "before", True)}
-        return self._stream(request, session, body, "main", partial(self.renderer.render, **asked))
+        threads = threads_of(self.tissue, target)
+        return self._stream(request, session, body, "main", partial(self.renderer.render, **asked), threads)
 
     async def samples(self, request: Request) -> Response:
         """More images of a cell."""
@@ -53,7 +54,7 @@ class ImageEndpoints(SessionAccess):
         n = int(number(body, "n", 1, LIMITS.samples, 4, whole=True))
         edits, settings = self._now(session)
         work = partial(self.renderer.samples, target=target, n=n, edits=edits, settings=settings)
-        return self._stream(request, session, body, "samples", work)
+        return self._stream(request, session, body, "samples", work, threads_of(self.tissue, target))
 
     async def dose(self, request: Request) -> Response:
         """Images of a cell with other counts of a gene."""
@@ -75,14 +76,16 @@ class ImageEndpoints(SessionAccess):
 
         await run_in_threadpool(check)
         work = partial(self.renderer.dose, target=target, genes=genes, factors=factors, settings=settings)
-        return self._stream(request, session, body, "dose", work)
+        return self._stream(request, session, body, "dose", work, threads_of(self.tissue, target, dose=True))
 
     def _cell(self, body: dict[str, Any]) -> Target:
         return read_target({"target": {"cell": body.get("cell")}}, self.tissue, self.answers.number_of)
 
-    def _stream(self, request: Request, session: Session, body: dict[str, Any], slot: str, work: Work) -> Response:
+    def _stream(
+        self, request: Request, session: Session, body: dict[str, Any], slot: str, work: Work, threads: int
+    ) -> Response:
         """Start work and answer its stages line by line."""
-        stages = self._started(request, session, text(body, "slot", slot, longest=20), work)
+        stages = self._started(request, session, text(body, "slot", slot, longest=20), work, threads)
 
         async def answer() -> AsyncIterator[bytes]:
             async for line in stages:
@@ -90,14 +93,16 @@ class ImageEndpoints(SessionAccess):
 
         return StreamingResponse(answer(), media_type="application/x-ndjson")
 
-    def _started(self, request: Request, session: Session, slot: str, work: Work) -> AsyncIterator[dict[str, Any]]:
+    def _started(
+        self, request: Request, session: Session, slot: str, work: Work, threads: int
+    ) -> AsyncIterator[dict[str, Any]]:
         """Start work; the stages as they come, until the last one or until the client has gone, which ends the work."""
         loop, lines = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any]]()
 
         def emit(line: dict[str, Any]) -> None:
             loop.call_soon_threadsafe(lines.put_nowait, line)
 
-        cancel, _ = self.renderer.start(session.key, slot, work, emit)
+        cancel, _ = self.renderer.start(session.key, slot, work, emit, threads)
 
         async def stages() -> AsyncIterator[dict[str, Any]]:
             try:
@@ -131,7 +136,8 @@ class ImageEndpoints(SessionAccess):
             made.append(exports.image_file(self.tissue, image, form))
             emit({"stage": "full"})
 
-        stages = [line async for line in self._started(request, session, "export", work)]
+        started = self._started(request, session, "export", work, threads_of(self.tissue, target))
+        stages = [line async for line in started]
         line: dict[str, Any] = stages[-1] if stages else {"stage": "cancelled"}
         if line["stage"] == "cancelled":
             raise RequestError(409, "conflict", "a newer export came")
