@@ -29,7 +29,6 @@ import typer
 
 from sge2hist import __version__
 from sge2hist.cli.command import log
-from sge2hist.data.output_lock import locks_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +83,6 @@ def demo(
     typer.echo(f"wrote {output}")
 
 
-@locks_output()
 def run_demo(output: str | Path, config: DemoConfig, *, overwrite: bool = False, log: Log = print) -> dict[str, Any]:
     """Do or finish all steps, and return the recovery of the toy's truth.
 
@@ -93,9 +91,16 @@ def run_demo(output: str | Path, config: DemoConfig, *, overwrite: bool = False,
     InputError
         If `output` is something else, or a demo with other settings and `overwrite` is false.
     """
+    from sge2hist.data.output_lock import output_lock
+
+    with output_lock(output):
+        return _run_steps(_open_folder(Path(output), config, overwrite), config, log)
+
+
+def _run_steps(folder: Path, config: DemoConfig, log: Log) -> dict[str, Any]:
+    """Do or finish all steps in the folder."""
     from sge2hist.data.artifacts import atomic_path, write_json
 
-    folder = _open_folder(Path(output), config, overwrite)
     started = time.monotonic()
 
     def step(what: str) -> None:

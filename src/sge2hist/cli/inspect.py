@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from sge2hist.data.artifacts import FORMAT_VERSION, MANIFEST_NAME, is_artifact, read_json
 from sge2hist.data.errors import InputError
 
 Facts = list[tuple[str, str]]
@@ -29,6 +28,7 @@ def inspect(
 
     Example: `sge2hist inspect outs --image he.btf`
     """
+    from sge2hist.data.artifacts import is_artifact
     from sge2hist.models.bundle import is_shipped, model_folder
 
     if is_shipped(path):
@@ -52,6 +52,8 @@ def artifact_facts(path: Path) -> Facts:
     InputError
         If the manifest is damaged, or its kind is unknown to this version.
     """
+    from sge2hist.data.artifacts import FORMAT_VERSION, MANIFEST_NAME, is_artifact, read_json
+
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     on_disk = ("on disk", f"{size / 1e6:,.1f} MB")
     if not is_artifact(path):
