@@ -165,6 +165,7 @@ KIDNEY = Study(
             10,
             "slide.md",
         ),
+        prints("gene-pooled", f"python {{benchmarks}}/pooled_types.py pretrained:kidney {PAIRED}", 1, "gene-model.md"),
         prints("slide-cost", "python {benchmarks}/slide.py cost --preset tiny --mm2 4 16 100", 8, "slide.md"),
         prints(
             "evaluation-speed",
