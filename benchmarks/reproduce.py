@@ -204,7 +204,11 @@ def reproduce(study: Study, places: Places, *, overwrite: bool = False, only: li
         else:
             print(f"{step.name}: done before", flush=True)
         for table in step.tables:
-            content = table.make(places.work / step.makes)
+            try:
+                content = table.make(places.work / step.makes)
+            except InputError:
+                record_path(places, step).unlink()  # what makes no table is not done
+                raise
             write_table(places.pages / table.page, table.name, f"{content}\n{record.caption()}\n")
             print(f"  wrote {table.name} to {places.pages / table.page}", flush=True)
 

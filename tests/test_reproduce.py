@@ -120,6 +120,8 @@ def test_what_is_absent_is_said_before_any_work(modules, places, tmp_path) -> No
 def test_a_benchmark_that_prints_no_table_is_an_error(modules, places, tmp_path) -> None:
     with pytest.raises(InputError, match="no table"):
         modules.main.reproduce(study(modules, tmp_path, "pass"), places)
+    modules.main.reproduce(study(modules, tmp_path), places)  # it is mended, and runs again
+    assert runs(tmp_path) == 2
 
 
 def test_the_list_shows_steps_commands_and_minutes(modules, places) -> None:
