@@ -19,6 +19,7 @@ from reproduce_tables import (
     sizes,
     small_changes,
     statistics,
+    values,
     whole,
 )
 
@@ -116,6 +117,7 @@ KIDNEY = Study(
             "python {benchmarks}/evaluation.py faults {work}/kidney.paired -n 1000 --models ours={work}/kidney.generated",
             8,
             "evaluation.md",
+            make=values,
         ),
         prints(
             "expression_judge",

@@ -41,6 +41,17 @@ def printed(path: Path) -> str:
     return "\n".join(lines[rows[0] : rows[-1] + 1]) + "\n"
 
 
+def values(path: Path) -> str:
+    """Return a printed table of scores without intervals, and without the columns of shuffled expression."""
+    rows = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")]
+        for line in printed(path).splitlines()
+        if line.startswith("|")
+    ]
+    kept = [i for i, head in enumerate(rows[0]) if not head.endswith(", shuffled")]
+    return markdown([[re.sub(r" \[.*?\]", "", row[i]) for i in kept] for row in (rows[0], *rows[2:])])
+
+
 def whole(path: Path) -> str:
     """Return everything that a benchmark printed, which is Markdown."""
     return path.read_text(encoding="utf-8").strip() + "\n"

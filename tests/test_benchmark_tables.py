@@ -127,3 +127,17 @@ def test_slides_are_scored_as_a_table(slide_score: ModuleType, capsys: pytest.Ca
     assert float(found["generated, mean of 2 seeds"][0].split(" / ")[0]) == pytest.approx(1 - 0.125, abs=0.05)
     assert float(found["generated, one seed, shuffled"][0].split(" / ")[1]) == pytest.approx(0, abs=0.1)
     assert next(iter(cells(printed.split("\n\n")[1]))) == "R2 / r / spread, 25,600 windows of 16 um of split test"
+
+
+def test_values_of_a_wide_table_lose_intervals_and_shuffled_columns(tmp_path: Path) -> None:
+    from reproduce_tables import values
+
+    (tmp_path / "x.md").write_text(
+        "cells\n| metric | real | a | a, shuffled | shuffled |\n| --- | --- | --- | --- | --- |\n"
+        "| KID, best (50) | 0.1 [-0.2, 0.3] | 2e-05 [1e-05, 3e-05] | 9 [8, 9] | - |\n"
+    )
+    assert cells(values(tmp_path / "x.md")) == {
+        "metric": ["real", "a", "shuffled"],
+        "---": ["---", "---", "---"],
+        "KID, best (50)": ["0.1", "2e-05", "-"],
+    }
