@@ -6,6 +6,7 @@ Shape letters: B images, C channels, H W pixels of the space that the diffusion 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -116,12 +117,34 @@ class UNet(nn.Module):
         self, x_BCHW: Tensor, c_noise_B: Tensor, read_map: list[Tensor] | None, cond_vector_BE: Tensor | None
     ) -> Tensor:
         """Return the raw network output, which the preconditioning interprets."""
+        features = itertools.repeat(None) if read_map is None else iter(read_map)
+        emb_BE = self._embedding(c_noise_B, cond_vector_BE)
+        h, skips = self._way_down(x_BCHW, emb_BE, features)
+        for i, blocks in enumerate(self.up):
+            for res, attend in blocks:  # type: ignore[attr-defined]
+                h = attend(res(torch.cat([h, skips.pop()], dim=1), emb_BE, next(features)))
+            if i < self.n_levels - 1:
+                h = self.grow[i](F.interpolate(h, scale_factor=2.0, mode="nearest"))
+        return self.head(h)
+
+    def features(
+        self, x_BCHW: Tensor, c_noise_B: Tensor, read_map: list[Tensor] | None, cond_vector_BE: Tensor | None
+    ) -> list[Tensor]:
+        """Features on the way down to the coarsest resolution, finest first: a quarter of the cost of `forward`."""
+        features = itertools.repeat(None) if read_map is None else iter(read_map)
+        h, skips = self._way_down(x_BCHW, self._embedding(c_noise_B, cond_vector_BE), features)
+        return [*skips[1:], h]
+
+    def _embedding(self, c_noise_B: Tensor, cond_vector_BE: Tensor | None) -> Tensor:
         emb_BE = self.embed_noise(c_noise_B)
         if self.embed_vector is not None and cond_vector_BE is not None:
             emb_BE = emb_BE + self.embed_vector(cond_vector_BE)
-        emb_BE = F.silu(emb_BE)
-        features = itertools.repeat(None) if read_map is None else iter(read_map)
+        return F.silu(emb_BE)
 
+    def _way_down(
+        self, x_BCHW: Tensor, emb_BE: Tensor, features: Iterator[Tensor | None]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the features of the coarsest resolution, and those that the way up reads; `features` of the map are used up."""
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
         h = F.conv2d(x_BCHW, self.stem.weight[:, : x_BCHW.shape[1]], self.stem.bias, padding=1)
         stem_features = next(features)
@@ -136,9 +159,4 @@ class UNet(nn.Module):
                 skips.append(h)
         for res, attend in self.middle:  # type: ignore[misc]
             h = attend(res(h, emb_BE, next(features)))
-        for i, blocks in enumerate(self.up):
-            for res, attend in blocks:  # type: ignore[attr-defined]
-                h = attend(res(torch.cat([h, skips.pop()], dim=1), emb_BE, next(features)))
-            if i < self.n_levels - 1:
-                h = self.grow[i](F.interpolate(h, scale_factor=2.0, mode="nearest"))
-        return self.head(h)
+        return h, skips

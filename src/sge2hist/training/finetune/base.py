@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
@@ -85,8 +85,7 @@ def tune(
     dataset: PairedDataset,
     output: Path,
     config: TuningConfig,
-    plan: StagePlan,
-    make_stage: MakeStage,
+    stages: Sequence[tuple[StagePlan, MakeStage]],
     *,
     sampler: SamplerConfig | None = None,
     learnt_guidance: LearntGuidance | None = None,
@@ -94,11 +93,11 @@ def tune(
     log: Callable[[str], None] = print,
     budget: TimeBudget | None = None,
 ) -> ModelBundle:
-    """Train one more stage on a copy of `trained` and write it to `output`; the same call resumes a run that was stopped.
+    """Train more stages on a copy of `trained` and write it to `output`; the same call resumes a run that was stopped.
 
-    The provenance of the new model has the settings under the stage's name and the fingerprint of `trained` under "teacher".
+    The provenance of the new model has the settings under the last stage's name and the fingerprint of `trained` under "teacher".
     `sampler`: the default sampler of the new model, `learnt_guidance`: the guidance in its weights; None: as in `trained`.
-    `budget`: of time, over everything; `plan` then gives the largest number of steps.
+    `budget`: of time, over everything; the plans then give the largest numbers of steps.
 
     Raises
     ------
@@ -137,18 +136,20 @@ def tune(
         run.log("these are not the data that the model was trained on: cells that were held out may be trained on")
     with run.recording():
         cells = conditioning_cells(model, trained, dataset, str(accelerator.device))
-        stage = make_stage(model, source, cells, run)
         budget.expect({"write/model": WRITE_S})
-        run_stage(stage, plan, run, model)
-    finish_stage(run, model, plan.name)
+        for plan, make_stage in stages:
+            if plan.name not in run.stages_done:
+                run_stage(make_stage(model, source, cells, run), plan, run, model)
+                model.requires_grad_(False)
+                finish_stage(run, model, plan.name)
     model.config = replace(
         shape, sampler=sampler or shape.sampler, learnt_guidance=learnt_guidance or shape.learnt_guidance
     )
     before = trained.provenance
-    shortfall = undertrained(run.steps_done, {plan.name: plan.useful_steps})
+    shortfall = undertrained(run.steps_done, {plan.name: plan.useful_steps for plan, _ in stages})
     provenance = before | {
         "teacher": trained.fingerprint,
-        plan.name: settings,
+        stages[-1][0].name: settings,
         "stage_seconds": before.get("stage_seconds", {}) | run.stages_done,
         "stage_steps": before.get("stage_steps", {}) | run.steps_done,
         "undertrained": before.get("undertrained", {}) | shortfall,

@@ -149,8 +149,12 @@ def distill(
         dataset,
         Path(output),
         config,
-        distillation_plan("distill", config, default_steps=DistillConfig.steps),
-        lambda model, source, cells, run: Distillation(model, source, cells, config, run),
+        [
+            (
+                distillation_plan("distill", config, default_steps=DistillConfig.steps),
+                lambda model, source, cells, run: Distillation(model, source, cells, config, run),
+            )
+        ],
         sampler=sampler,
         learnt_guidance=LearntGuidance(),
         overwrite=overwrite,

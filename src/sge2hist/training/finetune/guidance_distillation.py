@@ -21,6 +21,7 @@ from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.denoiser import LearntGuidance, guide
 from sge2hist.models.image.image_model import ImageModel
 from sge2hist.models.image.preconditioning import expand
+from sge2hist.models.image.samplers import SamplerConfig
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.config import check_at_least_one, check_rate_and_seed
 from sge2hist.training.finetune.base import distillation_plan, tune
@@ -65,13 +66,16 @@ class GuidanceDistillation(Stage):
         cells: ConditioningCells,
         config: GuidanceDistillationConfig,
         run: TrainingRun,
+        sampler: SamplerConfig,
     ) -> None:
-        """`before`: the image model before this training, which a model from a checkpoint no longer has."""
+        """`before`: the image model before this training, which a model from a checkpoint no longer has.
+
+        `sampler`: whose guidance is learnt, at its noise levels.
+        """
         super().__init__()
         self.model, self._source, self._cells, self._config = model, source, cells, config
         self._device = run.accelerator.device
         self._before = copy.deepcopy(before).requires_grad_(False).to(self._device)
-        sampler = model.config.sampler
         self._weight = self._before.guidance_weight(sampler)
         self._levels = torch.tensor([step.sigma for step in self._before.denoiser.evaluations(sampler)])
         model.image.unet.requires_grad_(True)
@@ -113,6 +117,21 @@ class GuidanceDistillation(Stage):
         return torch.where(torch.rand(n, generator=generator) < SHARE_SAMPLER_LEVELS, jittered, anywhere)
 
 
+def check_has_guidance(trained: ModelBundle) -> None:
+    """Raise `InputError` unless the model's sampler has guidance that its network has not learnt."""
+    sampler, image = trained.config.sampler, trained.model.image
+    weight = image.guidance_weight(sampler)
+    if trained.config.learnt_guidance.weight != 1:
+        raise InputError(
+            found="a model that has learnt its guidance already", expected="the model that it was made from"
+        )
+    if sampler.sampler == "consistency" or all(weight(step.sigma) == 1 for step in image.denoiser.evaluations(sampler)):
+        raise InputError(
+            found=f"a model whose steps are single evaluations already ({sampler.sampler}, guidance {sampler.guidance:g})",
+            expected="a model whose sampler has guidance",
+        )
+
+
 def distill_guidance(
     trained: ModelBundle,
     dataset: PairedDataset,
@@ -133,23 +152,20 @@ def distill_guidance(
     """
     config = config or GuidanceDistillationConfig()
     sampler, image = trained.config.sampler, trained.model.image
-    weight = image.guidance_weight(sampler)
-    if trained.config.learnt_guidance.weight != 1:
-        raise InputError(
-            found="a model that has learnt its guidance already", expected="the model that it was made from"
-        )
-    if sampler.sampler == "consistency" or all(weight(step.sigma) == 1 for step in image.denoiser.evaluations(sampler)):
-        raise InputError(
-            found=f"a model whose steps are single evaluations already ({sampler.sampler}, guidance {sampler.guidance:g})",
-            expected="a model whose sampler has guidance",
-        )
+    check_has_guidance(trained)
     return tune(
         trained,
         dataset,
         Path(output),
         config,
-        distillation_plan(NAME, config, default_steps=GuidanceDistillationConfig.steps),
-        lambda model, source, cells, run: GuidanceDistillation(model, image, source, cells, config, run),
+        [
+            (
+                distillation_plan(NAME, config, default_steps=GuidanceDistillationConfig.steps),
+                lambda model, source, cells, run: GuidanceDistillation(
+                    model, image, source, cells, config, run, sampler
+                ),
+            )
+        ],
         learnt_guidance=LearntGuidance(weight=sampler.guidance, interval=sampler.guidance_interval),
         overwrite=overwrite,
         log=log,
