@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,14 @@ import pandas as pd
 import pytest
 
 from sge2hist.data.errors import InputError
+from sge2hist.data.spatial_index import CellIndex
 from sge2hist.generation.niche import niche_patch
 from sge2hist.generation.patches import image_batches
 from sge2hist.generation.type_requests import request_from_types
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.samplers import SamplerConfig
-from sge2hist.models.niches import NICHES_NAME, POSITION_UM, outline_steps, read_niches
-from sge2hist.training.niches import find_niches
+from sge2hist.models.niches import NICHES_NAME, POSITION_UM, RADII_UM, outline_steps, read_niches, shares_around
+from sge2hist.training.niches import find_niches, fit_z1
 from tests.fixtures.paired import write_tiny_paired
 
 HALF_UM = 40.0
@@ -69,6 +71,54 @@ def test_examples_are_neighbourhoods_of_training_cells(tiny_paired):
     far = own[row_min - xy_um[own, 1] > HALF_UM * np.sqrt(2)]
     assert niches.depth_K2[1] == pytest.approx([depth_N[far].mean(), depth_N[far].std()], rel=1e-4)
     assert niches.depth_K2[3].tolist() == [0, 0]  # a component without cells
+
+
+def test_shares_around_a_cell_are_those_of_a_slow_search():
+    rng = np.random.default_rng(0)
+    xy_um, component_N = rng.uniform(0, 200, (120, 2)), rng.integers(3, size=120)
+    shares = shares_around(CellIndex(xy_um, np.zeros(120, np.int64)), np.array([5, 60]), component_N, 3)
+    for row, cell in enumerate((5, 60)):
+        for part, radius in enumerate(RADII_UM):
+            near = np.flatnonzero(np.linalg.norm(xy_um - xy_um[cell], axis=1) <= radius)
+            near = near[near != cell]
+            expected = [(component_N[near] == k).mean() for k in range(3)] if len(near) else [0, 0, 0]
+            assert shares[row, 3 * part : 3 * part + 3] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_expected_z1_follows_the_cells_around(tiny_paired):
+    """Truth: z1 that depends on the share of one type nearby, in one component alone."""
+    component_N = tiny_paired.type_of_cell
+    xy_um = tiny_paired.centre_xy_px * tiny_paired.um_per_px
+    index = CellIndex(xy_um, tiny_paired.slide_of_cell)
+    around_NC = shares_around(index, np.arange(len(xy_um)), component_N, 4)
+    z1_NT = np.stack([component_N + 3.0 * (component_N == 1) * around_NC[:, 0], -2.0 * component_N], axis=1)
+    mean, around, slope = fit_z1(tiny_paired, component_N, z1_NT, 4, seed=0)
+    niches = dataclasses.replace(_niches(tiny_paired)[0], z1_mean_KT=mean, z1_around_KC=around, z1_slope_KCT=slope)
+    known = np.flatnonzero(~tiny_paired.obs["split"].astype(str).isin(["val", "test"]).to_numpy())
+    inside = shares_around(
+        CellIndex(xy_um[known], tiny_paired.slide_of_cell[known]), np.arange(len(known)), component_N[known], 4
+    )
+    found = niches.expected_z1(component_N[known], inside)
+    truth = np.stack(
+        [component_N[known] + 3.0 * (component_N[known] == 1) * inside[:, 0], -2.0 * component_N[known]], 1
+    )
+    far = np.abs(inside - around_NC[known]).max(1) < 1e-6  # cells that see no held-out ones
+    assert far.sum() > 100
+    assert np.abs(found - truth)[far].max() < 0.4
+    assert np.abs(found - truth)[far].mean() < 0.05
+    flat = niches.expected_z1(component_N[known], niches.z1_around_KC[component_N[known]])
+    assert np.abs(flat - truth)[far].mean() > np.abs(found - truth)[far].mean() * 2
+    assert not mean[3].any()  # a component without cells
+
+
+def test_a_model_of_an_earlier_version_has_no_expected_z1(bundle):
+    niches = dataclasses.replace(bundle.niches, z1_mean_KT=None, z1_around_KC=None, z1_slope_KCT=None)
+    assert niches.expected_z1(np.zeros(2, np.int64), np.zeros((2, 8))) is None
+    older = dataclasses.replace(bundle, niches=niches)
+    placed, z = niche_patch(older, "alpha", 0)
+    now, z_now = niche_patch(bundle, "alpha", 0)
+    assert np.array_equal(placed.xy_um_M2.numpy(), now.xy_um_M2.numpy())
+    assert not np.array_equal(z, z_now)
 
 
 def test_outlines_come_with_the_cells(tmp_path):

@@ -1,8 +1,8 @@
 """A cell of a type in its niche: the cell in the centre, around it a neighbourhood as the training section has it.
 
 Places and types around come from an example of the model folder (`models.niches`), turned and mirrored at random. z1 of each cell
-is a sample of its component, its depth a sample as among the training cells, and z2 follows from the expected counts of the cells
-around.
+is what cells of its component are expected to have among those around it, its depth a sample as among the training cells, and z2
+follows from the expected counts of the cells around.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 from sge2hist.data.errors import InputError
 from sge2hist.generation.slide.edited_source import EditedSource
-from sge2hist.generation.slide.layout_source import expected_counts, sampled_z1
+from sge2hist.generation.slide.layout_source import expected_counts, z1_among
 from sge2hist.generation.slide.nearby_cells import encode_nearby
 from sge2hist.generation.slide.source import SlideSource
 from sge2hist.models.bundle import ModelBundle
@@ -67,7 +67,7 @@ def niche_patch(bundle: ModelBundle, name: str, seed: int) -> tuple[PlacedCells,
     own = examples[int(rng.choice(len(components), p=weights / weights.sum()))]
     xy_um, component_M, outlines = niches.example(int(rng.choice(own)))
     turn_3 = rng.integers(2, size=3).astype(bool)
-    z1_MT = sampled_z1(bundle, component_M, seed)
+    z1_MT = z1_among(bundle, component_M, xy_um, seed)
     source = SlideSource(
         xy_um_N2=_turned(xy_um, turn_3),
         id_N=np.arange(len(xy_um)).astype(str),

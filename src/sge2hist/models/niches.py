@@ -14,11 +14,15 @@ import numpy as np
 
 from sge2hist.data.artifacts import atomic_path
 from sge2hist.data.errors import InputError
+from sge2hist.data.spatial_index import CellIndex
 
 NICHES_NAME = "niches.npz"
 POSITION_UM, OUTLINE_UM = 0.1, 0.25
 """Steps of the stored positions (int16, up to 3.2 mm away) and of the vertices of outlines (int8, up to 32 um)."""
 UNKNOWN_VERTEX = -128
+RADII_UM = (24.0, 60.0)
+"""What counts as around a cell, for its expected z1: the nearest cells, and those of the structure that it lies in."""
+MAX_AROUND = 256  # cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,8 @@ class Niches:
     outline_MV2 : int8, vertices from the place's centre in steps of `OUTLINE_UM`, `UNKNOWN_VERTEX` where unknown; None: of none.
     depth_K2 : float32, mean and standard deviation of the log depth of the training cells of each component.
     half_um : cells up to so far away in x and in y are listed.
+    z1_mean_KT, z1_around_KC, z1_slope_KCT : float32, the z1 that a cell of a component is expected to have (:meth:`expected_z1`);
+        None in models of earlier versions.
     """
 
     start_S1: np.ndarray
@@ -41,6 +47,23 @@ class Niches:
     outline_MV2: np.ndarray | None
     depth_K2: np.ndarray
     half_um: float
+    z1_mean_KT: np.ndarray | None = None
+    z1_around_KC: np.ndarray | None = None
+    z1_slope_KCT: np.ndarray | None = None
+
+    def expected_z1(self, component_N: np.ndarray, around_NC: np.ndarray) -> np.ndarray | None:
+        """z1 that training cells of each component have among such cells (:func:`shares_around`), float32 [N, T].
+
+        Linear in the shares of the components around, fitted for each component to the z1 of training cells: what a network that
+        was trained on whole neighbourhoods expects. A sample of the component by itself is wider (a component is as wide as the
+        posteriors of its cells together, the network sees their means) and knows nothing of the cells around.
+        None: the model does not know it.
+        """
+        if self.z1_mean_KT is None or self.z1_around_KC is None or self.z1_slope_KCT is None:
+            return None
+        apart_NC = around_NC - self.z1_around_KC[component_N]
+        change_NT = np.einsum("nc,nct->nt", apart_NC, self.z1_slope_KCT[component_N])
+        return (self.z1_mean_KT[component_N] + change_NT).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.start_S1) - 1
@@ -57,6 +80,17 @@ class Niches:
             outlines = self.outline_MV2[part].astype(np.float32) * OUTLINE_UM
             outlines[(self.outline_MV2[part] == UNKNOWN_VERTEX).any(axis=(1, 2))] = np.nan
         return self.xy_M2[part].astype(np.float64) * POSITION_UM, self.component_M[part].astype(np.int64), outlines
+
+
+def shares_around(index: CellIndex, cells: np.ndarray, component_N: np.ndarray, n_components: int) -> np.ndarray:
+    """Shares of the components among the other cells within each of `RADII_UM` of given cells, float64 [len(cells), 2 K].
+
+    Zero where no cell is that near; of more than `MAX_AROUND` cells the nearest count.
+    """
+    is_component_NK = np.eye(n_components)[component_N]
+    return np.concatenate(
+        [index.neighbour_weights(cells, radius, MAX_AROUND) @ is_component_NK for radius in RADII_UM], axis=1
+    )
 
 
 def outline_steps(outline_um: np.ndarray) -> np.ndarray:
@@ -106,5 +140,11 @@ def _check(niches: Niches, n_components: int) -> None:
         raise ValueError("components of another model")
     if niches.outline_MV2 is not None and (niches.outline_MV2.ndim != 3 or len(niches.outline_MV2) != n):
         raise ValueError("outlines")
+    shapes = [None if a is None else a.shape for a in (niches.z1_mean_KT, niches.z1_around_KC, niches.z1_slope_KCT)]
+    n_around = len(RADII_UM) * n_components
+    if shapes != [None] * 3 and (
+        None in shapes or shapes[1:] != [(n_components, n_around), (n_components, n_around, shapes[0][-1])]  # type: ignore[index]
+    ):
+        raise ValueError("shapes of z1")
     if not np.isfinite(niches.depth_K2).all() or not niches.half_um > 0:
         raise ValueError("numbers")

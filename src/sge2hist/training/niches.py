@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
 from sge2hist.models.gene.encode import component_posterior, log_depth
 from sge2hist.models.joint_model import JointModel
-from sge2hist.models.niches import POSITION_UM, Niches, outline_steps
+from sge2hist.models.niches import POSITION_UM, Niches, outline_steps, shares_around
 from sge2hist.training.gene.data import GeneData, encode_data
 
 PER_COMPONENT = 48  # examples, at most
 MAX_BYTES = 1_500_000  # of all examples, before compression: fewer per component where they would be more
 BYTES_PER_PLACE = 5
+MAX_FITTED = 30_000  # cells whose z1 the expected z1 is fitted to
+RIDGE = 5.0  # added to the squares of the shares, in cells
+MIN_FITTED = 30  # cells of a component; with fewer its mean alone is known
 
 
 def model_niches(model: JointModel, dataset: PairedDataset, all_cells: GeneData, *, seed: int) -> Niches | None:
@@ -22,14 +27,17 @@ def model_niches(model: JointModel, dataset: PairedDataset, all_cells: GeneData,
     if shape.image.condition.form != "map":
         return None
     encoded = encode_data(model.gene, all_cells)
-    return find_niches(
+    component_N = component_posterior(model.gene, encoded).argmax(1)
+    niches = find_niches(
         dataset,
-        component_posterior(model.gene, encoded).argmax(1),
+        component_N,
         log_depth(model.gene, encoded.library_N),
         n_components=model.gene.mixture.n_components,
         half_um=max(shape.patch_um, dataset.patch_um) / 2 + shape.receptive_radius_um,  # for larger patches as well
         seed=seed,
     )
+    mean, around, slope = fit_z1(dataset, component_N, encoded.z1, model.gene.mixture.means_KT.shape[0], seed=seed)
+    return replace(niches, z1_mean_KT=mean, z1_around_KC=around, z1_slope_KCT=slope)
 
 
 def find_niches(
@@ -91,6 +99,32 @@ def find_niches(
         depth_K2=depth_K2,
         half_um=float(half_um),
     )
+
+
+def fit_z1(
+    dataset: PairedDataset, component_N: np.ndarray, z1_NT: np.ndarray, n_components: int, *, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ridge of z1 on the components around, for each component over cells that are not held out (`Niches.expected_z1`).
+
+    Returns the mean z1 [K, T], the mean shares [K, C] and the slopes [K, C, T], float32; for a component without cells zeros.
+    """
+    split = dataset.obs["split"].astype(str).to_numpy()
+    known = np.flatnonzero(~np.isin(split, ["val", "test"]))
+    rng = np.random.default_rng(seed)
+    index = CellIndex(dataset.centre_xy_px[known] * dataset.um_per_px, dataset.slide_of_cell[known])
+    some = np.sort(rng.choice(len(known), min(len(known), MAX_FITTED), replace=False))
+    around_NC = shares_around(index, some, component_N[known], n_components)
+    z1_NT, component_N = z1_NT[known[some]], component_N[known[some]]
+    n_around, n_latent = around_NC.shape[1], z1_NT.shape[1]
+    mean, around = np.zeros((n_components, n_latent)), np.zeros((n_components, n_around))
+    slope = np.zeros((n_components, n_around, n_latent))
+    for k in np.unique(component_N):
+        own = component_N == k
+        mean[k], around[k] = z1_NT[own].mean(0), around_NC[own].mean(0)
+        if own.sum() >= MIN_FITTED:
+            x = around_NC[own] - around[k]
+            slope[k] = np.linalg.solve(x.T @ x + RIDGE * np.eye(n_around), x.T @ (z1_NT[own] - mean[k]))
+    return mean.astype(np.float32), around.astype(np.float32), slope.astype(np.float32)
 
 
 def _sample(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -22,6 +23,7 @@ from sge2hist.generation.slide.nearby_cells import encode_nearby
 from sge2hist.generation.slide.render import generate_slide
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.samplers import SamplerConfig
+from sge2hist.models.niches import RADII_UM
 
 FAST = SamplerConfig(n_steps=2)
 
@@ -122,23 +124,29 @@ def test_expected_counts_are_those_of_the_decoder(bundle):
 
 def test_cells_of_a_layout_are_of_the_types_asked(bundle):
     """z1 by the type exactly, z2 by the composition around: cells of one type differ with their place."""
-    source = source_from_layout(bundle, layout_of_table(_table()), seed=2)
-    cells = encode_nearby(bundle, EditedSource(source), np.array([96.0, 96.0]), (200.0, 200.0))
+    side = 20
+    source = source_from_layout(bundle, layout_of_table(_table(side)), seed=2)
+    cells = encode_nearby(bundle, EditedSource(source), np.array([160.0, 160.0]), (200.0, 200.0))
     n_type = bundle.config.gene.n_type
     assert np.array_equal(cells.z_MZ[:, :n_type], source.z1_NT[cells.source_M])
     type_of_component = np.array([row.name for row in sorted(bundle.types.rows, key=lambda row: row.component)])
     log_p = bundle.model.gene.mixture.component_posterior(source.z1_NT)
     assert (type_of_component[log_p.argmax(1)] == source.type_N).mean() > 0.7
-    pure = source_from_layout(bundle, layout_of_table(_table(types=("alpha", "alpha"))), seed=2)
-    among_own = encode_nearby(bundle, EditedSource(pure), np.array([96.0, 96.0]), (200.0, 200.0))
+    pure = source_from_layout(bundle, layout_of_table(_table(side, types=("alpha", "alpha"))), seed=2)
+    among_own = encode_nearby(bundle, EditedSource(pure), np.array([160.0, 160.0]), (200.0, 200.0))
     differs = (cells.z_MZ != among_own.z_MZ).any(1)
-    far = cells.xy_um_M2[:, 0] < 88 - bundle.config.gene.neighbour_um  # of the last column of alpha
-    border = np.abs(cells.xy_um_M2[:, 0] - 88) < 1
+    reach_um = bundle.config.gene.neighbour_um + max(
+        RADII_UM
+    )  # z2 reads its neighbours, whose z1 reads the types around them
+    far = cells.xy_um_M2[:, 0] < 152 - reach_um  # of the last column of alpha
+    border = np.abs(cells.xy_um_M2[:, 0] - 152) < 1
     assert far.any()
     assert differs[border].all()
     assert not differs[far].any()
-    other = source_from_layout(bundle, layout_of_table(_table()), seed=3)
-    assert not np.array_equal(other.z1_NT, source.z1_NT)
+    assert np.array_equal(source_from_layout(bundle, layout_of_table(_table(side)), seed=2).z1_NT, source.z1_NT)
+    older = replace(bundle, niches=None)  # z1 is a sample
+    samples = [source_from_layout(older, layout_of_table(_table(side)), seed=seed).z1_NT for seed in (2, 3)]
+    assert not np.array_equal(*samples)
     few = source.read_counts(np.array([5, 77])).toarray()
     assert np.allclose(few, source.read_counts(np.arange(144)).toarray()[[5, 77]], rtol=1e-5)
 

@@ -1,6 +1,7 @@
 """A slide from a layout: cells by type and position, whose expression the gene model itself expects.
 
-z1 of a cell is a sample from the component of its type. Its counts are those that the decoder expects of it at the median depth:
+z1 of a cell is what cells of its component are expected to have among those around it (in models that do not know that, a sample
+from the component). Its counts are those that the decoder expects of it at the median depth:
 they are encoded as measured counts are, with those of its neighbours, so that z2 follows from the composition around the cell.
 """
 
@@ -15,10 +16,12 @@ import torch
 
 from sge2hist.data.errors import InputError
 from sge2hist.data.paired import PairedDataset
+from sge2hist.data.spatial_index import CellIndex
 from sge2hist.generation.applicability import training_spacing_um
 from sge2hist.generation.slide.layout import Layout, is_layout, layout_of_table, read_layout, read_layout_table
 from sge2hist.generation.slide.source import SlideSource, open_source
 from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.niches import shares_around
 
 if TYPE_CHECKING:
     import anndata
@@ -88,7 +91,7 @@ def _refuse_options(
 def source_from_layout(bundle: ModelBundle, layout: Layout, name: str = "layout", *, seed: int = 0) -> SlideSource:
     """The cells of a layout as a source of :func:`~sge2hist.generation.slide.render.generate_slide`.
 
-    `seed`: of z1 of each cell, and of the component where a type has several.
+    `seed`: of the component where a type has several, and of z1 where the model does not know what to expect.
 
     Raises
     ------
@@ -96,7 +99,7 @@ def source_from_layout(bundle: ModelBundle, layout: Layout, name: str = "layout"
         If the layout names types that the model does not know: all of them at once.
     """
     component_N = _components(bundle, layout.type_N, name, seed)
-    z1_NT = sampled_z1(bundle, component_N, seed)
+    z1_NT = z1_among(bundle, component_N, layout.xy_um_N2, seed)
 
     def read_counts(rows: np.ndarray) -> csr_array:
         from scipy.sparse import csr_array, vstack
@@ -145,6 +148,17 @@ def _components(bundle: ModelBundle, type_N: np.ndarray, where: str, seed: int) 
             repair="rename them in the layout",
         )
     return component_N
+
+
+def z1_among(bundle: ModelBundle, component_N: np.ndarray, xy_um_N2: np.ndarray, seed: int) -> np.ndarray:
+    """z1 of cells of given components at given places, float32 [N, T]: the expected one, or a sample where the model has none."""
+    if bundle.niches is not None:
+        index = CellIndex(xy_um_N2, np.zeros(len(xy_um_N2), np.int64))
+        around_NC = shares_around(index, np.arange(len(xy_um_N2)), component_N, bundle.model.gene.mixture.n_components)
+        z1_NT = bundle.niches.expected_z1(component_N, around_NC)
+        if z1_NT is not None:
+            return z1_NT
+    return sampled_z1(bundle, component_N, seed)
 
 
 @torch.no_grad()
