@@ -183,3 +183,95 @@ def test_a_model_without_saved_channels_generates_rgb(tiny_model):
 def test_a_preview_shows_colours(model, paired):
     assert composite(paired.patch(0), paired.channels).shape == (32, 32, 3)
     assert list((paired.path.with_suffix(".model") / "training").glob("preview_*.png"))
+
+
+@pytest.fixture(scope="module")
+def slides(paired, model):
+    """The same region as stains and as virtual H&E."""
+    from sge2hist.generation.slide.render import generate_slide
+
+    region, folder = (200.0, 200.0, 64.0, 64.0), paired.path.parent
+    return {
+        name: generate_slide(model, paired, folder / f"slide {name}.generated", region_um=region, render=name)
+        for name in (None, "virtual-he")
+    }
+
+
+def test_the_explorer_shows_virtual_he_beside_the_stains_rendered_alike(paired, model, slides):
+    pytest.importorskip("starlette", reason="needs the extra [explore]")
+    pytest.importorskip("uvicorn", reason="needs the extra [explore]")
+    from sge2hist.data.virtual_he import choose_stains
+    from sge2hist.explorer.start import open_explorer
+
+    stains, _ = choose_stains(CHANNELS)
+    explorer = open_explorer(model, paired, generated=slides["virtual-he"])
+    try:
+        renderer = explorer._server.renderer
+        real, generated = renderer.tissue.tiles.layers.values()
+        assert "virtual H&E" in real.note
+        assert "virtual H&E" in generated.note
+        height, width = real.tile(real.levels - 1, 0, 0).shape[:2]
+        assert np.array_equal(
+            real.tile(real.levels - 1, 0, 0),
+            stains.render_levels(paired.slides[0].read(0, 0, width, height), CHANNELS, paired.stain_transform),
+        )
+        side = generated.slide.width_px
+        assert np.array_equal(
+            generated.tile(generated.levels - 1, 0, 0), slides["virtual-he"].image.read(0, 0, side, side)
+        )
+        levels = slides[None].image.as_array()
+        assert np.array_equal(renderer.tissue.colours.show(levels), slides["virtual-he"].image.as_array())
+        # haematoxylin is blue, eosin pink: the colours of one stain alone
+        nuclei, membrane = real.facts()["stains"]
+        assert [nuclei["name"], membrane["name"]] == list(CHANNELS)
+        assert generated.facts()["stains"] == [nuclei, membrane]
+        one = stains.render_levels(np.array([[255, 0], [0, 255]], np.uint8), CHANNELS, "linear")
+        assert [nuclei["colour"], membrane["colour"]] == ["#" + bytes(colour).hex() for colour in one]
+    finally:
+        explorer.close()
+
+
+def test_the_explorer_names_the_colours_of_stains(paired, model, slides):
+    pytest.importorskip("starlette", reason="needs the extra [explore]")
+    pytest.importorskip("uvicorn", reason="needs the extra [explore]")
+    from sge2hist.explorer.start import open_explorer
+
+    explorer = open_explorer(model, paired, generated=slides[None])
+    try:
+        for layer in explorer._server.renderer.tissue.tiles.layers.values():
+            assert layer.facts()["stains"] == [
+                {"name": "DAPI", "colour": "#0000ff"},
+                {"name": "Membrane", "colour": "#00ff00"},
+            ]
+    finally:
+        explorer.close()
+    with pytest.raises(InputError, match="omit --section"):
+        open_explorer(model, paired, generated=slides[None], section="no such")
+
+
+def test_the_viewer_shows_virtual_he_beside_the_stains_rendered_alike(paired, slides):
+    from sge2hist.data.virtual_he import choose_stains
+    from sge2hist.viewer.build import open_layers
+
+    layers = {layer.key: layer for layer in open_layers(slides["virtual-he"].path, paired)[0]}
+    assert "virtual H&E" in layers["real"].note
+    um = paired.um_per_px
+    levels = paired.slides[0].read_window(200 / um, 200 / um, 20, 20, 20, 20)
+    expected = choose_stains(CHANNELS)[0].render_levels(levels, CHANNELS, paired.stain_transform)
+    assert np.array_equal(layers["real"].read(0, 0, 20, 20), expected)
+
+
+def test_a_slide_of_other_stains_is_no_view_of_the_data(paired, slides):
+    from dataclasses import replace
+
+    from sge2hist.viewer.colours import shown_slide_number
+
+    recipe = slides["virtual-he"].manifest["virtual_he"]
+    other = {**slides["virtual-he"].manifest, "virtual_he": {**recipe, "stains": ["DAPI", "Other"]}}
+    with pytest.raises(InputError, match="images of RGB"):
+        shown_slide_number(replace(slides["virtual-he"], manifest=other), paired)
+    broken = {**slides["virtual-he"].manifest, "virtual_he": {"haematoxylin": "DAPI"}}
+    from sge2hist.data.virtual_he import recipe_of
+
+    with pytest.raises(InputError, match="generate the images again"):
+        recipe_of(broken)

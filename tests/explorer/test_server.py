@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sge2hist.explorer.targets import Target
 from sge2hist.generation.edited_patches import edited_request
 from sge2hist.generation.patches import image_batches
 from sge2hist.generation.slide.edits import Edit
@@ -265,3 +266,18 @@ def test_a_file_answers_head_as_get_without_a_body(client):
     got, head = client.raw.get("main.js"), client.raw.head("main.js")
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == got.headers["content-length"] == str(len(got.content))
+
+
+def test_images_kept_are_bounded_by_their_bytes(server, cell, monkeypatch):
+    renderer = server.renderer
+    renderer._kept.clear()
+    made = np.zeros((40, 50, 3), np.uint8)
+    monkeypatch.setattr("sge2hist.explorer.rendering.generate_target", lambda *_: made.copy())
+    monkeypatch.setattr("sge2hist.explorer.rendering.MAX_IMAGE_BYTES", 3 * made.nbytes + 1)
+    targets = [Target(cell=cell, number=0, sample=sample) for sample in range(5)]
+    for target in targets:
+        renderer.image(target, [], {"seed": 1})
+    assert [key[0] for key in renderer._kept] == targets[2:]
+    assert renderer.image(targets[4], [], {"seed": 1})[1]
+    assert not renderer.image(targets[0], [], {"seed": 1})[1]
+    renderer._kept.clear()

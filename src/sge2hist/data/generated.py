@@ -219,8 +219,8 @@ class GeneratedSlide:
         """The cells on the slide: obs cell_type, ...; px of the image in ``obsm["spatial"]``. None where none are stored."""
         return _read_cells(self.path) if (self.path / CELLS_NAME).is_file() else None
 
-    def slide_number(self, data: PairedDataset) -> int:
-        """Index into `data.slides` of the real slide.
+    def slide_number(self, data: PairedDataset, channels: Channels | None = None) -> int:
+        """Index into `data.slides` of the real slide, which has to have `channels` (default: those of this one).
 
         Raises
         ------
@@ -234,7 +234,7 @@ class GeneratedSlide:
                 expected=f"one of {', '.join(data.slide_ids)}",
                 repair=f"give the paired dataset that {self.path.name} was generated from",
             )
-        require_same_channels(self.channels, data.channels, where=str(self.path))
+        require_same_channels(channels or self.channels, data.channels, where=str(self.path))
         return data.slide_ids.index(self.slide_id)
 
 

@@ -161,6 +161,29 @@ def _by_roles(channels: Sequence[str], roles: str) -> VirtualHE:
     return VirtualHE(**found)
 
 
+def recipe_of(manifest: Mapping[str, Any]) -> VirtualHE | None:
+    """What made virtual H&E of the stains that a model generated; None for images that are not such.
+
+    Raises
+    ------
+    InputError
+        If the manifest has a recipe that cannot be read.
+    """
+    recipe = manifest.get(MANIFEST_KEY)
+    if not isinstance(recipe, Mapping):  # none, or H&E of a model that was trained on virtual H&E
+        return None
+    try:
+        weights = [{str(name): float(weight) for name, weight in recipe[role].items()} for role in ROLES]
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            found=f"a recipe of virtual H&E that cannot be read ({error!r})",
+            where=f"{MANIFEST_KEY} of the manifest",
+            expected=" and ".join(f"{role}: {{channel: weight}}" for role in ROLES),
+            repair="generate the images again",
+        ) from error
+    return VirtualHE(haematoxylin=weights[0], eosin=weights[1])
+
+
 def mark_of(manifest: Mapping[str, Any]) -> str:
     """Words for images that are virtual H&E by their manifest (or a model's provenance); "" for all others."""
     return MARK if manifest.get(MANIFEST_KEY) else ""

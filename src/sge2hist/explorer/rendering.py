@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from sge2hist.data.errors import InputError
-from sge2hist.data.slides.channels import composite
 from sge2hist.explorer.cells import CellAnswers
 from sge2hist.explorer.fields import RequestError
 from sge2hist.explorer.limits import LIMITS
@@ -38,7 +37,7 @@ PREVIEW_SHARE = 0.45  # of the evaluations before the preview
 MIN_PREVIEW_STEPS = 4  # fewer: the full image comes as soon
 DIFFERENCE_RANGE = 64.0  # grey levels from black to white
 CORRELATION_UM = 8.0
-MAX_IMAGES = 64  # kept in memory
+MAX_IMAGES, MAX_IMAGE_BYTES = 64, 128 * 2**20  # kept in memory
 WORKERS = 2  # images under way at one time: patches, and as many others
 
 
@@ -120,7 +119,7 @@ class Renderer:
         made = generate_target(self.tissue, target, edits, settings, look)
         with self._lock:
             self._kept[key] = made
-            while len(self._kept) > MAX_IMAGES:
+            while len(self._kept) > MAX_IMAGES or sum(one.nbytes for one in self._kept.values()) > MAX_IMAGE_BYTES:
                 self._kept.popitem(last=False)
         return made, False
 
@@ -220,8 +219,8 @@ class Renderer:
         emit({"stage": "full"})
 
     def shown(self, image: np.ndarray) -> str:
-        """An image as a data URL; channels that are not RGB are composited."""
-        return data_url(composite(image, self.tissue.bundle.config.channels))
+        """An image as a data URL, in the colours of the slides."""
+        return data_url(self.tissue.colours.show(image))
 
     def correlation(self, one: np.ndarray, other: np.ndarray) -> float:
         """Correlation of two images over squares of 8 um."""

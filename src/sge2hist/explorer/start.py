@@ -16,6 +16,7 @@ from sge2hist.data.generated import GeneratedSlide
 from sge2hist.data.paired import PairedDataset
 from sge2hist.generation.applicability import Warn, warn_user
 from sge2hist.models.bundle import ModelBundle, model_folder
+from sge2hist.viewer.colours import shown_slide_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,6 +91,7 @@ class Explorer:
             self._running.should_exit = True
         if self._thread is not None:
             self._thread.join(START_SECONDS)
+        self._socket.close()  # also of an explorer that never ran
         self._server.renderer.close()
 
     def _uvicorn(self) -> uvicorn.Server:
@@ -251,8 +253,15 @@ def _open_model(model: HasBundle | ModelBundle | str | Path) -> tuple[ModelBundl
 
 
 def _slide_number(dataset: PairedDataset, section: str | None, generated: GeneratedSlide | None) -> int:
-    if section is None and generated is not None:
-        return generated.slide_number(dataset)
+    if generated is not None:
+        if section not in (None, generated.slide_id):
+            raise InputError(
+                found=f"section {section!r} and a slide that was generated from {generated.slide_id!r}",
+                where=str(generated.path),
+                expected="the same section",
+                repair="omit --section",
+            )
+        return shown_slide_number(generated, dataset)
     if section is None and len(dataset.slide_ids) == 1:
         return 0
     if section not in dataset.slide_ids:

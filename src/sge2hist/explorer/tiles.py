@@ -13,9 +13,9 @@ import numpy as np
 
 from sge2hist.data.generated import GeneratedSlide
 from sge2hist.data.paired import PairedDataset
-from sge2hist.data.slides.channels import composite, is_rgb
 from sge2hist.data.slides.slide_image import SlideImage
 from sge2hist.explorer.fields import not_found
+from sge2hist.viewer.colours import colours_of, colours_of_dataset
 from sge2hist.viewer.layers import generated_layer, uncertainty_layer
 from sge2hist.viewer.pyramid import JPEG_QUALITY, n_levels
 
@@ -34,6 +34,7 @@ class TiledLayer:
     slide: SlideImage
     rectangle_um: Rectangle
     show: Callable[[np.ndarray], np.ndarray]  # pixels of the slide -> RGB
+    legend: list[dict[str, str]] = field(default_factory=list)  # name and colour of each stain
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -57,6 +58,7 @@ class TiledLayer:
             "y_um": y,
             "width_um": width,
             "height_um": height,
+            "stains": self.legend,
         }
 
     def tile(self, level: int, column: int, row: int) -> np.ndarray:
@@ -133,20 +135,21 @@ def jpeg_bytes(image: np.ndarray) -> bytes:
 def open_tiles(dataset: PairedDataset, number: int, generated: GeneratedSlide | None) -> list[TiledLayer]:
     """The layers of a slide of a dataset, and of the slide generated from it."""
     slide, um = dataset.slides[number], dataset.um_per_px
-    stain = "H&E" if is_rgb(slide.channels) else ", ".join(slide.channels)
+    colours = colours_of_dataset(dataset, generated)
     layers = [
         TiledLayer(
             key="real",
             title="Real",
-            note=f"{stain} of {dataset.slide_ids[number]}",
+            note=f"{colours.note} of {dataset.slide_ids[number]}",
             slide=slide,
             rectangle_um=(0.0, 0.0, slide.width_px * um, slide.height_px * um),
-            show=lambda pixels: composite(pixels, slide.channels),
+            show=colours.show,
+            legend=colours.legend(),
         )
     ]
     if generated is None:
         return layers
-    channels = generated.channels
+    shown_as = colours_of(generated.channels, dataset.stain_transform, None)
     shown = generated_layer(generated)
     layers.append(
         TiledLayer(
@@ -155,7 +158,8 @@ def open_tiles(dataset: PairedDataset, number: int, generated: GeneratedSlide | 
             note=shown.note,
             slide=generated.image,
             rectangle_um=generated.region_um,
-            show=lambda pixels: composite(pixels, channels),
+            show=shown_as.show,
+            legend=shown_as.legend() or colours.legend(),
         )
     )
     spread = uncertainty_layer(generated)

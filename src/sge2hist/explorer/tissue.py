@@ -29,6 +29,7 @@ from sge2hist.generation.edited_patches import EditedPatch
 from sge2hist.generation.embed import Embedding, embed_counts
 from sge2hist.generation.encode import protein_reader
 from sge2hist.generation.footprints import AUTO
+from sge2hist.generation.look import transform_of
 from sge2hist.generation.requests import check_resolution
 from sge2hist.generation.slide.edited_source import EditedSource
 from sge2hist.generation.slide.edits import Edit
@@ -36,6 +37,7 @@ from sge2hist.generation.slide.request import with_footprints
 from sge2hist.generation.slide.source import SlideSource, source_from_paired
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.samplers import SamplerConfig
+from sge2hist.viewer.colours import colours_of
 from sge2hist.viewer.layers import UNKNOWN_RGB, type_colours
 
 if TYPE_CHECKING:
@@ -94,6 +96,7 @@ class Tissue:
         self.library_N = np.asarray(self.counts.sum(1)).ravel()[self.rows].astype(np.float64)
         self.mean_G = np.asarray(self.counts.sum(0)).ravel() / max(1, len(dataset))  # counts per cell
         self.index = CellIndex(self.source.xy_um_N2, np.zeros(len(self.rows), np.int64))
+        self.colours = colours_of(bundle.config.channels, transform_of(bundle), generated)  # of images of the model
         self.tiles = TileCache(open_tiles(dataset, slide, generated))
         self.type_names = [*dataset.types, *(name for name in bundle.types.names if name not in dataset.types)]
         self.type_N = dataset.type_of_cell[self.rows]

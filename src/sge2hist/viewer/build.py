@@ -18,6 +18,7 @@ from sge2hist.data.generated import APPLICABILITY, GeneratedSlide, applicability
 from sge2hist.data.output_lock import locks_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.data.virtual_he import mark_of
+from sge2hist.viewer.colours import shown_slide_number
 from sge2hist.viewer.layers import (
     TypedCells,
     generated_layer,
@@ -105,8 +106,8 @@ def open_layers(
                 expected="the dataset itself, not one prepared again",
                 repair="generate the slide again, or give the dataset that it was generated from as --data",
             )
-        number = slide.slide_number(data)
-        layers.append(real_layer(data, number, slide.region_um))
+        number = shown_slide_number(slide, data)
+        layers.append(real_layer(data, number, slide))
         cells = cells or paired_cells(data, number, slide.region_um, slide.um_per_px)
     legend: list[dict[str, Any]] = []
     if cells is not None and not len(cells.xy_px_N2):

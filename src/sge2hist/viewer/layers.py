@@ -13,8 +13,9 @@ import numpy as np
 
 from sge2hist.data.generated import GeneratedSlide
 from sge2hist.data.paired import PairedDataset
-from sge2hist.data.slides.channels import composite, is_rgb
+from sge2hist.data.slides.channels import composite
 from sge2hist.data.virtual_he import mark_of
+from sge2hist.viewer.colours import colours_of_dataset
 from sge2hist.viewer.pyramid import Layer
 
 NO_CELL_RGBA = (255, 255, 255, 0)
@@ -37,22 +38,20 @@ def generated_layer(generated: GeneratedSlide) -> Layer:
     )
 
 
-def real_layer(dataset: PairedDataset, slide_number: int, region_um: tuple[float, float, float, float]) -> Layer:
-    """The rectangle (x, y, width, height in um) of a slide of a paired dataset, at its own resolution."""
+def real_layer(dataset: PairedDataset, slide_number: int, beside: GeneratedSlide) -> Layer:
+    """The rectangle of a generated slide on that of a paired dataset, at its own resolution, in colours like those."""
     slide, um = dataset.slides[slide_number], dataset.um_per_px
-    x_px, y_px, width_px, height_px = (value / um for value in region_um)
+    x_px, y_px, width_px, height_px = (value / um for value in beside.region_um)
     n_columns, n_rows = max(1, round(width_px)), max(1, round(height_px))
-
-    he = mark_of(dataset.manifest) or "H&E"
-    stain = he if is_rgb(slide.channels) else ", ".join(slide.channels)
+    colours = colours_of_dataset(dataset, beside)
 
     def read(x: int, y: int, width: int, height: int) -> np.ndarray:
-        return composite(slide.read_window(x_px + x, y_px + y, width, height, width, height), slide.channels)
+        return colours.show(slide.read_window(x_px + x, y_px + y, width, height, width, height))
 
     return Layer(
         key="real",
         title="Real",
-        note=f"{stain} of {dataset.slide_ids[slide_number]}",
+        note=f"{colours.note} of {dataset.slide_ids[slide_number]}",
         width_px=n_columns,
         height_px=n_rows,
         read=read,

@@ -31,8 +31,17 @@ export class Frame {
   }
 }
 
+/** Which colour is which stain; nothing for H&E. */
+function stainLegend(stains) {
+  if (!stains.length) return null;
+  const rows = stains.map(({ name, colour }) =>
+    el("li", {}, el("span", { class: "swatch", style: { "--colour": colour } }), name),
+  );
+  return el("ul", { class: "stains", "aria-label": "Stains" }, rows);
+}
+
 export class SlidePane {
-  /** `slide`: {title, note, source, rect_um}, where source is null for a pane without a slide. */
+  /** `slide`: {title, note, stains, source, rect_um}, where source is null for a pane without a slide. */
   constructor(parent, frame, slide) {
     this.frame = frame;
     this.title = slide.title;
@@ -50,6 +59,7 @@ export class SlidePane {
       this.canvas,
       this.empty,
       el("div", { class: "title", title: slide.note }, el("b", { text: slide.title }), " ", this.note),
+      stainLegend(slide.stains),
       this.scale,
       this.cross,
       this.centre,

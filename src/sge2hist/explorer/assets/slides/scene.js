@@ -44,7 +44,9 @@ export class Scene {
 
   #slide(key) {
     const layer = this.info.layers.find((one) => one.key === key);
-    if (!layer) return { title: key === "real" ? "Real" : "Generated", note: "", source: null, rect_um: this.whole };
+    const stains = (layer ?? this.info.layers[0])?.stains ?? [];
+    if (!layer)
+      return { title: key === "real" ? "Real" : "Generated", note: "", stains, source: null, rect_um: this.whole };
     const source = {
       width: layer.width,
       height: layer.height,
@@ -55,7 +57,7 @@ export class Scene {
       getTileUrl: (level, x, y) => tileUrl(layer, level, x, y),
     };
     const rect_um = [layer.x_um, layer.y_um, layer.width_um, layer.height_um];
-    return { title: layer.title, note: layer.note, source, rect_um };
+    return { title: layer.title, note: layer.note, stains, source, rect_um };
   }
 
   #wire() {
