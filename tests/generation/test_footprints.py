@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tifffile
@@ -9,12 +11,19 @@ import tifffile
 from sge2hist.data.artifacts import read_manifest
 from sge2hist.data.errors import InputError
 from sge2hist.data.generated import SLIDE_NAME
+from sge2hist.explorer.cells import CellAnswers
+from sge2hist.explorer.tissue import Tissue
 from sge2hist.generation.footprints import outlines_to_use
 from sge2hist.generation.patches import image_batches
 from sge2hist.generation.requests import request_from_paired
-from sge2hist.generation.slide.cells import CellRows
+from sge2hist.generation.slide.cells import CellRows, CellStore, write_cells
+from sge2hist.generation.slide.edited_source import EditedSource
+from sge2hist.generation.slide.edits import Edit
 from sge2hist.generation.slide.job import lattice_of
+from sge2hist.generation.slide.nearby_cells import encode_nearby
 from sge2hist.generation.slide.render import generate_slide
+from sge2hist.generation.slide.source import source_from_paired
+from sge2hist.generation.slide.tiling import Area
 from sge2hist.generation.slide.worker import cells_of_windows
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.samplers import SamplerConfig
@@ -117,3 +126,53 @@ def test_slides_by_outlines_and_by_points(bundle, dataset, tmp_path):
         assert read_manifest(slide.path, "generated")["footprints"] == footprints
         pixels[footprints] = tifffile.imread(slide.path / SLIDE_NAME)
     assert not np.array_equal(pixels["outline"], pixels["point"])
+
+
+PLACES = ((201.0, 203.0), (214.5, 190.25), (230.0, 221.0), (190.0, 225.5))
+
+
+def _added(bundle, source, edits):
+    """Positions and outlines of the cells that edits add."""
+    cells = encode_nearby(bundle, EditedSource(source, edits), np.array([210.0, 210.0]), (60.0, 60.0))
+    new = cells.source_M < 0
+    return cells.xy_um_M2[new], cells.outline_um_MV2[new]
+
+
+def test_an_added_cell_has_the_outline_of_a_cell_of_its_type(bundle, dataset):
+    source = source_from_paired(dataset, 0)
+    xy, outlines = _added(bundle, source, [Edit(add_type="BETA", at_um=PLACES)])
+    assert np.array_equal(xy, PLACES)
+    of_type = dataset.outline_um[(dataset.obs["cell_type"] == "beta").to_numpy()]
+    donors = [np.flatnonzero((of_type == outline).all((1, 2))) for outline in outlines]
+    assert all(len(found) == 1 for found in donors)
+    assert len({int(found[0]) for found in donors}) > 1  # not one shape for all
+    # the same whatever else is edited, and of which of its places are asked for
+    more = [Edit(add_type="alpha", at_um=((222.0, 222.0),)), Edit(add_type="beta", at_um=PLACES[::-1])]
+    again = _added(bundle, source, more)
+    assert np.array_equal(again[1][1:], outlines[::-1])
+    # of all cells where none of the type has an outline
+    bare = replace(
+        source, outline_um_NV2=np.where((source.type_N == "beta")[:, None, None], np.nan, dataset.outline_um)
+    )
+    _, others = _added(bundle, bare, [Edit(add_type="beta", at_um=PLACES)])
+    assert np.isfinite(others).all()
+    unknown = replace(source, outline_um_NV2=np.full_like(dataset.outline_um, np.nan))
+    assert np.isnan(_added(bundle, unknown, [Edit(add_type="beta", at_um=PLACES)])[1]).all()
+
+
+def test_a_slide_and_the_explorer_have_the_outlines_of_added_cells_too(bundle, dataset, tmp_path):
+    edits = [Edit(add_type="beta", at_um=PLACES)]
+    source = source_from_paired(dataset, 0)
+    _, outlines = _added(bundle, source, edits)
+    lattice = lattice_of(bundle)
+    write_cells(tmp_path, bundle, source, lattice, Area(top=0, left=0, height=64, width=64), edits)
+    rows = list(CellStore(tmp_path, lattice).in_source_order())[-1]
+    stored = {tuple(xy): outline for xy, outline in zip(rows.xy_um_M2, rows.outline_um_MV2, strict=True)}
+    assert np.array_equal([stored[place] for place in PLACES], outlines)
+    tissue = Tissue(bundle, dataset, model_name="x")
+    shown = CellAnswers(tissue).within(
+        EditedSource(tissue.source, edits), (180, 180, 60, 60), 100, "type", outlines=True
+    )
+    lent = [o for o, name in zip(shown["outline"], shown["id"], strict=True) if name.startswith("added_")]
+    expected = (outlines + np.array(PLACES)[:, None]).round(2)
+    assert np.allclose([np.reshape(o, (-1, 2)) for o in lent], expected, atol=0.011)

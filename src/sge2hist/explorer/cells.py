@@ -200,7 +200,8 @@ class CellAnswers:
             "edited": [*changed.astype(int).tolist(), *[1] * (len(ids) - len(rows))],
         }
         if outlines:
-            out["outline"] = [*self._outlines(edited, rows), *[None] * (len(ids) - len(rows))]
+            lent = [self._lent_outlines(edited, n, p[inside]) for n, p, inside in added]
+            out["outline"] = [*self._outlines(edited, rows), *(outline for some in lent for outline in some)]
         if colour != "type":
             if colour in SCORES:
                 values, out["pending"] = self.scores.values(colour, edited, rows)
@@ -216,12 +217,13 @@ class CellAnswers:
         known = self.tissue.outline_um_NV2
         if known is None:
             return [None] * len(rows)
-        outline_NV2 = (known[rows] + edited.xy_um_N2[rows, None]).round(2)
-        there_NV = np.isfinite(outline_NV2).all(2)
-        flat = outline_NV2[there_NV].ravel().tolist()
-        ends = 2 * there_NV.sum(1).cumsum()
-        starts = [0, *ends[:-1].tolist()]
-        return [flat[a:b] if b - a > 4 else None for a, b in zip(starts, ends.tolist(), strict=True)]
+        return _flat(known[rows] + edited.xy_um_N2[rows, None])
+
+    def _lent_outlines(self, edited: EditedSource, number: int, xy_um_M2: np.ndarray) -> list[list[float] | None]:
+        """The same of cells that an edit adds: those that condition the image."""
+        if edited.source.outline_um_NV2 is None:
+            return [None] * len(xy_um_M2)
+        return _flat(edited.added_outlines(number, xy_um_M2) + xy_um_M2[:, None])
 
     def _values(self, edited: EditedSource, rows: np.ndarray, colour: str) -> tuple[np.ndarray, dict[str, Any]]:
         tissue = self.tissue
@@ -276,6 +278,16 @@ class CellAnswers:
     def _latent(self, counts: Any, numbers: np.ndarray) -> np.ndarray:
         found = self.tissue.embed(counts, numbers)
         return np.concatenate([found.z1_NT, found.z2_NM], 1)
+
+
+def _flat(outline_NV2: np.ndarray) -> list[list[float] | None]:
+    """x, y, x, y, ... of each outline, without the vertices that are NaN; None where fewer than three are left."""
+    outline_NV2 = outline_NV2.round(2)
+    there_NV = np.isfinite(outline_NV2).all(2)
+    flat = outline_NV2[there_NV].ravel().tolist()
+    ends = 2 * there_NV.sum(1).cumsum()
+    starts = [0, *ends[:-1].tolist()]
+    return [flat[a:b] if b - a > 4 else None for a, b in zip(starts, ends.tolist(), strict=True)]
 
 
 def _novelty(found: Embedding) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def write_cells(
         order.write_at(np.arange(n_written, n_written + len(positions)), positions)
         n_written += len(positions)
         progress(len(positions))
-    _write_added(bundle, edits, added, layout, rows, order, n_written)
+    _write_added(bundle, edited, added, layout, rows, order, n_written)
     if neighbours is not None:
         neighbours.path.unlink()
     with atomic_path(folder / BLOCKS) as unfinished, open(unfinished, "wb") as file:
@@ -178,7 +178,7 @@ def _encode_group(
 
 def _write_added(
     bundle: ModelBundle,
-    edits: list[Edit],
+    edited: EditedSource,
     added: list[tuple[int, np.ndarray]],
     layout: TileLayout,
     rows: ArrayFile,
@@ -195,8 +195,8 @@ def _write_added(
         records = np.zeros(len(xy), rows.dtype)
         records["xy_um"], records["source"] = xy, -1 - number
         if OUTLINE in (records.dtype.names or ()):
-            records[OUTLINE] = np.nan
-        records["z"][:, :n_type] = type_mean(bundle, str(edits[number].add_type))
+            records[OUTLINE] = edited.added_outlines(number, xy)
+        records["z"][:, :n_type] = type_mean(bundle, str(edited.edits[number].add_type))
         written.append((layout.assign(xy), records))
         rows.write_at(*written[-1])
     radius_um = max(bundle.model.gene.config.neighbour_um, MIN_NEIGHBOUR_UM)

@@ -14,6 +14,7 @@ import numpy as np
 
 from sge2hist.data.errors import InputError
 from sge2hist.generation.encode import row_of_cell
+from sge2hist.generation.footprints import donors_of_type, lent_outlines
 from sge2hist.generation.slide.edits import (
     Edit,
     check_gene,
@@ -101,6 +102,19 @@ class EditedSource:
         for edit, rows in zip(self.edits, self.rows, strict=True):
             if edit.set_type is not None:
                 name_N[np.isin(numbers, rows)] = bundle.canonical_type_name(edit.set_type)
+
+    def added_outlines(self, number: int, xy_um_M2: np.ndarray) -> np.ndarray:
+        """Outlines [M, V, 2] from the centres of cells that edit `number` adds at these positions, of a source with outlines."""
+        outlines = self.source.outline_um_NV2
+        assert outlines is not None
+        return lent_outlines(outlines, self._donors[number], xy_um_M2)
+
+    @cached_property
+    def _donors(self) -> dict[int, np.ndarray]:
+        """Of each edit that adds cells, the cells of the data whose outlines they may have."""
+        outlines, types = self.source.outline_um_NV2, self.source.type_N
+        assert outlines is not None
+        return {n: donors_of_type(outlines, types, str(self.edits[n].add_type)) for n, _ in self.added}
 
     def is_edited(self, numbers: np.ndarray) -> np.ndarray:
         """bool [n]: cells that an edit changes."""

@@ -96,8 +96,8 @@ def encode_nearby(
         z_added[source_added == code, :n_type] = type_mean(bundle, str(edited.edits[-1 - code].add_type))
     outlines = edited.source.outline_um_NV2 if bundle.config.image.condition.outlines else None
     if outlines is not None:
-        unknown = np.full((len(added), *outlines.shape[1:]), np.nan, np.float32)
-        outlines = np.concatenate([outlines[rows[inside]], unknown])
+        lent = [edited.added_outlines(-1 - code, p) for code, p in positions]
+        outlines = np.concatenate([outlines[rows[inside]], *lent])
     return NearbyCells(
         xy_um_M2=np.concatenate([xy[inside], added]),
         z_MZ=np.concatenate([z, z_added]),
