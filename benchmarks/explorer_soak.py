@@ -2,6 +2,9 @@
 
     python benchmarks/explorer_soak.py pretrained:kidney --data kidney.paired --minutes 60 -o soak.csv
 
+With `--held held.jsonl` the server also logs what holds its memory (`explorer_memory.py`), and the growth since minute
+`--held-since` is printed line by line of its code; it is slower then.
+
 The server is a process of its own. What it refuses (a gene that a cell has no counts of) is counted; a fault of it (500), an
 image that ends in an error, or its end fails the benchmark. The last lines are the memory at 5, 20, 40 and 60 minutes.
 """
@@ -22,6 +25,7 @@ from urllib.parse import quote
 
 import numpy as np
 from explorer_client import Client, Refused
+from explorer_memory import growth
 
 from sge2hist.data.paired import PairedDataset
 
@@ -277,9 +281,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--out", type=Path, required=True, help="CSV of minutes, MB, MB of no file, actions")
+    parser.add_argument("--held", type=Path, help="JSON lines of what holds the memory of the server")
+    parser.add_argument("--held-since", type=float, default=5.0, help="minute from which its growth is printed")
     args = parser.parse_args()
     dataset = PairedDataset.open(args.data)
-    command = [sys.executable, "-m", "sge2hist", "explore", args.model, "--data", args.data, "--no-browser"]
+    program = ["-m", "sge2hist"]
+    if args.held is not None:
+        program = [str(Path(__file__).with_name("explorer_memory.py")), str(args.held)]
+    command = [sys.executable, *program, "explore", args.model, "--data", args.data, "--no-browser"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
@@ -308,6 +317,8 @@ def main() -> None:
         for thread in threads:
             thread.join()
         report(tabs, rows)
+        if args.held is not None:
+            print("\n".join(growth(args.held, args.held_since)))
         faults = [fault for tab in tabs for fault in tab.faults]
         if server.poll() is not None:
             faults.append(f"the server ended with {server.returncode}")
