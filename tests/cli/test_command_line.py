@@ -239,6 +239,15 @@ def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
             ("distill", "{model}", "--data", "{paired}", "--learn", "guidance", "--evaluations", "2", "-o", "{out}"),
             "guidance keeps the steps",
         ),
+        (
+            ("distill", "{model}", "--data", "{paired}", "--learn", "few-steps", "-o", "{out}"),
+            "single evaluations already",
+        ),
+        (
+            ("distill", "{model}", "--data", "{paired}", "--learn", "few-steps", "--evaluations", "0", "-o", "{out}"),
+            "of at least 1",
+        ),
+        (("distill", "{model}", "--data", "{paired}", "--learn", "all", "-o", "{out}"), "steps, guidance or few-steps"),
         (("sharpen", "{model}", "--data", "{paired}", "--hours", "0", "-o", "{out}"), "expected a positive number"),
         (
             ("sharpen", "{model}", "--data", "{paired}", "--decoder-noise", "--hours", "0", "-o", "{out}"),
