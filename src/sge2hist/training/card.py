@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +18,8 @@ from sge2hist.data.virtual_he import MANIFEST_KEY, mark_of
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.training.config import TrainConfig
 from sge2hist.training.sufficiency import describe
+
+CARD_WIDTH = 120  # characters of a line
 
 
 def model_card(bundle: ModelBundle) -> str:
@@ -35,13 +38,15 @@ def model_card(bundle: ModelBundle) -> str:
     stain = he if is_rgb(config.channels) else f"fluorescence ({describe_channels(config.channels)})"
     source = f"\n- source of the data: {provenance['source']}" if "source" in provenance else ""
     proteins = "" if bundle.proteins is None else f" and {len(bundle.proteins):,} proteins"
+    what = (
+        f"Generates {stain} patches of {config.patch_px} x {config.patch_px} px ({config.patch_um:g} um, "
+        f"{config.um_per_px:g} um/px) from the expression of {len(bundle.genes):,} genes{proteins}, or from a cell type's name. "
+        "Its images are synthetic: not for diagnosis."
+    )
     names = "\n".join(f"- {name}" for name in bundle.types.names)
     return f"""# SGE2Hist model ({config.preset})
 
-{toy}{short}Generates {stain}
-patches of {config.patch_px} x {config.patch_px} px ({config.patch_um:g} um, {config.um_per_px:g} um/px)
-from the expression of {len(bundle.genes):,} genes{proteins}, or from a cell type's name.
-Its images are synthetic: not for diagnosis.
+{toy}{short}{textwrap.fill(what, CARD_WIDTH)}
 
 - data: {provenance.get("technology", "unknown")}, {provenance.get("n_train_cells", 0):,} training cells,
   slides {", ".join(provenance.get("slides", []))}, fingerprint `{str(provenance.get("data_fingerprint", ""))[:16]}`{source}
