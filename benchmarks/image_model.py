@@ -5,6 +5,7 @@
     python benchmarks/image_model.py guidance   X.model --data X.paired -n 512
     python benchmarks/image_model.py noise      X.model --data X.paired -n 512
     python benchmarks/image_model.py conditions X.model --data X.paired -n 512
+    python benchmarks/image_model.py few        fast.model --data X.paired -n 512 --compare teacher=X.model
     python benchmarks/image_model.py evidence   X.model --data X.paired -n 512 --compare young=Y.model paper=P.model
 
 `cost` counts the FLOPs of a whole image (guidance and decoder included) and times it as in `generate`, in turn with one
@@ -13,8 +14,9 @@ Other programs on the machine make times longer, never shorter: the minimum of s
 waiting time.
 `steps` generates images of the same test cells with 1 to 32 evaluations and several samplers, and prints the Frechet distance
 of each set to the real patches of these cells, with the floor (other real test patches, the same number) and the time per image.
-`guidance` and `noise` do the same for guidance weights, and for noise levels and fresh noise, on validation cells;
-`conditions` for all cells, the centre cell alone, and the cells of another patch.
+`guidance` and `noise` do the same for guidance weights, and for noise levels and fresh noise, on validation cells; `few` for a
+model of few steps, with 2 to 8 of them, and for its teacher; `conditions` for all cells, the centre cell alone, and the cells of
+another patch.
 `evidence` prints every score of `sge2hist evaluate` for the model, for the same model conditioned on the cells of other patches
 or on the centre cell alone, and for other models, on the same test cells: for example one of preset `small` and one of `paper`
 with the same training time. A sampler of more than `--max-steps` steps, as that of `paper`, is replaced by DPM-Solver++.
@@ -190,10 +192,11 @@ def compare(
     print("correlation with the real patch / SD over that of real patches / mean over that of real patches\n")
     names = ("haematoxylin_mean", "haematoxylin_sd", "eosin_mean", "lumen_fraction")
     print(f"| | evaluations | distance | over floor | {' | '.join(names)} | ms per image |\n{'|---' * 9}|")
-    for name, sampler, context, shuffle in variants:
-        job = request_from_paired(bundle, dataset, rows, seed=seed, context=context, shuffle_cells=shuffle)
+    for name, sampler, context, shuffle, other in variants:
+        shown = other or bundle
+        job = request_from_paired(shown, dataset, rows, seed=seed, context=context, shuffle_cells=shuffle)
         start = time.perf_counter()
-        images = np.concatenate(list(image_batches(bundle, job, sampler)))
+        images = np.concatenate(list(image_batches(shown, job, sampler)))
         ms = (time.perf_counter() - start) / n * 1e3
         distance, found = frechet_of(real, extractor(images)), stain_statistics(images)
         columns = [
@@ -201,9 +204,21 @@ def compare(
             f" / {found[k].mean() / truth[k].mean():.2f}"
             for k in names
         ]
-        count = 2 * sampler.n_steps - 1 if sampler.sampler == "heun" else sampler.n_steps
-        cells = [name, str(count), f"{distance:.1f}", f"{distance / floor:.2f}", *columns, f"{ms:.0f}"]
+        cells = [
+            name,
+            str(n_evaluations(shown, sampler)),
+            f"{distance:.1f}",
+            f"{distance / floor:.2f}",
+            *columns,
+            f"{ms:.0f}",
+        ]
         print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def n_evaluations(bundle: ModelBundle, sampler: SamplerConfig) -> int:
+    """Evaluations of the network per image, those of guidance too."""
+    weight = bundle.model.image.guidance_weight(sampler)
+    return sum(1 if weight(step.sigma) == 1 else 2 for step in bundle.model.image.denoiser.evaluations(sampler))
 
 
 def glass(bundle: ModelBundle, n: int) -> None:
@@ -232,10 +247,14 @@ class Variant(NamedTuple):
     sampler: SamplerConfig
     context: str = "neighbours"
     shuffle: bool = False
+    bundle: ModelBundle | None = None  # None: the model of the comparison
 
 
-def variants_of(what: str, own: SamplerConfig) -> list[Variant]:
+def variants_of(what: str, own: SamplerConfig, others: dict[str, ModelBundle]) -> list[Variant]:
     """The variants that a comparison samples; `own` is the model's default."""
+    if what == "few":
+        found = [Variant(f"this model, {k} steps", replace(own, n_steps=k)) for k in (2, 3, 4, 6, 8)]
+        return found + [Variant(name, other.config.sampler, bundle=other) for name, other in others.items()]
     if what == "guidance":
         return [Variant(f"guidance {g:g}", replace(own, guidance=g)) for g in (1.0, 1.4, 1.8, 2.2)]
     if what == "noise":
@@ -266,12 +285,12 @@ def variants_of(what: str, own: SamplerConfig) -> list[Variant]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("cost", "steps", "guidance", "noise", "conditions", "evidence"))
+    parser.add_argument("what", choices=("cost", "steps", "few", "guidance", "noise", "conditions", "evidence"))
     parser.add_argument("model", help="a folder, or pretrained:NAME")
     parser.add_argument("--data", type=Path, help="paired dataset, for all but `cost`")
     parser.add_argument("--split", help="cells to generate; default: val for choices (guidance, noise), else test")
     parser.add_argument("-n", type=int, default=512, help="images")
-    parser.add_argument("--compare", nargs="*", default=[], help="for `evidence`: other models, NAME=MODEL")
+    parser.add_argument("--compare", nargs="*", default=[], help="for `evidence` and `few`: other models, NAME=MODEL")
     parser.add_argument("--max-steps", type=int, default=32, help="for `evidence`: steps of a sampler")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=7, help="for `cost`: rounds")
@@ -291,7 +310,11 @@ def main() -> None:
         if args.what == "evidence":
             evidence(bundle, data, split, args.n, args.seed, args.compare, args.max_steps)
             return
-        compare(bundle, data, split, args.n, args.seed, variants_of(args.what, bundle.config.sampler))
+        others = {}
+        for given in args.compare:
+            name, _, path = given.partition("=")
+            others[name] = SGE2Hist.from_pretrained(path).bundle
+        compare(bundle, data, split, args.n, args.seed, variants_of(args.what, bundle.config.sampler, others))
         if args.what == "conditions":
             glass(bundle, 64)
 
