@@ -247,7 +247,7 @@ def test_every_function_that_writes_an_output_holds_its_lock(tmp_path):
         prepare: (None, output),
         export_spatialdata: (None, output),
         train: (None, output),
-        tune: (None, None, output, None, None, None),
+        tune: (None, None, output, None, None),
         train_upsampler: (None, output, None),
         generate: (None, None, output),
         generate_slide: (None, None, output),

@@ -1,8 +1,8 @@
 """A cell of a type in its niche: the cell in the centre, around it a neighbourhood as the training section has it.
 
 Places and types around come from an example of the model folder (`models.niches`), turned and mirrored at random. z1 of each cell
-is what cells of its component are expected to have among those around it, its depth a sample as among the training cells, and z2
-follows from the expected counts of the cells around.
+is a sample of what cells of its component have among such cells as are around it, its depth a sample as among the training cells,
+and z2 follows from the expected counts of the cells around.
 """
 
 from __future__ import annotations

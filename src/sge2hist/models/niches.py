@@ -37,8 +37,8 @@ class Niches:
     outline_MV2 : int8, vertices from the place's centre in steps of `OUTLINE_UM`, `UNKNOWN_VERTEX` where unknown; None: of none.
     depth_K2 : float32, mean and standard deviation of the log depth of the training cells of each component.
     half_um : cells up to so far away in x and in y are listed.
-    z1_mean_KT, z1_around_KC, z1_slope_KCT : float32, the z1 that a cell of a component is expected to have (:meth:`expected_z1`);
-        None in models of earlier versions.
+    z1_mean_KT, z1_around_KC, z1_slope_KCT, z1_residual_KTT : float32, z1 of the cells of a component among others
+        (:meth:`sample_z1`); None in models of earlier versions.
     """
 
     start_S1: np.ndarray
@@ -50,20 +50,28 @@ class Niches:
     z1_mean_KT: np.ndarray | None = None
     z1_around_KC: np.ndarray | None = None
     z1_slope_KCT: np.ndarray | None = None
+    z1_residual_KTT: np.ndarray | None = None
 
-    def expected_z1(self, component_N: np.ndarray, around_NC: np.ndarray) -> np.ndarray | None:
-        """z1 that training cells of each component have among such cells (:func:`shares_around`), float32 [N, T].
+    def sample_z1(self, component_N: np.ndarray, around_NC: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+        """z1 as training cells of each component have among such cells (:func:`shares_around`), float32 [N, T].
 
-        Linear in the shares of the components around, fitted for each component to the z1 of training cells: what a network that
-        was trained on whole neighbourhoods expects. A sample of the component by itself is wider (a component is as wide as the
-        posteriors of its cells together, the network sees their means) and knows nothing of the cells around.
-        None: the model does not know it.
+        Normal. The mean is linear in the shares of the components around, the covariance that of what is left (`residual` is its
+        Cholesky factor); both are fitted for each component to the posterior means of training cells, which are what the network
+        saw in training. A sample of the component by itself is wider (a component is as wide as the means and the posteriors of
+        its cells together) and knows nothing of the cells around. None: the model does not know it.
         """
-        if self.z1_mean_KT is None or self.z1_around_KC is None or self.z1_slope_KCT is None:
+        if (
+            self.z1_mean_KT is None
+            or self.z1_around_KC is None
+            or self.z1_slope_KCT is None
+            or self.z1_residual_KTT is None
+        ):
             return None
         apart_NC = around_NC - self.z1_around_KC[component_N]
         change_NT = np.einsum("nc,nct->nt", apart_NC, self.z1_slope_KCT[component_N])
-        return (self.z1_mean_KT[component_N] + change_NT).astype(np.float32)
+        noise_NT = rng.standard_normal(change_NT.shape, np.float32)
+        residual_NT = np.einsum("nts,ns->nt", self.z1_residual_KTT[component_N], noise_NT)
+        return (self.z1_mean_KT[component_N] + change_NT + residual_NT).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.start_S1) - 1
@@ -140,11 +148,14 @@ def _check(niches: Niches, n_components: int) -> None:
         raise ValueError("components of another model")
     if niches.outline_MV2 is not None and (niches.outline_MV2.ndim != 3 or len(niches.outline_MV2) != n):
         raise ValueError("outlines")
-    shapes = [None if a is None else a.shape for a in (niches.z1_mean_KT, niches.z1_around_KC, niches.z1_slope_KCT)]
-    n_around = len(RADII_UM) * n_components
-    if shapes != [None] * 3 and (
-        None in shapes or shapes[1:] != [(n_components, n_around), (n_components, n_around, shapes[0][-1])]  # type: ignore[index]
-    ):
-        raise ValueError("shapes of z1")
+    z1 = (niches.z1_mean_KT, niches.z1_around_KC, niches.z1_slope_KCT, niches.z1_residual_KTT)
+    shapes = [None if array is None else array.shape for array in z1]
+    if shapes != [None] * 4:
+        if shapes[0] is None or len(shapes[0]) != 2:
+            raise ValueError("shapes of z1")
+        n_latent, n_around = shapes[0][1], len(RADII_UM) * n_components
+        sizes = [(n_latent,), (n_around,), (n_around, n_latent), (n_latent, n_latent)]
+        if shapes != [(n_components, *size) for size in sizes]:
+            raise ValueError("shapes of z1")
     if not np.isfinite(niches.depth_K2).all() or not niches.half_um > 0:
         raise ValueError("numbers")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -143,10 +142,8 @@ def test_cells_of_a_layout_are_of_the_types_asked(bundle):
     assert far.any()
     assert differs[border].all()
     assert not differs[far].any()
-    assert np.array_equal(source_from_layout(bundle, layout_of_table(_table(side)), seed=2).z1_NT, source.z1_NT)
-    older = replace(bundle, niches=None)  # z1 is a sample
-    samples = [source_from_layout(older, layout_of_table(_table(side)), seed=seed).z1_NT for seed in (2, 3)]
-    assert not np.array_equal(*samples)
+    other = source_from_layout(bundle, layout_of_table(_table(side)), seed=3)
+    assert not np.array_equal(other.z1_NT, source.z1_NT)
     few = source.read_counts(np.array([5, 77])).toarray()
     assert np.allclose(few, source.read_counts(np.arange(144)).toarray()[[5, 77]], rtol=1e-5)
 

@@ -1,8 +1,8 @@
 """A slide from a layout: cells by type and position, whose expression the gene model itself expects.
 
-z1 of a cell is what cells of its component are expected to have among those around it (in models that do not know that, a sample
-from the component). Its counts are those that the decoder expects of it at the median depth:
-they are encoded as measured counts are, with those of its neighbours, so that z2 follows from the composition around the cell.
+z1 of a cell is a sample of what cells of its component have among such cells as are around it (in models that do not know that,
+of the component). Its counts are those that the decoder expects of it at the median depth: they are encoded as measured counts
+are, with those of its neighbours, so that z2 follows from the composition around the cell.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _refuse_options(
 def source_from_layout(bundle: ModelBundle, layout: Layout, name: str = "layout", *, seed: int = 0) -> SlideSource:
     """The cells of a layout as a source of :func:`~sge2hist.generation.slide.render.generate_slide`.
 
-    `seed`: of the component where a type has several, and of z1 where the model does not know what to expect.
+    `seed`: of z1 of each cell, and of the component where a type has several.
 
     Raises
     ------
@@ -151,11 +151,11 @@ def _components(bundle: ModelBundle, type_N: np.ndarray, where: str, seed: int) 
 
 
 def z1_among(bundle: ModelBundle, component_N: np.ndarray, xy_um_N2: np.ndarray, seed: int) -> np.ndarray:
-    """z1 of cells of given components at given places, float32 [N, T]: the expected one, or a sample where the model has none."""
+    """A sample of z1 of cells of given components at given places, float32 [N, T]."""
     if bundle.niches is not None:
         index = CellIndex(xy_um_N2, np.zeros(len(xy_um_N2), np.int64))
         around_NC = shares_around(index, np.arange(len(xy_um_N2)), component_N, bundle.model.gene.mixture.n_components)
-        z1_NT = bundle.niches.expected_z1(component_N, around_NC)
+        z1_NT = bundle.niches.sample_z1(component_N, around_NC, np.random.default_rng([seed, LAYOUT_STREAM, 1]))
         if z1_NT is not None:
             return z1_NT
     return sampled_z1(bundle, component_N, seed)
