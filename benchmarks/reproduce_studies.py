@@ -89,6 +89,13 @@ KIDNEY = Study(
         ),
         prints("image-cost", "python {benchmarks}/image_model.py cost pretrained:kidney", 15, "image-model.md"),
         prints(
+            "few-steps",
+            f"python {{benchmarks}}/image_model.py few pretrained:kidney-fast {PAIRED} -n 512 "
+            "--compare teacher=pretrained:kidney",
+            12,
+            "fine-tuning.md",
+        ),
+        prints(
             "sampling-noise",
             f"python {{benchmarks}}/image_model.py noise pretrained:kidney {PAIRED} -n 256",
             15,

@@ -13,8 +13,8 @@ from sge2hist.models.image.samplers import SamplerConfig
 MAX_BYTES = 30 * 2**20
 
 
-def test_a_kidney_and_a_pancreas_are_shipped():
-    assert shipped_models() == ["kidney", "pancreas"]
+def test_two_kidneys_and_a_pancreas_are_shipped():
+    assert shipped_models() == ["kidney", "kidney-fast", "pancreas"]
 
 
 @pytest.mark.parametrize("name", shipped_models())
@@ -35,6 +35,19 @@ def test_a_shipped_model_is_small_and_holds_weights_and_names_alone(name):
         assert all(n_cells not in weights.get_slice(key).get_shape() for key in weights.keys())  # noqa: SIM118
     assert not bundle.is_toy
     assert "no expression and no images" in (folder / "README.md").read_text()
+
+
+def test_the_fast_kidney_is_the_kidney_in_four_evaluations():
+    kidney, fast = (SGE2Hist.from_pretrained(f"pretrained:{name}").bundle for name in ("kidney", "kidney-fast"))
+    image = fast.model.image
+    weight, steps = image.guidance_weight(fast.config.sampler), image.denoiser.evaluations(fast.config.sampler)
+    assert [weight(step.sigma) for step in steps] == [1.0] * 4
+    weights = fast.model.state_dict()
+    changed = {
+        name.split(".")[1] for name, value in kidney.model.state_dict().items() if (weights[name] != value).any()
+    }
+    assert changed == {"unet", "condition"}  # the same latents, types and decoder
+    assert fast.types == kidney.types
 
 
 def test_a_type_is_generated_offline_and_types_differ():

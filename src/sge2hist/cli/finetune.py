@@ -82,7 +82,7 @@ def distill(
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Training steps; default 2000, for guidance 1000, for few-steps 300 after 300 of guidance.",
+            help="Training steps; default 2000, for guidance 1000, for few-steps 280 after 250 of guidance.",
             show_default=False,
         ),
     ] = None,

@@ -63,9 +63,9 @@ class FewStepsConfig:
     """Settings of a distillation to few guided evaluations."""
 
     evaluations: int = 4  # of the network per image
-    guidance_steps: int = 300  # of the guidance distillation
+    guidance_steps: int = 250  # of the guidance distillation
     guidance_rate: float = 5e-4  # its learning rate
-    steps: int = 300  # of the adversarial tuning
+    steps: int = 280  # of the adversarial tuning
     learning_rate: float = 4e-5
     discriminator_rate: float = 25.0  # learning rate of the discriminator over that of the network
     backpropagated: int = 2  # last evaluations through which gradients flow
