@@ -21,7 +21,7 @@ POSITION_UM, OUTLINE_UM = 0.1, 0.25
 """Steps of the stored positions (int16, up to 3.2 mm away) and of the vertices of outlines (int8, up to 32 um)."""
 UNKNOWN_VERTEX = -128
 RADII_UM = (24.0, 60.0)
-"""What counts as around a cell, for its expected z1: the nearest cells, and those of the structure that it lies in."""
+"""What counts as around a cell, for its z1: the nearest cells, and those of the structure that it lies in."""
 MAX_AROUND = 256  # cells
 
 
@@ -67,11 +67,13 @@ class Niches:
             or self.z1_residual_KTT is None
         ):
             return None
-        apart_NC = around_NC - self.z1_around_KC[component_N]
-        change_NT = np.einsum("nc,nct->nt", apart_NC, self.z1_slope_KCT[component_N])
-        noise_NT = rng.standard_normal(change_NT.shape, np.float32)
-        residual_NT = np.einsum("nts,ns->nt", self.z1_residual_KTT[component_N], noise_NT)
-        return (self.z1_mean_KT[component_N] + change_NT + residual_NT).astype(np.float32)
+        noise_NT = rng.standard_normal((len(component_N), self.z1_mean_KT.shape[1]), np.float32)
+        z1_NT = np.empty_like(noise_NT)
+        for k in np.unique(component_N):
+            own = component_N == k
+            change = (around_NC[own] - self.z1_around_KC[k]) @ self.z1_slope_KCT[k]
+            z1_NT[own] = self.z1_mean_KT[k] + change + noise_NT[own] @ self.z1_residual_KTT[k].T
+        return z1_NT
 
     def __len__(self) -> int:
         return len(self.start_S1) - 1
