@@ -146,8 +146,12 @@ def main() -> None:
         PairedDataset.open(asked.on),
         asked.output,
         config,
-        plan,
-        lambda model, source, cells, run: GlassTeaching(model, trained.model.image, source, cells, config, run),
+        [
+            (
+                plan,
+                lambda model, source, cells, run: GlassTeaching(model, trained.model.image, source, cells, config, run),
+            )
+        ],
     )
 
 

@@ -19,7 +19,7 @@ from sge2hist.generation.patches import image_batches
 from sge2hist.generation.type_requests import request_from_types
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.samplers import SamplerConfig
-from sge2hist.models.niches import NICHES_NAME, POSITION_UM, RADII_UM, outline_steps, read_niches, shares_around
+from sge2hist.models.niches import NICHES_NAME, POSITION_UM, RADII_UM, outline_steps, read_niches, neighbour_shares
 from sge2hist.training.niches import find_niches, fit_z1, own_component
 from tests.fixtures.paired import write_tiny_paired
 
@@ -73,10 +73,10 @@ def test_examples_are_neighbourhoods_of_training_cells(tiny_paired):
     assert niches.depth_K2[3].tolist() == [0, 0]  # a component without cells
 
 
-def test_shares_around_a_cell_are_those_of_a_slow_search():
+def test_shares_of_neighbours_are_those_of_a_slow_search():
     rng = np.random.default_rng(0)
     xy_um, component_N = rng.uniform(0, 200, (120, 2)), rng.integers(3, size=120)
-    shares = shares_around(CellIndex(xy_um, np.zeros(120, np.int64)), np.array([5, 60]), component_N, 3)
+    shares = neighbour_shares(CellIndex(xy_um, np.zeros(120, np.int64)), np.array([5, 60]), component_N, 3)
     for row, cell in enumerate((5, 60)):
         for part, radius in enumerate(RADII_UM):
             near = np.flatnonzero(np.linalg.norm(xy_um - xy_um[cell], axis=1) <= radius)
@@ -85,33 +85,33 @@ def test_shares_around_a_cell_are_those_of_a_slow_search():
             assert shares[row, 3 * part : 3 * part + 3] == pytest.approx(expected, abs=1e-6)
 
 
-def test_z1_follows_the_cells_around(tiny_paired):
+def test_z1_follows_the_neighbours(tiny_paired):
     """Truth: z1 that depends on the share of one type nearby, in one component alone."""
     component_N = tiny_paired.type_of_cell
     xy_um = tiny_paired.centre_xy_px * tiny_paired.um_per_px
     index = CellIndex(xy_um, tiny_paired.slide_of_cell)
-    around_NC = shares_around(index, np.arange(len(xy_um)), component_N, 4)
-    z1_NT = np.stack([component_N + 3.0 * (component_N == 1) * around_NC[:, 0], -2.0 * component_N], axis=1)
+    shares_NC = neighbour_shares(index, np.arange(len(xy_um)), component_N, 4)
+    z1_NT = np.stack([component_N + 3.0 * (component_N == 1) * shares_NC[:, 0], -2.0 * component_N], axis=1)
     fitted = fit_z1(tiny_paired, component_N, z1_NT, 4, seed=0)
     niches = dataclasses.replace(_niches(tiny_paired)[0], **fitted)
     known = np.flatnonzero(~tiny_paired.obs["split"].astype(str).isin(["val", "test"]).to_numpy())
-    inside = shares_around(
+    inside = neighbour_shares(
         CellIndex(xy_um[known], tiny_paired.slide_of_cell[known]), np.arange(len(known)), component_N[known], 4
     )
     found = niches.sample_z1(component_N[known], inside, np.random.default_rng(0))
     truth = np.stack(
         [component_N[known] + 3.0 * (component_N[known] == 1) * inside[:, 0], -2.0 * component_N[known]], 1
     )
-    far = np.abs(inside - around_NC[known]).max(1) < 1e-6  # cells that see no held-out ones
+    far = np.abs(inside - shares_NC[known]).max(1) < 1e-6  # cells that see no held-out ones
     assert far.sum() > 100
     assert np.quantile(np.abs(found - truth)[far], 0.99) < 0.4
     assert np.abs(found - truth)[far].mean() < 0.05
-    flat = niches.sample_z1(component_N[known], niches.z1_around_KC[component_N[known]], np.random.default_rng(0))
+    flat = niches.sample_z1(component_N[known], niches.z1_shares_KC[component_N[known]], np.random.default_rng(0))
     assert np.abs(flat - truth)[far].mean() > np.abs(found - truth)[far].mean() * 2
     assert not fitted["z1_mean_KT"][3].any()  # a component without cells
 
 
-def test_an_example_of_a_type_is_around_a_cell_of_that_label(tiny_paired):
+def test_examples_of_a_type_surround_cells_of_that_label(tiny_paired):
     posterior_NK = np.array([[0.7, 0.1, 0.1, 0.1], [0.2, 0.1, 0.3, 0.4], [0.9, 0.0, 0.1, 0.0], [0.1, 0.6, 0.2, 0.1]])
     type_of_component_K = np.array([0, 1, 1, 2])
     assert own_component(posterior_NK, np.array([1, 1, 0, -1]), type_of_component_K).tolist() == [1, 2, 0, -1]
@@ -141,20 +141,20 @@ def test_an_example_of_a_type_is_around_a_cell_of_that_label(tiny_paired):
         assert any(component_N[rows[1:]].tolist() == found_M[1:].tolist() for rows in whole)
 
 
-def test_what_the_cells_around_do_not_explain_is_sampled(tiny_paired):
+def test_what_neighbours_do_not_explain_is_sampled(tiny_paired):
     """Truth: noise of a known covariance beside a constant."""
     factor = np.array([[0.5, 0.0], [0.3, 0.2]])
     z1_NT = np.random.default_rng(1).standard_normal((len(tiny_paired), 2)) @ factor.T + [2.0, -1.0]
     fitted = fit_z1(tiny_paired, tiny_paired.type_of_cell, z1_NT, 4, seed=0)
     niches = dataclasses.replace(_niches(tiny_paired)[0], **fitted)
     component_N = np.ones(20_000, np.int64)
-    found = niches.sample_z1(component_N, fitted["z1_around_KC"][component_N], np.random.default_rng(0))
+    found = niches.sample_z1(component_N, fitted["z1_shares_KC"][component_N], np.random.default_rng(0))
     assert found.mean(0) == pytest.approx([2.0, -1.0], abs=0.1)
     assert np.cov(found.T) == pytest.approx(factor @ factor.T, abs=0.05)
 
 
 def test_a_model_of_an_earlier_version_samples_the_component(bundle):
-    none = dict.fromkeys(("z1_mean_KT", "z1_around_KC", "z1_slope_KCT", "z1_residual_KTT"))
+    none = dict.fromkeys(("z1_mean_KT", "z1_shares_KC", "z1_slope_KCT", "z1_residual_KTT"))
     niches = dataclasses.replace(bundle.niches, **none)
     assert niches.sample_z1(np.zeros(2, np.int64), np.zeros((2, 8)), np.random.default_rng(0)) is None
     older = dataclasses.replace(bundle, niches=niches)

@@ -22,7 +22,7 @@ POSITION_UM, OUTLINE_UM = 0.1, 0.25
 UNKNOWN_VERTEX = -128
 RADII_UM = (24.0, 60.0)
 """What counts as around a cell, for its z1: the nearest cells, and those of the structure that it lies in."""
-MAX_AROUND = 256  # cells
+MAX_NEIGHBOURS = 256  # cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Niches:
     outline_MV2 : int8, vertices from the place's centre in steps of `OUTLINE_UM`, `UNKNOWN_VERTEX` where unknown; None: of none.
     depth_K2 : float32, mean and standard deviation of the log depth of the training cells of each component.
     half_um : cells up to so far away in x and in y are listed.
-    z1_mean_KT, z1_around_KC, z1_slope_KCT, z1_residual_KTT : float32, z1 of the cells of a component among others
+    z1_mean_KT, z1_shares_KC, z1_slope_KCT, z1_residual_KTT : float32, z1 of the cells of a component among others
         (:meth:`sample_z1`); None in models of earlier versions.
     """
 
@@ -48,12 +48,12 @@ class Niches:
     depth_K2: np.ndarray
     half_um: float
     z1_mean_KT: np.ndarray | None = None
-    z1_around_KC: np.ndarray | None = None
+    z1_shares_KC: np.ndarray | None = None
     z1_slope_KCT: np.ndarray | None = None
     z1_residual_KTT: np.ndarray | None = None
 
-    def sample_z1(self, component_N: np.ndarray, around_NC: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-        """z1 as training cells of each component have among such cells (:func:`shares_around`), float32 [N, T].
+    def sample_z1(self, component_N: np.ndarray, shares_NC: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+        """z1 as training cells of each component have among such cells (:func:`neighbour_shares`), float32 [N, T].
 
         Normal. The mean is linear in the shares of the components around, the covariance that of what is left (`residual` is its
         Cholesky factor); both are fitted for each component to the posterior means of training cells, which are what the network
@@ -62,7 +62,7 @@ class Niches:
         """
         if (
             self.z1_mean_KT is None
-            or self.z1_around_KC is None
+            or self.z1_shares_KC is None
             or self.z1_slope_KCT is None
             or self.z1_residual_KTT is None
         ):
@@ -71,7 +71,7 @@ class Niches:
         z1_NT = np.empty_like(noise_NT)
         for k in np.unique(component_N):
             own = component_N == k
-            change = (around_NC[own] - self.z1_around_KC[k]) @ self.z1_slope_KCT[k]
+            change = (shares_NC[own] - self.z1_shares_KC[k]) @ self.z1_slope_KCT[k]
             z1_NT[own] = self.z1_mean_KT[k] + change + noise_NT[own] @ self.z1_residual_KTT[k].T
         return z1_NT
 
@@ -92,14 +92,14 @@ class Niches:
         return self.xy_M2[part].astype(np.float64) * POSITION_UM, self.component_M[part].astype(np.int64), outlines
 
 
-def shares_around(index: CellIndex, cells: np.ndarray, component_N: np.ndarray, n_components: int) -> np.ndarray:
+def neighbour_shares(index: CellIndex, cells: np.ndarray, component_N: np.ndarray, n_components: int) -> np.ndarray:
     """Shares of the components among the other cells within each of `RADII_UM` of given cells, float64 [len(cells), 2 K].
 
-    Zero where no cell is that near; of more than `MAX_AROUND` cells the nearest count.
+    Zero where no cell is that near; of more than `MAX_NEIGHBOURS` cells the nearest count.
     """
     is_component_NK = np.eye(n_components)[component_N]
     return np.concatenate(
-        [index.neighbour_weights(cells, radius, MAX_AROUND) @ is_component_NK for radius in RADII_UM], axis=1
+        [index.neighbour_weights(cells, radius, MAX_NEIGHBOURS) @ is_component_NK for radius in RADII_UM], axis=1
     )
 
 
@@ -150,13 +150,13 @@ def _check(niches: Niches, n_components: int) -> None:
         raise ValueError("components of another model")
     if niches.outline_MV2 is not None and (niches.outline_MV2.ndim != 3 or len(niches.outline_MV2) != n):
         raise ValueError("outlines")
-    z1 = (niches.z1_mean_KT, niches.z1_around_KC, niches.z1_slope_KCT, niches.z1_residual_KTT)
+    z1 = (niches.z1_mean_KT, niches.z1_shares_KC, niches.z1_slope_KCT, niches.z1_residual_KTT)
     shapes = [None if array is None else array.shape for array in z1]
     if shapes != [None] * 4:
         if shapes[0] is None or len(shapes[0]) != 2:
             raise ValueError("shapes of z1")
-        n_latent, n_around = shapes[0][1], len(RADII_UM) * n_components
-        sizes = [(n_latent,), (n_around,), (n_around, n_latent), (n_latent, n_latent)]
+        n_latent, n_shares = shapes[0][1], len(RADII_UM) * n_components
+        sizes = [(n_latent,), (n_shares,), (n_shares, n_latent), (n_latent, n_latent)]
         if shapes != [(n_components, *size) for size in sizes]:
             raise ValueError("shapes of z1")
     if not np.isfinite(niches.depth_K2).all() or not niches.half_um > 0:

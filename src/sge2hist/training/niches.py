@@ -11,7 +11,7 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
 from sge2hist.models.gene.encode import component_posterior, log_depth
 from sge2hist.models.joint_model import JointModel
-from sge2hist.models.niches import POSITION_UM, Niches, outline_steps, shares_around
+from sge2hist.models.niches import POSITION_UM, Niches, outline_steps, neighbour_shares
 from sge2hist.training.gene.data import GeneData, encode_data
 
 PER_COMPONENT = 48  # examples, at most
@@ -142,20 +142,20 @@ def fit_z1(
     rng = np.random.default_rng(seed)
     index = CellIndex(dataset.centre_xy_px[known] * dataset.um_per_px, dataset.slide_of_cell[known])
     some = np.sort(rng.choice(len(known), min(len(known), MAX_FITTED), replace=False))
-    around_NC = shares_around(index, some, component_N[known], n_components)
+    shares_NC = neighbour_shares(index, some, component_N[known], n_components)
     z1_NT, component_N = z1_NT[known[some]], component_N[known[some]]
-    n_around, n_latent = around_NC.shape[1], z1_NT.shape[1]
-    mean, around = np.zeros((n_components, n_latent)), np.zeros((n_components, n_around))
-    slope, residual = np.zeros((n_components, n_around, n_latent)), np.zeros((n_components, n_latent, n_latent))
+    n_shares, n_latent = shares_NC.shape[1], z1_NT.shape[1]
+    mean, shares = np.zeros((n_components, n_latent)), np.zeros((n_components, n_shares))
+    slope, residual = np.zeros((n_components, n_shares, n_latent)), np.zeros((n_components, n_latent, n_latent))
     for k in np.unique(component_N):
         own = component_N == k
-        mean[k], around[k] = z1_NT[own].mean(0), around_NC[own].mean(0)
+        mean[k], shares[k] = z1_NT[own].mean(0), shares_NC[own].mean(0)
         if own.sum() >= MIN_FITTED:
-            x = around_NC[own] - around[k]
-            slope[k] = np.linalg.solve(x.T @ x + RIDGE * np.eye(n_around), x.T @ (z1_NT[own] - mean[k]))
+            x = shares_NC[own] - shares[k]
+            slope[k] = np.linalg.solve(x.T @ x + RIDGE * np.eye(n_shares), x.T @ (z1_NT[own] - mean[k]))
             left = z1_NT[own] - mean[k] - x @ slope[k]
             residual[k] = np.linalg.cholesky(left.T @ left / len(left) + TINY_VARIANCE * np.eye(n_latent))
-    arrays = {"z1_mean_KT": mean, "z1_around_KC": around, "z1_slope_KCT": slope, "z1_residual_KTT": residual}
+    arrays = {"z1_mean_KT": mean, "z1_shares_KC": shares, "z1_slope_KCT": slope, "z1_residual_KTT": residual}
     return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 

@@ -21,7 +21,7 @@ from sge2hist.generation.applicability import training_spacing_um
 from sge2hist.generation.slide.layout import Layout, is_layout, layout_of_table, read_layout, read_layout_table
 from sge2hist.generation.slide.source import SlideSource, open_source
 from sge2hist.models.bundle import ModelBundle
-from sge2hist.models.niches import shares_around
+from sge2hist.models.niches import neighbour_shares
 
 if TYPE_CHECKING:
     import anndata
@@ -154,8 +154,10 @@ def z1_among(bundle: ModelBundle, component_N: np.ndarray, xy_um_N2: np.ndarray,
     """A sample of z1 of cells of given components at given places, float32 [N, T]."""
     if bundle.niches is not None:
         index = CellIndex(xy_um_N2, np.zeros(len(xy_um_N2), np.int64))
-        around_NC = shares_around(index, np.arange(len(xy_um_N2)), component_N, bundle.model.gene.mixture.n_components)
-        z1_NT = bundle.niches.sample_z1(component_N, around_NC, np.random.default_rng([seed, LAYOUT_STREAM, 1]))
+        shares_NC = neighbour_shares(
+            index, np.arange(len(xy_um_N2)), component_N, bundle.model.gene.mixture.n_components
+        )
+        z1_NT = bundle.niches.sample_z1(component_N, shares_NC, np.random.default_rng([seed, LAYOUT_STREAM, 1]))
         if z1_NT is not None:
             return z1_NT
     return sampled_z1(bundle, component_N, seed)
