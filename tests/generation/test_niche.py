@@ -19,7 +19,7 @@ from sge2hist.generation.patches import image_batches
 from sge2hist.generation.type_requests import request_from_types
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.samplers import SamplerConfig
-from sge2hist.models.niches import NICHES_NAME, POSITION_UM, RADII_UM, outline_steps, read_niches, neighbour_shares
+from sge2hist.models.niches import NICHES_NAME, POSITION_UM, RADII_UM, neighbour_shares, outline_steps, read_niches
 from sge2hist.training.niches import find_niches, fit_z1, own_component
 from tests.fixtures.paired import write_tiny_paired
 

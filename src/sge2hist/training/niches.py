@@ -11,7 +11,7 @@ from sge2hist.data.paired import PairedDataset
 from sge2hist.data.spatial_index import CellIndex
 from sge2hist.models.gene.encode import component_posterior, log_depth
 from sge2hist.models.joint_model import JointModel
-from sge2hist.models.niches import POSITION_UM, Niches, outline_steps, neighbour_shares
+from sge2hist.models.niches import POSITION_UM, Niches, neighbour_shares, outline_steps
 from sge2hist.training.gene.data import GeneData, encode_data
 
 PER_COMPONENT = 48  # examples, at most
