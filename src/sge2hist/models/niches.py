@@ -71,8 +71,10 @@ class Niches:
         z1_NT = np.empty_like(noise_NT)
         for k in np.unique(component_N):
             own = component_N == k
-            change = (shares_NC[own] - self.z1_shares_KC[k]) @ self.z1_slope_KCT[k]
-            z1_NT[own] = self.z1_mean_KT[k] + change + noise_NT[own] @ self.z1_residual_KTT[k].T
+            # not matrix products, whose rounding depends on the number of rows
+            change = np.einsum("nc,ct->nt", shares_NC[own] - self.z1_shares_KC[k], self.z1_slope_KCT[k])
+            residual = np.einsum("ns,ts->nt", noise_NT[own], self.z1_residual_KTT[k])
+            z1_NT[own] = self.z1_mean_KT[k] + change + residual
         return z1_NT
 
     def __len__(self) -> int:

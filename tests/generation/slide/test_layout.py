@@ -134,9 +134,8 @@ def test_cells_of_a_layout_are_of_the_types_asked(bundle):
     pure = source_from_layout(bundle, layout_of_table(_table(side, types=("alpha", "alpha"))), seed=2)
     among_own = encode_nearby(bundle, EditedSource(pure), np.array([160.0, 160.0]), (200.0, 200.0))
     differs = (cells.z_MZ != among_own.z_MZ).any(1)
-    reach_um = bundle.config.gene.neighbour_um + max(
-        RADII_UM
-    )  # z2 reads its neighbours, whose z1 reads the types around them
+    # z2 reads its neighbours, whose z1 reads the types around them
+    reach_um = bundle.config.gene.neighbour_um + max(RADII_UM)
     far = cells.xy_um_M2[:, 0] < 152 - reach_um  # of the last column of alpha
     border = np.abs(cells.xy_um_M2[:, 0] - 152) < 1
     assert far.any()
