@@ -182,11 +182,14 @@ KIDNEY = Study(
             2,
             "evaluation.md",
         ),
-        prints(
-            "explorer",
-            f"python {{benchmarks}}/explorer.py pretrained:kidney {PAIRED} --edits 40 --regions 3",
-            3,
-            "explorer.md",
+        *(
+            prints(
+                name,
+                f"python {{benchmarks}}/explorer.py pretrained:{model} {PAIRED} --edits 100 --regions 10 --busy 1",
+                4,
+                "explorer.md",
+            )
+            for name, model in (("explorer", "kidney"), ("explorer-fast", "kidney-fast"))
         ),
         Step(
             name="registered-bins",
