@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 from explorer_client import Client
+from threads import busy_cores
 
 import sge2hist
 from sge2hist.data.paired import PairedDataset
@@ -30,7 +28,6 @@ COLUMNS = {
     "full processor": "full image, processor s",
     "correlation": "correlation of both over 8 um",
 }
-LOOP = "while True: pass"
 
 
 def render(client: Client, target: dict, **options: object) -> dict[str, float]:
@@ -101,18 +98,6 @@ class Person:
                 render(self.client, {"region_um": [x, y, side_um, side_um]})
             self._edits({"rectangle_um": [x, y, side_um, side_um]})
             yield render(self.client, {"region_um": [x, y, side_um, side_um]})
-
-
-@contextmanager
-def busy_cores(n: int) -> Iterator[None]:
-    """Keep n cores busy within the block."""
-    loops = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(n)]
-    try:
-        yield
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
 
 
 def main() -> None:
