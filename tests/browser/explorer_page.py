@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from playwright.sync_api import Page
 
 REAL, GENERATED = 0, 1
@@ -28,17 +31,38 @@ class ExplorerPage:
     def show(self, x: float, y: float, width: float, height: float) -> None:
         """Move the view to a rectangle in um."""
         self.page.evaluate("(rect) => explorer.views.lead.show(rect, true)", [x, y, width, height])
-        self.page.wait_for_timeout(300)
+        self.still()
 
-    def press_to_move(self, key: str) -> None:
-        """Press a key that moves the view, and wait until the view has moved and stands still: a busy machine takes longer."""
-        place = "() => JSON.stringify(explorer.views.lead.place)"
+    def move(self, act: Callable[[], object]) -> None:
+        """Do what moves the view, and wait until the view has moved and stands still."""
+        place = "() => JSON.stringify(explorer.views.lead.placeOf())"
         before = self.page.evaluate(place)
-        self.page.keyboard.press(key)
+        act()
         self.page.wait_for_function(f"(before) => ({place})() !== before", arg=before)
-        while (now := self.page.evaluate(place)) != before:
-            before = now
-            self.page.wait_for_timeout(250)
+        self.still()
+
+    def still(self) -> None:
+        """Wait until no pane has moved for twenty frames: counted in frames, so that a busy machine gets the time it takes."""
+        self.page.evaluate(
+            """() => new Promise((resolve) => {
+              let last = "", frames = 0;
+              const look = () => {
+                const now = JSON.stringify(explorer.views.panes.map((pane) => [pane.placeOf(), pane.place]));
+                frames = now === last ? frames + 1 : 0;
+                last = now;
+                if (frames < 20) requestAnimationFrame(look);
+                else resolve();
+              };
+              look();
+            })"""
+        )
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait until a condition of the page holds, for 30 s at most: what comes from the server takes its time."""
+        end = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < end, "the page did not become as expected in 30 s"
+            self.page.wait_for_timeout(100)
 
     def at(self, x_um: float, y_um: float, pane: int = REAL) -> tuple[float, float]:
         """Where a place of the section is on the screen."""
@@ -100,7 +124,7 @@ class ExplorerPage:
         """Take the first match of a field with matches."""
         box = self.page.get_by_role("combobox", name=name)
         box.fill(text)
-        self.page.get_by_role("listbox", name=name).get_by_role("option").first.wait_for()
+        self.page.get_by_role("listbox", name=name).and_(self.page.locator(f"[data-of='{text}']")).wait_for()
         box.press("Enter")
 
     def add_gene(self, symbol: str) -> None:

@@ -49,11 +49,11 @@ def test_by_keyboard_alone(explore):
     page.keyboard.press("p")
     for keys in ([], ["ArrowRight"] * 2, ["ArrowDown"] * 2, ["ArrowLeft"] * 2):
         for key in keys:
-            explorer.press_to_move(key)
+            explorer.move(lambda key=key: explorer.page.keyboard.press(key))
         page.keyboard.press("Enter")
     assert page.evaluate("() => explorer.store.get('tool')") == "polygon"
-    explorer.press_to_move("ArrowUp")
-    explorer.press_to_move("ArrowUp")
+    explorer.move(lambda: explorer.page.keyboard.press("ArrowUp"))
+    explorer.move(lambda: explorer.page.keyboard.press("ArrowUp"))
     page.keyboard.press("Enter")  # on the first corner
     page.wait_for_function("() => explorer.store.get('scope')?.polygon_um?.length >= 4")
     page.keyboard.press("Escape")
@@ -80,3 +80,17 @@ def test_keys_stay_with_the_field_that_has_the_focus(explore):
     assert explorer.value("tool") == "choose"
     box.press("Escape")
     assert explorer.page.get_by_role("listbox", name="Add a gene").count() == 0
+    explorer.page.wait_for_timeout(300)  # matches that were asked for before it do not open the list again
+    assert explorer.page.get_by_role("listbox", name="Add a gene").count() == 0
+
+
+def test_enter_takes_the_gene_that_was_typed_whatever_is_still_listed(explore):
+    explorer = explore(f"cell={CELL}")
+    explorer.settle()
+    explorer.tab("Change")
+    box = explorer.page.get_by_role("combobox", name="Add a gene")
+    box.fill("GENE1")
+    explorer.page.get_by_role("listbox", name="Add a gene").get_by_role("option").first.wait_for()
+    box.fill("gene7")
+    box.press("Enter")  # before the list follows
+    explorer.slider("GENE7").wait_for()

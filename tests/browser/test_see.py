@@ -12,6 +12,11 @@ ROW, COLUMN, SIDE = 20, 10, 40
 CELL = f"cell_{ROW * SIDE + COLUMN}"
 X_UM, Y_UM = (COLUMN + 0.5) * SPACING_UM, (ROW + 0.5) * SPACING_UM
 TYPE = TYPES[(COLUMN // 6) % 3]
+IN_LINK = """() => {
+  const at = new URLSearchParams(location.hash.slice(1)).get("at"), rect = explorer.views.lead.visibleUm();
+  return at && at.split(",").every((value, i) => Math.abs(value - rect[i]) < 0.3);
+}"""
+"""The address names the rectangle that is shown."""
 
 
 def test_both_slides_open_and_move_together(explore):
@@ -21,14 +26,12 @@ def test_both_slides_open_and_move_together(explore):
     whole = explorer.page.locator(".scale").first.text_content()
     explorer.page.mouse.move(*explorer.at(X_UM, Y_UM))
     for _ in range(4):
-        explorer.page.mouse.wheel(0, -100)
-    explorer.page.wait_for_timeout(800)
+        explorer.move(lambda: explorer.page.mouse.wheel(0, -100))
     real, generated = explorer.places()
     assert real[0] > 1.5
     assert real == pytest.approx(generated, abs=1e-6)
     assert explorer.page.locator(".scale").first.text_content() != whole
-    explorer.drag((X_UM, Y_UM), (X_UM + 50, Y_UM + 20))
-    explorer.page.wait_for_timeout(900)
+    explorer.move(lambda: explorer.drag((X_UM, Y_UM), (X_UM + 50, Y_UM + 20)))
     assert explorer.places()[0] == pytest.approx(explorer.places()[1], abs=1e-6)
     assert explorer.places()[0, 1] < real[1]
 
@@ -126,12 +129,11 @@ def test_the_legend_filters_both_slides(explore):
     info = explorer.page.evaluate("async () => (await fetch('api/info')).json()")
     colour = {one["name"]: one["colour"] for one in info["types"] if one["n"]}
     for pane in (REAL, GENERATED):
-        assert set(colour.values()) <= colours_on(explorer, pane)
+        explorer.until(lambda pane=pane: set(colour.values()) <= colours_on(explorer, pane))
     explorer.page.get_by_role("checkbox", name="beta").uncheck()
-    explorer.page.wait_for_timeout(150)
     for pane in (REAL, GENERATED):
+        explorer.until(lambda pane=pane: colour["beta"] not in colours_on(explorer, pane))
         shown = colours_on(explorer, pane)
-        assert colour["beta"] not in shown
         assert {colour["alpha"], colour["gamma"]} <= shown
 
 
@@ -146,7 +148,7 @@ def test_a_link_opens_the_same_view(explore):
     explorer.page.wait_for_function(
         "() => location.hash.includes('mode=generated') && location.hash.includes('gene:GENE7')"
     )
-    explorer.page.wait_for_timeout(500)
+    explorer.page.wait_for_function(IN_LINK)
     explorer.settle()
     again = explore(explorer.page.url.partition("#")[2])
     again.choose(CELL)
@@ -183,13 +185,8 @@ def test_every_cell_gets_the_colour_of_its_score(explore, monkeypatch, name, uni
     explorer.page.get_by_role("slider", name="Cells", exact=True).fill("100")
     explorer.page.get_by_role("radio", name=name, exact=True).click()
     explorer.page.wait_for_function("() => explorer.store.get('scale') !== null")
-    for _ in range(60):
-        shown = colours_on(explorer, REAL)
-        if NO_VALUE not in shown and len(shown) > 20:
-            break
-        explorer.page.wait_for_timeout(500)
-    assert NO_VALUE not in shown
-    assert len(shown) > 20  # a ramp, not a few types
+    explorer.until(lambda: NO_VALUE not in colours_on(explorer, REAL))
+    explorer.until(lambda: len(colours_on(explorer, REAL)) > 20)  # a ramp, not a few types
     assert explorer.page.locator("#cells .ends").text_content().find(unit) >= 0
     assert explorer.page.locator("#cells .bar").get_attribute("aria-label").startswith("colours from")
 

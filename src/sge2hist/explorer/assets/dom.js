@@ -44,9 +44,17 @@ export function debounced(action, wait_ms) {
   let timer = 0;
   const call = (...values) => {
     clearTimeout(timer);
-    timer = setTimeout(() => action(...values), wait_ms);
+    call.waits = true;
+    timer = setTimeout(() => {
+      call.waits = false;
+      action(...values);
+    }, wait_ms);
   };
-  call.cancel = () => clearTimeout(timer);
+  call.waits = false;
+  call.cancel = () => {
+    clearTimeout(timer);
+    call.waits = false;
+  };
   return call;
 }
 

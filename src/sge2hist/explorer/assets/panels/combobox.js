@@ -24,7 +24,11 @@ export function combobox({ label, placeholder, search, pick, keep = false }) {
     active = -1,
     running = null;
 
+  /** Hide the matches; those that are still on their way do not open the list again. */
   function close() {
+    lookSoon.cancel();
+    running?.abort();
+    running = null;
     list.hidden = true;
     input.setAttribute("aria-expanded", "false");
     input.removeAttribute("aria-activedescendant");
@@ -82,11 +86,14 @@ export function combobox({ label, placeholder, search, pick, keep = false }) {
   async function look() {
     running?.abort();
     running = new AbortController();
-    const mine = running;
+    const mine = running,
+      text = input.value.trim();
     try {
-      const found = await search(input.value.trim(), mine.signal);
+      const found = await search(text, mine.signal);
       if (mine.signal.aborted || document.activeElement !== input) return;
+      running = null;
       options = found;
+      list.dataset.of = text; // what was typed since has other matches
       show();
     } catch (error) {
       if (error.name !== "AbortError") close();
@@ -98,11 +105,7 @@ export function combobox({ label, placeholder, search, pick, keep = false }) {
   input.addEventListener("focus", () => {
     if (keep) input.select();
   });
-  input.addEventListener("blur", () => {
-    lookSoon.cancel();
-    running?.abort();
-    close();
-  });
+  input.addEventListener("blur", close);
   input.addEventListener("keydown", async (event) => {
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
@@ -111,9 +114,12 @@ export function combobox({ label, placeholder, search, pick, keep = false }) {
     } else if (event.key === "Enter") {
       event.preventDefault();
       lookSoon.cancel();
-      if (list.hidden || active < 0) await look();
-      else if (options[active]) choose(options[active]);
-    } else if (event.key === "Escape" && !list.hidden) {
+      const text = input.value.trim();
+      if (list.hidden || list.dataset.of !== text) {
+        await look();
+        if (!list.hidden && options[0]?.label.toLowerCase() === text.toLowerCase()) choose(options[0]);
+      } else if (options[active]) choose(options[active]);
+    } else if (event.key === "Escape" && (!list.hidden || running || lookSoon.waits)) {
       event.stopPropagation();
       close();
     }
