@@ -19,11 +19,12 @@ from sge2hist.api import SGE2Hist
 from sge2hist.data.artifacts import check_output
 from sge2hist.data.paired import PairedDataset
 from sge2hist.models.bundle import KIND, ModelBundle
-from sge2hist.training.finetune.correction import fit_correction, glass_of, kind_of, with_correction
+from sge2hist.training.finetune.correction import MAX_GAIN, fit_correction, glass_of, kind_of, with_correction
 from sge2hist.training.finetune.noise_gate import with_noise_gate
 from sge2hist.training.image.patches import PatchSource
 
 N_GATE_IMAGES = 256
+NEARLY = 0.9  # of the largest gain
 
 
 def gate_images(bundle: ModelBundle, dataset: PairedDataset, seed: int) -> Tensor:
@@ -69,9 +70,13 @@ def main() -> None:
     corrected.provenance["correction"] = {"cells": len(rows), "patch_px": config.patch_px, "seed": args.seed}
     corrected.save(args.output)
     factors = ", ".join(f"{value:.3f}" for value in correction.factor_C.tolist())
-    print(
-        f"wrote {args.output}: tone x {factors}; gain of the highest frequency {_highest_gain(correction.kernel_C1kk):.2f}"
-    )
+    gain = _highest_gain(correction.kernel_C1kk)
+    print(f"wrote {args.output}: tone x {factors}; gain of the highest frequency {gain:.2f}")
+    if gain > NEARLY * MAX_GAIN:
+        print(
+            f"The finest detail is missing, not weak: a gain of {MAX_GAIN:g} is the limit. Images become sharper by\n"
+            "sge2hist sharpen before this correction."
+        )
 
 
 def _highest_gain(kernel_C1kk: Tensor) -> float:

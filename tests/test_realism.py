@@ -80,3 +80,6 @@ def test_statistics_of_pixels(realism):
     tissue = rng.normal(120, 10, (4, 64, 64, 3))
     louder = 120 + 2 * (tissue - 120)
     assert realism.fine_power(louder) / realism.fine_power(tissue) == pytest.approx(4, rel=1e-6)
+    x = np.arange(64)[None, :, None, None] * np.ones((1, 64, 64, 3))
+    wave, ramp = 128 + np.sin(2 * np.pi * 0.3 * x), 3 * x  # a ramp has no fine detail, though its edges do not meet
+    assert realism.fine_power(ramp) < 0.01 * realism.fine_power(wave)
