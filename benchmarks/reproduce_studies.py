@@ -174,6 +174,24 @@ KIDNEY = Study(
             10,
             "slide.md",
         ),
+        Step(
+            name="generate-fast",
+            command=f"sge2hist generate pretrained:kidney-fast {PAIRED} --split test -n 1500 -o {{work}}/fast.generated",
+            makes="fast.generated",
+            minutes=4,
+        ),
+        Step(
+            name="section",
+            command=f"sge2hist generate-slide pretrained:kidney-fast {PAIRED} -o {{work}}/section.generated",
+            makes="section.generated",
+            minutes=10,
+        ),
+        prints(
+            "slide-section",
+            f"python {{benchmarks}}/slide.py score {{work}}/section.generated {PAIRED} --patches {{work}}/fast.generated",
+            10,
+            "slide.md",
+        ),
         prints("gene-pooled", f"python {{benchmarks}}/pooled_types.py pretrained:kidney {PAIRED}", 1, "gene-model.md"),
         prints("slide-cost", "python {benchmarks}/slide.py cost --preset tiny --mm2 4 16 100", 8, "slide.md"),
         prints(

@@ -31,6 +31,26 @@ def sharpen(
     learning_rate: Annotated[
         float, typer.Option(help="Learning rate of the decoder.", rich_help_panel=ADVANCED)
     ] = 2e-4,
+    batch: Annotated[
+        int, typer.Option(help="Real crops per step, and as many generated ones.", rich_help_panel=ADVANCED)
+    ] = 16,
+    crop_px: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the crops; default: as the model was trained. Smaller ones cost less.",
+            show_default=False,
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    n_generated: Annotated[
+        int, typer.Option(help="Images that are generated first, to learn from.", rich_help_panel=ADVANCED)
+    ] = 4096,
+    discriminator_width: Annotated[
+        int,
+        typer.Option(
+            help="Channels of the discriminator's first layer; it costs their square.", rich_help_panel=ADVANCED
+        ),
+    ] = 96,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -53,6 +73,10 @@ def sharpen(
         steps=steps,
         hours=hours,
         learning_rate=learning_rate,
+        batch=batch,
+        crop_px=crop_px,
+        n_generated=n_generated,
+        discriminator_width=discriminator_width,
         seed=seed,
         exclude=None if exclude is None else str(exclude),
         **(DECODER_NOISE if decoder_noise else {}),

@@ -15,6 +15,7 @@ from sge2hist.api import SGE2Hist
 from sge2hist.data.errors import InputError
 from sge2hist.devices import make_accelerator
 from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.image.autoencoder import Autoencoder
 from sge2hist.training.finetune.adversarial_decoder import (
     NAME,
     Discriminator,
@@ -43,6 +44,25 @@ def sharp(tiny_paired, tiny_model, tmp_path_factory):
     output = tmp_path_factory.mktemp("sharpened") / "sharp.model"
     sharpen(ModelBundle.load(tiny_model), tiny_paired, output, CONFIG, log=lambda _: None)
     return output
+
+
+def test_small_crops_train_a_model_of_the_same_patches(tiny_paired, tiny_model, tmp_path, monkeypatch):
+    seen = []
+    decode = Autoencoder.decode
+
+    def recorded(self, latent, *noise):
+        image = decode(self, latent, *noise)
+        seen.append(tuple(image.shape[2:]))
+        return image
+
+    monkeypatch.setattr(Autoencoder, "decode", recorded)
+    before = ModelBundle.load(tiny_model)
+    config = dataclasses.replace(CONFIG, steps=2, crop_px=16)
+    after = sharpen(before, tiny_paired, tmp_path / "small.model", config, log=lambda _: None)
+    assert set(seen) == {(16, 16)}
+    assert after.config.patch_px == before.config.patch_px == 32
+    with pytest.raises(InputError, match="17 px"):
+        sharpen(before, tiny_paired, tmp_path / "no.model", dataclasses.replace(config, crop_px=17))
 
 
 def test_the_losses_are_cross_entropies():

@@ -123,6 +123,7 @@ class SharpenConfig:
     hours: float | None = None  # time budget
     learning_rate: float = 2e-4  # of the decoder
     batch: int = 16  # real crops that are encoded and decoded per step, and as many generated latents
+    crop_px: int | None = None  # side of the crops; None: as the model was trained
     n_generated: int = 4096  # latents that are generated before the first step
     discriminator_rate: float = 4.0  # learning rate of the discriminator over that of the decoder
     discriminator_width: int = 96  # channels of its first layer
@@ -141,7 +142,13 @@ class SharpenConfig:
 
     @refuse_wrong_types
     def __post_init__(self) -> None:
-        check_at_least_one(steps=self.steps, batch=self.batch, n_generated=self.n_generated)
+        check_at_least_one(
+            steps=self.steps,
+            batch=self.batch,
+            n_generated=self.n_generated,
+            crop_px=self.crop_px,
+            discriminator_width=self.discriminator_width,
+        )
         check_one_budget(self.hours, self.steps)
         if self.decoder_noise_channels < 0:
             raise InputError(
@@ -222,7 +229,7 @@ class Sharpening(Stage):
         crops = self._source.batch(n, rng, share_anywhere=SHARE_ANYWHERE)
         generator = stage_generator(seed, f"{NAME}/lone", first)
         cells = self._cells.place(crops, np.full(n, MODE_ALL), rng.random(n) < 0.5, generator)
-        side = self.model.config.patch_px // image.downsampling
+        side = self._source.patch_px // image.downsampling
         seeds = [int(s) for s in rng.integers(2**62, size=n)]
         with fast_arithmetic(self._device):
             return image.sample_latents(cells, seeds, (side, side), self.model.config.sampler).float().cpu()
@@ -335,4 +342,5 @@ def sharpen(
         overwrite=overwrite,
         log=log,
         budget=budget,
+        crop_px=config.crop_px,
     )

@@ -92,12 +92,14 @@ def tune(
     overwrite: bool = False,
     log: Callable[[str], None] = print,
     budget: TimeBudget | None = None,
+    crop_px: int | None = None,
 ) -> ModelBundle:
     """Train more stages on a copy of `trained` and write it to `output`; the same call resumes a run that was stopped.
 
     The provenance of the new model has the settings under the last stage's name and the fingerprint of `trained` under "teacher".
     `sampler`: the default sampler of the new model, `learnt_guidance`: the guidance in its weights; None: as in `trained`.
-    `budget`: of time, over everything; the plans then give the largest numbers of steps.
+    `budget`: of time, over everything; the plans then give the largest numbers of steps. `crop_px`: side of the crops to learn
+    from; None: as the model was trained.
 
     Raises
     ------
@@ -110,7 +112,7 @@ def tune(
     shape = trained.config
     source = PatchSource(
         dataset,
-        patch_px=shape.patch_px,
+        patch_px=trained.with_patch_px(crop_px).config.patch_px,
         um_per_px=shape.um_per_px,
         receptive_radius_um=shape.receptive_radius_um,
         jitter_um=shape.image.condition.grid_um,
