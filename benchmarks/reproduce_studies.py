@@ -95,6 +95,25 @@ KIDNEY = Study(
             12,
             "fine-tuning.md",
         ),
+        Step(
+            name="generate-fast",
+            command=f"sge2hist generate pretrained:kidney-fast {PAIRED} --split test -n 1500 -o {{work}}/fast.generated",
+            makes="fast.generated",
+            minutes=4,
+        ),
+        Step(
+            name="fast-scores",
+            command=f"sge2hist evaluate {{work}}/fast.generated {PAIRED} --no-umap -o {{work}}/fast_report",
+            makes="fast_report",
+            minutes=4,
+            tables=(Table(name="kidney-fast-scores", page="fine-tuning.md", make=scores),),
+        ),
+        prints(
+            "kidney-fast-realism",
+            f"python {{benchmarks}}/realism.py {{work}}/fast.generated {PAIRED} -n 600 --looks network,cosine",
+            8,
+            "fine-tuning.md",
+        ),
         prints(
             "sampling-noise",
             f"python {{benchmarks}}/image_model.py noise pretrained:kidney {PAIRED} -n 256",
@@ -173,12 +192,6 @@ KIDNEY = Study(
             f"python {{benchmarks}}/slide.py score {' '.join(f'{{work}}/square_{seed}.generated' for seed in SEEDS)} {PAIRED}",
             10,
             "slide.md",
-        ),
-        Step(
-            name="generate-fast",
-            command=f"sge2hist generate pretrained:kidney-fast {PAIRED} --split test -n 1500 -o {{work}}/fast.generated",
-            makes="fast.generated",
-            minutes=4,
         ),
         Step(
             name="section",

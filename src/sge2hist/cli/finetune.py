@@ -96,7 +96,7 @@ def distill(
         typer.Option(
             help="steps: one network evaluation per image, or a few (consistency distillation). guidance: the same steps, each a "
             "single evaluation, since the network learns what guidance adds. few-steps: four guided evaluations, tuned against a "
-            "discriminator; as good as the teacher where it was tried."
+            "discriminator; as close to real H&E as the teacher where it was tried."
         ),
     ] = "steps",
     evaluations: Annotated[
