@@ -287,9 +287,9 @@ PANCREAS = Study(
         ),
         Step(
             name="registrations",
-            command="python {benchmarks}/registration.py {data}/xenium_pancreas --cases 10 --output {work}/cases.jsonl",
+            command="python {benchmarks}/registration.py {data}/xenium_pancreas --cases 100 --output {work}/cases.jsonl",
             makes="cases.jsonl",
-            minutes=10,
+            minutes=90,
         ),
         prints(
             "registration-cases",
