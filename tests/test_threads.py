@@ -72,7 +72,7 @@ def test_the_least_of_three_limits(monkeypatch, variable, cores, quota, expected
 
 
 def _in_new_process(code: str, **environment: str) -> str:
-    unset = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+    unset = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", *threads.LIMITS)  # a command of another test may have set limits
     inherited = {name: value for name, value in os.environ.items() if name not in unset}
     done = subprocess.run(
         [sys.executable, "-c", code], env=inherited | environment, capture_output=True, text=True, check=True
