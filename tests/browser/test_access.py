@@ -94,3 +94,4 @@ def test_enter_takes_the_gene_that_was_typed_whatever_is_still_listed(explore):
     box.fill("gene7")
     box.press("Enter")  # before the list follows
     explorer.slider("GENE7").wait_for()
+    assert explorer.slider("GENE1").count() == 0
