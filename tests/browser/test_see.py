@@ -21,8 +21,9 @@ IN_LINK = """() => {
 
 def test_both_slides_open_and_move_together(explore):
     explorer = explore()
-    panes = explorer.page.evaluate("() => explorer.views.panes.map((pane) => [pane.loadedTiles, pane.failedTiles])")
-    assert all(loaded > 0 and failed == 0 for loaded, failed in panes)
+    tiles = "(kind) => explorer.views.panes.map((pane) => pane[kind])"
+    explorer.until(lambda: all(explorer.page.evaluate(tiles, "loadedTiles")))
+    assert not any(explorer.page.evaluate(tiles, "failedTiles"))
     whole = explorer.page.locator(".scale").first.text_content()
     explorer.page.mouse.move(*explorer.at(X_UM, Y_UM))
     for _ in range(4):
