@@ -1,4 +1,4 @@
-"""Verbs that train on from a finished model, or beside it: `sharpen`, `distill` and `train-upsampler`."""
+"""Verbs that train on from a finished model, or beside it: `sharpen`, `train-detail`, `distill` and `train-upsampler`."""
 
 from __future__ import annotations
 
@@ -80,6 +80,62 @@ def sharpen(
         seed=seed,
         exclude=None if exclude is None else str(exclude),
         **(DECODER_NOISE if decoder_noise else {}),
+    )
+    run(
+        load_teacher(model, output), PairedDataset.open(data), output, config, overwrite=overwrite, log=log, clock=clock
+    )
+    wrote_if_quiet(output)
+
+
+def train_detail(
+    model: Model,
+    data: Data,
+    output: Output,
+    hours: Annotated[float | None, typer.Option(help="Time for everything, e.g. 1.5.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps; default: 8000, or as long as --hours.")] = None,
+    exclude: Exclude = None,
+    evaluations: Annotated[
+        int, typer.Option(help="Evaluations of the detail model per image: cost when generating.")
+    ] = 4,
+    width: Annotated[
+        int, typer.Option(help="Channels of the detail model; it costs their square.", rich_help_panel=ADVANCED)
+    ] = 64,
+    crop_px: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the crops; default: as the model was trained.", show_default=False, rich_help_panel=ADVANCED
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Crops per step.", rich_help_panel=ADVANCED)] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Highest of the schedule.", rich_help_panel=ADVANCED)] = 1e-3,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Give the images of a trained model the fine detail of real ones by diffusion: for single cells at half a micrometre.
+
+    The decoder leaves out what its latents do not determine, from a few pixels on. A small diffusion model learns what is
+    missing from the pixels of the slides, and adds it to every decoded image; detail depends on the image's seed. The same
+    seed still generates the same tissue. A correction of the images is removed: fit it again afterwards.
+
+    Example: `sge2hist train-detail pancreas.model --data pancreas.paired -o detailed.model --hours 1.5`
+    """
+    from sge2hist.training.budget import Clock
+
+    clock = Clock()  # a time budget counts the imports too
+    from sge2hist.data.paired import PairedDataset
+    from sge2hist.training.finetune.detail import DetailTrainConfig
+    from sge2hist.training.finetune.detail import train_detail as run
+
+    config = DetailTrainConfig(
+        steps=steps,
+        hours=hours,
+        learning_rate=learning_rate,
+        batch=batch,
+        crop_px=crop_px,
+        width=width,
+        evaluations=evaluations,
+        seed=seed,
+        exclude=None if exclude is None else str(exclude),
     )
     run(
         load_teacher(model, output), PairedDataset.open(data), output, config, overwrite=overwrite, log=log, clock=clock

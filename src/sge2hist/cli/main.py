@@ -14,7 +14,7 @@ from sge2hist.cli.demo import demo
 from sge2hist.cli.evaluate import evaluate
 from sge2hist.cli.explore import explore
 from sge2hist.cli.fetch import fetch
-from sge2hist.cli.finetune import distill, sharpen, train_upsampler
+from sge2hist.cli.finetune import distill, sharpen, train_detail, train_upsampler
 from sge2hist.cli.generate import generate
 from sge2hist.cli.generate_slide import generate_slide, merge, view
 from sge2hist.cli.import_weights import import_weights
@@ -43,7 +43,7 @@ app = typer.Typer(
 )
 PANELS = {
     "Data": (fetch, prepare, inspect, export),
-    "Training": (train, sharpen, distill, train_upsampler, types, import_weights),
+    "Training": (train, sharpen, train_detail, distill, train_upsampler, types, import_weights),
     "Images": (generate, generate_slide, merge, view, explore, evaluate, quiz),
     "Example": (demo,),
 }

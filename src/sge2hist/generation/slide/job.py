@@ -22,6 +22,7 @@ from sge2hist.generation.slide.tile_store import TileIndex
 from sge2hist.generation.slide.tiling import Lattice, SlidePlan, occupied_tiles, sampled_area, tile_grid
 from sge2hist.generation.slide.worker import SlideWorker
 from sge2hist.models.bundle import ModelBundle
+from sge2hist.models.image.autoencoder import DECODER_REACH
 from sge2hist.models.image.samplers import SamplerConfig
 
 SPEC, OCCUPIED, CELLS, MODEL, FINISHED, REPORT = "job.json", "occupied.npy", "cells", "model", "finished", "genes.txt"
@@ -66,6 +67,7 @@ def lattice_of(bundle: ModelBundle) -> Lattice:
         um_per_latent_px=config.um_per_px * d,
         downsampling=d,
         latent_channels=model.latent_channels,
+        decoded_halo=DECODER_REACH if model.autoencoder is None else model.autoencoder.reach,
     )
 
 

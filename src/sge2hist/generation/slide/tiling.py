@@ -25,10 +25,10 @@ from torch import Tensor
 
 from sge2hist.data.errors import InputError
 from sge2hist.generation.slide.tile_store import TileIndex
+from sge2hist.models.image.autoencoder import DECODER_REACH
 
 NOISE_TILE = 16  # latent pixels; noise is sampled tile by tile, each tile from its own seed
 DECODER_NOISE_STREAM = 2**20  # number of the noise field of the decoder, far from those of the sampler's steps
-DECODER_HALO = 16  # latent pixels around an output tile that its decoded pixels may depend on
 MAX_HALO = 4  # latent pixels
 MIN_BLOCK = 64  # latent pixels
 TILES_PER_BLOCK = 4  # at least, along a side: windows of offset tiles run for both blocks at a border
@@ -81,6 +81,7 @@ class Lattice:
     um_per_latent_px: float
     downsampling: int  # image pixels per latent pixel, along a side
     latent_channels: int  # L
+    decoded_halo: int = DECODER_REACH  # around an output tile: what its decoded pixels may depend on
 
     @property
     def halo(self) -> int:
@@ -154,7 +155,7 @@ def latent_area(lattice: Lattice, region_px: tuple[int, int, int, int]) -> Area:
     d = lattice.downsampling
     top, left = y // d, x // d
     area = Area(top=top, left=left, height=-(-(y + height) // d) - top, width=-(-(x + width) // d) - left)
-    return area.grown(DECODER_HALO)
+    return area.grown(lattice.decoded_halo)
 
 
 def sampled_area(lattice: Lattice, region_px: tuple[int, int, int, int], n_evaluations: int) -> Area:
@@ -265,7 +266,7 @@ class SlidePlan:
     def decoded_area(self, tile: TileIndex) -> Area:
         """What an output tile is decoded from."""
         side = self.lattice.output_tile_side
-        return Area(top=tile[0] * side, left=tile[1] * side, height=side, width=side).grown(DECODER_HALO)
+        return Area(top=tile[0] * side, left=tile[1] * side, height=side, width=side).grown(self.lattice.decoded_halo)
 
     def is_glass(self, tile: TileIndex) -> bool:
         """Whether all that an output tile is decoded from is empty."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sge2hist.models.image.correction import ImageCorrection
+from sge2hist.models.image.detail import DetailConfig, DetailModel
 from sge2hist.models.image.layers import PixelNorm, ResBlock, conv3
 
 
@@ -31,6 +32,7 @@ class AutoencoderConfig:
         0  # noise inputs of the decoder at half resolution; trained by `sharpen --decoder-noise`
     )
     noise_gate: bool = False  # decoder noise is weighted by what is decoded: smooth places stay smooth
+    detail: DetailConfig | None = None  # diffused fine detail on decoded images; trained by `train-detail`
     correction: str = ""  # of decoded images: "absorbed" or "emitted" light (`correction.ImageCorrection`); empty: none
     scale_weight: float = 0.5  # of the loss on half-size latents and images, which keeps latents smooth (see `loss`)
 
@@ -43,6 +45,7 @@ class AutoencoderConfig:
 
 DOWNSAMPLING = 4
 NOISE_PER_LATENT = 4  # values of each decoder noise channel per latent pixel
+DECODER_REACH = 16  # latent pixels around a pixel that its decoded value may depend on, without detail
 
 
 class Autoencoder(nn.Module):
@@ -81,6 +84,7 @@ class Autoencoder(nn.Module):
         )
         self.noise_proj = conv3(config.decoder_noise_channels, fine) if config.decoder_noise_channels else None
         self.noise_gate = nn.Conv2d(fine, 1, 1) if config.noise_gate and config.decoder_noise_channels else None
+        self.detail = DetailModel(config.detail, config.image_channels, fine) if config.detail else None
         self.correction = ImageCorrection(config.image_channels, config.correction) if config.correction else None
         self.register_buffer("latent_mean_L", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std_L", torch.ones(config.latent_channels))
@@ -98,8 +102,17 @@ class Autoencoder(nn.Module):
         """Return images in about [-1, 1] (not clamped), 4 times as large as the standardised latents.
 
         `noise_BNHW`: standard normal noise [B, `n_decoder_noise`, H, W] of the size of the latents, from which the
-        decoder makes texture that the latents do not determine (noise inputs: Karras et al. 2019); None: no random texture.
+        decoder makes texture that the latents do not determine (noise inputs: Karras et al. 2019), and the detail model detail;
+        None: neither.
         """
+        n_texture = self.config.decoder_noise_channels * NOISE_PER_LATENT
+        image, features = self.decode_plain(latent_BLHW, None if noise_BNHW is None else noise_BNHW[:, :n_texture])
+        if self.detail is not None and noise_BNHW is not None:
+            image = self.detail(image, features, F.pixel_shuffle(noise_BNHW[:, n_texture:], DOWNSAMPLING))
+        return image if self.correction is None else self.correction(image)
+
+    def decode_plain(self, latent_BLHW: Tensor, noise_BNHW: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `decode`, by the decoder alone, without detail and correction; and the features at half of the resolution."""
         h = self.features_at_half(latent_BLHW)
         if self.noise_proj is not None and noise_BNHW is not None:
             noise = F.pixel_shuffle(noise_BNHW, 2).contiguous(memory_format=torch.channels_last)
@@ -107,8 +120,7 @@ class Autoencoder(nn.Module):
             if self.noise_gate is not None:
                 texture = texture * torch.sigmoid(self.noise_gate(h))
             h = h + texture
-        image = self.decoder[self._n_to_half :](h).float()
-        return image if self.correction is None else self.correction(image)
+        return self.decoder[self._n_to_half :](h).float(), h
 
     def features_at_half(self, latent_BLHW: Tensor) -> Tensor:
         """Features of the decoder at half of the image's resolution, [B, `width`, 2 h, 2 w], to which noise is added."""
@@ -117,8 +129,15 @@ class Autoencoder(nn.Module):
 
     @property
     def n_decoder_noise(self) -> int:
-        """Decoder noise values per latent pixel."""
-        return self.config.decoder_noise_channels * NOISE_PER_LATENT
+        """Values of noise per latent pixel that an image is decoded with: of the decoder, then of the detail model."""
+        of_detail = self.config.image_channels * DOWNSAMPLING**2 if self.detail is not None else 0
+        return self.config.decoder_noise_channels * NOISE_PER_LATENT + of_detail
+
+    @property
+    def reach(self) -> int:
+        """Latent pixels around a pixel that its decoded value may depend on."""
+        detail = self.config.detail
+        return DECODER_REACH + (0 if detail is None else -(-detail.reach_px // DOWNSAMPLING))
 
     @property
     def _n_to_half(self) -> int:
