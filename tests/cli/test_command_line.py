@@ -14,6 +14,7 @@ VERBS = (
     "prepare",
     "train",
     "sharpen",
+    "train-detail",
     "distill",
     "train-upsampler",
     "generate",

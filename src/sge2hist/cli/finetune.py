@@ -113,7 +113,7 @@ def train_detail(
 ) -> None:
     """Give the images of a trained model the fine detail of real ones by diffusion: for single cells at half a micrometre.
 
-    The decoder leaves out what its latents do not determine, from a few pixels on. A small diffusion model learns what is
+    The decoder omits what its latents do not determine, from a few pixels on. A small diffusion model learns what is
     missing from the pixels of the slides, and adds it to every decoded image; detail depends on the image's seed. The same
     seed still generates the same tissue. A correction of the images is removed: fit it again afterwards.
 

@@ -135,3 +135,16 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tiny_paired, tiny_model,
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(InputError):
         DetailTrainConfig(**wrong)
+
+
+def test_a_sharpened_decoder_loses_what_was_fitted_to_the_one_before(tiny_paired, tiny_model, detailed, tmp_path):
+    from sge2hist.models.image.correction import ImageCorrection
+    from sge2hist.training.finetune.adversarial_decoder import SharpenConfig, sharpen
+
+    corrected = with_correction(ModelBundle.load(detailed), ImageCorrection(3, "absorbed"))
+    corrected.provenance["correction"] = {"cells": 1}
+    config = SharpenConfig(steps=1, batch=2, n_generated=2, discriminator_width=8)
+    found = sharpen(corrected, tiny_paired, tmp_path / "sharp.model", config, log=lambda _: None)
+    autoencoder = autoencoder_of(found.model)
+    assert autoencoder.detail is autoencoder.correction is None
+    assert not {"detail", "correction"} & set(found.provenance)

@@ -1,4 +1,4 @@
-"""The detail model: a diffusion model of the fine detail that a decoder leaves out.
+"""The detail model: a diffusion model of the fine detail that a decoder omits.
 
 A decoder trained on errors gives the mean of all images that its latents allow: what they do not determine is missing, from a
 few pixels on. Here the residual of real images to decoded ones is diffused, conditioned on the decoded image (a diffusion

@@ -30,7 +30,7 @@ from sge2hist.models.image.conditioning import MODE_ALL
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.budget import Clock, TimeBudget
 from sge2hist.training.config import check_at_least_one, check_one_budget, check_rate_and_seed
-from sge2hist.training.finetune.autoencoder import autoencoder_of, with_autoencoder
+from sge2hist.training.finetune.autoencoder import autoencoder_of, with_autoencoder, without_fitted
 from sge2hist.training.finetune.base import tune
 from sge2hist.training.image.conditioning import ConditioningCells
 from sge2hist.training.image.patches import PatchSource
@@ -308,7 +308,8 @@ def sharpen(
     """Fine-tune the decoder of a copy of `trained` against a discriminator, on the training cells of `dataset`.
 
     The model is written to the folder `output`; the same call resumes a run that was stopped. With one seed it generates the
-    same tissue as `trained`, with other detail. `clock` counts the seconds that a time budget has used; default: from now on.
+    same tissue as `trained`, with other detail. A detail model and a correction of its images are removed: they fitted the
+    decoder before. `clock` counts the seconds that a time budget has used; default: from now on.
 
     Raises
     ------
@@ -316,6 +317,7 @@ def sharpen(
         If `output` holds something else, if the model has no decoder or is of the published kind, if the dataset lacks genes.
     """
     config = config or SharpenConfig()
+    trained = without_fitted(trained)
     before = autoencoder_of(trained.model)
     trained = with_decoder_noise(trained, config.decoder_noise_channels, config.seed)
     budget = TimeBudget(total_s=None if config.hours is None else config.hours * 3600, clock=clock or Clock())

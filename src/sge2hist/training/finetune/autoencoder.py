@@ -44,3 +44,16 @@ def with_autoencoder(
     own = {PREFIX + name: value for name, value in (added or {}).items()}
     model.load_state_dict(fresh | kept | own)
     return replace(trained, model=model.eval())
+
+
+FITTED = ("detail", "correction")
+"""What is fitted to the images of one decoder, by its name in configuration and provenance; in the order of its fitting."""
+
+
+def without_fitted(trained: ModelBundle) -> ModelBundle:
+    """The same model without what was fitted to its decoder's images: before another decoder is trained, or another detail model."""
+    config = autoencoder_of(trained.model).config
+    if config.detail is None and not config.correction:
+        return trained
+    plain = with_autoencoder(trained, detail=None, correction="")
+    return replace(plain, provenance={name: value for name, value in trained.provenance.items() if name not in FITTED})

@@ -1,7 +1,7 @@
-"""A trained model -> one whose decoded images get fine detail from a diffusion model (`models.image.detail`), which is trained here.
+"""A trained model -> one whose decoded images get fine detail from a diffusion model (`models.image.detail`), trained here.
 
 Real crops are encoded, noise is put on their latents as generated ones have errors, and the detail model learns what the decoder
-left out. Autoencoder, image network and gene model stay as they are.
+omits. Autoencoder, image network and gene model stay as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sge2hist.models.image.detail import DetailConfig
 from sge2hist.models.joint_model import JointModel
 from sge2hist.training.budget import Clock, TimeBudget
 from sge2hist.training.config import check_at_least_one, check_one_budget, check_rate_and_seed
-from sge2hist.training.finetune.autoencoder import autoencoder_of, with_autoencoder
+from sge2hist.training.finetune.autoencoder import autoencoder_of, with_autoencoder, without_fitted
 from sge2hist.training.finetune.base import tune
 from sge2hist.training.image.patches import PatchSource
 from sge2hist.training.image.stages import SHARE_ANYWHERE
@@ -99,7 +99,7 @@ class DetailTraining(Stage):
 
 def with_detail(trained: ModelBundle, config: DetailConfig, seed: int) -> ModelBundle:
     """The same model with an untrained detail model in place of its own, if any, and without a correction of its images."""
-    return with_autoencoder(with_autoencoder(trained, detail=None, correction=""), seed=seed, detail=config)
+    return with_autoencoder(without_fitted(trained), seed=seed, detail=config)
 
 
 def train_detail(
