@@ -5,8 +5,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from sge2hist.api import SGE2Hist
+from sge2hist.data.coverage import Coverage
 from sge2hist.data.errors import InputError
 from sge2hist.evaluation.open_images import open_image_set
+from sge2hist.generation.slide.render import generate_slide
+from sge2hist.models.image.samplers import SamplerConfig
 from tests.evaluation.generated_sets import table_for, write_generated
 
 
@@ -94,3 +98,31 @@ def test_images_of_different_size_are_refused(tissue, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(folder / "0001.png")
     with pytest.raises(InputError, match="32 x 32 px"):
         open_image_set(folder, tissue.data).images(np.arange(2))
+
+
+def test_windows_at_the_margin_of_the_cells_are_not_evaluated(
+    tiny_model, tiny_paired, tmp_path: Path, monkeypatch
+) -> None:
+    """The cells right of 480 um taken away: windows of 64 um that reach far beyond the last cells are excluded, and told of."""
+    data, region_um = tiny_paired, (320.0, 0.0, 320.0, 480.0)
+    path = generate_slide(
+        SGE2Hist.from_pretrained(tiny_model),
+        data,
+        tmp_path / "m.generated",
+        region_um=region_um,
+        sampler=SamplerConfig(n_steps=1),
+    ).path
+    split = next(name for name in ("train", "val", "test") if len(data.rows(name)))
+    whole = open_image_set(path, data, split=split)
+    assert whole.note == ""
+    left = Coverage(np.array([[x, y] for x in range(0, 160, 8) for y in range(0, 480, 8)]), region_um[2:])
+    monkeypatch.setattr("sge2hist.evaluation.open_images.Coverage", lambda *given: left)
+    inner = open_image_set(path, data, split=split)
+    centre_um = data.centre_xy_px[whole.row_M] * data.um_per_px - region_um[:2]
+    edge_um = 152 + 25
+    kept = centre_um[:, 0] + data.patch_um / 2 <= edge_um
+    clear = np.abs(centre_um[:, 0] + data.patch_um / 2 - edge_um) > 8  # 95 % of a window, and the grid
+    assert set(inner.row_M) - set(whole.row_M[kept | ~clear]) == set()
+    assert set(whole.row_M[kept & clear]) - set(inner.row_M) == set()
+    assert 0 < len(inner.row_M) < len(whole.row_M)
+    assert f"{len(whole.row_M) - len(inner.row_M)} of {len(whole.row_M)} windows" in inner.note

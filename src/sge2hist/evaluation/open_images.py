@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sge2hist.data.artifacts import MANIFEST_NAME
+from sge2hist.data.coverage import MIN_COVERED, REACH_UM, Coverage
 from sge2hist.data.errors import InputError, Problems
 from sge2hist.data.generated import (
     PREDICTED_TYPE,
@@ -175,6 +176,8 @@ def read_generated(path: Path, data: PairedDataset, name: str) -> ImageSet:
 def read_slide(path: Path, data: PairedDataset, name: str, split: str = "test") -> ImageSet:
     """Read a generated slide: its whole windows at the cells of a split, as large as the real patches.
 
+    Windows at the margin of the cells, where the slide is glass by rule and the real one need not be, are not evaluated.
+
     Raises
     ------
     InputError
@@ -196,6 +199,20 @@ def read_slide(path: Path, data: PairedDataset, name: str, split: str = "test") 
             expected="a slide of held-out tissue",
             repair="generate a larger region, or use another --split",
         )
+    of_slide = data.slide_of_cell == slide.slide_number(data)
+    coverage = Coverage(data.centre_xy_px[of_slide] * data.um_per_px - (x, y), (width, height))
+    covered = coverage.share_of(centre_um_M2[whole], data.patch_um) >= MIN_COVERED
+    note, n_windows = "", len(rows)
+    if not covered.all():
+        rows, centre_xy_px_M2 = rows[covered], centre_xy_px_M2[covered]
+        note = (
+            f"{name}: {n_windows - len(rows):,} of {n_windows:,} windows are not evaluated: less than {MIN_COVERED:.0%} of them "
+            f"lies within {REACH_UM:g} um of a cell, and beyond a generated slide is glass by rule"
+        )
+        if len(rows) == 0:
+            raise InputError(
+                found=note, where=str(path), expected="windows that cells cover", repair="generate a larger region"
+            )
     side_px = round(data.patch_um / um)
 
     def read(indices: np.ndarray) -> np.ndarray:
@@ -211,6 +228,7 @@ def read_slide(path: Path, data: PairedDataset, name: str, split: str = "test") 
         seed_M=np.full(len(rows), slide.seed),
         type_M=data.obs["cell_type"].astype(str).to_numpy()[rows],
         manifest=slide.manifest,
+        note=note,
         read=read,
         channels=data.channels,
     )

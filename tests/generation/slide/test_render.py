@@ -8,10 +8,12 @@ from itertools import pairwise
 import anndata
 import numpy as np
 import pytest
+import shapely
 import tifffile
 import torch
 
-from sge2hist.data.artifacts import read_manifest
+from sge2hist.data.artifacts import read_json, read_manifest
+from sge2hist.data.coverage import COVERAGE_NAME
 from sge2hist.data.errors import InputError
 from sge2hist.data.generated import SLIDE_NAME
 from sge2hist.data.spatial_index import CellIndex
@@ -212,6 +214,14 @@ def test_workers_and_parts_change_nothing(bundle, source, pixels, tmp_path):
     assert np.allclose(joined.obsm["spatial"], cells.obsm["spatial"])
     a, b = read_manifest(whole, "generated"), read_manifest(merged.parent, "generated")
     assert {**a, "part": None} == b
+    covered = [
+        shapely.union_all(
+            [shapely.geometry.shape(f["geometry"]) for f in read_json(folder / COVERAGE_NAME)["features"]]
+        )
+        for folder in (whole, merged.parent)
+    ]
+    assert covered[0].area > 0
+    assert covered[0].symmetric_difference(covered[1]).area < 1e-6
     assert (b["network_px"], b["lattice"]) == (8, [LAYOUT_VERSION, 8, 2, 64, 0, 4, 0, 0])
     with pytest.raises(InputError, match="at most 2 parts"):
         _pixels(bundle, source, tmp_path / "x.generated", part=(1, 3), **tall)
@@ -245,6 +255,21 @@ def test_empty_glass_is_uniform_and_runs_no_network(bundle, source, tmp_path, mo
     monkeypatch.setattr(bundle.model.image, "guided_denoiser", forbidden)
     pixels = _pixels(bundle, far, tmp_path / "g.generated", glass_rgb=(240, 238, 242))
     assert np.abs(pixels[4:].astype(int) - pixels[:-4]).max() == 0  # one latent pixel repeated: 4 x 4 px
+    assert read_json(tmp_path / "g.generated" / COVERAGE_NAME)["features"] == []
+    assert read_manifest(tmp_path / "g.generated", "generated")["covered_share"] == 0
+
+
+def test_a_slide_says_where_cells_were_measured(bundle, source, tmp_path):
+    """Cells left of 100 um alone: 25 um farther there is no cell in reach."""
+    left = replace(source, xy_um_N2=np.where(source.xy_um_N2[:, :1] < 100, source.xy_um_N2, source.xy_um_N2 + 9000.0))
+    slide = generate_slide(bundle, left, tmp_path / "m.generated", **_options(region_um=(40.0, 80.0, 120.0, 60.0)))
+    (feature,) = read_json(slide.path / COVERAGE_NAME)["features"]
+    area = shapely.geometry.shape(feature["geometry"])
+    last_um = left.xy_um_N2[left.xy_um_N2[:, 0] < 100, 0].max()
+    assert area.bounds[:2] == (0, 0)
+    assert area.bounds[2] * 2 + 40 == pytest.approx(last_um + 25, abs=4)
+    assert area.bounds[3] == 30
+    assert slide.manifest["covered_share"] == pytest.approx((last_um + 25 - 40) / 120, abs=0.05)
 
 
 def test_edits_change_their_neighbourhood_alone(bundle, source, pixels, tmp_path):

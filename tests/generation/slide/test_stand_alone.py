@@ -7,6 +7,7 @@ import pytest
 import shapely
 
 import sge2hist
+from sge2hist.data.coverage import COVERAGE_NAME
 from sge2hist.data.errors import InputError
 from sge2hist.generation.slide.cells import CellStore, write_cells
 from sge2hist.generation.slide.edited_source import EditedSource
@@ -82,6 +83,8 @@ def test_written_as_a_generated_slide(bundle, source, tiny_paired, tmp_path):
     assert np.allclose(table["added_0"].obsm["spatial_um"], [[region_um[0] + 5, region_um[1] + 6]])
     assert len(json.dumps(slide.manifest["edits"])) > 10
     assert slide.manifest["stand_alone"] is True
+    assert slide.manifest["covered_share"] == 1.0
+    assert (slide.path / COVERAGE_NAME).is_file()
 
 
 @pytest.mark.parametrize("options", [{}, {"n_seeds": 2, "region_um": (0, 0, 50, 50)}])

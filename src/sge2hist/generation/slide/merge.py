@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sge2hist.data.artifacts import atomic_directory, check_output, write_manifest
+from sge2hist.data.artifacts import atomic_directory, check_output, read_json, write_manifest
+from sge2hist.data.coverage import COVERAGE_NAME, write_coverage
 from sge2hist.data.errors import InputError
 from sge2hist.data.generated import CELLS_NAME, KIND, SLIDE_NAME, UNCERTAINTY_NAME, GeneratedSlide, note_of
 from sge2hist.data.output_lock import locks_output
@@ -59,6 +60,11 @@ def merge_slides(parts: list[str | Path], output: str | Path, *, overwrite: bool
         _join_cells(slides, region, partial / CELLS_NAME)
         manifest = {name: value for name, value in slides[0].manifest.items() if name not in OF_THE_FILE}
         manifest.update(part=None, region_px=region, region_um=[value * slides[0].um_per_px for value in region])
+        if all((slide.path / COVERAGE_NAME).is_file() for slide in slides):  # parts of an older version have none
+            _join_coverage(slides, region, partial / COVERAGE_NAME)
+            heights = [slide.manifest["region_px"][3] for slide in slides]
+            share = np.average([slide.manifest["covered_share"] for slide in slides], weights=heights)
+            manifest["covered_share"] = round(float(share), 4)
         write_manifest(partial, KIND, **manifest)
     return Path(output) / SLIDE_NAME
 
@@ -138,3 +144,16 @@ def _join_cells(slides: list[GeneratedSlide], region: list[int], path: Path) -> 
                 ]
                 shifted = rows.xy_px_N2 + np.array([0, slide.manifest["region_px"][1] - region[1]])
                 table.add(replace(rows, id_N=np.array(ids, object), xy_px_N2=shifted))
+
+
+def _join_coverage(slides: list[GeneratedSlide], region: list[int], path: Path) -> None:
+    """What cells cover in all parts, one annotation for each part that has some."""
+    import shapely
+
+    features = []
+    for slide in slides:
+        below = np.array([0, slide.manifest["region_px"][1] - region[1]])
+        for feature in read_json(slide.path / COVERAGE_NAME)["features"]:
+            area = shapely.transform(shapely.geometry.shape(feature["geometry"]), lambda xy, by=below: xy + by)
+            features.append(feature | {"geometry": shapely.geometry.mapping(area)})
+    write_coverage(path, {"type": "FeatureCollection", "features": features})

@@ -22,6 +22,7 @@ from sge2hist.data.artifacts import (
     write_json,
     write_manifest,
 )
+from sge2hist.data.coverage import COVERAGE_NAME, Coverage, write_coverage
 from sge2hist.data.errors import InputError, refuse_wrong_arguments
 from sge2hist.data.generated import (
     APPLICABILITY,
@@ -351,9 +352,20 @@ def render_slide(
             note = uncertainty_note(config.n_seeds)
             write_slide(partial / UNCERTAINTY_NAME, spread, um_per_px, shape=(height, width), description=note)
         write_slide_cells(partial / CELLS_NAME, job, source, list(config.edits))
-        write_manifest(partial, KIND, **_manifest(job, source, config), **look.manifest)
+        coverage = _coverage(job)
+        write_coverage(partial / COVERAGE_NAME, coverage.geojson(um_per_px))
+        write_manifest(
+            partial, KIND, **_manifest(job, source, config), **look.manifest, covered_share=round(coverage.share, 4)
+        )
     shutil.rmtree(job.folder)
     return output / SLIDE_NAME
+
+
+def _coverage(job: SlideJob) -> Coverage:
+    """Where the slide has cells; beyond it is glass."""
+    x, y, width, height = (value * job.bundle.config.um_per_px for value in job.spec.region_px)
+    positions = [cells.xy_um_M2 - (x, y) for cells in job.cells.in_source_order()]
+    return Coverage(np.concatenate([np.empty((0, 2)), *positions]), (width, height))
 
 
 def _manifest(job: SlideJob, source: SlideSource, config: SlideConfig) -> dict[str, Any]:

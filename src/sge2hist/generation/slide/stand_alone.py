@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sge2hist.data.artifacts import atomic_directory, check_output, write_manifest
+from sge2hist.data.coverage import COVERAGE_NAME, Coverage, write_coverage
 from sge2hist.data.errors import InputError
 from sge2hist.data.generated import APPLICABILITY, CELLS_NAME, KIND, SLIDE_MODE, SLIDE_NAME, note_of
 from sge2hist.data.slides.slide_writer import TILE_PX, write_slide
@@ -100,6 +101,9 @@ def write_stand_alone(
         write_region_image(partial / SLIDE_NAME, image, bundle, look)
         with writing_table(partial / CELLS_NAME) as table:
             table.add(_table_rows(bundle, edited, region, config.seed))
+        corner_um, size_um = np.array(region_px[:2]) * um, (region_px[2] * um, region_px[3] * um)
+        coverage = Coverage(region.cells.xy_um_M2 - corner_um, size_um)
+        write_coverage(partial / COVERAGE_NAME, coverage.geojson(um))
         facts = {
             "synthetic": True,
             "mode": SLIDE_MODE,
@@ -121,6 +125,7 @@ def write_stand_alone(
             "toy": bundle.is_toy or bool(source.manifest.get("toy")),
             **features_used(bundle, protein_reader(bundle, source)),
             "n_images": 0,
+            "covered_share": round(coverage.share, 4),
         }
         write_manifest(partial, KIND, **{**source.manifest, **facts})
     return region.cells.report

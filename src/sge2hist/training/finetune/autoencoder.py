@@ -51,7 +51,7 @@ FITTED = ("detail", "correction")
 
 
 def without_fitted(trained: ModelBundle) -> ModelBundle:
-    """The same model without what was fitted to its decoder's images: before another decoder is trained, or another detail model."""
+    """The same model without what was fitted to its decoder's images: before a decoder or a detail model is trained."""
     config = autoencoder_of(trained.model).config
     if config.detail is None and not config.correction:
         return trained
