@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from sge2hist.api import SGE2Hist
 from sge2hist.data.errors import InputError
 from sge2hist.generation.slide.job import lattice_of
+from sge2hist.generation.slide.render import generate_slide
 from sge2hist.models.bundle import ModelBundle
 from sge2hist.models.image.autoencoder import DECODER_REACH
 from sge2hist.models.image.detail import DetailConfig, DetailModel
@@ -110,6 +113,19 @@ def test_slides_are_decoded_with_room_for_the_detail(tiny_model, detailed):
     assert lattice_of(plain).decoded_halo == DECODER_REACH
     reach_px = 2 * (2 * 4 + 2) * CONFIG.evaluations
     assert lattice_of(bundle).decoded_halo == DECODER_REACH + reach_px // 4
+
+
+def test_a_region_has_the_same_detail_whatever_is_generated_with_it(detailed, tiny_paired, tmp_path):
+    model, one_step = SGE2Hist.from_pretrained(detailed), SamplerConfig(n_steps=1)
+    pixels = [
+        generate_slide(
+            model, tiny_paired, tmp_path / f"{k}.generated", region_um=region, sampler=one_step
+        ).image.as_array()
+        for k, region in enumerate([(200.0, 200.0, 64.0, 64.0), (136.0, 168.0, 192.0, 160.0)])
+    ]
+    inner = pixels[1][16:48, 32:64]
+    assert inner.shape == pixels[0].shape
+    assert np.abs(inner.astype(int) - pixels[0]).max() <= 1
 
 
 def test_a_correction_is_removed_because_it_fits_images_without_detail(tiny_model):
