@@ -164,3 +164,5 @@ def test_a_sharpened_decoder_loses_what_was_fitted_to_the_one_before(tiny_paired
     autoencoder = autoencoder_of(found.model)
     assert autoencoder.detail is autoencoder.correction is None
     assert not {"detail", "correction"} & set(found.provenance)
+    assert "detail" in corrected.provenance["stage_steps"]
+    assert "detail" not in found.provenance["stage_steps"]

@@ -1,11 +1,11 @@
 """The detail model: a diffusion model of the fine detail that a decoder omits.
 
 A decoder trained on errors gives the mean of all images that its latents allow: what they do not determine is missing, from a
-few pixels on. Here the residual of real images to decoded ones is diffused, conditioned on the decoded image (a diffusion
-decoder; the residual as in cascades, Ho et al. 2022). It reads pixels alone, no cell and no gene. Pixels are folded into channels
-by 2, and every layer is local: the same detail on a canvas of any size.
+few pixels on. Here the residual of real images to decoded ones is diffused, conditioned on the decoded image and on the features
+that it was decoded from (a diffusion decoder; the residual as in cascades, Ho et al. 2022). Pixels are folded into channels by 2,
+and every layer is local: the same detail on a canvas of any size.
 
-Shape letters: B images, C image channels, H W pixels.
+Shape letters: B images, C image channels, H W pixels, F features of the decoder at half of the resolution, h w.
 """
 
 from __future__ import annotations

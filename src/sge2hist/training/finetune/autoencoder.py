@@ -46,6 +46,8 @@ def with_autoencoder(
     return replace(trained, model=model.eval())
 
 
+OF_STAGES = ("stage_seconds", "stage_steps", "undertrained")
+"""Entries of the provenance that have one value for each stage."""
 FITTED = ("detail", "correction")
 """What is fitted to the images of one decoder, by its name in configuration and provenance; in the order of its fitting."""
 
@@ -56,4 +58,13 @@ def without_fitted(trained: ModelBundle) -> ModelBundle:
     if config.detail is None and not config.correction:
         return trained
     plain = with_autoencoder(trained, detail=None, correction="")
-    return replace(plain, provenance={name: value for name, value in trained.provenance.items() if name not in FITTED})
+    return replace(plain, provenance=_without(FITTED, trained.provenance))
+
+
+def _without(names: tuple[str, ...], provenance: dict[str, Any]) -> dict[str, Any]:
+    """Provenance without these steps: their settings, and their seconds and steps among those of all stages."""
+    return {
+        name: _without(names, value) if isinstance(value, dict) and name in OF_STAGES else value
+        for name, value in provenance.items()
+        if name not in names
+    }
