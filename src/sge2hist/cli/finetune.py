@@ -115,7 +115,8 @@ def train_detail(
 
     The decoder omits what its latents do not determine, from a few pixels on. A small diffusion model learns what is
     missing from the pixels of the slides, and adds it to every decoded image; detail depends on the image's seed. The same
-    seed still generates the same tissue. A correction of the images is removed: fit it again afterwards.
+    seed still generates the same tissue. A detail model that is there is trained further. A correction of the images is
+    removed: fit it again afterwards.
 
     Example: `sge2hist train-detail pancreas.model --data pancreas.paired -o detailed.model --hours 1.5`
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -134,10 +136,17 @@ def test_a_correction_is_removed_because_it_fits_images_without_detail(tiny_mode
     bundle = with_correction(ModelBundle.load(tiny_model), ImageCorrection(3, "absorbed"))
     found = with_detail(bundle, DetailConfig(width=8), 0)
     assert autoencoder_of(found.model).correction is None
-    again = with_detail(found, DetailConfig(width=16), 0)
-    detail = autoencoder_of(again.model).detail
-    assert detail is not None
-    assert detail.config.width == 16
+
+
+def test_a_detail_model_of_the_same_shape_is_trained_further(detailed):
+    before = ModelBundle.load(detailed)
+    own = autoencoder_of(before.model).detail
+    assert own is not None
+    same, wider = (with_detail(before, replace(own.config, width=width), 0) for width in (8, 16))
+    weights = autoencoder_of(same.model).detail.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in own.state_dict().items())
+    assert autoencoder_of(wider.model).detail.config.width == 16
+    assert (autoencoder_of(wider.model).detail.detail_std_C == 1).all()
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(tiny_paired, tiny_model, tmp_path):

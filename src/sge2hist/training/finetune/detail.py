@@ -98,8 +98,13 @@ class DetailTraining(Stage):
 
 
 def with_detail(trained: ModelBundle, config: DetailConfig, seed: int) -> ModelBundle:
-    """The same model with an untrained detail model in place of its own, if any, and without a correction of its images."""
-    return with_autoencoder(without_fitted(trained), seed=seed, detail=config)
+    """The same model with a detail model of this shape, its own or an untrained one, and without a correction of its images."""
+    own = autoencoder_of(trained.model).detail
+    plain = without_fitted(trained)
+    if own is None or own.config != config:
+        return with_autoencoder(plain, seed=seed, detail=config)
+    weights = {f"detail.{name}": value for name, value in own.state_dict().items()}
+    return with_autoencoder(plain, weights, seed=seed, detail=config)
 
 
 def train_detail(
@@ -115,7 +120,8 @@ def train_detail(
     """Train a detail model for a copy of `trained`, on the training cells of `dataset`.
 
     The model is written to the folder `output`; the same call resumes a run that was stopped. With one seed it generates the
-    same tissue as `trained`, with finer detail. A correction of its images is removed: it was fitted to images without detail.
+    same tissue as `trained`, with finer detail. A detail model that `trained` has already is trained further, if it is as wide
+    and takes as many evaluations. A correction of its images is removed: it was fitted to images without detail.
     `clock` counts the seconds that a time budget has used; default: from now on.
 
     Raises
