@@ -255,6 +255,8 @@ def test_train_generate_types(tiny_paired, tiny_model, tmp_path):
             "expected a positive number",
         ),
         (("sharpen", "{model}", "--data", "{paired}", "-o", "{model}", "--overwrite"), "the model itself"),
+        (("train-detail", "{model}", "--data", "{paired}", "-o", "{model}", "--overwrite"), "the model itself"),
+        (("train-detail", "{model}", "--data", "{paired}", "--width", "12", "-o", "{out}"), "a multiple of 8"),
         (("types", "{model}", "--rename", "alpha"), "old name=new name"),
     ],
 )
