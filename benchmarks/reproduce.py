@@ -3,7 +3,7 @@
     python benchmarks/reproduce.py kidney --list
     python benchmarks/reproduce.py kidney --data DATA      # DATA holds kidney_visium_hd/; else the variable SGE2HIST_DATA
     python benchmarks/reproduce.py pancreas --data DATA    # DATA holds xenium_pancreas/ and kidney_visium_hd/he.tif
-    python benchmarks/reproduce.py genes --data DATA       # the gene model beside other methods: an hour
+    python benchmarks/reproduce.py genes --data DATA       # the gene model beside other methods: two to three hours
     python benchmarks/reproduce.py speed                   # time and memory on made-up input
     python benchmarks/reproduce.py toy
 

@@ -15,7 +15,7 @@ GENES = Study(
             command="python {benchmarks}/gene_model.py --sets toy pbmc {work}/kidney.paired --seeds 5 "
             "--output {work}/gene_model.json",
             makes="gene_model.json",
-            minutes=60,
+            minutes=150,
             tables=(
                 Table(name="gene-types", page="gene-model.md", make=methods),
                 Table(name="gene-deepest", page="gene-model.md", make=deepest),
