@@ -53,16 +53,11 @@ RECIPES = {
             Step(
                 output="trained.model",
                 command="sge2hist train {out}/cells.paired --preset cells --patch-px 96 --hours {hours}",
-                share=0.8,
-            ),
-            Step(
-                output="detailed.model",
-                command="sge2hist train-detail {out}/trained.model --data {out}/cells.paired --crop-px 64 --hours {hours}",
-                share=0.2,
+                share=1.0,
             ),
             Step(
                 output="corrected.model",
-                command="python {here}/correct_images.py {out}/detailed.model --data {out}/cells.paired",
+                command="python {here}/correct_images.py {out}/trained.model --data {out}/cells.paired",
             ),
         ],
         source=f"public Xenium dataset of a human pancreas with tumour (FFPE, multimodal cell segmentation) {LICENCE}; the "
