@@ -74,8 +74,8 @@ def main() -> None:
     print(f"wrote {args.output}: tone x {factors}; gain of the highest frequency {gain:.2f}")
     if gain > NEARLY * MAX_GAIN:
         print(
-            f"The finest detail is missing, not weak: a gain of {MAX_GAIN:g} is the limit. Train the autoencoder longer, or\n"
-            "sge2hist sharpen the model before this correction."
+            f"The finest detail is missing, not weak: a gain of {MAX_GAIN:g} is the limit. Run sge2hist train-detail or\n"
+            "sge2hist sharpen before this correction."
         )
 
 
