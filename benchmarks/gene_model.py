@@ -5,7 +5,8 @@
 
 A set is "toy", "pbmc" or the path of a paired dataset with types. Types are never shown to a method; all methods look
 for as many clusters as there are types. Scores are of test cells: mean and standard deviation over seeds. "scvi" needs
-scvi-tools and is skipped, with a line that says so, where it is not installed.
+scvi-tools and is skipped, with a line that says so, where it is not installed. A run that was stopped goes on after the last
+method that it finished, from OUTPUT.partial.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ import torch
 from gene_methods import METHODS
 from gene_scores import clustering, deepest_quarter, panel_robustness, prediction, probes
 from gene_sets import GeneSet, paired, pbmc, toy
+
+from sge2hist.data.artifacts import atomic_path
+
+Results = dict[str, dict[str, dict[str, list[float]]]]  # data set -> method -> score -> one value per seed
 
 
 def main() -> None:
@@ -40,7 +45,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON of every score of every seed")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    results = {}
+    settings = {"seeds": arguments.seeds, "steps": arguments.steps}
+    partial = arguments.output and arguments.output.with_name(arguments.output.name + ".partial")
+    results: Results = finished(partial, settings) if partial else {}
     for name in arguments.sets:
         data = open_set(name)
         print(
@@ -48,9 +55,32 @@ def main() -> None:
             f"{data.n_types} types",
             flush=True,
         )
-        results[data.name] = {method: run(data, method, arguments) for method in available(arguments.methods, data)}
-        if arguments.output:
-            arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        scores = results.setdefault(data.name, {})
+        for method in available(arguments.methods, data):
+            if method in scores:
+                print(f"  {method}: done before", flush=True)
+                continue
+            scores[method] = run(data, method, arguments)
+            if partial:
+                write_json(partial, {"settings": settings, "results": results})
+    if partial:
+        write_json(arguments.output, results)
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a file that is whole or not there."""
+    with atomic_path(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def finished(partial: Path, settings: dict[str, int]) -> Results:
+    """Return what a stopped run with the same settings has finished; nothing where there is none."""
+    if not partial.is_file():
+        return {}
+    found = json.loads(partial.read_text(encoding="utf-8"))
+    results: Results = found["results"]
+    return results if found["settings"] == settings else {}
 
 
 def open_set(name: str) -> GeneSet:

@@ -1,5 +1,6 @@
 """Arithmetic of the benchmarks that no library does, against simulation and closed forms."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +51,38 @@ def test_a_probe_explains_what_is_linear_and_nothing_of_noise(scores) -> None:
     assert abs(scores._explained(parts, [noise[part] for part in half])) < 0.01
     mixed = signal + noise * np.sqrt(signal.var() / noise.var())  # half of the variance is noise
     assert scores._explained(parts, [mixed[part] for part in half]) == pytest.approx(0.5, abs=0.04)
+
+
+def test_a_stopped_comparison_goes_on_after_the_last_method(monkeypatch, tmp_path) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    import gene_model
+
+    fitted: list[str] = []
+    stops: list[bool] = [True, False, True, False]  # whether a run is stopped at its second method
+    output = tmp_path / "scores.json"
+
+    def fit(data, method, arguments):
+        if method == "pca-gmm" and stops.pop(0):
+            raise KeyboardInterrupt
+        fitted.append(method)
+        return {"acc": [float(arguments.seeds)]}
+
+    def compare(seeds: str) -> None:
+        words = ["gene_model.py", "--sets", "toy", "--methods", "pca-leiden", "pca-gmm", "--seeds", seeds]
+        monkeypatch.setattr("sys.argv", [*words, "--output", str(output)])
+        gene_model.main()
+
+    monkeypatch.setattr(gene_model, "run", fit)
+    with pytest.raises(KeyboardInterrupt):
+        compare("2")
+    assert not output.exists()
+    compare("2")
+    assert fitted == ["pca-leiden", "pca-gmm"]  # the first is not fitted again
+    assert json.loads(output.read_text()) == {"toy": {"pca-leiden": {"acc": [2.0]}, "pca-gmm": {"acc": [2.0]}}}
+
+    fitted.clear()
+    with pytest.raises(KeyboardInterrupt):
+        compare("2")
+    compare("3")  # other settings: nothing is taken over
+    assert fitted == ["pca-leiden", "pca-leiden", "pca-gmm"]
+    assert list(tmp_path.iterdir()) == [output]
